@@ -1,0 +1,73 @@
+"""What the services of one process share, made once and handed in."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from shared.backoff import RetryPolicy
+from shared.bus.nats import Bus
+from shared.bus.relay import Relay
+from shared.clock import Clock, SystemClock
+from shared.db.pool import Database
+from shared.health import Health
+from shared.settings import Settings
+
+
+class Duty(Protocol):
+    """Something that a service does until it is told to stop."""
+
+    @property
+    def name(self) -> str:
+        """The duty's name, for logs and metrics."""
+        ...
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Work until `stop` is set and what is in hand is finished."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """What the services of one process share; made once, handed in, never imported."""
+
+    settings: Settings
+    database: Database
+    bus: Bus
+    relay: Relay
+    health: Health
+    clock: Clock
+    rng: random.Random
+    retries: RetryPolicy
+    # Names this process in leases.
+    worker: str
+    closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+
+
+def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> App:
+    """Build the shared parts; opens no connection."""
+    clock = clock or SystemClock()
+    health = Health(clock)
+    database = Database(settings.database_url.get_secret_value())
+    bus = Bus(settings.nats_url.get_secret_value(), name=name, health=health)
+    return App(
+        settings=settings,
+        database=database,
+        bus=bus,
+        relay=Relay(database, bus),
+        health=health,
+        clock=clock,
+        rng=random.Random(),  # noqa: S311 (jitter, not secrets)
+        retries=RetryPolicy(
+            max_retries=settings.max_retries,
+            initial_s=settings.retry_initial_s,
+            multiplier=settings.retry_multiplier,
+            max_s=settings.retry_max_s,
+        ),
+        worker=f"{name}@{socket.gethostname()}:{os.getpid()}",
+    )

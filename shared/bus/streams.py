@@ -1,0 +1,90 @@
+"""The JetStream streams and consumers, declared once."""
+
+from __future__ import annotations
+
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    RetentionPolicy,
+    StorageType,
+    StreamConfig,
+)
+from nats.js.errors import NotFoundError
+
+from shared.bus import subjects
+
+log = structlog.get_logger()
+
+_DAY_S = 86_400
+_MIB = 1024 * 1024
+
+# The duplicate window is how long a relay or a requester may take to repeat itself unnoticed.
+STREAMS = (
+    StreamConfig(
+        name=subjects.REQUESTS_STREAM,
+        subjects=[f"{subjects.PREFIX}.request.*", f"{subjects.PREFIX}.command.*"],
+        retention=RetentionPolicy.WORK_QUEUE,
+        storage=StorageType.FILE,
+        # A full stream refuses the requester instead of forgetting the oldest request.
+        discard=DiscardPolicy.NEW,
+        max_bytes=512 * _MIB,
+        max_msg_size=4 * _MIB,
+        duplicate_window=30 * 60,
+    ),
+    StreamConfig(
+        name=subjects.EVENTS_STREAM,
+        subjects=[f"{subjects.EVENT}.>"],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_age=14 * _DAY_S,
+        max_bytes=1024 * _MIB,
+        duplicate_window=60 * 60,
+    ),
+    StreamConfig(
+        name=subjects.DEAD_STREAM,
+        subjects=[subjects.DEAD],
+        retention=RetentionPolicy.LIMITS,
+        storage=StorageType.FILE,
+        discard=DiscardPolicy.OLD,
+        max_age=90 * _DAY_S,
+        max_bytes=256 * _MIB,
+        duplicate_window=60 * 60,
+    ),
+)
+
+
+def consumer(durable: str, filters: list[str]) -> ConsumerConfig:
+    """A durable pull consumer of the requests stream."""
+    return ConsumerConfig(
+        durable_name=durable,
+        filter_subjects=filters,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=30,
+        # Endless: the handler itself sends a message that keeps failing to the dead stream.
+        max_deliver=-1,
+        max_ack_pending=1000,
+    )
+
+
+async def ensure_streams(js: JetStreamContext) -> None:
+    """Make the streams that are not there. One that differs is reported, never changed."""
+    for wanted in STREAMS:
+        assert wanted.name is not None
+        try:
+            found = (await js.stream_info(wanted.name)).config
+        except NotFoundError:
+            await js.add_stream(wanted)
+            continue
+        if (found.retention, found.subjects) != (wanted.retention, wanted.subjects):
+            log.warning(
+                "stream_differs",
+                stream=wanted.name,
+                found_subjects=found.subjects,
+                found_retention=found.retention,
+                wants_subjects=wanted.subjects,
+                wants_retention=wanted.retention,
+            )

@@ -1,0 +1,197 @@
+"""Putting tracks into the queue: once for each track, whoever asks and however often.
+
+Used by ingest for what people and the catalog server ask, and by the watchdog for what it found.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.catalog.models import Track
+from shared.db.pool import Connection
+from shared.errors import DependencyDown
+from shared.states import STATUS_OF, Stage
+
+Kind = Literal["track", "album", "scan"]
+Source = Literal["http", "nats", "watchdog"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """Somebody's wish, by one of the doors. `user_id` None means the service itself."""
+
+    id: str
+    user_id: str | None
+    kind: Kind
+    content_id: str
+    content_name: str | None
+    artist_name: str | None
+    priority: int
+    source: Source
+
+
+@dataclass(frozen=True, kw_only=True)
+class Enqueued:
+    """What became of the tracks of a request: item ids by track id."""
+
+    queued: dict[str, str] = field(default_factory=dict)
+    joined: dict[str, str] = field(default_factory=dict)
+    # How many of the joined items this user had not asked for before.
+    newly_joined: int = 0
+
+    @property
+    def charged(self) -> bool:
+        """Whether this counts as a request against the user's daily limit."""
+        return bool(self.queued) or self.newly_joined > 0
+
+
+_INSERT_REQUEST = """
+INSERT INTO requests (id, user_id, kind, content_id, content_name, artist_name, priority, source,
+                      charged, settled_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, CASE WHEN $9 THEN now() END)
+ON CONFLICT (id) DO NOTHING
+"""
+
+
+async def record_request(connection: Connection, request: Request, *, settled: bool) -> bool:
+    """Note a request down; False when one with this id has been noted before.
+
+    `settled`: there is nothing to wait for, so that no album event will follow.
+    """
+    done = await connection.execute(
+        _INSERT_REQUEST,
+        request.id,
+        request.user_id,
+        request.kind,
+        request.content_id,
+        request.content_name,
+        request.artist_name,
+        request.priority,
+        request.source,
+        settled,
+    )
+    return done == "INSERT 0 1"
+
+
+_NEXT_SEQS = "SELECT nextval('queue_seq') AS seq FROM generate_series(1, $1)"
+
+_INSERT_ITEMS = """
+INSERT INTO queue_items (id, track_id, status, stage, priority, seq, requested_by_user_id, actor,
+                         reason, album_id, track_name, artist_name, main_artist, album_name,
+                         album_artist, disc_number, track_number, duration_ms, isrc)
+SELECT t.id, t.track_id, $1, $2, $3, t.seq, $4, $5, $6, t.album_id, t.track_name, t.artist_name,
+       t.main_artist, t.album_name, t.album_artist, t.disc_number, t.track_number, t.duration_ms,
+       t.isrc
+  FROM unnest($7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[],
+              $13::text[], $14::text[], $15::text[], $16::int[], $17::int[], $18::bigint[],
+              $19::text[])
+       AS t (id, track_id, seq, album_id, track_name, artist_name, main_artist, album_name,
+             album_artist, disc_number, track_number, duration_ms, isrc)
+ ORDER BY t.track_id
+ON CONFLICT (track_id) WHERE status IN ('PENDING', 'DOWNLOADING') DO NOTHING
+RETURNING id, track_id
+"""
+
+# Locking what we join: an item that is being completed at this moment lets us wait, and then is
+# no longer active, so that no requester is added behind the event that tells the requesters.
+_JOIN_ITEMS = """
+UPDATE queue_items SET priority = least(priority, $2)
+ WHERE id IN (SELECT id FROM queue_items
+               WHERE track_id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING')
+               ORDER BY track_id FOR NO KEY UPDATE)
+   AND status IN ('PENDING', 'DOWNLOADING')
+RETURNING id, track_id
+"""
+
+_KNOWN_REQUESTERS = """
+SELECT DISTINCT item_id FROM item_requesters
+ WHERE item_id = ANY($1) AND user_id IS NOT DISTINCT FROM $2 AND withdrawn_at IS NULL
+"""
+
+_INSERT_REQUESTERS = """
+INSERT INTO item_requesters (item_id, request_id, user_id)
+SELECT item_id, $2, $3 FROM unnest($1::text[]) AS t (item_id)
+"""
+
+_CHARGE = "UPDATE requests SET charged = true WHERE id = $1"
+
+# An item that ends while we try to join it lets us insert anew; more than a few such turns in a
+# row means something else is wrong.
+_TURNS = 5
+
+
+async def enqueue(
+    connection: Connection, request: Request, tracks: Sequence[Track], *, actor: str
+) -> Enqueued:
+    """Queue `tracks` for a request that `record_request` has noted, joining what is active.
+
+    Call it in the same transaction as `record_request`. The order of `tracks` is the order in
+    which they will be worked on.
+    """
+    found = Enqueued()
+    missing = {track.id: track for track in tracks}
+    for _ in range(_TURNS):
+        found.queued.update(await _insert(connection, request, list(missing.values()), actor=actor))
+        missing = {id_: track for id_, track in missing.items() if id_ not in found.queued}
+        if missing:
+            rows = await connection.fetch(_JOIN_ITEMS, list(missing), request.priority)
+            found.joined.update({row["track_id"]: row["id"] for row in rows})
+            missing = {id_: track for id_, track in missing.items() if id_ not in found.joined}
+        if not missing:
+            break
+    else:
+        raise DependencyDown("postgres", "the queue changes too fast to join it")
+    return await _add_requester(connection, request, found)
+
+
+async def _insert(
+    connection: Connection, request: Request, tracks: Sequence[Track], *, actor: str
+) -> dict[str, str]:
+    seqs = [row["seq"] for row in await connection.fetch(_NEXT_SEQS, len(tracks))]
+    rows = await connection.fetch(
+        _INSERT_ITEMS,
+        STATUS_OF[Stage.QUEUED].value,
+        Stage.QUEUED.value,
+        request.priority,
+        request.user_id,
+        actor,
+        f"requested over {request.source}" if request.source != "watchdog" else "found missing",
+        [str(uuid.uuid4()) for _ in tracks],
+        [track.id for track in tracks],
+        seqs,
+        *columns(tracks),
+    )
+    return {row["track_id"]: row["id"] for row in rows}
+
+
+def columns(tracks: Sequence[Track]) -> tuple[list[object], ...]:
+    """The snapshot of the catalog that an item keeps, column by column."""
+    return (
+        [track.album_id for track in tracks],
+        [track.name for track in tracks],
+        [", ".join(track.artists) or None for track in tracks],
+        [track.artists[0] if track.artists else None for track in tracks],
+        [track.album_name for track in tracks],
+        [track.album_artist for track in tracks],
+        [track.disc_number for track in tracks],
+        [track.track_number for track in tracks],
+        [track.duration_ms for track in tracks],
+        [track.isrc for track in tracks],
+    )
+
+
+async def _add_requester(connection: Connection, request: Request, found: Enqueued) -> Enqueued:
+    joined = list(found.joined.values())
+    known = await connection.fetch(_KNOWN_REQUESTERS, joined, request.user_id)
+    await connection.execute(
+        _INSERT_REQUESTERS, [*found.queued.values(), *joined], request.id, request.user_id
+    )
+    whole = Enqueued(
+        queued=found.queued, joined=found.joined, newly_joined=len(joined) - len(known)
+    )
+    if whole.charged:
+        await connection.execute(_CHARGE, request.id)
+    return whole

@@ -1,0 +1,52 @@
+"""Which media root belongs to this database."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from pathlib import Path
+
+from shared.db.pool import Database
+from shared.media.root import check_root, read_sentinel, write_sentinel
+
+_LOCK = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_root'))"
+_READ = "SELECT media_root_id FROM installation"
+_INSERT = "INSERT INTO installation (media_root_id) VALUES ($1)"
+
+
+class MediaRoot:
+    """The media root, recognised by the mark that the first service left in it."""
+
+    def __init__(self, database: Database, path: Path) -> None:
+        self._database = database
+        self.path = path
+
+    async def check(self) -> None:
+        """Return when the media root is there and ours; mark it when it is used first.
+
+        Raises:
+            DependencyDown: it is missing, or not the one this database knows, as when its disk
+                is not mounted.
+        """
+        async with self._database.connection() as connection:
+            known = await connection.fetchval(_READ)
+        if known is None:
+            known = await self._first_use()
+        await asyncio.to_thread(check_root, self.path, known)
+
+    async def _first_use(self) -> str:
+        async with self._database.transaction() as connection:
+            await connection.execute(_LOCK)
+            known: str | None = await connection.fetchval(_READ)
+            if known is None:
+                # The mark first: a crash in between leaves one that the next start takes over.
+                known = await asyncio.to_thread(self._mark)
+                await connection.execute(_INSERT, known)
+            return known
+
+    def _mark(self) -> str:
+        found = read_sentinel(self.path)
+        if found is None:
+            found = str(uuid.uuid4())
+            write_sentinel(self.path, found)
+        return found

@@ -1,0 +1,142 @@
+"""The ledger of placed files, and the completion of the item that a file was for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.db.events import record_event
+from shared.db.items import settle_albums
+from shared.db.pool import Connection
+from shared.media.paths import audio_uri
+from shared.media.verify import AudioFacts
+from shared.states import STATUS_OF, Stage, sources
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """A file of the ledger."""
+
+    track_id: str
+    audio_uri: str
+    size_bytes: int
+
+
+_FIND = "SELECT track_id, audio_uri, size_bytes FROM media_files WHERE track_id = ANY($1)"
+
+
+async def placed(connection: Connection, track_ids: Sequence[str]) -> dict[str, Placed]:
+    """The ledger's rows for these tracks, by track id."""
+    rows = await connection.fetch(_FIND, list(track_ids))
+    return {
+        row["track_id"]: Placed(
+            track_id=row["track_id"], audio_uri=row["audio_uri"], size_bytes=row["size_bytes"]
+        )
+        for row in rows
+    }
+
+
+_UPSERT = """
+INSERT INTO media_files (track_id, audio_uri, ext, size_bytes, sha256, duration_ms, codec,
+                         bitrate_kbps, item_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+ON CONFLICT (track_id) DO UPDATE
+   SET audio_uri = excluded.audio_uri, ext = excluded.ext, size_bytes = excluded.size_bytes,
+       sha256 = excluded.sha256, duration_ms = excluded.duration_ms, codec = excluded.codec,
+       bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id
+"""
+
+_COMPLETE = """
+UPDATE queue_items
+   SET stage = $2, status = $3, completed_at = extract(epoch FROM now())::bigint,
+       bytes_downloaded = $4,
+       processing_duration_ms = (extract(epoch FROM now()) * 1000)::bigint - started_at * 1000,
+       error_type = NULL, error_message = NULL, error_evidence = NULL,
+       lease_until = NULL, lease_owner = NULL, reason = $5, actor = $6, updated_at = now()
+ WHERE id = $1 AND stage = ANY($7) AND ($8::bigint IS NULL OR fence = $8)
+RETURNING track_id, album_id
+"""
+
+_REQUESTERS = """
+SELECT request_id, user_id FROM item_requesters
+ WHERE item_id = $1 AND withdrawn_at IS NULL ORDER BY requested_at, request_id
+"""
+
+
+async def complete(
+    connection: Connection,
+    item_id: str,
+    facts: AudioFacts,
+    *,
+    fence: int | None,
+    reason: str,
+    actor: str,
+) -> bool:
+    """Record the placed file, complete its item and write `audio.ready`, all or nothing.
+
+    Call it in a transaction, when the file is in place. False: the item has moved on.
+    """
+    row = await connection.fetchrow(
+        _COMPLETE,
+        item_id,
+        Stage.COMPLETED.value,
+        STATUS_OF[Stage.COMPLETED].value,
+        facts.size_bytes,
+        reason,
+        actor,
+        sources(Stage.COMPLETED),
+        fence,
+    )
+    if row is None:
+        return False
+    await record_file(
+        connection, row["track_id"], row["album_id"], facts, item_id=item_id, actor=actor
+    )
+    await settle_albums(connection, [item_id], actor=actor)
+    return True
+
+
+async def record_file(
+    connection: Connection,
+    track_id: str,
+    album_id: str | None,
+    facts: AudioFacts,
+    *,
+    item_id: str,
+    actor: str,
+) -> None:
+    """Write a file into the ledger and its `audio.ready` into the outbox."""
+    uri = audio_uri(track_id, facts.ext)
+    await connection.execute(
+        _UPSERT,
+        track_id,
+        uri,
+        facts.ext,
+        facts.size_bytes,
+        facts.sha256,
+        facts.duration_ms,
+        facts.codec,
+        facts.bitrate_kbps,
+        item_id,
+    )
+    requesters = await connection.fetch(_REQUESTERS, item_id)
+    users = {row["user_id"]: None for row in requesters if row["user_id"] is not None}
+    await record_event(
+        connection,
+        "audio.ready",
+        {
+            "track_id": track_id,
+            "album_id": album_id,
+            "audio_uri": uri,
+            "ext": facts.ext,
+            "codec": facts.codec,
+            "duration_ms": facts.duration_ms,
+            "bitrate_kbps": facts.bitrate_kbps,
+            "size_bytes": facts.size_bytes,
+            "sha256": facts.sha256,
+            "request_ids": [row["request_id"] for row in requesters],
+            "user_ids": list(users),
+        },
+        item_id=item_id,
+        actor=actor,
+    )

@@ -1,0 +1,71 @@
+"""Forward-only migrations, by Alembic, safe when two start at once."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import asyncpg
+from alembic import command, op
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from shared.db.pool import translated
+
+_HERE = Path(__file__).parent / "migrations"
+# Any number, as long as nobody else on this server takes an advisory lock with it.
+_LOCK = 7_305_809_111
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_HERE))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def head() -> str:
+    """The newest revision in this code."""
+    revision = ScriptDirectory.from_config(_config()).get_current_head()
+    assert revision is not None, "there is at least one migration"
+    return revision
+
+
+def run_sql_file(name: str) -> None:
+    """For a migration: run a file of statements inside its transaction."""
+    sql = (_HERE / "versions" / name).read_text(encoding="utf-8")
+    dbapi = op.get_bind().connection.dbapi_connection
+    assert dbapi is not None
+    # asyncpg's own execute() takes many statements; SQLAlchemy's prepares, and takes one.
+    dbapi.run_async(lambda connection: connection.execute(sql))
+
+
+def _upgrade(connection: Connection) -> None:
+    # Whoever comes second waits here, then finds nothing left to do.
+    connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+    config = _config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+async def migrate(database_url: str) -> str:
+    """Bring the database to `head()` and return that revision.
+
+    Raises:
+        DependencyDown: PostgreSQL cannot be reached.
+    """
+    engine = create_async_engine(
+        "postgresql+asyncpg://",
+        async_creator=lambda: asyncpg.connect(database_url, timeout=10),
+        poolclass=NullPool,
+    )
+    try:
+        with translated():
+            async with engine.begin() as connection:
+                await connection.run_sync(_upgrade)
+    finally:
+        await engine.dispose()
+    return await asyncio.to_thread(head)

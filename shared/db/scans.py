@@ -1,0 +1,98 @@
+"""Scans for missing files: asked for over HTTP or NATS, carried out by the watchdog.
+
+The row is the command; messages only say that there is one.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+import asyncpg
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from shared.db.pool import Database
+from shared.errors import Conflict, InvalidRequest
+from shared.ids import content_id
+
+Json: TypeAlias = dict[str, Any]
+
+# What one queue-all may put into the queue when it does not say; the catalog knows far more
+# tracks than anybody wants to download at once.
+DEFAULT_LIMIT = 10_000
+
+
+class ScanOrder(BaseModel):
+    """What to look through, and how far. Unknown fields are refused: a misspelt scope or limit
+    must not quietly become a scan of everything."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+    scope: Literal["all", "partial_albums", "album"] = "all"
+    album_id: str | None = None
+    min_popularity: Annotated[int, Field(ge=0, le=100)] | None = None
+    # Missing tracks after which the scan ends; a scan that queues has DEFAULT_LIMIT.
+    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+
+    @model_validator(mode="after")
+    def _album_goes_with_its_scope(self) -> ScanOrder:
+        if (self.scope == "album") != (self.album_id is not None):
+            raise ValueError("album_id goes with scope 'album', and only with it")
+        return self
+
+
+def parse_order(body: Mapping[str, object]) -> ScanOrder:
+    """The order in this body.
+
+    Raises:
+        InvalidRequest: the text names the first thing that is wrong.
+    """
+    try:
+        order = ScanOrder.model_validate(dict(body))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "body"
+        raise InvalidRequest(f"{where}: {first['msg']}") from error
+    if order.album_id is not None:
+        content_id(order.album_id, what="album id")
+    return order
+
+
+_INSERT = """
+INSERT INTO scans (id, queue, scope, max_items, requested_by) VALUES ($1, $2, $3, $4, $5)
+"""
+
+_RUNNING = "SELECT id FROM scans WHERE state IN ('waiting', 'running')"
+
+_KNOWN = "SELECT 1 FROM scans WHERE id = $1"
+
+
+async def start(
+    database: Database,
+    order: ScanOrder,
+    *,
+    queue: bool,
+    requested_by: str | None,
+    scan_id: str | None = None,
+) -> str:
+    """Order a scan and return its id; `scan_id` makes the order repeatable.
+
+    Raises:
+        Conflict: there is a scan that has not ended; names it.
+    """
+    scan_id = scan_id or str(uuid.uuid4())
+    limit = order.limit or (DEFAULT_LIMIT if queue else 0)
+    async with database.connection() as connection:
+        if await connection.fetchval(_KNOWN, scan_id):
+            return scan_id
+        try:
+            await connection.execute(
+                _INSERT, scan_id, queue, order.model_dump(), limit, requested_by
+            )
+        except asyncpg.UniqueViolationError as error:
+            running = await connection.fetchval(_RUNNING)
+            raise Conflict(
+                f"scan {running} has not ended: see /v1/download/admin/scan/{running}"
+            ) from error
+    return scan_id

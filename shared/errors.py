@@ -1,0 +1,118 @@
+"""What went wrong, sorted by what the caller should do.
+
+    DownloadsError
+    ├── Hold                 wait and try the same thing again; no attempt is burnt
+    │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
+    │   └── Misconfigured    it answers, but a person has to change a setting first
+    ├── OutcomeUnknown       the call may have had its effect: look before repeating it
+    ├── AttemptFailed        this attempt is over and counts against the item's budget
+    │   └── CorruptAudio     what arrived is not the whole, right audio
+    ├── Stale                the row is no longer ours, or no longer in that stage: drop it
+    └── Refused              the caller asked for something we will not do
+        ├── InvalidRequest   malformed; the caller must change it
+        ├── Unknown          no such track, album, item or scan
+        ├── LimitReached     the user's daily or queue limit
+        └── Conflict         not in the state that the request is about
+
+Adapters translate every foreign exception into one of these, so that nothing above an adapter
+catches an exception of asyncpg, nats-py, httpx or SQLite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Literal
+
+Dependency = Literal["postgres", "nats", "torrentino", "catalog", "media", "incoming", "ffmpeg"]
+
+
+class ErrorType(StrEnum):
+    """The coarse cause of a failed attempt, as `contract.md` lists it for `error_type`."""
+
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    NOT_FOUND = "not_found"
+    REJECTED = "rejected"
+    PARSE = "parse"
+    STORAGE = "storage"
+    CORRUPTION = "corruption"
+    STALLED = "stalled"
+    CANCELLED = "cancelled"
+    UNKNOWN = "unknown"
+
+
+class DownloadsError(Exception):
+    """Base of everything that this project raises on purpose."""
+
+
+class Hold(DownloadsError):
+    """The same call may succeed later without anybody's attempt being at fault."""
+
+    def __init__(self, dependency: Dependency, detail: str) -> None:
+        super().__init__(f"{dependency}: {detail}")
+        self.dependency: Dependency = dependency
+        self.detail = detail
+
+
+class DependencyDown(Hold):
+    """A dependency does not answer, or answers that it cannot work now."""
+
+
+class Misconfigured(Hold):
+    """A dependency answers, but refuses us until a person changes a setting."""
+
+
+class OutcomeUnknown(DownloadsError):
+    """A request was sent and no trustworthy answer came back.
+
+    `settled` is true when the server has certainly finished with the request (it answered,
+    with an error), so that looking for the effect right away gives the final word.
+    """
+
+    def __init__(self, detail: str, *, settled: bool) -> None:
+        super().__init__(detail)
+        self.settled = settled
+
+
+class AttemptFailed(DownloadsError):
+    """This attempt at an item is over; `evidence` is what a person would want to see."""
+
+    def __init__(
+        self, error_type: ErrorType, message: str, evidence: Mapping[str, object] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.error_type = error_type
+        self.message = message
+        self.evidence: dict[str, object] = dict(evidence or {})
+
+
+class CorruptAudio(AttemptFailed):
+    """The file is not audio, not whole, damaged, or not as long as the catalog says."""
+
+    def __init__(self, message: str, evidence: Mapping[str, object]) -> None:
+        super().__init__(ErrorType.CORRUPTION, message, evidence)
+
+
+class Stale(DownloadsError):
+    """A guarded write changed no row: somebody else has moved the item on."""
+
+
+class Refused(DownloadsError):
+    """A request that we turn down; the message says what the caller can do about it."""
+
+
+class InvalidRequest(Refused):
+    """The request is malformed."""
+
+
+class Unknown(Refused):
+    """What the request names does not exist."""
+
+
+class LimitReached(Refused):
+    """The user has used up a limit."""
+
+
+class Conflict(Refused):
+    """What the request names is not in a state that allows it."""

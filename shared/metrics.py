@@ -1,0 +1,48 @@
+"""Every metric, declared before use; none has an id as a label."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_PREFIX = "pezzottify_download"
+
+DEPENDENCY_UP = Gauge(
+    f"{_PREFIX}_dependency_up", "1 when the dependency answered last, else 0", ["dependency"]
+)
+LOOP_RUNS = Counter(f"{_PREFIX}_loop_runs_total", "Runs of a duty by outcome", ["duty", "outcome"])
+REQUESTS = Counter(
+    f"{_PREFIX}_requests_total", "Requests for audio by door and kind", ["source", "kind"]
+)
+HTTP_SECONDS = Histogram(
+    f"{_PREFIX}_http_request_seconds", "Time to answer an HTTP request", ["route", "status"]
+)
+DEAD_MESSAGES = Counter(
+    f"{_PREFIX}_dead_messages_total", "NATS messages that could not be understood"
+)
+EVENTS_PUBLISHED = Counter(f"{_PREFIX}_events_published_total", "Outbox rows handed to JetStream")
+ITEMS_CLAIMED = Counter(f"{_PREFIX}_items_claimed_total", "Items claimed by a stage", ["stage"])
+TICKETS_CREATED = Counter(
+    f"{_PREFIX}_tickets_created_total", "Tickets at Torrentino, made or found again", ["how"]
+)
+TICKETS_POLLED = Counter(
+    f"{_PREFIX}_tickets_polled_total", "Tickets read at Torrentino", ["remote_state"]
+)
+ATTEMPTS_FAILED = Counter(
+    f"{_PREFIX}_attempts_failed_total", "Attempts that ended without a file", ["error_type"]
+)
+FILES_PLACED = Counter(f"{_PREFIX}_files_placed_total", "Files put into the media root", ["how"])
+BYTES_PLACED = Counter(f"{_PREFIX}_bytes_placed_total", "Bytes put into the media root")
+VERIFY_SECONDS = Histogram(
+    f"{_PREFIX}_verify_seconds",
+    "Time to decode and check a file",
+    buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
+)
+ITEMS = Gauge(f"{_PREFIX}_items", "Items by status, stage and priority", ["stage", "priority"])
+OUTBOX_AGE_SECONDS = Gauge(
+    f"{_PREFIX}_outbox_age_seconds", "Age of the oldest event that is not published"
+)
+LEASES_RECOVERED = Counter(
+    f"{_PREFIX}_leases_recovered_total", "Items taken back from workers that went silent", ["stage"]
+)
+SCAN_TRACKS = Counter(f"{_PREFIX}_scan_tracks_total", "Catalog tracks that a scan looked at")
+MEDIA_FREE_BYTES = Gauge(f"{_PREFIX}_media_free_bytes", "Free space on the media disk")

@@ -1,0 +1,73 @@
+"""`/healthz`, `/readyz` and `/metrics` of every service, on OPS_PORT."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from shared.app import App
+from shared.errors import DependencyDown
+from shared.web import WebServer
+
+_CHECK_S = 3.0
+
+
+class OpsServer:
+    """The duty that answers the questions of orchestrators and of Prometheus."""
+
+    name = "ops"
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        routes = [
+            Route("/healthz", _healthz),
+            Route("/readyz", self._readyz),
+            Route("/metrics", _metrics),
+        ]
+        self.server = WebServer(
+            self.name,
+            Starlette(routes=routes),
+            host=app.settings.host,
+            port=app.settings.ops_port,
+            variable="OPS_PORT",
+            grace_s=1,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        await self.server.run(stop)
+
+    async def _readyz(self, _: Request) -> Response:
+        await self._check_database()
+        checks = {
+            name: {"ok": c.ok, "detail": c.detail, "since": int(c.since.timestamp())}
+            for name, c in self._app.health.conditions().items()
+        }
+        # NATS may be away: everything arrives by the sweeps, only later. PostgreSQL may not.
+        ready = checks["postgres"]["ok"]
+        body = {"ready": ready, "checks": checks}
+        return Response(
+            json.dumps(body), status_code=200 if ready else 503, media_type="application/json"
+        )
+
+    async def _check_database(self) -> None:
+        try:
+            async with asyncio.timeout(_CHECK_S), self._app.database.connection() as connection:
+                await connection.fetchval("SELECT count(*) FROM installation")
+        except (DependencyDown, TimeoutError) as error:
+            self._app.health.down("postgres", str(error) or "no answer within 3 s")
+        else:
+            self._app.health.up("postgres")
+
+
+async def _healthz(_: Request) -> Response:
+    return JSONResponse({"status": "ok"})
+
+
+async def _metrics(_: Request) -> Response:
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

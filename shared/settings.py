@@ -1,0 +1,227 @@
+"""Every setting, read once from the environment.
+
+A missing or unusable value is reported in one line that names the variable, what it got and what
+it wants. `X_FILE=/path` gives any secret `X` from a file. docs/settings.md is made from here.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper"]
+SERVICES: tuple[Service, ...] = (
+    "ingest",
+    "ticketer",
+    "poller",
+    "fetcher_writer",
+    "watchdog",
+    "reaper",
+)
+
+SECRETS = ("database_url", "nats_url", "torrentino_api_key", "bootstrap_admin_key")
+
+# What a service cannot start without, beside DATABASE_URL and NATS_URL, which all need.
+REQUIRED_BY: dict[str, frozenset[Service]] = {
+    "torrentino_url": frozenset({"ticketer", "poller", "fetcher_writer"}),
+    "catalog_db": frozenset({"ingest", "watchdog"}),
+    "media_path": frozenset({"ingest", "fetcher_writer", "watchdog", "reaper"}),
+}
+
+
+class SettingsError(Exception):
+    """One line for each variable that is missing or unusable."""
+
+
+def _url(*schemes: str) -> AfterValidator:
+    def check(value: SecretStr | str) -> SecretStr | str:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        for part in text.split(","):
+            if urlsplit(part.strip()).scheme not in schemes:
+                raise ValueError("not such a URL")
+        return value
+
+    return AfterValidator(check)
+
+
+def _absolute(value: str) -> str:
+    if not value.startswith("/") or ".." in value.split("/") or "\0" in value:
+        raise ValueError("not an absolute path without '..'")
+    return value
+
+
+HttpUrl = Annotated[str, _url("http", "https")]
+AbsolutePath = Annotated[str, AfterValidator(_absolute)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class Settings(BaseModel):
+    """The environment of `contract.md`, validated; immutable after the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    database_url: Annotated[SecretStr, _url("postgres", "postgresql")] = Field(
+        description="a PostgreSQL 15+ URL, e.g. postgresql://user:password@host/database"
+    )
+    nats_url: Annotated[SecretStr, _url("nats", "tls", "ws", "wss")] = Field(
+        description="one or more NATS URLs separated by commas, e.g. nats://host:4222"
+    )
+    torrentino_url: HttpUrl | None = Field(
+        None, description="the base of Torrentino's API, e.g. http://torrentino:8080/api/v1"
+    )
+    torrentino_api_key: SecretStr | None = Field(
+        None, description="Torrentino's API key, sent as a Bearer token"
+    )
+    torrentino_delivery: Literal["shared", "http"] = Field(
+        "shared",
+        description="`shared`: collect from a folder both see; `http`: from a file server",
+    )
+    torrentino_dest_root: AbsolutePath = Field(
+        "/media/incoming",
+        description="the root of every ticket's dest_path, as Torrentino sees it",
+    )
+    torrentino_dest_mount: AbsolutePath | None = Field(
+        None,
+        description="the same folder as we see it; default: TORRENTINO_DEST_ROOT (`shared`)",
+    )
+    torrentino_files_url: HttpUrl | None = Field(
+        None,
+        description="that folder over HTTP, with JSON listings as nginx gives them (`http`)",
+    )
+    catalog_db: Path | None = Field(
+        None, description="the path of the catalog server's catalog.db; opened read-only"
+    )
+    media_path: Path | None = Field(
+        None, description="the media root; files go to audio/… below it"
+    )
+    host: str = Field("127.0.0.1", description="the address on which ingest serves HTTP")
+    port: int = Field(3002, ge=0, le=65535, description="the port on which ingest serves HTTP")
+    ops_port: int = Field(
+        9091, ge=0, le=65535, description="the port of /healthz, /readyz and /metrics"
+    )
+    bootstrap_admin_key: SecretStr | None = Field(
+        None,
+        min_length=1,
+        description="an admin API key that always works; make it long and random",
+    )
+    user_max_requests_per_day: int = Field(
+        100, ge=0, description="requests a user may make per UTC day; an album is one"
+    )
+    user_max_queue_size: int = Field(
+        200, ge=0, description="items a user may have waiting or in work at once"
+    )
+    max_retries: int = Field(8, ge=0, le=100, description="retries after the first attempt")
+    retry_initial_s: Seconds = Field(60, description="seconds before the first retry")
+    retry_multiplier: float = Field(
+        2.5, ge=1, description="by how much each further wait is longer"
+    )
+    retry_max_s: Seconds = Field(86400, description="the longest wait before a retry, in seconds")
+    lease_s: float = Field(
+        60, ge=1, description="seconds that a claim holds without renewal, at least 1"
+    )
+    poll_interval_s: Seconds = Field(5, description="seconds between two looks at an open ticket")
+    sweep_interval_s: Seconds = Field(5, description="seconds that a lost wake-up can delay work")
+    stall_timeout_s: Seconds = Field(
+        10800, description="seconds without progress of a ticket that count as a failed attempt"
+    )
+    duration_tolerance_s: Seconds = Field(
+        6, description="seconds that a file's length may differ from the catalog's"
+    )
+    max_tickets_in_flight: int = Field(
+        50, ge=1, description="open tickets at Torrentino, over all ticketers"
+    )
+    min_free_disk_mb: int = Field(
+        1024, ge=0, description="free MiB on the media disk below which fetching pauses"
+    )
+    fetch_concurrency: int = Field(
+        4, ge=1, le=64, description="files that one fetcher-writer collects and verifies at once"
+    )
+    history_retention_days: int = Field(
+        90, ge=1, description="days that finished items and their history are kept"
+    )
+    shutdown_grace_s: Seconds = Field(
+        20, description="seconds that work in hand may take to finish after SIGTERM"
+    )
+    log_format: Literal["json", "console"] = Field("json", description="`console` for people")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="the least severe log lines that are written"
+    )
+
+    @property
+    def dest_mount(self) -> Path:
+        """Where we see `torrentino_dest_root`."""
+        return Path(self.torrentino_dest_mount or self.torrentino_dest_root)
+
+    @property
+    def media_root(self) -> Path:
+        """The media root, for the services that require it."""
+        assert self.media_path is not None, "media_path is required by this service"
+        return self.media_path
+
+
+def load(services: Collection[Service], environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read the settings that `services` need.
+
+    Raises:
+        SettingsError: with one line per variable at fault.
+    """
+    # An empty variable is one that is not set: compose files write them so.
+    given = {name: environ.get(name.upper()) for name in Settings.model_fields}
+    values = {name: text for name, text in given.items() if text} | _from_files(environ)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_line(problem) for problem in error.errors())) from None
+    _check_required(settings, services)
+    return settings
+
+
+def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
+    values = {}
+    for name in SECRETS:
+        variable = name.upper()
+        path = environ.get(f"{variable}_FILE")
+        if not path:
+            continue
+        if environ.get(variable):
+            raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one")
+        try:
+            values[name] = Path(path).read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise SettingsError(
+                f"{variable}_FILE: got {path!r}, wants a readable file: {error}"
+            ) from None
+    return values
+
+
+def _line(problem: Mapping[str, object]) -> str:
+    location = problem["loc"]
+    assert isinstance(location, tuple)
+    name = str(location[0])
+    wants = Settings.model_fields[name].description
+    if problem["type"] == "missing":
+        return f"{name.upper()}: is not set, wants {wants}"
+    got = "a value that is not shown" if name in SECRETS else repr(problem["input"])
+    return f"{name.upper()}: got {got}, wants {wants} ({problem['msg']})"
+
+
+def _check_required(settings: Settings, services: Collection[Service]) -> None:
+    missing = [
+        name
+        for name, needed_by in REQUIRED_BY.items()
+        if getattr(settings, name) is None and needed_by & set(services)
+    ]
+    if settings.torrentino_delivery == "http" and "fetcher_writer" in services:
+        missing += ["torrentino_files_url"] if settings.torrentino_files_url is None else []
+    if missing:
+        raise SettingsError(
+            "\n".join(
+                f"{name.upper()}: is not set, wants {Settings.model_fields[name].description}"
+                for name in missing
+            )
+        )

@@ -1,0 +1,88 @@
+"""Serving an ASGI app inside a service that has its own signals, stop and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Iterator
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from shared.errors import DownloadsError
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # The runtime stops all duties together; uvicorn must not answer a signal by itself.
+        yield
+
+
+class WebServer:
+    """A duty that serves `app` on an address until the stop; finishes open requests first."""
+
+    def __init__(
+        self, name: str, app: ASGIApp, *, host: str, port: int, variable: str, grace_s: float
+    ) -> None:
+        self.name = name
+        self._app = app
+        self._host = host
+        self._port = port
+        self._variable = variable
+        self._grace_s = grace_s
+        # Set when the server accepts connections; `port` is then the real one.
+        self.started = asyncio.Event()
+
+    @property
+    def host(self) -> str:
+        """The address that is served."""
+        return self._host
+
+    @property
+    def port(self) -> int:
+        """The port that is served: the one asked for, or the free one that 0 got."""
+        return self._port
+
+    async def run(self, stop: asyncio.Event) -> None:
+        config = uvicorn.Config(
+            self._app,
+            host=self._host,
+            port=self._port,
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            timeout_graceful_shutdown=max(1, int(self._grace_s)),
+            server_header=False,
+        )
+        sock = self._bind()
+        server = _Server(config)
+        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            self.started.set()
+            await asyncio.wait([serving, stopping], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+            server.should_exit = True
+            await serving
+
+    def _bind(self) -> socket.socket:
+        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((self._host, self._port))
+        except OSError as error:
+            sock.close()
+            raise AddressInUse(
+                f"{self._variable}: cannot listen on {self._host}:{self._port}"
+                f" ({error.strerror}); stop what uses it or set another {self._variable}"
+            ) from error
+        self._port = sock.getsockname()[1]
+        return sock
+
+
+class AddressInUse(DownloadsError):
+    """The address of a server is taken."""
