@@ -1,0 +1,47 @@
+"""What we read of the catalog."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Track:
+    """One track. What the catalog does not know, or its schema does not have yet, is None."""
+
+    id: str
+    name: str
+    artists: tuple[str, ...]
+    """The main artists in the catalog's order, then the featured ones; each once."""
+    album_id: str | None
+    album_name: str | None
+    album_artist: str | None
+    """The primary artists of the album, joined by ', '."""
+    disc_number: int | None
+    track_number: int | None
+    duration_ms: int | None
+    isrc: str | None
+    popularity: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Album:
+    """One album with its tracks, by disc and number."""
+
+    id: str
+    name: str
+    artist: str | None
+    tracks: tuple[Track, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Which tracks a scan looks at.
+
+    `min_popularity` narrows any kind; a track of unknown popularity is then left out.
+    """
+
+    kind: Literal["all", "partial_albums", "album"] = "all"
+    album_id: str | None = None
+    min_popularity: int | None = None

@@ -1,0 +1,160 @@
+"""The SQL of the catalog, fitted to the columns that this catalog has.
+
+Joins go by rowid, as everywhere in the catalog. `user_version` is not asked: raw dumps carry 0,
+and columns came and went without it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from shared.errors import DependencyDown, InvalidRequest
+
+# Without these nothing can be read.
+REQUIRED: Mapping[str, frozenset[str]] = {
+    "tracks": frozenset({"id", "name", "album_rowid"}),
+    "albums": frozenset({"id", "name"}),
+    "artists": frozenset({"id", "name"}),
+    "track_artists": frozenset({"track_rowid", "artist_rowid"}),
+    "artist_albums": frozenset({"artist_rowid", "album_rowid"}),
+}
+
+# Name in the result -> table alias, column; what is missing reads as NULL.
+_TRACK_COLUMNS = (
+    ("t", "id"),
+    ("t", "name"),
+    ("al", "id"),
+    ("al", "name"),
+    ("t", "disc_number"),
+    ("t", "track_number"),
+    ("t", "duration_ms"),
+    ("t", "external_id_isrc"),
+    ("t", "popularity"),
+)
+
+ALBUM = "SELECT rowid, id, name FROM albums WHERE id = ?"
+LAST_ROWID = "SELECT max(rowid) FROM tracks"
+# Where a page ends is settled before the filter, so that no query examines more than one page.
+PAGE_END = """
+SELECT max(rowid) FROM (
+    SELECT rowid FROM tracks WHERE rowid > :after ORDER BY rowid LIMIT :limit
+)
+"""
+ALBUM_TRACK_COUNT = """
+SELECT count(*) FROM tracks WHERE album_rowid = (SELECT rowid FROM albums WHERE id = ?)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queries:
+    """The statements for one catalog. Rows of tracks are (rowid, album_rowid, *columns)."""
+
+    track: str
+    album_tracks: str
+    page: str
+    """Parameters: after, end (rowids), and those of the filter."""
+    album_page: str
+    """Parameters: album_id, after, limit, and those of the filter."""
+    track_artists: str
+    """Parameter: a JSON array of track rowids. Rows: track rowid, name."""
+    album_artists: str
+    """Parameter: a JSON array of album rowids. Rows: album rowid, name."""
+    columns: Mapping[str, frozenset[str]]
+
+    def require(self, table: str, column: str, purpose: str) -> None:
+        """Raise InvalidRequest when a scope needs a column that this catalog does not have."""
+        if column not in self.columns[table]:
+            raise InvalidRequest(
+                f"this catalog has no {table}.{column}, so it cannot {purpose}:"
+                " choose another scope, or upgrade the catalog server"
+            )
+
+
+def probe(connection: sqlite3.Connection) -> Queries:
+    """Look at the tables and build the statements for them.
+
+    Raises:
+        DependencyDown: a table or a column that we cannot do without is missing.
+    """
+    columns = {table: _columns(connection, table) for table in REQUIRED}
+    missing = [
+        f"{table}.{column}" if columns[table] else f"the table {table}"
+        for table, needed in REQUIRED.items()
+        for column in sorted(needed - columns[table])
+    ]
+    if missing:
+        lacks = ", ".join(dict.fromkeys(missing))
+        raise DependencyDown(
+            "catalog", f"it lacks {lacks}: CATALOG_DB must name the catalog server's catalog.db"
+        )
+    return _build(columns)
+
+
+def _columns(connection: sqlite3.Connection, table: str) -> frozenset[str]:
+    found = connection.execute("SELECT name FROM pragma_table_info(?)", (table,))
+    return frozenset(str(name) for (name,) in found)
+
+
+def _build(columns: Mapping[str, frozenset[str]]) -> Queries:
+    tables = {"t": "tracks", "al": "albums"}
+    selected = ", ".join(
+        f"{alias}.{name}" if name in columns[tables[alias]] else "NULL"
+        for alias, name in _TRACK_COLUMNS
+    )
+    # Only names from the constants of this module are put together here; values are parameters.
+    head = (
+        f"SELECT t.rowid, t.album_rowid, {selected} FROM tracks t"  # noqa: S608
+        " LEFT JOIN albums al ON al.rowid = t.album_rowid WHERE"
+    )
+    kept = _filter(columns)
+    disc, number = (
+        f"t.{name}" if name in columns["tracks"] else "NULL"
+        for name in ("disc_number", "track_number")
+    )
+    return Queries(
+        track=f"{head} t.id = ?",
+        album_tracks=f"{head} t.album_rowid = ? ORDER BY {disc}, {number}, t.rowid",
+        page=f"{head} t.rowid > :after AND t.rowid <= :end AND {kept} ORDER BY t.rowid",
+        album_page=(
+            f"{head} t.album_rowid = (SELECT rowid FROM albums WHERE id = :album_id)"  # noqa: S608
+            f" AND t.rowid > :after AND {kept} ORDER BY t.rowid LIMIT :limit"
+        ),
+        track_artists=_track_artists("role" in columns["track_artists"]),
+        album_artists=_album_artists(columns["artist_albums"]),
+        columns=columns,
+    )
+
+
+def _filter(columns: Mapping[str, frozenset[str]]) -> str:
+    """The conditions of a scope, each off when its parameter says so."""
+    clauses = []
+    if "popularity" in columns["tracks"]:
+        clauses.append("(:min_popularity IS NULL OR t.popularity >= :min_popularity)")
+    if "album_availability" in columns["albums"]:
+        clauses.append("(NOT :partial OR al.album_availability = 'partial')")
+    return " AND ".join(clauses) or "1"
+
+
+def _track_artists(has_role: bool) -> str:
+    # 0 main, 1 featured; composers, conductors and the like do not help to find a recording.
+    # A raw dump has no roles: there all are taken for main artists.
+    role = "coalesce(ta.role, 0)" if has_role else "(0 + 0)"  # a bare 0 would name a column
+    return (
+        "SELECT ta.track_rowid, a.name FROM track_artists ta"  # noqa: S608
+        " JOIN artists a ON a.rowid = ta.artist_rowid"
+        f" WHERE ta.track_rowid IN (SELECT value FROM json_each(?)) AND {role} IN (0, 1)"
+        f" ORDER BY ta.track_rowid, {role}, ta.rowid"
+    )
+
+
+def _album_artists(columns: frozenset[str]) -> str:
+    primary = "aa.is_appears_on = 0" if "is_appears_on" in columns else "1"
+    place = "aa.index_in_album" if "index_in_album" in columns else "aa.rowid"
+    return (
+        "SELECT aa.album_rowid, a.name FROM artist_albums aa"  # noqa: S608
+        " JOIN artists a ON a.rowid = aa.artist_rowid"
+        f" WHERE aa.album_rowid IN (SELECT value FROM json_each(?)) AND {primary}"
+        f" ORDER BY aa.album_rowid, {place} IS NULL, {place}, aa.rowid"
+    )

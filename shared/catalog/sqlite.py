@@ -1,0 +1,309 @@
+"""The catalog server's SQLite file, read while the server writes to it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from shared.catalog import queries
+from shared.catalog.models import Album, Scope, Track
+from shared.catalog.queries import Queries
+from shared.errors import DependencyDown, InvalidRequest
+from shared.ids import content_id
+
+T = TypeVar("T")
+Row = Sequence[Any]
+
+# Every question is answered by an index; only a disk in trouble takes this long.
+_QUERY_TIMEOUT_S = 20.0
+_CLOSE_TIMEOUT_S = 5.0
+_STEPS_BETWEEN_LOOKS = 20_000
+
+
+class Catalog:
+    """Reads tracks and albums; never writes, never keeps a transaction open between two calls.
+
+    One thread owns the connection, so the event loop never waits for the disk. The file may be
+    written to (WAL) or replaced at any time. Every method raises DependencyDown("catalog") when
+    it cannot be read; the next call tries afresh.
+    """
+
+    def __init__(self, path: Path, *, busy_timeout_s: float = 5) -> None:
+        """Open nothing yet. `busy_timeout_s` is how long a locked database is waited for."""
+        self._path = path
+        self._busy_timeout_s = busy_timeout_s
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
+        self._opened: _Opened | None = None
+
+    async def track(self, track_id: str) -> Track | None:
+        """The track with this id, None when the catalog has none."""
+        return await self._read(lambda reader: reader.track(track_id))
+
+    async def album(self, album_id: str) -> Album | None:
+        """The album with this id and its tracks, None when the catalog has none."""
+        return await self._read(lambda reader: reader.album(album_id))
+
+    async def pages(
+        self, scope: Scope, *, after_rowid: int = 0, page_size: int = 2000
+    ) -> AsyncGenerator[tuple[int, list[Track]], None]:
+        """Walk the scope in the order of rowids: (rowid to go on from, at most `page_size` tracks).
+
+        A page may be empty where the scope leaves out all that was examined. Rows whose id could
+        not be a file name are left out. Each page is a read of its own: tracks that come or go
+        meanwhile may be seen or not, all others are seen once.
+
+        Raises:
+            InvalidRequest: the scope names no album, or needs a column that this catalog lacks.
+        """
+        while True:
+            page = await self._page(scope, after_rowid, page_size)
+            if page is None:
+                return
+            yield page
+            after_rowid = page[0]
+
+    async def _page(
+        self, scope: Scope, after: int, page_size: int
+    ) -> tuple[int, list[Track]] | None:
+        return await self._read(lambda reader: reader.page(scope, after, page_size))
+
+    async def count(self, scope: Scope) -> int | None:
+        """About how many tracks `pages` will examine; None where only a scan could tell."""
+        return await self._read(lambda reader: reader.count(scope))
+
+    async def check(self) -> None:
+        """Return when the catalog can be opened and has the tables that we read."""
+        await self._read(lambda reader: reader.count(Scope()))
+
+    async def close(self) -> None:
+        """Give the file back. The object cannot be used any more."""
+        if (opened := self._opened) is not None:
+            opened.connection.interrupt()  # a query under way is not waited for
+            with suppress(TimeoutError):
+                await asyncio.wait_for(
+                    asyncio.wrap_future(self._worker.submit(self._drop)), _CLOSE_TIMEOUT_S
+                )
+        self._worker.shutdown(wait=False)
+
+    async def _read(self, ask: Callable[[_Reader], T]) -> T:
+        loop = asyncio.get_running_loop()
+        # The thread ends by itself much earlier, unless the disk does not answer at all.
+        limit_s = _QUERY_TIMEOUT_S + self._busy_timeout_s + 10
+        try:
+            async with asyncio.timeout(limit_s):
+                return await loop.run_in_executor(self._worker, self._read_blocking, ask)
+        except TimeoutError as exc:
+            raise DependencyDown(
+                "catalog", f"{self._path} does not answer: check its disk"
+            ) from exc
+
+    def _read_blocking(self, ask: Callable[[_Reader], T]) -> T:
+        try:
+            opened = self._connect()
+            return opened.read(ask)
+        except DependencyDown:
+            self._drop()
+            raise
+        except (sqlite3.Error, OSError) as exc:
+            self._drop()
+            raise DependencyDown("catalog", f"{self._path}: {_advice(exc)}") from exc
+
+    def _connect(self) -> _Opened:
+        found = self._path.stat()
+        identity = (found.st_dev, found.st_ino)
+        if self._opened is not None and self._opened.identity != identity:
+            self._drop()
+        if self._opened is None:
+            self._opened = _Opened(self._path, identity, self._busy_timeout_s)
+        return self._opened
+
+    def _drop(self) -> None:
+        opened, self._opened = self._opened, None
+        if opened is not None:
+            opened.connection.close()
+
+
+class _Opened:
+    """A connection to one file, with the statements that fit it."""
+
+    def __init__(self, path: Path, identity: tuple[int, int], busy_timeout_s: float) -> None:
+        self.identity = identity
+        self.connection = sqlite3.connect(
+            f"file:{quote(str(path.absolute()))}?mode=ro",
+            uri=True,
+            timeout=busy_timeout_s,
+            isolation_level=None,
+        )
+        try:
+            # One broken name must not hide a million good ones.
+            self.connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
+            self.connection.execute("PRAGMA query_only = 1")
+            self._queries = queries.probe(self.connection)
+        except BaseException:
+            self.connection.close()
+            raise
+
+    def read(self, ask: Callable[[_Reader], T]) -> T:
+        """Answer `ask` from one snapshot, which is given back at once."""
+        deadline = time.monotonic() + _QUERY_TIMEOUT_S
+        self.connection.set_progress_handler(
+            lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS
+        )
+        self.connection.execute("BEGIN")
+        try:
+            return ask(_Reader(self.connection, self._queries))
+        finally:
+            if self.connection.in_transaction:
+                self.connection.rollback()
+
+
+class _Reader:
+    """The questions, asked inside one transaction in the worker thread."""
+
+    def __init__(self, connection: sqlite3.Connection, statements: Queries) -> None:
+        self._connection = connection
+        self._sql = statements
+
+    def track(self, track_id: str) -> Track | None:
+        tracks = self._tracks(self._connection.execute(self._sql.track, (track_id,)).fetchall())
+        return tracks[0] if tracks else None
+
+    def album(self, album_id: str) -> Album | None:
+        row = self._connection.execute(queries.ALBUM, (album_id,)).fetchone()
+        if row is None:
+            return None
+        rows = self._connection.execute(self._sql.album_tracks, (row[0],)).fetchall()
+        artists = self._names(self._sql.album_artists, [row[0]]).get(row[0])
+        return Album(
+            id=album_id,
+            name=_text(row[2]) or album_id,
+            artist=", ".join(artists) if artists else None,
+            tracks=tuple(self._tracks(rows)),
+        )
+
+    def page(self, scope: Scope, after: int, page_size: int) -> tuple[int, list[Track]] | None:
+        """The next page, None behind the last."""
+        self._check_scope(scope)
+        parameters: dict[str, object] = {
+            "after": after,
+            "limit": page_size,
+            "min_popularity": scope.min_popularity,
+            "partial": scope.kind == "partial_albums",
+            "album_id": scope.album_id,
+        }
+        if scope.kind == "album":
+            rows = self._connection.execute(self._sql.album_page, parameters).fetchall()
+            return (rows[-1][0], self._tracks(rows)) if rows else None
+        (end,) = self._connection.execute(queries.PAGE_END, parameters).fetchone()
+        if end is None:
+            return None
+        rows = self._connection.execute(self._sql.page, parameters | {"end": end}).fetchall()
+        return end, self._tracks(rows)
+
+    def count(self, scope: Scope) -> int | None:
+        self._check_scope(scope)
+        if scope.kind == "album":
+            sql, parameters = queries.ALBUM_TRACK_COUNT, [scope.album_id]
+        elif scope.kind == "all":
+            # Rows of a catalog are hardly ever deleted, and counting 100 million takes minutes.
+            sql, parameters = queries.LAST_ROWID, []
+        else:
+            return None
+        (number,) = self._connection.execute(sql, parameters).fetchone()
+        return _whole(number) or 0
+
+    def _check_scope(self, scope: Scope) -> None:
+        if scope.kind == "album" and scope.album_id is None:
+            raise InvalidRequest("the scope 'album' needs an album_id")
+        if scope.kind == "partial_albums":
+            self._sql.require("albums", "album_availability", "tell partial albums")
+        if scope.min_popularity is not None:
+            self._sql.require("tracks", "popularity", "filter by popularity")
+
+    def _tracks(self, rows: Iterable[Row]) -> list[Track]:
+        usable = [row for row in rows if _is_id(row[2])]
+        artists = self._names(self._sql.track_artists, {row[0] for row in usable})
+        albums = {row[1] for row in usable if row[1] is not None}
+        album_artists = self._names(self._sql.album_artists, albums)
+        return [
+            _track(row, artists.get(row[0], []), album_artists.get(row[1], [])) for row in usable
+        ]
+
+    def _names(self, sql: str, rowids: Iterable[int]) -> dict[int, list[str]]:
+        """The artists of each rowid, each name once, in order."""
+        names: dict[int, list[str]] = {}
+        for rowid, raw in self._connection.execute(sql, (json.dumps(sorted(rowids)),)):
+            name = _text(raw)
+            known = names.setdefault(rowid, [])
+            if name and name not in known:
+                known.append(name)
+        return names
+
+
+def _track(row: Row, artists: list[str], album_artists: list[str]) -> Track:
+    _, _, track_id, name, album_id, album_name, disc, number, duration, isrc, popularity = row
+    album = _text(album_id)
+    duration_ms = _whole(duration)
+    return Track(
+        id=track_id,
+        name=_text(name) or track_id,
+        artists=tuple(artists),
+        album_id=album,
+        album_name=_text(album_name) or album,
+        album_artist=", ".join(album_artists) or None,
+        disc_number=_whole(disc),
+        track_number=_whole(number),
+        duration_ms=duration_ms if duration_ms and duration_ms > 0 else None,
+        isrc=_text(isrc),
+        popularity=_whole(popularity),
+    )
+
+
+def _is_id(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(content_id(value, what="track id"))
+    except InvalidRequest:
+        return False
+
+
+def _text(value: object) -> str | None:
+    """SQLite holds any type in any column, and PostgreSQL takes no NUL in a text."""
+    if value is None:
+        return None
+    text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+    return text.replace("\0", "").strip() or None
+
+
+def _whole(value: object) -> int | None:
+    if isinstance(value, int | float | str):
+        try:
+            return int(value)
+        except (ValueError, OverflowError):
+            return None
+    return None
+
+
+def _advice(exc: sqlite3.Error | OSError) -> str:
+    if isinstance(exc, FileNotFoundError):
+        return "there is no such file: correct CATALOG_DB, or mount the catalog's folder"
+    text = str(exc)
+    if "unable to open" in text or "readonly" in text:
+        return (
+            f"{text}: the catalog's folder must be mounted writable, because readers of a WAL"
+            " database share a file beside it"
+        )
+    if "interrupted" in text:
+        return f"a query took longer than {_QUERY_TIMEOUT_S:g} s: check the disk and the indexes"
+    if "locked" in text or "busy" in text:
+        return f"{text}: the catalog server holds it; this passes"
+    if "not a database" in text or "malformed" in text:
+        return f"{text}: it is no catalog, or damaged"
+    return text

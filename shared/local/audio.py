@@ -1,0 +1,64 @@
+"""Audio made on the spot: tones of an exact length, for the sample and for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import ffmpeg
+
+from shared.media.tools import AudioTools
+
+ToneCodec = Literal["flac", "mp3", "opus", "vorbis", "aac", "alac", "wav"]
+
+_OPTIONS: Mapping[ToneCodec, Mapping[str, object]] = {
+    "flac": {"c:a": "flac", "f": "flac"},
+    "mp3": {"c:a": "libmp3lame", "b:a": "128k", "f": "mp3"},
+    "opus": {"c:a": "libopus", "b:a": "64k", "f": "ogg"},
+    # ffmpeg's own encoder, because static builds lack libvorbis; it only knows stereo.
+    "vorbis": {"c:a": "vorbis", "strict": "-2", "ac": 2, "f": "ogg"},
+    "aac": {"c:a": "aac", "b:a": "128k", "f": "ipod"},
+    "alac": {"c:a": "alac", "f": "ipod"},
+    "wav": {"c:a": "pcm_s16le", "f": "wav"},
+}
+_WITH_COVER = ("flac", "mp3", "aac", "alac")
+
+
+def make_tone(
+    path: Path,
+    *,
+    seconds: float,
+    codec: ToneCodec,
+    frequency: int,
+    tools: AudioTools,
+    cover: bool = False,
+    tags: Mapping[str, str] | None = None,
+) -> None:
+    """Write a sine tone of exactly `seconds`, with its tags and a cover picture if asked.
+
+    Raises:
+        ffmpeg.Error: ffmpeg could not write it.
+        ValueError: this container takes no cover.
+    """
+    sound = f"sine=frequency={frequency}:duration={seconds}:sample_rate=44100"
+    inputs = [ffmpeg.input(sound, f="lavfi")]
+    options: dict[str, object] = dict(_OPTIONS[codec])
+    if cover:
+        if codec not in _WITH_COVER:
+            raise ValueError(f"{codec} files are written without a cover")
+        # One frame by its source: `-frames:v 1` would end the sound with it.
+        inputs.append(ffmpeg.input("color=c=teal:s=128x128:r=25:d=0.04", f="lavfi"))
+        options |= {"c:v": "mjpeg", "pix_fmt": "yuvj420p"}
+        options["disposition:v"] = "attached_pic"
+    for index, (name, value) in enumerate((tags or {}).items()):
+        options[f"metadata:g:{index}"] = f"{name}={value}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    output = ffmpeg.output(*inputs, str(path), v="error", threads=1, **options)
+    ffmpeg.run(
+        output.global_args("-nostdin"),
+        cmd=tools.ffmpeg,
+        overwrite_output=True,
+        capture_stdout=True,
+        capture_stderr=True,
+    )

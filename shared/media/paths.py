@@ -1,0 +1,40 @@
+"""Where a track's file lies. Writer, scan and event all ask here, so they cannot disagree."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+# Extensions that the catalog server plays, and so the only ones we place or look for.
+AUDIO_EXTENSIONS = frozenset({"mp3", "flac", "wav", "ogg", "m4a", "aac", "wma", "opus"})
+
+# Below the media root and on its filesystem, so that placing a file is a link or a rename.
+INCOMING = ".incoming"
+
+
+def audio_uri(track_id: str, ext: str) -> str:
+    """The path of a track's file relative to the media root, with forward slashes."""
+    return f"audio/{track_id[0:2]}/{track_id[2:4]}/{track_id[4:6]}/{track_id}.{ext}"
+
+
+def audio_dir(media_path: Path, track_id: str) -> Path:
+    """The folder that holds a track's file, whatever its extension."""
+    return media_path / "audio" / track_id[0:2] / track_id[2:4] / track_id[4:6]
+
+
+def find_audio(media_path: Path, track_id: str) -> list[Path]:
+    """The files with the id of this track, by name; empty when there is none.
+
+    Raises:
+        OSError: the folder exists and cannot be read.
+    """
+    try:
+        names = sorted(entry.name for entry in audio_dir(media_path, track_id).iterdir())
+    except FileNotFoundError:
+        return []
+    wanted = {f"{track_id}.{ext}" for ext in AUDIO_EXTENSIONS}
+    return [audio_dir(media_path, track_id) / name for name in names if name in wanted]
+
+
+def temp_file(media_path: Path, item_id: str, fence: int) -> Path:
+    """Where one attempt of one item writes; the fence keeps two workers apart."""
+    return media_path / INCOMING / f"{item_id}.{fence}.part"

@@ -1,0 +1,333 @@
+"""Putting a file where the catalog serves it, so that nobody ever sees a part of it.
+
+Everything here blocks on the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from shared.errors import AttemptFailed, Dependency, DependencyDown, DownloadsError, ErrorType
+from shared.media.paths import INCOMING
+
+Staged = Literal["hardlink", "reflink", "copy"]
+
+_READABLE = 0o644
+_BLOCK_BYTES = 1024 * 1024
+_FICLONE = 0x40049409  # linux/fs.h
+_AT_FDCWD = -100
+_RENAME_NOREPLACE = 1
+
+_ADVICE = {
+    errno.ENOSPC: "the disk is full: free some space",
+    errno.EDQUOT: "the disk quota is used up: free some space or raise it",
+    errno.EROFS: "the filesystem is read-only: mount it writable",
+    errno.EACCES: "permission denied: give this user the right to read and write there",
+    errno.EPERM: "not permitted: give this user the right to read and write there",
+    errno.EIO: "the disk reports an I/O error: check it (dmesg)",
+    errno.ESTALE: "the network mount is stale: mount it again",
+    errno.ENOTCONN: "the mount is not connected: mount it again",
+    errno.EHOSTDOWN: "the file server is down",
+    errno.ENODEV: "the device is gone: mount it again",
+    errno.ENXIO: "the device is gone: mount it again",
+}
+# What filesystems answer that have no hard links, or none left for this file.
+_NO_LINK = {
+    errno.EPERM,
+    errno.EACCES,
+    errno.ENOTSUP,
+    errno.EOPNOTSUPP,
+    errno.EMLINK,
+    errno.ENOSYS,
+    errno.EINVAL,
+    errno.EXDEV,
+}
+
+
+def storage_error(exc: OSError, what: str, *, dependency: Dependency = "media") -> DownloadsError:
+    """The error of ours for an error of the disk: hold when a person or a mount must act first."""
+    where = f" ({exc.filename})" if exc.filename else ""
+    advice = _ADVICE.get(exc.errno or 0)
+    if advice is not None:
+        return DependencyDown(dependency, f"{what}{where}: {advice}")
+    return AttemptFailed(ErrorType.STORAGE, f"{what}{where}: {exc.strerror or exc}")
+
+
+@contextmanager
+def _translated(what: str, dependency: Dependency = "media") -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise storage_error(exc, what, dependency=dependency) from exc
+
+
+def stage(source: Path, temp: Path) -> Staged:
+    """Make `temp` hold the bytes of `source`, durably and readable by all, the cheapest way.
+
+    An old `temp` is replaced. After a failure no `temp` is left. A symbolic link, or anything
+    that is no regular file, is refused. Blocks.
+
+    Raises:
+        AttemptFailed: `source` is gone or refused.
+        DependencyDown: one of the two disks cannot be used now.
+    """
+    with _translated("reading a finished download", "incoming"):
+        source_fd = _open_regular(source)
+    try:
+        with _translated("staging a finished download"):
+            temp.parent.mkdir(parents=True, exist_ok=True)
+            temp.unlink(missing_ok=True)
+            try:
+                if _hard_link(source, source_fd, temp):
+                    return "hardlink"
+                return _clone_or_copy(source_fd, temp)
+            except BaseException:
+                temp.unlink(missing_ok=True)
+                raise
+    finally:
+        os.close(source_fd)
+
+
+def _open_regular(source: Path) -> int:
+    # O_NONBLOCK: opening a named pipe would wait for a writer for ever.
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(source, flags)
+    except OSError as exc:
+        if exc.errno in (errno.ELOOP, errno.ENXIO):
+            raise _not_regular(source) from exc
+        raise
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise _not_regular(source)
+    return fd
+
+
+def _not_regular(source: Path) -> AttemptFailed:
+    return AttemptFailed(
+        ErrorType.STORAGE, f"{source} is a link or no regular file: refused", {"path": str(source)}
+    )
+
+
+def _hard_link(source: Path, source_fd: int, temp: Path) -> bool:
+    try:
+        os.link(source, temp, follow_symlinks=False)
+    except OSError:
+        return False  # whatever the reason, a copy decides
+    ours, theirs = temp.lstat(), os.fstat(source_fd)
+    # The name may have been given to another file between our open and our link.
+    same = (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
+    if not same or not _make_readable(source_fd):
+        temp.unlink()
+        return False
+    os.fsync(source_fd)
+    return True
+
+
+def _make_readable(fd: int) -> bool:
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if mode == _READABLE:
+        return True
+    try:
+        os.fchmod(fd, _READABLE)
+    except OSError:
+        return mode & 0o444 == 0o444  # somebody else's file, but everybody may read it
+    return True
+
+
+def _clone_or_copy(source_fd: int, temp: Path) -> Staged:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    temp_fd = os.open(temp, flags, _READABLE)
+    try:
+        os.fchmod(temp_fd, _READABLE)  # the umask may have taken from it
+        how: Staged = "reflink" if _reflink(source_fd, temp_fd) else "copy"
+        if how == "copy":
+            _copy(source_fd, temp_fd)
+        os.fsync(temp_fd)
+    finally:
+        os.close(temp_fd)
+    return how
+
+
+def _reflink(source_fd: int, temp_fd: int) -> bool:
+    try:
+        fcntl.ioctl(temp_fd, _FICLONE, source_fd)
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source_fd: int, temp_fd: int) -> None:
+    with os.fdopen(os.dup(source_fd), "rb") as reader, os.fdopen(os.dup(temp_fd), "wb") as writer:
+        shutil.copyfileobj(reader, writer, _BLOCK_BYTES)
+
+
+def publish(temp: Path, final: Path, *, replace: bool = False) -> bool:
+    """Give the finished `temp` its final name, durably and in one step.
+
+    Returns False, leaving both files, when `final` exists and `replace` is false. A call that was
+    interrupted may be repeated: if `final` is `temp` already, it is completed. Blocks.
+
+    Raises:
+        AttemptFailed: `temp` is gone.
+        DependencyDown: the disk cannot be used now.
+    """
+    with _translated("placing a file in the media root"):
+        _fsync(temp)
+        _make_folders(final.parent)
+        if replace:
+            temp.replace(final)
+        elif not _name(temp, final):
+            return False
+        # After a link both names exist; a rename onto another link of the same file does nothing.
+        temp.unlink(missing_ok=True)
+        _fsync(final.parent)
+    return True
+
+
+def _name(temp: Path, final: Path) -> bool:
+    try:
+        os.link(temp, final, follow_symlinks=False)
+    except FileExistsError:
+        return _same_file(temp, final)
+    except OSError as exc:
+        if exc.errno not in _NO_LINK:
+            raise
+        return _rename_without_replacing(temp, final)
+    return True
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    try:
+        return os.path.samestat(one.lstat(), other.lstat())
+    except FileNotFoundError:
+        return False
+
+
+def _rename_without_replacing(temp: Path, final: Path) -> bool:
+    """For filesystems without hard links. The last resort leaves a gap between look and rename."""
+    failure = _renameat2(temp, final)
+    if failure == 0:
+        return True
+    if failure == errno.EEXIST:
+        return _same_file(temp, final)
+    if failure not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP):
+        raise OSError(failure, os.strerror(failure), str(final))
+    if os.path.lexists(final):
+        return False
+    temp.rename(final)
+    return True
+
+
+def _renameat2(temp: Path, final: Path) -> int:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if not hasattr(libc, "renameat2"):
+        return errno.ENOSYS
+    done = libc.renameat2(
+        _AT_FDCWD, os.fsencode(temp), _AT_FDCWD, os.fsencode(final), _RENAME_NOREPLACE
+    )
+    return ctypes.get_errno() if done else 0
+
+
+def _make_folders(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    with suppress(FileExistsError):  # another worker was faster
+        folder.mkdir()
+    _fsync(folder.parent)
+
+
+def _fsync(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def remove_tree(root: Path, child: Path) -> None:
+    """Remove the folder `child` and all in it, only if it truly lies below `root`.
+
+    Links are not followed: one inside is removed itself. A missing folder is fine. Blocks.
+
+    Raises:
+        AttemptFailed: `child` is `root`, or lies elsewhere once links on the way are resolved.
+        DependencyDown: the disk cannot be used now.
+    """
+    with _translated("removing a folder", "incoming"):
+        top = root.resolve()
+        target = child.parent.resolve() / child.name
+        if child.name in ("", "..") or target == top or not target.is_relative_to(top):
+            raise AttemptFailed(
+                ErrorType.STORAGE, f"{child} is not below {root}: not removed", {"path": str(child)}
+            )
+        if target.is_symlink():
+            target.unlink(missing_ok=True)
+        else:
+            _remove_folder(target)
+
+
+def _remove_folder(folder: Path) -> None:
+    # Somebody else may be removing the same files: what is gone on the way is no failure.
+    for _ in range(5):
+        try:
+            shutil.rmtree(folder)
+        except FileNotFoundError:
+            if os.path.lexists(folder):
+                continue
+        return
+
+
+def sweep_temp(
+    media_path: Path,
+    *,
+    older_than_s: float,
+    keep: Callable[[str], bool],
+    now_s: float | None = None,
+) -> list[str]:
+    """Remove the `*.part` files that nothing has touched for `older_than_s` and `keep` gives up.
+
+    `keep` gets the file's name, and answers whether an attempt still owns it. `now_s` is the
+    filesystem's time in Unix seconds, by default the machine's. Returns the removed names. Blocks.
+
+    Raises:
+        DependencyDown: the disk cannot be used now.
+    """
+    before_s = (time.time() if now_s is None else now_s) - older_than_s
+    removed: list[str] = []
+    with _translated("sweeping temporary files"):
+        for path in sorted((media_path / INCOMING).glob("*.part")):
+            if _untouched_since(path, before_s) and not keep(path.name):
+                path.unlink(missing_ok=True)
+                removed.append(path.name)
+    return removed
+
+
+def _untouched_since(path: Path, moment_s: float) -> bool:
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return False
+    # A hard link brings the old modification time of its source along; its change time is new.
+    return stat.S_ISREG(found.st_mode) and max(found.st_mtime, found.st_ctime) < moment_s
+
+
+def free_mb(path: Path) -> int:
+    """MiB on the filesystem of `path` that an ordinary user may still fill. Blocks.
+
+    Raises:
+        DependencyDown, AttemptFailed: it cannot be asked.
+    """
+    with _translated("asking for free space"):
+        return shutil.disk_usage(path).free // (1024 * 1024)

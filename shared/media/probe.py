@@ -1,0 +1,175 @@
+"""What a file claims to be: ffprobe's answer, and the few bytes that ffprobe does not report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ffmpeg
+
+from shared.errors import AttemptFailed, CorruptAudio, ErrorType
+from shared.media.tools import AudioTools, missing_tools
+
+# Only these demuxers may open the file. All read the file alone: without the list a text file
+# could be a playlist, and make ffmpeg open other files of this machine.
+_DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
+
+# ffprobe's name of the container -> (ours, extension by codec). Ogg FLAC is kept as .ogg: the
+# catalog serves it like every other Ogg file, and players take it.
+_WMA = ("wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice")
+_ALLOWED: Mapping[str, tuple[str, Mapping[str, str]]] = {
+    "mp3": ("mp3", {"mp3": "mp3"}),
+    "flac": ("flac", {"flac": "flac"}),
+    "ogg": ("ogg", {"vorbis": "ogg", "opus": "opus", "flac": "ogg"}),
+    "mov,mp4,m4a,3gp,3g2,mj2": ("mp4", {"aac": "m4a", "alac": "m4a"}),
+    "aac": ("adts", {"aac": "aac"}),
+    "wav": ("wav", {"pcm": "wav"}),
+    "asf": ("asf", dict.fromkeys(_WMA, "wma")),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claims:
+    """What the file says of itself; nothing of it is proven before the decode."""
+
+    container: str
+    codec: str
+    ext: str
+    duration_s: float | None
+    bitrate_bps: int | None
+    sample_rate_hz: int
+    channels: int
+    tagged_at_end: bool
+
+
+def refuse(evidence: Mapping[str, object], rule: str, message: str) -> CorruptAudio:
+    """The refusal by `rule`, with all that is known so far."""
+    return CorruptAudio(message, {**evidence, "rule": rule})
+
+
+def source_name(path: Path) -> str:
+    """The path as ffmpeg's file protocol takes it, whatever characters it has."""
+    return f"file:{path}"
+
+
+def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> Claims:
+    """Ask ffprobe; fill `evidence` on the way. Blocks: call it in a thread.
+
+    Raises:
+        CorruptAudio: no audio, a video, or a container and codec that we do not take.
+        AttemptFailed: ffprobe died without an answer.
+        Misconfigured: ffprobe does not start.
+    """
+    answer = _ffprobe(path, tools, evidence)
+    streams: list[dict[str, Any]] = answer.get("streams", [])
+    container = str(answer.get("format", {}).get("format_name", ""))
+    audio = [s for s in streams if s.get("codec_type") == "audio"]
+    evidence["container"] = container
+    evidence["codec"] = ",".join(str(s.get("codec_name")) for s in audio) or None
+    if any(_is_video(s) for s in streams):
+        raise refuse(evidence, "video", "the file is a video, not a song")
+    usable = [s for s in audio if _number(s.get("sample_rate")) and _number(s.get("channels"))]
+    if not usable:
+        raise refuse(evidence, "not_audio", "the file holds no audio that could be played")
+    if len(audio) > 1:
+        raise refuse(evidence, "several_streams", f"the file holds {len(audio)} audio streams")
+    return _claims(path, answer, usable[0], evidence)
+
+
+def _ffprobe(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
+    try:
+        answer = ffmpeg.probe(
+            source_name(path),
+            cmd=tools.ffprobe,
+            v="error",
+            protocol_whitelist="file",
+            format_whitelist=_DEMUXERS,
+        )
+    except ffmpeg.Error as exc:
+        text = exc.stderr[-2000:].decode("utf-8", "replace").strip()
+        if not text:
+            # It always says why it turns a file down; silence means that a signal ended it.
+            raise AttemptFailed(
+                ErrorType.UNKNOWN, "ffprobe was killed before it answered", evidence
+            ) from exc
+        raise _turned_down(text, evidence) from exc
+    except OSError as exc:
+        raise missing_tools(f"{tools.ffprobe} does not start ({exc.strerror})") from exc
+    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        raise refuse(evidence, "not_audio", "ffprobe's answer cannot be read") from exc
+    assert isinstance(answer, dict)
+    return answer
+
+
+def _turned_down(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
+    seen = {**evidence, "decoder_errors": text.splitlines()[:5]}
+    if "not on whitelist" in text:
+        return refuse(seen, "codec_not_allowed", "the file is in a container that we do not take")
+    return refuse(seen, "not_audio", f"ffprobe does not recognise audio: {text.splitlines()[-1]}")
+
+
+def _claims(
+    path: Path, answer: dict[str, Any], stream: dict[str, Any], evidence: dict[str, object]
+) -> Claims:
+    codec = str(stream.get("codec_name"))
+    container, extensions = _ALLOWED.get(str(evidence["container"]), ("", {}))
+    ext = extensions.get("pcm" if codec.startswith("pcm_") else codec)
+    if ext is None:
+        raise refuse(
+            evidence, "codec_not_allowed", f"{codec} in {evidence['container']} is not taken"
+        )
+    form = answer.get("format", {})
+    duration = _number(stream.get("duration")) or _number(form.get("duration"))
+    if container == "adts" or (container == "mp3" and not _counts_frames(path)):
+        duration = None  # ffprobe only estimated it from the bit rate: 10 % off is normal
+    evidence["container"], evidence["container_s"] = container, duration
+    return Claims(
+        container=container,
+        codec=codec,
+        ext=ext,
+        duration_s=duration,
+        bitrate_bps=int(_number(stream.get("bit_rate")) or 0) or None,
+        sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
+        channels=int(_number(stream["channels"]) or 0),
+        tagged_at_end=_tagged_at_end(path),
+    )
+
+
+def _is_video(stream: Mapping[str, Any]) -> bool:
+    picture = stream.get("disposition", {}).get("attached_pic")
+    return stream.get("codec_type") == "video" and not picture
+
+
+def _number(value: object) -> float | None:
+    """ffprobe writes numbers as text, and "N/A" or nothing for those it does not know."""
+    try:
+        number = float(str(value))
+    except ValueError:
+        return None
+    return number if 0 < number < float("inf") else None
+
+
+def _counts_frames(path: Path) -> bool:
+    """Whether an MP3 opens with a header that counts its frames (Xing, Info or VBRI)."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        start = 0
+        while head[:3] == b"ID3" and len(head) == 10:
+            size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            start += 10 + size
+            file.seek(start)
+            head = file.read(10)
+        # The first frame is at most 1,441 bytes; some writers pad between tag and frame.
+        frame = head + file.read(4096)
+    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
+
+
+def _tagged_at_end(path: Path) -> bool:
+    """Whether the audio is followed by a tag that decoders may take for damaged audio."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 160))
+        tail = file.read(160)
+    return tail[-128:-125] == b"TAG" or b"LYRICS200" in tail or b"APETAGEX" in tail

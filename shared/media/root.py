@@ -1,0 +1,97 @@
+"""The mark in a media root that tells it from the empty folder below an unmounted one.
+
+Everything here blocks on the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from shared.errors import DependencyDown
+from shared.media.paths import INCOMING
+from shared.media.place import storage_error
+
+_NAME = ".media-root"
+_LIMIT_BYTES = 256
+
+
+def _sentinel(media_path: Path) -> Path:
+    return media_path / INCOMING / _NAME
+
+
+def read_sentinel(media_path: Path) -> str | None:
+    """The id that was written into this media root, None when there is none. Blocks.
+
+    Raises:
+        DependencyDown, AttemptFailed: the disk cannot be read.
+    """
+    try:
+        with _sentinel(media_path).open("rb") as file:
+            return file.read(_LIMIT_BYTES).decode("utf-8", "replace").strip() or None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as exc:
+        raise storage_error(exc, "reading the mark of the media root") from exc
+
+
+def write_sentinel(media_path: Path, root_id: str) -> None:
+    """Mark this media root with `root_id`, whole or not at all, durably. Blocks.
+
+    Raises:
+        DependencyDown: the root is not there, or cannot be written.
+    """
+    check_root(media_path, None)
+    target = _sentinel(media_path)
+    temp = target.with_name(f"{_NAME}.{os.getpid()}.tmp")
+    try:
+        target.parent.mkdir(exist_ok=True)
+        with temp.open("wb") as file:
+            file.write(f"{root_id}\n".encode())
+            file.flush()
+            os.fsync(file.fileno())
+        temp.replace(target)
+        _fsync_folder(target.parent)
+        _fsync_folder(media_path)
+    except OSError as exc:
+        raise storage_error(exc, "marking the media root") from exc
+
+
+def _fsync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def check_root(media_path: Path, expected_id: str | None) -> None:
+    """Return when files may be written below `media_path`. Blocks.
+
+    Raises:
+        DependencyDown: it is no folder, or `expected_id` is given and not the one it carries.
+    """
+    try:
+        there = media_path.is_dir()
+    except OSError as exc:
+        raise storage_error(exc, "looking at the media root") from exc
+    if not there:
+        raise DependencyDown(
+            "media", f"{media_path} is not a folder: mount the media disk, or correct MEDIA_PATH"
+        )
+    if expected_id is None:
+        return
+    found = read_sentinel(media_path)
+    if found is None:
+        raise DependencyDown(
+            "media",
+            f"{media_path} does not carry the mark {INCOMING}/{_NAME} that was left there:"
+            " the disk is probably not mounted. Mount it; if the mark was deleted, write"
+            f" {expected_id!r} into it",
+        )
+    if found != expected_id:
+        raise DependencyDown(
+            "media",
+            f"{media_path} is another media root ({found!r}) than this database knows"
+            f" ({expected_id!r}): mount the right disk, or correct MEDIA_PATH",
+        )

@@ -1,0 +1,40 @@
+"""Real audio files for tests, and ways to break them."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+from shared.local.audio import ToneCodec, make_tone
+from shared.media.tools import find_tools
+
+
+def make_audio(
+    path: Path,
+    *,
+    seconds: float,
+    codec: ToneCodec = "flac",
+    frequency: int = 440,
+    cover: bool = False,
+) -> Path:
+    """Write a tone of exactly `seconds` to `path` and return it; the name does not matter."""
+    make_tone(
+        path, seconds=seconds, codec=codec, frequency=frequency, cover=cover, tools=find_tools()
+    )
+    return path
+
+
+def cut(path: Path, source: Path, *, keep: float = 0.6) -> Path:
+    """A copy that ends early, as a broken transfer leaves it."""
+    whole = source.read_bytes()
+    path.write_bytes(whole[: int(len(whole) * keep)])
+    return path
+
+
+def overwrite(path: Path, source: Path, *, size_bytes: int = 20_000) -> Path:
+    """A copy with a run of noise in its middle; the length stays."""
+    damaged = bytearray(source.read_bytes())
+    middle = len(damaged) // 2
+    damaged[middle : middle + size_bytes] = random.Random(7).randbytes(size_bytes)
+    path.write_bytes(damaged)
+    return path
