@@ -1,0 +1,265 @@
+"""Torrentino's tickets as we see them: strict in what we send, tolerant in what we read.
+
+Names and units are those of the JSON of `/api/v1/tickets` in Quentin Torrentino 0.1.0 (14df78d).
+Fields that we do not know are ignored, and so is a state type that a newer server invents.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from enum import StrEnum
+
+_MAX_REASON_CHARS = 2_000
+
+
+class RemoteState(StrEnum):
+    """The state types of a ticket; a server may have others."""
+
+    PENDING = "pending"
+    ACQUIRING = "acquiring"
+    ACQUISITION_FAILED = "acquisition_failed"
+    NEEDS_APPROVAL = "needs_approval"
+    AUTO_APPROVED = "auto_approved"
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    DOWNLOADING = "downloading"
+    CONVERTING = "converting"
+    PLACING = "placing"
+    COMPLETED = "completed"
+    PENDING_RETRY = "pending_retry"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+# Where each state keeps the text that tells a person why.
+_REASON_FIELD: Mapping[str, str] = {
+    RemoteState.ACQUISITION_FAILED: "reason",
+    RemoteState.FAILED: "error",
+    RemoteState.PENDING_RETRY: "error",
+    RemoteState.CANCELLED: "reason",
+    RemoteState.REJECTED: "reason",
+}
+
+_SENSITIVE = (
+    r"(?:(?:jackett_?)?api_?key|x-api-key|pass_?key|auth_?key|torrent_?pass|rss_?key|secret"
+    r"|access_?token|token|password)"
+)
+_REDACTIONS = (
+    # A magnet's trackers: each may carry a passkey, in the query or in the path, often encoded.
+    (re.compile(r"(\btr=)[^&\s\"'<>]+", re.IGNORECASE), r"\1***"),
+    # apikey=…, "apikey": "…", X-Api-Key: …, and the same percent-encoded.
+    (
+        re.compile(
+            rf"({_SENSITIVE}\s{{0,4}}[\"']?\s{{0,4}}(?:=|:|%3D|%3A)\s{{0,4}}[\"']?)"
+            r"(?:(?!%26|%22)[^&\s\"'<>,;)}])+",
+            re.IGNORECASE,
+        ),
+        r"\1***",
+    ),
+    (re.compile(r"(\bBearer\s{1,4})[^\s\"',;]+", re.IGNORECASE), r"\1***"),
+    # http://user:password@host
+    (re.compile(r"(\b[a-z][a-z0-9+.-]{1,20}://)[^/\s@\"']{1,200}@", re.IGNORECASE), r"\1***@"),
+    # https://tracker/<passkey>/announce
+    (re.compile(r"((?:/|%2F))[A-Za-z0-9_-]{16,128}(?=(?:/|%2F)(?:announce|scrape))"), r"\1***"),
+)
+
+
+def redact(text: str) -> str:
+    """`text` without API keys, passkeys, tokens, passwords and the trackers of magnet links."""
+    for pattern, replacement in _REDACTIONS:
+        text = pattern.sub(replacement, text)
+    return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class TicketRequest:
+    """What we ask Torrentino to find, and the folder (as Torrentino sees it) to put it in.
+
+    `description` drives the search and should be "artist title" and nothing else. `dest_path`
+    must be ours alone: it is the only value by which a ticket can be found again after an
+    unknown outcome. No output is asked for: the original is converted on our side, if at all.
+
+    Raises:
+        ValueError: the priority is outside 0 to 65535.
+    """
+
+    description: str
+    artist: str | None
+    title: str
+    dest_path: str
+    priority: int
+    # Never an id in here: Torrentino finds quality words ("320", "ape") inside tags.
+    tags: tuple[str, ...] = ("music",)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.priority <= 65_535:
+            raise ValueError(f"priority {self.priority} is outside 0 to 65535")
+
+    def to_json(self) -> bytes:
+        """The body of `POST /tickets`, in ASCII whatever the names hold."""
+        expected = {"type": "track", "artist": self.artist, "title": self.title}
+        if self.artist is None:
+            del expected["artist"]
+        context = {
+            "tags": list(self.tags),
+            "description": self.description,
+            "expected": expected,
+        }
+        return json.dumps(
+            {"priority": self.priority, "query_context": context, "dest_path": self.dest_path}
+        ).encode("ascii")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RemoteTicket:
+    """A ticket as Torrentino last told it.
+
+    `state` is the raw type, perhaps one that `RemoteState` lacks. `raw_state` may hold tracker
+    passkeys: it stays out of `repr`, and must not be logged or shown.
+    """
+
+    id: str
+    dest_path: str
+    state: str
+    raw_state: Mapping[str, object] = field(repr=False, hash=False)
+    priority: int
+    updated_at: datetime | None
+
+    @classmethod
+    def from_json(cls, data: object) -> RemoteTicket:
+        """Read one ticket of an answer.
+
+        Raises:
+            ValueError: it lacks an id, a destination or a state.
+        """
+        ticket = _mapping(data)
+        state = _mapping(ticket.get("state"))
+        return cls(
+            id=_required(ticket, "id"),
+            dest_path=_required(ticket, "dest_path"),
+            state=_required(state, "type"),
+            raw_state=state,
+            priority=_integer(ticket.get("priority")) or 0,
+            updated_at=_timestamp(ticket.get("updated_at")),
+        )
+
+    @property
+    def progress_pct(self) -> float | None:
+        """Of the download, 0 to 100. Falls back to 0 whenever Torrentino changes candidates."""
+        value = _number(self.raw_state.get("progress_pct"))
+        return None if value is None else min(max(value, 0.0), 100.0)
+
+    @property
+    def speed_bps(self) -> int | None:
+        """Bytes a second, while downloading."""
+        return _integer(self.raw_state.get("speed_bps"))
+
+    @property
+    def eta_s(self) -> int | None:
+        """Seconds that the download still needs, as far as Torrentino knows."""
+        return _integer(self.raw_state.get("eta_secs"))
+
+    @property
+    def info_hash(self) -> str | None:
+        """Of the torrent being downloaded, or selected for it.
+
+        None also when Torrentino has an empty one: it then watches an arbitrary torrent, so
+        nothing about the download can be trusted.
+        """
+        value = self.raw_state.get("info_hash") or self._selected().get("info_hash")
+        return value if isinstance(value, str) and value else None
+
+    @property
+    def size_bytes(self) -> int | None:
+        """Of the whole torrent that is selected or being downloaded."""
+        return _integer(self._selected().get("size_bytes"))
+
+    @property
+    def files_placed(self) -> int | None:
+        """How many files a completed ticket says it has placed."""
+        return _integer(self._stats().get("files_placed"))
+
+    @property
+    def final_size_bytes(self) -> int | None:
+        """How many bytes a completed ticket says it has placed."""
+        return _integer(self._stats().get("final_size_bytes"))
+
+    @property
+    def reason(self) -> str | None:
+        """Why it failed, waits, or was cancelled or rejected; redacted and bounded."""
+        name = _REASON_FIELD.get(self.state)
+        value = self.raw_state.get(name) if name else None
+        return redact(value)[:_MAX_REASON_CHARS] if isinstance(value, str) and value else None
+
+    @property
+    def candidates(self) -> list[dict[str, object]]:
+        """What a person may choose from when the ticket needs approval, in Torrentino's order."""
+        if self.state != RemoteState.NEEDS_APPROVAL:
+            return []
+        return [_summary(candidate) for candidate in _mappings(self.raw_state.get("candidates"))]
+
+    def _selected(self) -> Mapping[str, object]:
+        selected = self.raw_state.get("selected")
+        if isinstance(selected, Mapping):
+            return selected
+        index = _integer(self.raw_state.get("candidate_idx"))
+        known = _mappings(self.raw_state.get("candidates"))
+        return known[index] if index is not None and index < len(known) else {}
+
+    def _stats(self) -> Mapping[str, object]:
+        stats = self.raw_state.get("stats")
+        return stats if isinstance(stats, Mapping) else {}
+
+
+def _summary(candidate: Mapping[str, object]) -> dict[str, object]:
+    title = candidate.get("title")
+    return {
+        "title": redact(title) if isinstance(title, str) else None,
+        "size_bytes": _integer(candidate.get("size_bytes")),
+        "seeders": _integer(candidate.get("seeders")),
+        "score": _number(candidate.get("score")),
+    }
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    if not isinstance(value, dict):
+        raise ValueError(f"expected an object, got {type(value).__name__}")  # noqa: TRY004
+    return value
+
+
+def _mappings(value: object) -> list[Mapping[str, object]]:
+    return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+
+
+def _required(values: Mapping[str, object], name: str) -> str:
+    value = values.get(name)
+    if not isinstance(value, str) or not value:
+        raise ValueError(f"{name!r} is missing or not a text")
+    return value
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def _integer(value: object) -> int | None:
+    """A count or a size; None for anything that cannot be one."""
+    number = _number(value)
+    return int(number) if number is not None and number >= 0 else None
+
+
+def _timestamp(value: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else None
+    except ValueError:
+        return None
+    if moment is None or moment.tzinfo is not None:
+        return moment
+    return moment.replace(tzinfo=UTC)
