@@ -1,0 +1,47 @@
+"""All routes, the gate before them, and what answers when there is no route."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Scope
+
+from shared.local.torrentino.api_engine import EngineApi
+from shared.local.torrentino.api_system import SystemApi
+from shared.local.torrentino.api_tickets import TicketApi
+from shared.local.torrentino.core import Core
+from shared.local.torrentino.engine import Engine
+from shared.local.torrentino.gate import PAGE, Gate
+
+
+def make_app(core: Core, engine: Engine, hang_up: Callable[[Scope], None]) -> ASGIApp:
+    """The whole server as one ASGI application; `hang_up` cuts a request's connection."""
+    system = SystemApi(core, engine)
+    api: list[BaseRoute] = [
+        *TicketApi(core).routes(),
+        *EngineApi(core, engine).routes(),
+        *system.routes(),
+    ]
+
+    async def no_route(request: Request, _exc: Exception) -> Response:
+        return _no_route(request.method, dashboard=core.config.dashboard)
+
+    app = Starlette(routes=[*api, *system.root_routes()], exception_handlers={404: no_route})
+    app.router.redirect_slashes = False
+    return Gate(app, core, lambda scope: _matches(api, scope), hang_up)
+
+
+def _matches(routes: Sequence[BaseRoute], scope: Scope) -> bool:
+    return any(route.matches(scope)[0] is not Match.NONE for route in routes)
+
+
+def _no_route(method: str, *, dashboard: bool) -> Response:
+    if not dashboard:
+        return Response(status_code=404)
+    if method in {"GET", "HEAD"}:
+        return HTMLResponse(PAGE)
+    return Response(status_code=405, headers={"Allow": "GET,HEAD"})

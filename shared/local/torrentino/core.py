@@ -1,0 +1,54 @@
+"""What the parts of one stand-in share."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+
+from shared.local.torrentino.audit import Audit
+from shared.local.torrentino.config import Source, StandinConfig
+from shared.local.torrentino.database import Database
+from shared.local.torrentino.faults import Faults
+from shared.local.torrentino.hub import Hub
+from shared.local.torrentino.tickets import Ticket, Tickets
+from shared.local.torrentino.torrents import Torrents
+
+
+@dataclass(frozen=True, kw_only=True)
+class Core:
+    """The parts that every handler and loop works on; made by `make_core`."""
+
+    config: StandinConfig
+    source: Source
+    faults: Faults
+    database: Database
+    hub: Hub
+    audit: Audit
+    tickets: Tickets
+    torrents: Torrents
+    requests: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def user(self) -> str:
+        """Who every caller is to this server."""
+        return "anonymous" if self.config.api_key is None else "api_key_user"
+
+    def fate(self, ticket: Ticket) -> str:
+        """What is to become of a ticket that has been acquired."""
+        return self.faults.fate(tuple(ticket.titles))
+
+
+def make_core(config: StandinConfig, source: Source, faults: Faults) -> Core:
+    """Open the database and put everything together."""
+    database = Database(config.database)
+    hub, audit = Hub(), Audit(database)
+    return Core(
+        config=config,
+        source=source,
+        faults=faults,
+        database=database,
+        hub=hub,
+        audit=audit,
+        tickets=Tickets(database, hub, audit),
+        torrents=Torrents(faults, config.download_s),
+    )

@@ -1,0 +1,107 @@
+"""What goes wrong, on demand. Tests change a `Faults` at run time, directly or over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
+
+FATES: frozenset[str] = frozenset(
+    {
+        "complete",  # the default
+        "not_found",  # acquisition_failed "No suitable candidates found"
+        "search_error",  # acquisition_failed "Search failed: ...", with an apikey in the text
+        "needs_approval",  # confidence 0.1; `approve` lets it complete
+        "download_stalled",  # failed "Download stalled: ..." half-way, retryable false
+        "add_failed",  # failed "All N candidates failed to add. ...", retryable true
+        "conversion_failed",  # failed "Conversion failed: ...", retryable false
+        "multi_file",  # EISDIR: failed "Placement failed: ...", 0-byte .converted left
+        "stuck_downloading",  # progress stops half-way for as long as the fate stands
+        "stuck_converting",  # stays converting for ever, in no pool
+        "empty_hash",  # info_hash "": the monitor follows the first torrent of the whole list
+        "pending_retry",  # a transient search error once, then as usual
+        "failover",  # half-way back to 0 with another hash, once
+        "no_files",  # completed with files_placed 0
+        "size_mismatch",  # completed, but the file is shorter than final_size_bytes says
+        "unknown_state",  # a state type that no client knows yet
+    }
+)
+
+
+@dataclass
+class Faults:
+    """Everything that can be made to go wrong; the default is nothing.
+
+    A count is used up by the requests that it hits. Titles are casefolded.
+    """
+
+    database_locked: int = 0  # next n under /api/v1/tickets: 500 "database is locked", no effect
+    database_locked_after_effect: int = 0  # next n POST or DELETE there: effect, then that 500
+    drop_before: int = 0  # next n under /api/v1: connection closed, no effect
+    drop_after: int = 0  # next n under /api/v1: effect, then connection closed without an answer
+    only: str = ""  # the four counts hit only this, in `Standin.requests`' form: "POST /tickets"
+    unauthorized: bool = False  # 401 with an empty body to everything under /api/v1
+    html: bool = False  # 200 text/html to every GET and POST under /api/v1, without effect
+    delay_s: float = 0.0  # each answer under /api/v1 is held this long, its effect already done
+    down: bool = False  # 503 {"error": ...} to everything but /_standin
+    fates: dict[str, str] = field(default_factory=dict)  # title -> one of FATES
+    # title -> files delivered instead, one for each ticket in turn, then the song's own again;
+    # a retry of the same ticket gets the same file again
+    substitute: dict[str, list[Path]] = field(default_factory=dict)
+    # title -> files put beside the audio, counted in files_placed and final_size_bytes
+    extra_files: dict[str, list[Path]] = field(default_factory=dict)
+
+    def take(self, count: str, request: str) -> bool:
+        """Use up one of the named count, if any is left and `request` is one that it hits."""
+        left: int = getattr(self, count)
+        if left <= 0 or self.only not in {"", request}:
+            return False
+        setattr(self, count, left - 1)
+        return True
+
+    def fate(self, titles: tuple[str, ...]) -> str:
+        """The fate set for the first of these casefolded titles that has one."""
+        return next((self.fates[title] for title in titles if title in self.fates), "complete")
+
+    def next_substitute(self, titles: tuple[str, ...]) -> Path | None:
+        """Take the next file that is to be delivered instead of the song's own, if any."""
+        waiting = (self.substitute[title] for title in titles if self.substitute.get(title))
+        return next((files.pop(0) for files in waiting), None)
+
+    def extras(self, titles: tuple[str, ...]) -> list[Path]:
+        """The further files to deliver with a ticket of these titles."""
+        return [path for title in titles for path in self.extra_files.get(title, [])]
+
+    def update(self, changes: Mapping[str, object]) -> None:
+        """Set the named fields from JSON; titles are casefolded on the way.
+
+        Raises:
+            ValueError: an unknown field or fate, or a value of the wrong type; nothing is set.
+        """
+        unknown = set(changes) - {each.name for each in fields(self)}
+        if unknown:
+            raise ValueError(f"no such fault: {', '.join(sorted(unknown))}")
+        try:
+            merged = _ADAPTER.validate_python(asdict(self) | dict(changes))
+        except ValidationError as exc:
+            raise ValueError(str(exc)) from exc
+        if wrong := set(merged.fates.values()) - FATES:
+            raise ValueError(f"no such fate: {', '.join(sorted(wrong))}")
+        for name in changes:
+            setattr(self, name, _casefolded(getattr(merged, name)))
+
+    def json(self) -> dict[str, object]:
+        """All fields as JSON can hold them."""
+        shown: dict[str, object] = _ADAPTER.dump_python(self, mode="json")
+        return shown
+
+
+def _casefolded(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key).casefold(): item for key, item in value.items()}
+    return value
+
+
+_ADAPTER: TypeAdapter[Faults] = TypeAdapter(Faults)
