@@ -1,0 +1,16 @@
+"""All services by name, for running several of them in one process."""
+
+from __future__ import annotations
+
+import importlib
+
+from shared.runtime import Build
+from shared.settings import SERVICES, Service
+
+
+def every_service(*names: Service) -> dict[Service, Build]:
+    """The `build` of each named service, of all when none is named."""
+    return {
+        name: importlib.import_module(f"services.{name}.__main__").build
+        for name in names or SERVICES
+    }

@@ -1,0 +1,174 @@
+"""How the files of a finished ticket reach us: the port, and what both of its adapters share.
+
+Torrentino's API gives out no file. `shared_folder.SharedFolder` collects from a folder that both
+see, `http_files.HttpFiles` from a file server beside Torrentino. A ticket's folder may be looked
+at only when the ticket is completed: until then files grow under their final names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from shared.errors import AttemptFailed, ErrorType
+from shared.media.paths import AUDIO_EXTENSIONS
+
+MAX_DEPTH = 8
+MAX_ENTRIES = 10_000
+_MAX_EVIDENCE_FILES = 20
+
+# What Torrentino appends to whatever it places, converted or not.
+_APPENDED = ".converted"
+
+_AUDIO_ENDINGS = AUDIO_EXTENSIONS | {"aif", "aiff", "alac", "ape", "mka", "mp4", "oga", "wv"}
+_NON_AUDIO_ENDINGS = frozenset(
+    {
+        *("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp", "pdf"),
+        *("accurip", "cue", "log", "m3u", "m3u8", "pls", "sfv", "md5", "ffp", "sha1", "sha256"),
+        *("nfo", "txt", "md", "rtf", "doc", "html", "htm", "url", "xml", "json", "lrc", "srt"),
+        *("zip", "rar", "7z", "gz", "tar", "iso", "torrent", "exe", "db", "ini", "ds_store"),
+        *("part", "!qb", "aria2", "tmp"),
+    }
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeliveredFile:
+    """A file of a ticket; `name` is relative to the ticket's folder, with forward slashes."""
+
+    name: str
+    size_bytes: int
+
+
+class Delivery(Protocol):
+    """Where finished files lie. `dest_path` is always the folder as Torrentino sees it.
+
+    Every method raises `DependencyDown` or `Misconfigured` ("incoming") while the place cannot be
+    reached, and `AttemptFailed` (STORAGE) for a `dest_path` that is not below the root.
+    """
+
+    async def files(self, dest_path: str) -> list[DeliveredFile]:
+        """All files below the folder, sorted by name; none when there is no such folder.
+
+        No folders, links, empty files, or names that could lead elsewhere; at most `MAX_DEPTH`
+        folders deep.
+
+        Raises:
+            AttemptFailed: STORAGE, there are more than `MAX_ENTRIES` entries.
+        """
+        ...
+
+    async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
+        """Put the whole file at `temp`, on disk, and return how: hardlink, reflink, copy, http.
+
+        Raises:
+            AttemptFailed: STORAGE, the file is gone or is not what the listing said.
+            Hold: the place or our disk cannot do it now; nothing is left at `temp`.
+        """
+        ...
+
+    async def remove(self, dest_path: str) -> bool:
+        """The folder is gone afterwards, or False: removing it is not ours to do."""
+        ...
+
+    async def check(self) -> None:
+        """Return when the place is visible; otherwise say which setting to look at.
+
+        Raises:
+            DependencyDown: it does not answer now.
+            Misconfigured: it cannot work until a person changes something.
+        """
+        ...
+
+
+def parts_below(dest_root: str, dest_path: str) -> tuple[str, ...]:
+    """The path of a ticket's folder below the root, one name each and at least one.
+
+    Raises:
+        AttemptFailed: STORAGE, it is not below the root or could lead out of it.
+    """
+    root, path = PurePosixPath(dest_root), PurePosixPath(dest_path)
+    if path.is_absolute() and path.is_relative_to(root):
+        parts = path.relative_to(root).parts
+        if parts and all(is_safe_name(part) for part in parts):
+            return parts
+    raise AttemptFailed(
+        ErrorType.STORAGE,
+        "the ticket's folder is not below TORRENTINO_DEST_ROOT",
+        {"dest_path": ascii(dest_path)[:500], "dest_root": dest_root},
+    )
+
+
+def is_safe_name(name: str) -> bool:
+    """Whether `name` names an entry of a folder and nothing else, and can be stored as text."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name:
+        return False
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        # Bytes that are no UTF-8. Torrentino cannot have made such a name.
+        return False
+    return True
+
+
+def name_parts(file: DeliveredFile) -> list[str]:
+    """The names that lead from the ticket's folder to the file.
+
+    Raises:
+        AttemptFailed: STORAGE, they could lead elsewhere.
+    """
+    parts = file.name.split("/")
+    if all(is_safe_name(part) for part in parts):
+        return parts
+    raise AttemptFailed(
+        ErrorType.STORAGE, "the file has an unusable name", {"file": ascii(file.name)[:500]}
+    )
+
+
+def check_placed(
+    files: Sequence[DeliveredFile], *, files_placed: int | None, final_size_bytes: int | None
+) -> None:
+    """Return when the files are those that Torrentino says it has placed.
+
+    What Torrentino does not say (None) is not compared, but there is at least one file.
+
+    Raises:
+        AttemptFailed: STORAGE, with both sides as evidence. A network folder may lag: list again
+            before believing it.
+    """
+    total_bytes = sum(file.size_bytes for file in files)
+    if not files:
+        message = "Torrentino says it is complete, but its folder has no files for us"
+    elif files_placed is not None and len(files) != files_placed:
+        message = f"found {len(files)} files, Torrentino placed {files_placed}"
+    elif final_size_bytes is not None and total_bytes != final_size_bytes:
+        message = f"found {total_bytes} bytes, Torrentino placed {final_size_bytes}"
+    else:
+        return
+    found = [{"name": f.name, "size_bytes": f.size_bytes} for f in files[:_MAX_EVIDENCE_FILES]]
+    evidence = {
+        "found": found,
+        "found_count": len(files),
+        "found_bytes": total_bytes,
+        "files_placed": files_placed,
+        "final_size_bytes": final_size_bytes,
+    }
+    raise AttemptFailed(ErrorType.STORAGE, message, evidence)
+
+
+def audio_candidates(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
+    """The files that may be audio: those named so first, the biggest first among equals.
+
+    A hint for the order of looking only: what a file is, its content decides.
+    """
+    possible = [file for file in files if _ending(file.name) not in _NON_AUDIO_ENDINGS]
+    return sorted(
+        possible,
+        key=lambda file: (_ending(file.name) not in _AUDIO_ENDINGS, -file.size_bytes, file.name),
+    )
+
+
+def _ending(name: str) -> str:
+    return name.lower().removesuffix(_APPENDED).rpartition("/")[2].rpartition(".")[2]

@@ -1,0 +1,302 @@
+"""The fetcher-writer: from a finished ticket to a verified file under its final name.
+
+For each item: look whether the file is there already, else collect it under a temporary name,
+decode it to the end, and only then give it its name, in the transaction that completes the item
+while the row is locked by our fence. Whatever goes wrong, nothing else ever appears under
+`audio/`. docs/architecture.md, "Placing a file", goes through each crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from services.fetcher_writer.collecting import Collector
+from services.fetcher_writer.store import Store, Work, hold
+from shared.backoff import RetryPolicy
+from shared.bus.nats import Bus
+from shared.db.installation import MediaRoot
+from shared.db.items import advance, fail_attempt, hand_back
+from shared.db.ledger import complete
+from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, Hold, Stale
+from shared.health import Health
+from shared.leases import LeaseKeeper
+from shared.media.existing import look
+from shared.media.paths import INCOMING, audio_uri, temp_file
+from shared.media.place import free_mb, publish, storage_error
+from shared.media.tools import AudioTools
+from shared.media.verify import AudioFacts, verify
+from shared.metrics import (
+    ATTEMPTS_FAILED,
+    BYTES_PLACED,
+    FILES_PLACED,
+    MEDIA_FREE_BYTES,
+    VERIFY_SECONDS,
+)
+from shared.runtime import Loop
+from shared.states import Stage
+
+log = structlog.get_logger()
+
+ACTOR = "fetcher_writer"
+# A file that Torrentino says is there may take a moment to be seen over a network.
+_HAND_BACK_S = 5.0
+# Each turn moves aside what had taken the name meanwhile; more than this is no accident.
+_TURNS = 3
+
+
+class FetcherWriter:
+    """Works on up to `concurrency` items at once; `run_once` fills the free places."""
+
+    name = ACTOR
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        collector: Collector,
+        root: MediaRoot,
+        leases: LeaseKeeper,
+        tools: Callable[[], AudioTools],
+        bus: Bus,
+        relay_wake: asyncio.Event,
+        health: Health,
+        retries: RetryPolicy,
+        rng: random.Random,
+        concurrency: int,
+        tolerance_s: float,
+        min_free_mb: int,
+        sweep_interval_s: float,
+    ) -> None:
+        self._store = store
+        self._collector = collector
+        self._root = root
+        self._leases = leases
+        self._tools = tools
+        self._bus = bus
+        self._relay_wake = relay_wake
+        self._health = health
+        self._retries = retries
+        self._rng = rng
+        self._concurrency = concurrency
+        self._tolerance_s = tolerance_s
+        self._min_free_mb = min_free_mb
+        self._working: set[asyncio.Task[None]] = set()
+        self._held: Hold | None = None
+        self.loop = Loop(
+            self.name, self.run_once, interval_s=sweep_interval_s, health=health, rng=rng
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Claim until the stop, then let what is in hand end; cancelled, hand it back."""
+        try:
+            await self.loop.run(stop)
+            while self._working:
+                await asyncio.wait(self._working)
+        finally:
+            for task in self._working:
+                task.cancel("stopping")
+            await asyncio.gather(*self._working, return_exceptions=True)
+
+    async def run_once(self) -> int:
+        """Claim as many items as there are free places; returns how many.
+
+        Raises:
+            Hold: a disk, ffmpeg or PostgreSQL cannot be used now.
+        """
+        held, self._held = self._held, None
+        if held is not None:
+            raise held
+        free = self._concurrency - len(self._working)
+        if free <= 0:
+            return 0
+        await self._check()
+        batch = await self._store.claim(free)
+        for work in batch:
+            task = asyncio.create_task(self._work(work), name=f"fetch {work.claim.item_id}")
+            self._working.add(task)
+            task.add_done_callback(self._done)
+        self._relay_wake.set()
+        return len(batch)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        self.loop.wake.set()
+        self._relay_wake.set()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("fetch_failed", exc_info=error)
+
+    async def _check(self) -> None:
+        await self._root.check()
+        free = await asyncio.to_thread(free_mb, self._root.path)
+        MEDIA_FREE_BYTES.set(free * 1024 * 1024)
+        if free < self._min_free_mb:
+            raise DependencyDown(
+                "media",
+                f"{self._root.path} has {free} MiB free, MIN_FREE_DISK_MB wants"
+                f" {self._min_free_mb}; fetching goes on when there is room",
+            )
+        self._health.up("media")
+
+    async def _work(self, work: Work) -> None:
+        temp = temp_file(self._root.path, work.claim.item_id, work.claim.fence)
+        with self._leases.holding(work.claim):
+            try:
+                await self._fetch(work, temp)
+            except Stale as stale:
+                log.info("lost_claim_dropped", item_id=work.claim.item_id, detail=str(stale))
+            except AttemptFailed as failure:
+                await self._fail(work, failure)
+            except Hold as held:
+                self._held = held
+                await self._hand_back(work, _HAND_BACK_S, str(held))
+            except asyncio.CancelledError as reason:
+                await asyncio.shield(self._hand_back(work, 0.0, str(reason) or "stopping"))
+                raise
+            finally:
+                await asyncio.to_thread(temp.unlink, missing_ok=True)
+
+    async def _fetch(self, work: Work, temp: Path) -> None:
+        existing = await self._look(work)
+        if existing is not None:
+            await self._adopt(work, existing)
+            return
+        facts, how = await self._collect(work, temp)
+        for _ in range(_TURNS):
+            if await self._place(work, temp, facts, how):
+                return
+            existing = await self._look(work)
+            if existing is not None:
+                await self._adopt(work, existing)
+                return
+        raise DependencyDown("media", f"the name of {work.track_id} is taken again and again")
+
+    async def _look(self, work: Work) -> AudioFacts | None:
+        """The whole file that has the name already; what is not whole is moved out of the way."""
+        existing = await look(
+            self._root.path,
+            work.track_id,
+            expected_ms=work.duration_ms,
+            tolerance_s=self._tolerance_s,
+            tools=self._tools(),
+        )
+        if existing.facts is None and existing.refused:
+            await asyncio.to_thread(self._move_aside, existing.refused)
+        return existing.facts
+
+    def _move_aside(self, files: tuple[Path, ...]) -> None:
+        folder = self._root.path / INCOMING / "refused"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                file.rename(folder / f"{time.time_ns()}-{file.name}")
+        except FileNotFoundError:
+            log.info("refused_file_is_gone", files=[str(file) for file in files])
+        except OSError as error:
+            raise storage_error(error, "moving a broken file aside") from error
+
+    async def _collect(self, work: Work, temp: Path) -> tuple[AudioFacts, str]:
+        """The first of the ticket's files that is the right, whole audio, now at `temp`.
+
+        Raises:
+            AttemptFailed: there is none; tells of the likeliest.
+        """
+        first: CorruptAudio | None = None
+        for file in await self._collector.candidates(work):
+            how = await self._collector.collect(work, file, temp)
+            if first is None:
+                await self._say_verifying(work)
+            started = time.monotonic()
+            try:
+                facts = await verify(
+                    temp,
+                    expected_ms=work.duration_ms,
+                    tolerance_s=self._tolerance_s,
+                    tools=self._tools(),
+                )
+            except CorruptAudio as corrupt:
+                corrupt.evidence["file"] = file.name
+                first = first or corrupt
+                continue
+            finally:
+                VERIFY_SECONDS.observe(time.monotonic() - started)
+            return facts, how
+        assert first is not None, "candidates() gives at least one file"
+        raise first
+
+    async def _say_verifying(self, work: Work) -> None:
+        self._health.up("incoming")
+        async with self._store.database.connection() as connection:
+            await advance(
+                connection, work.claim, Stage.VERIFYING, reason="decoding the file", actor=ACTOR
+            )
+
+    async def _place(self, work: Work, temp: Path, facts: AudioFacts, how: str) -> bool:
+        """Give the file its name and complete the item; False when the name is taken."""
+        final = self._root.path / audio_uri(work.track_id, facts.ext)
+        async with self._store.database.transaction() as connection:
+            # From here to the commit nobody else can move this item or place a file for it.
+            await hold(connection, work.claim, Stage.VERIFYING)
+            if not await asyncio.to_thread(publish, temp, final):
+                return False
+            placed = await complete(
+                connection,
+                work.claim.item_id,
+                facts,
+                fence=work.claim.fence,
+                reason="the file is in place",
+                actor=ACTOR,
+            )
+            assert placed, "the row is locked by our fence"
+        FILES_PLACED.labels(how).inc()
+        BYTES_PLACED.inc(facts.size_bytes)
+        log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=how)
+        return True
+
+    async def _adopt(self, work: Work, facts: AudioFacts) -> None:
+        async with self._store.database.transaction() as connection:
+            adopted = await complete(
+                connection,
+                work.claim.item_id,
+                facts,
+                fence=work.claim.fence,
+                reason="a whole file was in place already",
+                actor=ACTOR,
+            )
+        if adopted:
+            FILES_PLACED.labels("adopted").inc()
+            log.info("file_adopted", item_id=work.claim.item_id, track_id=work.track_id)
+
+    async def _fail(self, work: Work, failure: AttemptFailed) -> None:
+        async with self._store.database.transaction() as connection:
+            await fail_attempt(
+                connection,
+                work.claim.item_id,
+                failure,
+                stages=[Stage.FETCHING, Stage.VERIFYING],
+                fence=work.claim.fence,
+                policy=self._retries,
+                rng=self._rng,
+                actor=ACTOR,
+            )
+        ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        await self._bus.wake("ticket")
+
+    async def _hand_back(self, work: Work, delay_s: float, reason: str) -> None:
+        async with self._store.database.connection() as connection:
+            await hand_back(
+                connection, work.claim, Stage.READY, delay_s=delay_s, reason=reason, actor=ACTOR
+            )
+
+    async def clean(self) -> int:
+        """Remove the incoming folders that are done with; returns how many."""
+        folders = await self._store.to_clean()
+        done = [id_ for id_, path in folders.items() if await self._collector.remove(path)]
+        if done:
+            await self._store.cleaned(done)
+        return len(done)

@@ -1,0 +1,80 @@
+"""`python -m services.ingest`."""
+
+from functools import cache
+
+from services.ingest.auth import Keys
+from services.ingest.availability import Availability
+from services.ingest.consumer import DURABLE, FILTERS, RequestMessages
+from services.ingest.http import Api
+from services.ingest.items import Items
+from services.ingest.limits import Policy
+from services.ingest.scans import Scans
+from services.ingest.service import Requests
+from services.ingest.withdraw import Withdrawals
+from shared.app import App, Duty
+from shared.bus.consuming import Consumer
+from shared.catalog.sqlite import Catalog
+from shared.db.installation import MediaRoot
+from shared.media.tools import find_tools
+from shared.runtime import main
+from shared.web import WebServer
+
+
+def build(app: App) -> list[Duty]:
+    """Ingest's duties, wired: the HTTP API and the consumer of requests."""
+    settings = app.settings
+    assert settings.catalog_db is not None, "required by ingest"
+    catalog = Catalog(settings.catalog_db)
+    app.closers.append(catalog.close)
+    policy = Policy(
+        max_per_day=settings.user_max_requests_per_day, max_queue=settings.user_max_queue_size
+    )
+    requests = Requests(
+        database=app.database,
+        catalog=catalog,
+        availability=Availability(
+            database=app.database,
+            root=MediaRoot(app.database, settings.media_root),
+            tools=cache(find_tools),
+            tolerance_s=settings.duration_tolerance_s,
+        ),
+        bus=app.bus,
+        relay_wake=app.relay.wake,
+        policy=policy,
+    )
+    key = settings.bootstrap_admin_key
+    api = Api(
+        keys=Keys(key.get_secret_value() if key else None),
+        requests=requests,
+        items=Items(app.database),
+        scans=Scans(app.database, app.bus),
+        database=app.database,
+        health=app.health,
+        policy=policy,
+        max_in_flight=settings.max_tickets_in_flight,
+    )
+    messages = RequestMessages(
+        requests,
+        Withdrawals(database=app.database, bus=app.bus, relay_wake=app.relay.wake),
+    )
+    return [
+        WebServer(
+            "http",
+            api.app(),
+            host=settings.host,
+            port=settings.port,
+            variable="PORT",
+            grace_s=settings.shutdown_grace_s,
+        ),
+        Consumer(
+            bus=app.bus,
+            durable=DURABLE,
+            filters=FILTERS,
+            handle=messages.handle,
+            health=app.health,
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main({"ingest": build})

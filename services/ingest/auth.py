@@ -1,0 +1,91 @@
+"""Who is calling, by an API key. No route is open without one.
+
+There is one key so far, BOOTSTRAP_ADMIN_KEY. With `X-User-Id` its bearer acts for that user, under
+that user's limits, as the catalog server does for its listeners.
+"""
+
+from __future__ import annotations
+
+import hmac
+import re
+from dataclasses import dataclass
+
+from starlette.requests import Request
+
+from services.ingest.limits import Caller
+from shared.errors import InvalidRequest, Refused
+
+_USER_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
+
+
+class NotAuthenticated(Refused):
+    """No API key, or one that is not known."""
+
+
+class NotAllowed(Refused):
+    """The key is good, but not for this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Principal:
+    """The caller of a route. `acting_for` is the user named in X-User-Id, if any."""
+
+    acting_for: str | None
+
+    @property
+    def caller(self) -> Caller:
+        """As a requester: a named user has limits, the administrator has none."""
+        if self.acting_for is None:
+            return Caller(user_id="admin", unlimited=True)
+        return Caller(user_id=self.acting_for, unlimited=False)
+
+    @property
+    def sees_only(self) -> str | None:
+        """Whose items this caller may look at; None: everybody's."""
+        return self.acting_for
+
+
+class Keys:
+    """Tells who holds a key."""
+
+    def __init__(self, admin_key: str | None) -> None:
+        self._admin_key = admin_key.encode() if admin_key else None
+
+    def principal(self, request: Request) -> Principal:
+        """The caller of this request.
+
+        Raises:
+            NotAuthenticated: there is no key, or an unknown one.
+            InvalidRequest: X-User-Id is not usable.
+        """
+        scheme, _, key = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not key.strip():
+            raise NotAuthenticated("send an API key: 'Authorization: Bearer <key>'")
+        known = self._admin_key
+        # surrogateescape: whatever bytes came in the header, comparing them cannot fail.
+        if known is None or not hmac.compare_digest(
+            key.strip().encode("utf-8", "surrogateescape"), known
+        ):
+            raise NotAuthenticated("this API key is not known; BOOTSTRAP_ADMIN_KEY sets one")
+        return Principal(acting_for=self._acting_for(request))
+
+    def admin(self, request: Request) -> Principal:
+        """The caller of an administrator's route.
+
+        Raises:
+            NotAuthenticated, InvalidRequest: as `principal`.
+            NotAllowed: the caller acts for a user.
+        """
+        principal = self.principal(request)
+        if principal.acting_for is not None:
+            raise NotAllowed("this is for administrators; leave X-User-Id out")
+        return principal
+
+    @staticmethod
+    def _acting_for(request: Request) -> str | None:
+        user_id = request.headers.get("x-user-id")
+        if user_id is None:
+            return None
+        if not _USER_ID.fullmatch(user_id):
+            raise InvalidRequest("X-User-Id: send 1 to 128 printable ASCII characters")
+        return user_id

@@ -1,0 +1,102 @@
+"""What is on disk already, so that it is not asked for again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from shared.catalog.models import Track
+from shared.db.installation import MediaRoot
+from shared.db.ledger import Placed, placed
+from shared.db.pool import Database
+from shared.errors import AttemptFailed
+from shared.media.existing import look
+from shared.media.paths import find_audio
+from shared.media.place import storage_error
+from shared.media.tools import AudioTools
+from shared.media.verify import AudioFacts
+
+# Decoding is what a request may have to wait for; two at once leave room for the rest.
+_DECODES_AT_ONCE = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Available:
+    """Tracks whose file the ledger knows, and those whose file was found and checked now."""
+
+    recorded: dict[str, Placed] = field(default_factory=dict)
+    found: dict[str, AudioFacts] = field(default_factory=dict)
+
+    def __contains__(self, track_id: object) -> bool:
+        return track_id in self.recorded or track_id in self.found
+
+
+class Availability:
+    """Looks into the ledger and the media root."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        root: MediaRoot,
+        tools: Callable[[], AudioTools],
+        tolerance_s: float,
+    ) -> None:
+        self._database = database
+        self._root = root
+        self._tools = tools
+        self._tolerance_s = tolerance_s
+        self._decodes = asyncio.Semaphore(_DECODES_AT_ONCE)
+
+    async def check(self, tracks: Sequence[Track]) -> Available:
+        """Which of these tracks have their whole file in place.
+
+        Raises:
+            Hold: PostgreSQL, the media disk or ffmpeg cannot be used now.
+        """
+        await self._root.check()
+        async with self._database.connection() as connection:
+            ledger = await placed(connection, [track.id for track in tracks])
+        recorded = await asyncio.to_thread(self._still_there, ledger)
+        rest = [track for track in tracks if track.id not in recorded]
+        unrecorded = await asyncio.to_thread(self._lying_there, rest)
+        facts = await asyncio.gather(*(self._verify(track) for track in unrecorded))
+        found = {
+            track.id: fact
+            for track, fact in zip(unrecorded, facts, strict=True)
+            if fact is not None
+        }
+        return Available(recorded=recorded, found=found)
+
+    def _still_there(self, ledger: dict[str, Placed]) -> dict[str, Placed]:
+        def same_size(file: Placed) -> bool:
+            try:
+                return (self._root.path / file.audio_uri).stat().st_size == file.size_bytes
+            except FileNotFoundError:
+                return False
+            except OSError as error:
+                raise storage_error(error, f"looking at {file.audio_uri}") from error
+
+        return {track_id: file for track_id, file in ledger.items() if same_size(file)}
+
+    def _lying_there(self, tracks: Sequence[Track]) -> list[Track]:
+        try:
+            return [track for track in tracks if find_audio(self._root.path, track.id)]
+        except OSError as error:
+            raise storage_error(error, "looking for files") from error
+
+    async def _verify(self, track: Track) -> AudioFacts | None:
+        async with self._decodes:
+            try:
+                existing = await look(
+                    self._root.path,
+                    track.id,
+                    expected_ms=track.duration_ms,
+                    tolerance_s=self._tolerance_s,
+                    tools=self._tools(),
+                )
+            except AttemptFailed:
+                # Unreadable: the fetcher-writer will meet it with a good file in hand.
+                return None
+            return existing.facts

@@ -1,0 +1,266 @@
+"""The HTTP API: the original plan's eight routes, one item, and the progress of a scan."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.ingest import limits, problems, stats
+from services.ingest.auth import Keys, Principal
+from services.ingest.items import Items
+from services.ingest.scans import Scans
+from services.ingest.service import Order, Requests
+from shared.db.pool import Database
+from shared.errors import Hold, InvalidRequest, Refused
+from shared.health import Health
+from shared.metrics import HTTP_SECONDS
+
+Json: TypeAlias = dict[str, Any]
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+_MOST_PER_PAGE = 200
+_PER_PAGE = 50
+_MOST_OFFSET = 1_000_000
+_MOST_BODY_BYTES = 64 * 1024
+
+
+class Api:
+    """The handlers; everything they need is handed in."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        requests: Requests,
+        items: Items,
+        scans: Scans,
+        database: Database,
+        health: Health,
+        policy: limits.Policy,
+        max_in_flight: int,
+    ) -> None:
+        self._keys = keys
+        self._requests = requests
+        self._items = items
+        self._scans = scans
+        self._database = database
+        self._health = health
+        self._policy = policy
+        self._max_in_flight = max_in_flight
+
+    def app(self) -> Starlette:
+        """The ASGI application."""
+        v1 = "/v1/download"
+        # `:path`, because an id with a slash in it is a malformed id and not another route.
+        routes = [
+            Route(f"{v1}/track/{{track_id:path}}", self.track, methods=["POST"]),
+            Route(f"{v1}/album/{{album_id:path}}", self.album, methods=["POST"]),
+            Route(f"{v1}/my-requests", self.my_requests),
+            Route(f"{v1}/limits", self.limits),
+            Route(f"{v1}/items/{{item_id}}", self.item),
+            Route(f"{v1}/admin/scan", self.scan, methods=["POST"]),
+            Route(f"{v1}/admin/queue-all", self.queue_all, methods=["POST"]),
+            Route(f"{v1}/admin/scan/{{scan_id}}", self.scan_report),
+            Route(f"{v1}/admin/stats", self.stats),
+            Route(f"{v1}/admin/failed", self.failed),
+        ]
+        return Starlette(
+            routes=routes,
+            middleware=[Middleware(_Measured)],
+            exception_handlers={
+                Refused: problems.refused,
+                Hold: problems.held,
+                HTTPException: problems.http_error,
+                Exception: problems.bug,
+            },
+        )
+
+    async def track(self, request: Request) -> Response:
+        principal = self._keys.principal(request)
+        order = Order(
+            caller=principal.caller,
+            kind="track",
+            content_id=request.path_params["track_id"],
+            source="http",
+        )
+        accepted = await self._requests.track(order)
+        if accepted.available:
+            return await self._available(order.content_id)
+        ids = accepted.queued or accepted.joined
+        items = await self._items.by_ids(ids.values())
+        return JSONResponse(
+            {"item": items[0], "deduplicated": not accepted.queued, "available": False},
+            status_code=202,
+        )
+
+    async def _available(self, track_id: str) -> Response:
+        items = await self._items.latest_completed([track_id])
+        item = items[0] if items else None
+        return JSONResponse({"item": item, "deduplicated": False, "available": True})
+
+    async def album(self, request: Request) -> Response:
+        principal = self._keys.principal(request)
+        order = Order(
+            caller=principal.caller,
+            kind="album",
+            content_id=request.path_params["album_id"],
+            source="http",
+        )
+        accepted = await self._requests.album(order)
+        ids = [*accepted.queued.values(), *accepted.joined.values()]
+        return JSONResponse(
+            {
+                "album_id": order.content_id,
+                "request_id": accepted.request_id,
+                "queued": len(accepted.queued),
+                "already_queued": len(accepted.joined),
+                "already_available": len(accepted.available),
+                "items": await self._items.by_ids(ids),
+            },
+            status_code=202,
+        )
+
+    async def my_requests(self, request: Request) -> Response:
+        user_id = self._user(request)
+        limit, offset = _paging(request)
+        page = await self._items.mine(user_id, limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def limits(self, request: Request) -> Response:
+        principal = self._keys.principal(request)
+        async with self._database.connection() as connection:
+            usage = await limits.usage(connection, principal.caller)
+        unlimited = principal.caller.unlimited
+        can_request = unlimited or (
+            usage.requests_today < self._policy.max_per_day
+            and usage.in_queue < self._policy.max_queue
+        )
+        return JSONResponse(
+            {
+                "requests_today": usage.requests_today,
+                "max_per_day": None if unlimited else self._policy.max_per_day,
+                "in_queue": usage.in_queue,
+                "max_queue": None if unlimited else self._policy.max_queue,
+                "can_request": can_request,
+                "unlimited": unlimited,
+            }
+        )
+
+    async def item(self, request: Request) -> Response:
+        principal = self._keys.principal(request)
+        detail = await self._items.detail(
+            request.path_params["item_id"], for_user=principal.sees_only
+        )
+        return JSONResponse(detail)
+
+    async def scan(self, request: Request) -> Response:
+        return await self._start_scan(request, queue=False)
+
+    async def queue_all(self, request: Request) -> Response:
+        return await self._start_scan(request, queue=True)
+
+    async def _start_scan(self, request: Request, *, queue: bool) -> Response:
+        principal = self._keys.admin(request)
+        body = await _json_body(request)
+        scan_id = await self._scans.start(body, queue=queue, user_id=_name(principal))
+        return JSONResponse(
+            {"scan_id": scan_id},
+            status_code=202,
+            headers={"Location": f"/v1/download/admin/scan/{scan_id}"},
+        )
+
+    async def scan_report(self, request: Request) -> Response:
+        self._keys.admin(request)
+        return JSONResponse(await self._scans.report(request.path_params["scan_id"]))
+
+    async def stats(self, request: Request) -> Response:
+        self._keys.admin(request)
+        return JSONResponse(
+            await stats.stats(self._database, self._health, max_in_flight=self._max_in_flight)
+        )
+
+    async def failed(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = _paging(request)
+        page = await self._items.failed(limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    def _user(self, request: Request) -> str:
+        return _name(self._keys.principal(request))
+
+
+def _name(principal: Principal) -> str:
+    user_id = principal.caller.user_id
+    assert user_id is not None, "whoever calls over HTTP has a name"
+    return user_id
+
+
+def _paging(request: Request) -> tuple[int, int]:
+    return (
+        _number(request, "limit", default=_PER_PAGE, least=1, most=_MOST_PER_PAGE),
+        _number(request, "offset", default=0, least=0, most=_MOST_OFFSET),
+    )
+
+
+def _number(request: Request, name: str, *, default: int, least: int, most: int) -> int:
+    text = request.query_params.get(name)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise InvalidRequest(f"{name}={text[:40]!r}: send a whole number from {least} to {most}")
+    if not least <= int(text) <= most:
+        raise InvalidRequest(f"{name}={text}: send a number from {least} to {most}")
+    return int(text)
+
+
+async def _json_body(request: Request) -> Json:
+    """The body as an object; no body is an empty one."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BODY_BYTES:
+            raise InvalidRequest(f"the body is larger than {_MOST_BODY_BYTES} bytes")
+    if not body.strip():
+        return {}
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"the body is not JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body is not a JSON object")
+    return value
+
+
+class _Measured:
+    """Measures how long each route takes to answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        started = time.monotonic()
+        status = 500
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        finally:
+            if scope["type"] == "http":
+                endpoint = scope.get("endpoint")
+                route = getattr(endpoint, "__name__", "none")
+                HTTP_SECONDS.labels(route, status).observe(time.monotonic() - started)

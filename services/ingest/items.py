@@ -1,0 +1,220 @@
+"""Items as the API shows them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from shared.db.pool import Connection, Database, Row
+from shared.errors import Unknown
+from shared.states import Stage, Status
+
+Json: TypeAlias = dict[str, Any]
+
+# The position is the scheduler's own order, so that it says what will happen next.
+_COLUMNS = """
+SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, q.status, q.stage,
+       q.priority, q.created_at, q.started_at, q.completed_at, q.retry_count, q.attempt,
+       q.error_type, q.error_message, q.error_evidence, q.torrentino_ticket_id,
+       q.requested_by_user_id, q.bytes_downloaded, q.processing_duration_ms, q.reason,
+       extract(epoch FROM q.due_at) AS due_at, q.due_at > now() AS waits, q.seq,
+       t.progress_pct, t.speed_bps, t.eta_s, t.size_bytes, t.remote_state, t.candidates,
+       f.audio_uri,
+       CASE WHEN q.stage = 'queued'
+            THEN (SELECT count(*) FROM queue_items a
+                   WHERE a.stage = 'queued' AND (a.priority, a.seq) <= (q.priority, q.seq))
+       END AS queue_position
+  FROM queue_items q
+  LEFT JOIN tickets t ON t.id = q.ticket_id
+  LEFT JOIN media_files f ON f.track_id = q.track_id AND q.status = 'COMPLETED'
+"""
+
+_BY_IDS = f"{_COLUMNS} WHERE q.id = ANY($1) ORDER BY q.seq"
+
+_MINE = f"""
+{_COLUMNS}
+ WHERE q.id IN (SELECT item_id FROM item_requesters WHERE user_id = $1 AND withdrawn_at IS NULL)
+ ORDER BY CASE q.status WHEN 'DOWNLOADING' THEN 0 WHEN 'PENDING' THEN 1 WHEN 'FAILED' THEN 2
+                        ELSE 3 END,
+          CASE WHEN q.status = 'PENDING' THEN q.priority END,
+          CASE WHEN q.status IN ('PENDING', 'DOWNLOADING') THEN q.seq ELSE -q.seq END
+ LIMIT $2 OFFSET $3
+"""
+
+_MINE_TOTAL = """
+SELECT count(DISTINCT item_id) FROM item_requesters WHERE user_id = $1 AND withdrawn_at IS NULL
+"""
+
+_FAILED = f"""
+{_COLUMNS} WHERE q.status = 'FAILED' ORDER BY q.completed_at DESC, q.seq DESC LIMIT $1 OFFSET $2
+"""
+
+_FAILED_TOTAL = "SELECT count(*) FROM queue_items WHERE status = 'FAILED'"
+
+_REQUESTED_BY = """
+SELECT EXISTS (SELECT 1 FROM item_requesters WHERE item_id = $1 AND user_id = $2)
+"""
+
+_TIMELINE = """
+SELECT extract(epoch FROM at) AS at, actor, from_stage, stage, status, attempt, retry_count,
+       reason, error_type, data
+  FROM events WHERE item_id = $1 AND kind = 'item' ORDER BY seq LIMIT 1000
+"""
+
+_LATEST_OF_TRACKS = f"""
+{_COLUMNS}
+ WHERE q.id IN (SELECT DISTINCT ON (track_id) id FROM queue_items
+                 WHERE track_id = ANY($1) AND status = 'COMPLETED' ORDER BY track_id, seq DESC)
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Page:
+    """What a list asked for, and how many there are in all."""
+
+    items: list[Json]
+    total: int
+    limit: int
+    offset: int
+
+    def to_json(self) -> Json:
+        """The answer of a list."""
+        return {
+            "items": self.items,
+            "total": self.total,
+            "limit": self.limit,
+            "offset": self.offset,
+            "has_more": self.offset + len(self.items) < self.total,
+        }
+
+
+def to_json(row: Row) -> Json:
+    """An item in the contract's shape; `reason` and `waiting_for` say what is going on."""
+    return {
+        "id": row["id"],
+        "track_id": row["track_id"],
+        "album_id": row["album_id"],
+        "track_name": row["track_name"],
+        "artist_name": row["artist_name"],
+        "album_name": row["album_name"],
+        "status": row["status"],
+        "stage": row["stage"],
+        "reason": row["reason"],
+        "waiting_for": _waiting_for(row),
+        "priority": row["priority"],
+        "created_at": row["created_at"],
+        "started_at": row["started_at"],
+        "completed_at": row["completed_at"],
+        "retry_count": row["retry_count"],
+        "next_attempt_at": _next_attempt_at(row),
+        "error_type": row["error_type"],
+        "error_message": row["error_message"],
+        "error_evidence": row["error_evidence"],
+        "torrentino_ticket_id": row["torrentino_ticket_id"],
+        "requested_by_user_id": row["requested_by_user_id"],
+        "bytes_downloaded": row["bytes_downloaded"],
+        "processing_duration_ms": row["processing_duration_ms"],
+        "queue_position": row["queue_position"],
+        "progress": _progress(row),
+        "audio_uri": row["audio_uri"],
+    }
+
+
+def _waiting_for(row: Row) -> str | None:
+    if row["stage"] == Stage.NEEDS_APPROVAL:
+        return "an administrator has to approve a torrent at Torrentino"
+    return None
+
+
+def _next_attempt_at(row: Row) -> int | None:
+    waits = row["status"] == Status.PENDING and row["waits"]
+    return int(row["due_at"]) if waits else None
+
+
+def _progress(row: Row) -> Json | None:
+    percent = row["progress_pct"]
+    if row["status"] != Status.DOWNLOADING or percent is None:
+        return None
+    size = row["size_bytes"]
+    return {
+        "ratio": round(percent / 100, 4),
+        "bytes_done": None if size is None else int(size * percent / 100),
+        "bytes_total": size,
+        "speed_bps": row["speed_bps"],
+        "eta_s": row["eta_s"],
+    }
+
+
+class Items:
+    """Reads items for the API."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def by_ids(self, ids: Collection[str]) -> list[Json]:
+        """These items, in the order in which they will be worked on."""
+        async with self._database.connection() as connection:
+            return _all(await connection.fetch(_BY_IDS, list(ids)))
+
+    async def latest_completed(self, track_ids: Collection[str]) -> list[Json]:
+        """The last completed item of each of these tracks that has one."""
+        async with self._database.connection() as connection:
+            return _all(await connection.fetch(_LATEST_OF_TRACKS, list(track_ids)))
+
+    async def detail(self, item_id: str, *, for_user: str | None) -> Json:
+        """One item with its timeline; `for_user` None sees every item.
+
+        Raises:
+            Unknown: there is none, or this user has not asked for it.
+        """
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_BY_IDS, [item_id])
+            if row is None or not await _visible(connection, item_id, for_user):
+                raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
+            timeline = await connection.fetch(_TIMELINE, item_id)
+        return to_json(row) | {
+            "attempt": row["attempt"],
+            "remote_state": row["remote_state"],
+            "candidates": row["candidates"],
+            "timeline": [_entry(entry) for entry in timeline],
+        }
+
+    async def mine(self, user_id: str, *, limit: int, offset: int) -> Page:
+        """What this user asked for, active first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_MINE, user_id, limit, offset)
+            total = await connection.fetchval(_MINE_TOTAL, user_id)
+        return Page(items=_all(rows), total=total, limit=limit, offset=offset)
+
+    async def failed(self, *, limit: int, offset: int) -> Page:
+        """What failed, newest first."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_FAILED, limit, offset)
+            total = await connection.fetchval(_FAILED_TOTAL)
+        return Page(items=_all(rows), total=total, limit=limit, offset=offset)
+
+
+def _all(rows: Sequence[Row]) -> list[Json]:
+    return [to_json(row) for row in rows]
+
+
+async def _visible(connection: Connection, item_id: str, user_id: str | None) -> bool:
+    if user_id is None:
+        return True
+    return bool(await connection.fetchval(_REQUESTED_BY, item_id, user_id))
+
+
+def _entry(row: Row) -> Json:
+    return {
+        "at": float(row["at"]),
+        "service": row["actor"],
+        "from_stage": row["from_stage"],
+        "stage": row["stage"],
+        "status": row["status"],
+        "attempt": row["attempt"],
+        "retry_count": row["retry_count"],
+        "reason": row["reason"],
+        "error_type": row["error_type"],
+        **row["data"],
+    }

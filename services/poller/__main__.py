@@ -1,0 +1,53 @@
+"""`python -m services.poller`."""
+
+from services.poller.hints import Hints
+from services.poller.reading import Reader
+from services.poller.service import Poller
+from services.poller.store import Store
+from shared.app import App, Duty
+from shared.runtime import Loop, main
+from shared.torrentino.wiring import torrentino_client
+
+# Strays are rare, and a look for them reads every live ticket.
+_STRAYS_EVERY = 12
+
+
+def build(app: App) -> list[Duty]:
+    """The poller's duties, wired."""
+    settings = app.settings
+    client = torrentino_client(settings)
+    app.closers.append(client.close)
+    store = Store(app.database, poll_interval_s=settings.poll_interval_s)
+    poller = Poller(
+        store=store,
+        client=client,
+        reader=Reader(client, dest_root=settings.torrentino_dest_root),
+        bus=app.bus,
+        relay_wake=app.relay.wake,
+        health=app.health,
+        retries=app.retries,
+        rng=app.rng,
+        poll_interval_s=settings.poll_interval_s,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+    # A beat finer than the interval, so that no ticket waits for nearly two of them.
+    loop = Loop(
+        "poller",
+        poller.run_once,
+        interval_s=min(settings.poll_interval_s / 2, settings.sweep_interval_s),
+        health=app.health,
+        rng=app.rng,
+    )
+    strays = Loop(
+        "strays",
+        poller.cancel_strays,
+        interval_s=_STRAYS_EVERY * settings.sweep_interval_s,
+        health=app.health,
+        rng=app.rng,
+    )
+    app.bus.listen("poll", loop.wake, queue="poller")
+    return [loop, strays, Hints(settings=settings, store=store, wake=loop.wake)]
+
+
+if __name__ == "__main__":
+    main({"poller": build})

@@ -1,0 +1,122 @@
+"""What each state of a Torrentino ticket means for the items it serves.
+
+The table covers all 14 states; a ticket that is gone and a state that nobody knows have a rule
+too. Texts of failures are classified here because Torrentino gives no codes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from shared.errors import AttemptFailed, ErrorType
+from shared.states import Stage
+from shared.torrentino.model import RemoteState, RemoteTicket
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follow:
+    """Torrentino is at work, or waits for a person: the items show where."""
+
+    stage: Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collect:
+    """The files are placed: the items can be fetched."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveUp:
+    """The attempt is over. `withdraw`: the ticket is not terminal and has to be cancelled."""
+
+    failure: AttemptFailed
+    withdraw: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskAgain:
+    """Nobody's attempt failed, but this ticket leads nowhere: the items want a new one."""
+
+    reason: str
+    withdraw: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """A state that we do not know: keep looking until it changes or stalls."""
+
+
+Action: TypeAlias = Follow | Collect | GiveUp | AskAgain | Wait
+
+GONE = AskAgain(reason="the ticket no longer exists at Torrentino")
+
+_FOLLOW = {
+    RemoteState.PENDING: Stage.SEARCHING,
+    RemoteState.ACQUIRING: Stage.SEARCHING,
+    RemoteState.AUTO_APPROVED: Stage.SEARCHING,
+    RemoteState.APPROVED: Stage.SEARCHING,
+    RemoteState.PENDING_RETRY: Stage.SEARCHING,
+    RemoteState.NEEDS_APPROVAL: Stage.NEEDS_APPROVAL,
+    RemoteState.DOWNLOADING: Stage.DOWNLOADING,
+    RemoteState.CONVERTING: Stage.PROCESSING,
+    RemoteState.PLACING: Stage.PROCESSING,
+}
+
+# The beginnings of `failed.error`, with what they say about the source or about Torrentino.
+_FAILURES = (
+    ("all ", ErrorType.CONNECTION),
+    ("download stalled", ErrorType.STALLED),
+    ("conversion failed", ErrorType.CORRUPTION),
+    ("placement failed", ErrorType.STORAGE),
+    ("failed to start pipeline", ErrorType.STORAGE),
+)
+_NOTHING_FOUND = ("no suitable candidates found", "no candidates found")
+_CANNOT_SEARCH = ("search failed:", "llm error:")
+
+
+def action_for(remote: RemoteTicket) -> Action:
+    """What to do about a ticket in this state."""
+    if remote.state in _FOLLOW:
+        return Follow(stage=_FOLLOW[RemoteState(remote.state)])
+    ending = _ENDINGS.get(remote.state)
+    return Wait() if ending is None else ending(remote.reason or "no reason given")
+
+
+def _acquisition_failed(reason: str) -> Action:
+    text = reason.lower()
+    if text.startswith(_CANNOT_SEARCH):
+        return AskAgain(reason=f"Torrentino cannot search: {reason}", withdraw=True)
+    known = text.startswith(_NOTHING_FOUND)
+    error_type = ErrorType.NOT_FOUND if known else ErrorType.REJECTED
+    message = f"no torrent found: {reason}" if known else f"Torrentino cannot search this: {reason}"
+    return GiveUp(failure=AttemptFailed(error_type, message), withdraw=True)
+
+
+def _failed(reason: str) -> AttemptFailed:
+    text = reason.lower()
+    for beginning, error_type in _FAILURES:
+        if text.startswith(beginning):
+            return AttemptFailed(error_type, f"Torrentino: {reason}")
+    return AttemptFailed(ErrorType.UNKNOWN, f"Torrentino: {reason}")
+
+
+def _rejected(reason: str) -> Action:
+    message = f"a person rejected the candidates: {reason}"
+    return GiveUp(failure=AttemptFailed(ErrorType.REJECTED, message))
+
+
+def _cancelled(reason: str) -> Action:
+    message = f"cancelled at Torrentino: {reason}"
+    return GiveUp(failure=AttemptFailed(ErrorType.CANCELLED, message))
+
+
+# The other five states: how a ticket ends, as far as Torrentino is concerned.
+_ENDINGS: dict[str, Callable[[str], Action]] = {
+    RemoteState.COMPLETED: lambda _: Collect(),
+    RemoteState.ACQUISITION_FAILED: _acquisition_failed,
+    RemoteState.FAILED: lambda reason: GiveUp(failure=_failed(reason)),
+    RemoteState.REJECTED: _rejected,
+    RemoteState.CANCELLED: _cancelled,
+}

@@ -1,0 +1,36 @@
+"""`python -m services.reaper`."""
+
+from services.reaper.service import Reaper
+from services.reaper.store import Store
+from shared.app import App, Duty
+from shared.db.installation import MediaRoot
+from shared.runtime import Loop, main
+
+_DAY_S = 86_400
+_SWEEP_EVERY_S = 60.0
+_PRUNE_EVERY_S = 3600.0
+
+
+def build(app: App) -> list[Duty]:
+    """The reaper's duties, wired. The outbox is published by the relay of every service."""
+    settings = app.settings
+    reaper = Reaper(
+        store=Store(app.database),
+        root=MediaRoot(app.database, settings.media_root),
+        bus=app.bus,
+        relay_wake=app.relay.wake,
+        retention_s=settings.history_retention_days * _DAY_S,
+    )
+    beats = (
+        ("leases", reaper.give_back, min(settings.sweep_interval_s, settings.lease_s / 2)),
+        ("sweep", reaper.sweep, _SWEEP_EVERY_S),
+        ("prune", reaper.prune, _PRUNE_EVERY_S),
+    )
+    return [
+        Loop(f"reaper {name}", run_once, interval_s=every_s, health=app.health, rng=app.rng)
+        for name, run_once, every_s in beats
+    ]
+
+
+if __name__ == "__main__":
+    main({"reaper": build})

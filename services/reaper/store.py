@@ -1,0 +1,144 @@
+"""What the reaper reads and writes; every statement is bounded and takes no row that is held."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from shared.db.pool import Database
+from shared.metrics import ITEMS, LEASES_RECOVERED, OUTBOX_AGE_SECONDS
+from shared.states import LEASED, STATUS_OF, TRANSITIONS, Stage
+
+# Where an item goes whose worker went silent: back to where it was claimed from. The fence moves
+# on, so that the silent worker can change nothing when it speaks again.
+BACK_TO = {
+    Stage.TICKETING: Stage.QUEUED,
+    Stage.FETCHING: Stage.READY,
+    Stage.VERIFYING: Stage.READY,
+}
+assert BACK_TO.keys() == LEASED, "every leased stage has a way back"
+assert all(target in TRANSITIONS[stage] for stage, target in BACK_TO.items())
+
+_GIVE_BACK = """
+UPDATE queue_items
+   SET stage = $2, status = $3, lease_until = NULL, lease_owner = NULL, due_at = now(),
+       fence = nextval('fence_seq'), actor = 'reaper',
+       reason = 'its worker went silent: ' || coalesce(lease_owner, 'unknown'), updated_at = now()
+ WHERE id = ANY(ARRAY(
+       SELECT id FROM queue_items
+        WHERE stage = $1 AND lease_until < now()
+        ORDER BY lease_until
+        LIMIT 500
+          FOR NO KEY UPDATE SKIP LOCKED))
+   AND stage = $1
+"""
+
+_OUTBOX_AGE = """
+SELECT coalesce(extract(epoch FROM now() - min(at)), 0) FROM events WHERE published_at IS NULL
+"""
+
+_HELD = """
+SELECT id || '.' || fence || '.part' AS name FROM queue_items
+ WHERE lease_until IS NOT NULL AND id || '.' || fence || '.part' = ANY($1)
+"""
+
+# A finished item goes with its whole history, never a part of it. Items that an open album
+# request still counts stay until it is settled, as do events that are not yet published.
+_PRUNE_ITEMS = """
+DELETE FROM queue_items
+ WHERE id = ANY(ARRAY(
+       SELECT q.id FROM queue_items q
+        WHERE q.completed_at < extract(epoch FROM now())::bigint - $1
+          AND NOT EXISTS (SELECT 1 FROM events e
+                           WHERE e.item_id = q.id AND e.published_at IS NULL)
+          AND NOT EXISTS (SELECT 1 FROM item_requesters i JOIN requests r ON r.id = i.request_id
+                           WHERE i.item_id = q.id AND r.kind = 'album' AND r.settled_at IS NULL)
+          AND NOT EXISTS (SELECT 1 FROM tickets t
+                           WHERE t.id = q.ticket_id
+                             AND (t.state <> 'closed' OR t.collected_at IS NULL))
+        LIMIT 500
+          FOR UPDATE OF q SKIP LOCKED))
+"""
+
+_PRUNE_REQUESTS = """
+DELETE FROM requests
+ WHERE id = ANY(ARRAY(
+       SELECT r.id FROM requests r
+        WHERE r.created_at < now() - make_interval(secs => $1)
+          AND NOT EXISTS (SELECT 1 FROM item_requesters i WHERE i.request_id = r.id)
+          AND NOT EXISTS (SELECT 1 FROM events e
+                           WHERE e.request_id = r.id AND e.published_at IS NULL)
+        LIMIT 500))
+"""
+
+_PRUNE_TICKETS = """
+DELETE FROM tickets
+ WHERE id = ANY(ARRAY(
+       SELECT t.id FROM tickets t
+        WHERE t.state = 'closed' AND t.collected_at IS NOT NULL
+          AND t.closed_at < now() - make_interval(secs => $1)
+          AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id)
+        LIMIT 500))
+"""
+
+_PRUNE_EVENTS = """
+DELETE FROM events
+ WHERE seq = ANY(ARRAY(
+       SELECT seq FROM events
+        WHERE item_id IS NULL AND request_id IS NULL AND published_at IS NOT NULL
+          AND at < now() - make_interval(secs => $1)
+        LIMIT 500))
+"""
+
+_PRUNE_SCANS = "DELETE FROM scans WHERE finished_at < now() - make_interval(secs => $1)"
+
+_COUNTS = "SELECT stage, priority, count(*) AS count FROM queue_items GROUP BY stage, priority"
+
+
+class Store:
+    """The reaper's side of the database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def give_back(self) -> dict[Stage, int]:
+        """Free every item whose lease has run out; how many, by the stage they were in."""
+        freed = {}
+        async with self._database.connection() as connection:
+            for stage, target in BACK_TO.items():
+                done: str = await connection.execute(
+                    _GIVE_BACK, stage.value, target.value, STATUS_OF[target].value
+                )
+                freed[stage] = int(done.rsplit(maxsplit=1)[-1])
+                LEASES_RECOVERED.labels(stage).inc(freed[stage])
+        return freed
+
+    async def held(self, temp_names: Collection[str]) -> set[str]:
+        """Those of these temporary files whose worker still holds its item."""
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_HELD, list(temp_names))
+        return {row["name"] for row in rows}
+
+    async def prune(self, *, older_than_s: float) -> int:
+        """Delete what finished long ago, a bounded number of rows; returns how many."""
+        deleted = 0
+        async with self._database.connection() as connection:
+            for query in (
+                _PRUNE_ITEMS,
+                _PRUNE_REQUESTS,
+                _PRUNE_TICKETS,
+                _PRUNE_EVENTS,
+                _PRUNE_SCANS,
+            ):
+                done: str = await connection.execute(query, older_than_s)
+                deleted += int(done.rsplit(maxsplit=1)[-1])
+        return deleted
+
+    async def measure(self) -> None:
+        """Set the gauges that are counted from rows."""
+        async with self._database.connection() as connection:
+            counts = await connection.fetch(_COUNTS)
+            outbox_age_s = await connection.fetchval(_OUTBOX_AGE)
+        OUTBOX_AGE_SECONDS.set(float(outbox_age_s))
+        ITEMS.clear()
+        for row in counts:
+            ITEMS.labels(row["stage"], row["priority"]).set(row["count"])

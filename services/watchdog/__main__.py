@@ -1,0 +1,45 @@
+"""`python -m services.watchdog`."""
+
+from services.watchdog.commands import DURABLE, FILTERS, ScanCommands
+from services.watchdog.service import Watchdog
+from services.watchdog.store import Store
+from shared.app import App, Duty
+from shared.bus.consuming import Consumer
+from shared.catalog.sqlite import Catalog
+from shared.db.installation import MediaRoot
+from shared.runtime import Loop, main
+
+
+def build(app: App) -> list[Duty]:
+    """The watchdog's duties, wired."""
+    settings = app.settings
+    assert settings.catalog_db is not None, "required by the watchdog"
+    catalog = Catalog(settings.catalog_db)
+    app.closers.append(catalog.close)
+    watchdog = Watchdog(
+        store=Store(app.database, lease_s=settings.lease_s),
+        catalog=catalog,
+        root=MediaRoot(app.database, settings.media_root),
+        bus=app.bus,
+        relay_wake=app.relay.wake,
+    )
+    loop = Loop(
+        "watchdog",
+        watchdog.run_once,
+        interval_s=settings.sweep_interval_s,
+        health=app.health,
+        rng=app.rng,
+    )
+    app.bus.listen("scan", loop.wake, queue="watchdog")
+    commands = Consumer(
+        bus=app.bus,
+        durable=DURABLE,
+        filters=FILTERS,
+        handle=ScanCommands(app.database, loop.wake).handle,
+        health=app.health,
+    )
+    return [loop, commands]
+
+
+if __name__ == "__main__":
+    main({"watchdog": build})

@@ -1,0 +1,184 @@
+"""The watchdog: which tracks of the catalog have no file, and, when told so, into the queue.
+
+The catalog may have hundreds of millions of tracks, so a scan goes through it page by page, looks
+each page up in the ledger, the queue and the media root, and keeps nothing but counts and a
+sample. Where it is stands in its row: another watchdog carries on after a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import replace
+
+import structlog
+
+from services.watchdog.store import Findings, Scan, Store
+from shared.bus.nats import Bus
+from shared.catalog.models import Scope, Track
+from shared.catalog.sqlite import Catalog
+from shared.db.enqueue import Request, enqueue, record_request
+from shared.db.installation import MediaRoot
+from shared.db.items import Json
+from shared.db.ledger import Placed
+from shared.db.scans import ScanOrder
+from shared.errors import DependencyDown, Hold, Refused, Stale
+from shared.media.paths import find_audio
+from shared.media.place import storage_error
+from shared.metrics import SCAN_TRACKS
+
+log = structlog.get_logger()
+
+ACTOR = "watchdog"
+_BACKGROUND = 3
+_PAUSE_S = 10.0
+_SAMPLE_A_PAGE = 10
+
+
+class Watchdog:
+    """Carries out scans, one at a time."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        catalog: Catalog,
+        root: MediaRoot,
+        bus: Bus,
+        relay_wake: asyncio.Event,
+        page_size: int = 2000,
+    ) -> None:
+        self._store = store
+        self._catalog = catalog
+        self._root = root
+        self._bus = bus
+        self._relay_wake = relay_wake
+        self._page_size = page_size
+
+    async def run_once(self) -> int:
+        """Carry out the scan that waits, to its end; returns how many there were.
+
+        Raises:
+            Hold: the catalog, PostgreSQL or a disk went away; the scan goes on later.
+        """
+        scan = await self._store.claim()
+        if scan is None:
+            return 0
+        try:
+            # Before anything is called missing: an unmounted root would make everything so.
+            await self._root.check()
+        except DependencyDown as unmounted:
+            await self._store.end(scan, "refused", unmounted.detail)
+            log.warning("scan_refused", scan_id=scan.id, why=unmounted.detail)
+            return 1
+        await self._carry_out(scan)
+        return 1
+
+    async def _carry_out(self, scan: Scan) -> None:
+        log.info("scan_started", scan_id=scan.id, queue=scan.queue, after=scan.after_rowid)
+        try:
+            await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
+            await self._pages(scan)
+        except Stale as stale:
+            log.warning("scan_lost", scan_id=scan.id, detail=str(stale))
+        except Refused as refused:
+            await self._store.end(scan, "refused", str(refused))
+        except Hold as held:
+            await self._store.pause(scan, held.detail, for_s=_PAUSE_S)
+            raise
+        else:
+            await self._store.end(scan, "done")
+            log.info("scan_done", scan_id=scan.id)
+
+    async def _pages(self, scan: Scan) -> None:
+        missing = scan.missing
+        pages = self._catalog.pages(
+            _scope(scan.order), after_rowid=scan.after_rowid, page_size=self._page_size
+        )
+        async with aclosing(pages):
+            async for rowid, tracks in pages:
+                room = scan.max_items - missing if scan.max_items else None
+                missing += await self._page(scan, rowid, tracks, room=room)
+                SCAN_TRACKS.inc(len(tracks))
+                if scan.max_items and missing >= scan.max_items:
+                    return
+
+    async def _page(
+        self, scan: Scan, rowid: int, tracks: Sequence[Track], *, room: int | None
+    ) -> int:
+        ledger, active = await self._store.known([track.id for track in tracks])
+        waiting = [track for track in tracks if track.id not in active]
+        there, unrecorded = await asyncio.to_thread(self._on_disk, waiting, ledger)
+        missing = [t for t in waiting if t.id not in there and t.id not in unrecorded][:room]
+        found = Findings(
+            scanned=len(tracks),
+            present=len(there),
+            active=len(active),
+            missing=len(missing),
+            unrecorded=len(unrecorded),
+            sample=[_sample(track) for track in missing[:_SAMPLE_A_PAGE]],
+        )
+        await self._record(scan, rowid, missing, found)
+        return len(missing)
+
+    def _on_disk(
+        self, tracks: Sequence[Track], ledger: Mapping[str, Placed]
+    ) -> tuple[set[str], set[str]]:
+        """The tracks whose recorded file is there, and those with a file of no record."""
+        there: set[str] = set()
+        unrecorded: set[str] = set()
+        try:
+            for track in tracks:
+                file = ledger.get(track.id)
+                if file is not None and (self._root.path / file.audio_uri).exists():
+                    there.add(track.id)
+                elif find_audio(self._root.path, track.id):
+                    unrecorded.add(track.id)
+        except OSError as error:
+            raise storage_error(error, "looking for files") from error
+        return there, unrecorded
+
+    async def _record(
+        self, scan: Scan, rowid: int, missing: Sequence[Track], found: Findings
+    ) -> None:
+        # A disk that went away during the page made its tracks look missing: ask before queueing.
+        if missing:
+            await self._root.check()
+        async with self._store.database.transaction() as connection:
+            if scan.queue and missing:
+                request = _request(scan)
+                await record_request(connection, request, settled=True)
+                enqueued = await enqueue(connection, request, missing, actor=ACTOR)
+                found = replace(found, queued=len(enqueued.queued))
+            await self._store.progress(connection, scan, rowid, found)
+        if found.queued:
+            self._relay_wake.set()
+            await self._bus.wake("ticket")
+
+
+def _scope(order: ScanOrder) -> Scope:
+    return Scope(kind=order.scope, album_id=order.album_id, min_popularity=order.min_popularity)
+
+
+def _request(scan: Scan) -> Request:
+    return Request(
+        id=scan.id,
+        user_id=None,
+        kind="scan",
+        content_id=scan.order.album_id or scan.order.scope,
+        content_name=None,
+        artist_name=None,
+        priority=_BACKGROUND,
+        source="watchdog",
+    )
+
+
+def _sample(track: Track) -> Json:
+    return {
+        "track_id": track.id,
+        "track_name": track.name,
+        "artist_names": list(track.artists),
+        "album_id": track.album_id,
+        "album_name": track.album_name,
+    }

@@ -1,0 +1,147 @@
+"""What the watchdog reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from shared.db.items import Json
+from shared.db.ledger import Placed, placed
+from shared.db.pool import Connection, Database
+from shared.db.scans import ScanOrder
+from shared.errors import Stale
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scan:
+    """A scan that is ours to carry on, from `after_rowid`."""
+
+    id: str
+    fence: int
+    queue: bool
+    order: ScanOrder
+    max_items: int
+    after_rowid: int
+    missing: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings:
+    """What one page of the catalog added."""
+
+    scanned: int
+    present: int
+    active: int
+    missing: int
+    unrecorded: int
+    queued: int = 0
+    sample: list[Json] = field(default_factory=list)
+
+
+_CLAIM = """
+UPDATE scans
+   SET state = 'running', fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
+       lease_until = now() + make_interval(secs => $1)
+ WHERE id = (SELECT id FROM scans
+              WHERE state = 'waiting' OR (state = 'running' AND lease_until < now())
+              ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING id, fence, queue, scope, max_items, after_rowid, missing
+"""
+
+_TOTAL = "UPDATE scans SET total = $3 WHERE id = $1 AND fence = $2"
+
+# The sample stops growing at fifty: the report has the counts, the sample shows the kind.
+_PROGRESS = """
+UPDATE scans
+   SET after_rowid = $3, scanned = scanned + $4, present = present + $5, active = active + $6,
+       missing = missing + $7, unrecorded = unrecorded + $8, queued = queued + $9,
+       sample = CASE WHEN jsonb_array_length(sample) >= 50 THEN sample ELSE sample || $10 END,
+       lease_until = now() + make_interval(secs => $11)
+ WHERE id = $1 AND fence = $2 AND state = 'running'
+"""
+
+_END = """
+UPDATE scans SET state = $3, problem = $4, finished_at = now(), lease_until = NULL
+ WHERE id = $1 AND fence = $2 AND state = 'running'
+"""
+
+_PAUSE = """
+UPDATE scans SET lease_until = now() + make_interval(secs => $3), problem = $4
+ WHERE id = $1 AND fence = $2 AND state = 'running'
+"""
+
+_ACTIVE = """
+SELECT track_id FROM queue_items
+ WHERE track_id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING')
+"""
+
+
+class Store:
+    """The watchdog's side of the database."""
+
+    def __init__(self, database: Database, *, lease_s: float) -> None:
+        self.database = database
+        self._lease_s = lease_s
+
+    async def claim(self) -> Scan | None:
+        """Take up the scan that waits, or one whose watchdog went silent."""
+        async with self.database.connection() as connection:
+            row = await connection.fetchrow(_CLAIM, self._lease_s)
+        if row is None:
+            return None
+        return Scan(
+            id=row["id"],
+            fence=row["fence"],
+            queue=row["queue"],
+            order=ScanOrder.model_validate(row["scope"]),
+            max_items=row["max_items"],
+            after_rowid=row["after_rowid"],
+            missing=row["missing"],
+        )
+
+    async def known(self, track_ids: Sequence[str]) -> tuple[dict[str, Placed], set[str]]:
+        """The ledger's rows of these tracks, and which of them are in the queue."""
+        async with self.database.connection() as connection:
+            ledger = await placed(connection, track_ids)
+            rows = await connection.fetch(_ACTIVE, list(track_ids))
+        return ledger, {row["track_id"] for row in rows}
+
+    async def total(self, scan: Scan, rows: int | None) -> None:
+        """Note how many tracks there are to look at, if that is known."""
+        async with self.database.connection() as connection:
+            await connection.execute(_TOTAL, scan.id, scan.fence, rows)
+
+    async def progress(
+        self, connection: Connection, scan: Scan, after_rowid: int, found: Findings
+    ) -> None:
+        """Add a page's findings and keep the lease.
+
+        Raises:
+            Stale: another watchdog has taken the scan over.
+        """
+        done = await connection.execute(
+            _PROGRESS,
+            scan.id,
+            scan.fence,
+            after_rowid,
+            found.scanned,
+            found.present,
+            found.active,
+            found.missing,
+            found.unrecorded,
+            found.queued,
+            found.sample,
+            self._lease_s,
+        )
+        if done != "UPDATE 1":
+            raise Stale(f"scan {scan.id} is no longer ours")
+
+    async def end(self, scan: Scan, state: str, problem: str | None = None) -> None:
+        """The scan is over: `done`, or `refused` with the problem."""
+        async with self.database.connection() as connection:
+            await connection.execute(_END, scan.id, scan.fence, state, problem)
+
+    async def pause(self, scan: Scan, problem: str, *, for_s: float) -> None:
+        """Let the scan be taken up again later, from where it is."""
+        async with self.database.connection() as connection:
+            await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem)
