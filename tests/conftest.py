@@ -1,0 +1,59 @@
+"""Real servers for every test that needs them: one PostgreSQL, a database and a NATS each."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from shared.db.migrate import migrate
+from shared.local.servers import Nats, Postgres
+from tests.world import World, make_world
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """One server; `template` in it is migrated once and copied for each test."""
+    # Not pytest's folder: run by root, PostgreSQL is another user, who may not enter there.
+    with tempfile.TemporaryDirectory(prefix="pezzottify-test-") as folder:
+        Path(folder).chmod(0o755)
+        server = Postgres(Path(folder) / "postgres", fsync=False)
+        asyncio.run(_start(server))
+        yield server
+        asyncio.run(server.stop())
+
+
+async def _start(server: Postgres) -> None:
+    await server.start()
+    await server.create_database("template")
+    await migrate(server.url("template"))
+
+
+@pytest.fixture
+async def database_url(postgres: Postgres) -> str:
+    """A fresh, migrated database of this test's own."""
+    name = f"test_{next(_numbers)}"
+    await postgres.create_database(name, template="template")
+    return postgres.url(name)
+
+
+@pytest.fixture
+async def nats_server(tmp_path: Path) -> AsyncIterator[Nats]:
+    """A NATS server of this test's own."""
+    server = Nats(tmp_path / "nats")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    """A whole world; see tests/world.py."""
+    async with make_world(tmp_path, database_url) as made:
+        yield made
