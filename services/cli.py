@@ -230,3 +230,7 @@ def _fields_table(value: Json) -> Table:
 def main() -> None:
     """The console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

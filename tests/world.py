@@ -318,7 +318,7 @@ async def make_world(
     server = Nats(folder / "nats")
     await server.start()
     for name in ("media", "incoming"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(parents=True)
     create_catalog(folder / "catalog.db")
     # Read at every search, so that a test may add songs while the stand-in runs.
     config = config or StandinConfig(acquire_s=0.0, download_s=0.1, tick_s=0.02)
