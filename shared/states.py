@@ -84,17 +84,24 @@ def sources(target: Stage) -> list[str]:
 
 
 def diagram() -> str:
-    """The lifecycle as a Mermaid state diagram, for docs/architecture.md."""
+    """The lifecycle as a Mermaid state diagram, for docs/architecture.md; colours are statuses."""
     lines = ["stateDiagram-v2", "    [*] --> queued"]
-    for status in Status:
-        stages = [stage for stage, of in STATUS_OF.items() if of is status]
-        lines.append(f"    state {status} {{")
-        lines.extend(f"        {stage}" for stage in stages)
-        lines.append("    }")
-    lines.extend(
+    lines += [
         f"    {stage} --> {target}"
         for stage, targets in TRANSITIONS.items()
         for target in Stage
         if target in targets
-    )
+    ]
+    lines += ["    completed --> [*]", "    failed --> [*]"]
+    for status, colour in _COLOURS.items():
+        stages = ",".join(stage for stage, of in STATUS_OF.items() if of is status)
+        lines += [f"    classDef {status} fill:{colour},color:#000", f"    class {stages} {status}"]
     return "\n".join(lines) + "\n"
+
+
+_COLOURS = {
+    Status.PENDING: "#e3e8ef",
+    Status.DOWNLOADING: "#cfe3ff",
+    Status.COMPLETED: "#c9f0d1",
+    Status.FAILED: "#ffd6d6",
+}

@@ -1,0 +1,85 @@
+"""Writes the parts of the documentation that are made from code: `python docs/generate.py`.
+
+Each part stands between `<!-- name:begin -->` and `<!-- name:end -->`. The test
+tests/unit/test_repository.py fails when a part is not what this script would write.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from shared.settings import SECRETS, SERVICES, Service, Settings, SettingsError, load
+from shared.states import diagram
+
+_DOCS = Path(__file__).parent
+
+# Usable values for everything that some service cannot start without.
+_COMPLETE = {
+    "DATABASE_URL": "postgresql://host/database",
+    "NATS_URL": "nats://host:4222",
+    "TORRENTINO_URL": "http://host/api/v1",
+    "TORRENTINO_FILES_URL": "http://host/files",
+    "CATALOG_DB": "/catalog.db",
+    "MEDIA_PATH": "/media",
+}
+
+
+def lifecycle() -> str:
+    """The states of an item as a Mermaid block."""
+    return f"```mermaid\n{diagram()}```"
+
+
+def settings_table() -> str:
+    """Every variable with its default, its meaning and who needs it."""
+    rows = ["| variable | default | meaning | required by |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        variable = name.upper()
+        default = "" if field.is_required() or field.default is None else f"`{field.default}`"
+        rows.append(
+            f"| `{variable}` | {default} | {field.description} | {_required_by(variable)} |"
+        )
+    secrets = ", ".join(f"`{name.upper()}`" for name in SECRETS)
+    return "\n".join([*rows, "", f"Secrets, which may come from a file: {secrets}."])
+
+
+def _required_by(variable: str) -> str:
+    always = [service for service in SERVICES if _needs(service, variable, "shared")]
+    over_http = [service for service in SERVICES if _needs(service, variable, "http")]
+    if len(always) == len(SERVICES):
+        return "all"
+    names = [f"`{service}`" for service in always]
+    names += [f"`{service}` with `http` delivery" for service in over_http if service not in always]
+    return ", ".join(names)
+
+
+def _needs(service: Service, variable: str, delivery: str) -> bool:
+    """Whether `service` refuses to start without `variable`: it is asked, not assumed."""
+    environ = _COMPLETE | {"TORRENTINO_DELIVERY": delivery}
+    environ.pop(variable, None)
+    try:
+        load([service], environ)
+    except SettingsError:
+        return True
+    return False
+
+
+PARTS = {
+    "architecture.md": ("lifecycle", lifecycle),
+    "settings.md": ("settings", settings_table),
+}
+
+
+def rewritten(page: str) -> str:
+    """The text of this page with its generated part as the code has it now."""
+    name, make = PARTS[page]
+    text = (_DOCS / page).read_text(encoding="utf-8")
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+    assert len(pattern.findall(text)) == 1, f"docs/{page} has {begin} and {end} once"
+    return pattern.sub(lambda _: f"{begin}\n{make()}\n{end}", text)
+
+
+if __name__ == "__main__":
+    for page in PARTS:
+        (_DOCS / page).write_text(rewritten(page), encoding="utf-8")
