@@ -7,12 +7,21 @@ it wants. `X_FILE=/path` gives any secret `X` from a file. docs/settings.md is m
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+)
 
 Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper"]
 SERVICES: tuple[Service, ...] = (
@@ -38,15 +47,32 @@ class SettingsError(Exception):
     """One line for each variable that is missing or unusable."""
 
 
-def _url(*schemes: str) -> AfterValidator:
+def _url(*schemes: str, many: bool = False, needs_host: bool = True) -> AfterValidator:
     def check(value: SecretStr | str) -> SecretStr | str:
         text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        for part in text.split(","):
-            if urlsplit(part.strip()).scheme not in schemes:
-                raise ValueError("not such a URL")
+        for part in text.split(",") if many else [text]:
+            _check_url(part.strip(), schemes, needs_host=needs_host)
         return value
 
     return AfterValidator(check)
+
+
+def _check_url(text: str, schemes: Collection[str], *, needs_host: bool) -> None:
+    try:
+        parts = urlsplit(text)
+        # PostgreSQL's may name several hosts, or none and a folder of sockets.
+        found = bool(parts.hostname) and parts.port != 0 if needs_host else _ports(parts.netloc)
+    except ValueError:
+        # Its text may hold the password.
+        raise ValueError("not a URL") from None
+    if parts.scheme not in schemes or not found:
+        raise ValueError("not such a URL")
+
+
+def _ports(netloc: str) -> bool:
+    """Whether each of the hosts has a port that is one; a password's `/` shows here, too."""
+    hosts = netloc.rpartition("@")[2].split(",")
+    return all(re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", host) for host in hosts)
 
 
 def _absolute(value: str) -> str:
@@ -55,9 +81,15 @@ def _absolute(value: str) -> str:
     return value
 
 
+_YEARS_S = 10 * 365 * 86_400
+_MOST = 2**31 - 1  # what PostgreSQL takes as an integer
+
 HttpUrl = Annotated[str, _url("http", "https")]
 AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, le=_YEARS_S)]
+Count = Annotated[int, Field(le=_MOST)]
+# INFO is as clear as info.
+Word = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
 
 
 class Settings(BaseModel):
@@ -65,10 +97,10 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    database_url: Annotated[SecretStr, _url("postgres", "postgresql")] = Field(
+    database_url: Annotated[SecretStr, _url("postgres", "postgresql", needs_host=False)] = Field(
         description="a PostgreSQL 15+ URL, e.g. postgresql://user:password@host/database"
     )
-    nats_url: Annotated[SecretStr, _url("nats", "tls", "ws", "wss")] = Field(
+    nats_url: Annotated[SecretStr, _url("nats", "tls", "ws", "wss", many=True)] = Field(
         description="one or more NATS URLs separated by commas, e.g. nats://host:4222"
     )
     torrentino_url: HttpUrl | None = Field(
@@ -77,7 +109,7 @@ class Settings(BaseModel):
     torrentino_api_key: SecretStr | None = Field(
         None, description="Torrentino's API key, sent as a Bearer token"
     )
-    torrentino_delivery: Literal["shared", "http"] = Field(
+    torrentino_delivery: Annotated[Literal["shared", "http"], Word] = Field(
         "shared",
         description="`shared`: collect from a folder both see; `http`: from a file server",
     )
@@ -109,20 +141,23 @@ class Settings(BaseModel):
         min_length=1,
         description="an admin API key that always works; make it long and random",
     )
-    user_max_requests_per_day: int = Field(
+    user_max_requests_per_day: Count = Field(
         100, ge=0, description="requests a user may make per UTC day; an album is one"
     )
-    user_max_queue_size: int = Field(
+    user_max_queue_size: Count = Field(
         200, ge=0, description="items a user may have waiting or in work at once"
     )
     max_retries: int = Field(8, ge=0, le=100, description="retries after the first attempt")
     retry_initial_s: Seconds = Field(60, description="seconds before the first retry")
     retry_multiplier: float = Field(
-        2.5, ge=1, description="by how much each further wait is longer"
+        2.5, ge=1, le=1000, description="by how much each further wait is longer"
     )
     retry_max_s: Seconds = Field(86400, description="the longest wait before a retry, in seconds")
     lease_s: float = Field(
-        60, ge=1, description="seconds that a claim holds without renewal, at least 1"
+        60,
+        ge=1,
+        le=_YEARS_S,
+        description="seconds that a claim holds without renewal, at least 1",
     )
     poll_interval_s: Seconds = Field(5, description="seconds between two looks at an open ticket")
     sweep_interval_s: Seconds = Field(5, description="seconds that a lost wake-up can delay work")
@@ -132,23 +167,25 @@ class Settings(BaseModel):
     duration_tolerance_s: Seconds = Field(
         6, description="seconds that a file's length may differ from the catalog's"
     )
-    max_tickets_in_flight: int = Field(
+    max_tickets_in_flight: Count = Field(
         50, ge=1, description="open tickets at Torrentino, over all ticketers"
     )
-    min_free_disk_mb: int = Field(
+    min_free_disk_mb: Count = Field(
         1024, ge=0, description="free MiB on the media disk below which fetching pauses"
     )
     fetch_concurrency: int = Field(
         4, ge=1, le=64, description="files that one fetcher-writer collects and verifies at once"
     )
     history_retention_days: int = Field(
-        90, ge=1, description="days that finished items and their history are kept"
+        90, ge=1, le=36_500, description="days that finished items and their history are kept"
     )
     shutdown_grace_s: Seconds = Field(
         20, description="seconds that work in hand may take to finish after SIGTERM"
     )
-    log_format: Literal["json", "console"] = Field("json", description="`console` for people")
-    log_level: Literal["debug", "info", "warning", "error"] = Field(
+    log_format: Annotated[Literal["json", "console"], Word] = Field(
+        "json", description="`console` for people"
+    )
+    log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = Field(
         "info", description="the least severe log lines that are written"
     )
 
@@ -171,32 +208,45 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
         SettingsError: with one line per variable at fault.
     """
     # An empty variable is one that is not set: compose files write them so.
-    given = {name: environ.get(name.upper()) for name in Settings.model_fields}
-    values = {name: text for name, text in given.items() if text} | _from_files(environ)
+    given = {name: environ.get(name.upper(), "").strip() for name in Settings.model_fields}
+    values = {name: text for name, text in given.items() if text}
+    at_fault = _add_from_files(values, environ)
+    settings = None
     try:
         settings = Settings.model_validate(values)
     except ValidationError as error:
-        raise SettingsError("\n".join(_line(problem) for problem in error.errors())) from None
-    _check_required(settings, services)
+        at_fault |= {str(p["loc"][0]): _line(p) for p in reversed(error.errors())} | at_fault
+    missing = {name: _not_set(name) for name in _required(services, values) if name not in values}
+    at_fault |= missing | at_fault
+    if settings is None or at_fault:
+        ordered = [at_fault[name] for name in Settings.model_fields if name in at_fault]
+        raise SettingsError("\n".join(ordered))
     return settings
 
 
-def _from_files(environ: Mapping[str, str]) -> dict[str, str]:
-    values = {}
+def _add_from_files(values: dict[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Add the secrets that stand in files; returns the lines of those that cannot be had."""
+    at_fault = {}
     for name in SECRETS:
         variable = name.upper()
-        path = environ.get(f"{variable}_FILE")
+        path = environ.get(f"{variable}_FILE", "").strip()
         if not path:
             continue
-        if environ.get(variable):
-            raise SettingsError(f"{variable} and {variable}_FILE are both set: keep one")
+        if name in values:
+            at_fault[name] = f"{variable} and {variable}_FILE are both set: keep one"
+            continue
+        wants = f"{variable}_FILE: got {path!r}, wants a readable file with the secret in it"
         try:
-            values[name] = Path(path).read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise SettingsError(
-                f"{variable}_FILE: got {path!r}, wants a readable file: {error}"
-            ) from None
-    return values
+            text = Path(path).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            at_fault[name] = f"{wants} ({error.strerror})"
+        except UnicodeDecodeError:
+            at_fault[name] = f"{wants} (it is not UTF-8 text)"
+        else:
+            values[name] = text
+            if not text:
+                at_fault[name] = f"{wants} (it is empty)"
+    return at_fault
 
 
 def _line(problem: Mapping[str, object]) -> str:
@@ -205,23 +255,19 @@ def _line(problem: Mapping[str, object]) -> str:
     name = str(location[0])
     wants = Settings.model_fields[name].description
     if problem["type"] == "missing":
-        return f"{name.upper()}: is not set, wants {wants}"
+        return _not_set(name)
     got = "a value that is not shown" if name in SECRETS else repr(problem["input"])
     return f"{name.upper()}: got {got}, wants {wants} ({problem['msg']})"
 
 
-def _check_required(settings: Settings, services: Collection[Service]) -> None:
-    missing = [
-        name
-        for name, needed_by in REQUIRED_BY.items()
-        if getattr(settings, name) is None and needed_by & set(services)
-    ]
-    if settings.torrentino_delivery == "http" and "fetcher_writer" in services:
-        missing += ["torrentino_files_url"] if settings.torrentino_files_url is None else []
-    if missing:
-        raise SettingsError(
-            "\n".join(
-                f"{name.upper()}: is not set, wants {Settings.model_fields[name].description}"
-                for name in missing
-            )
-        )
+def _not_set(name: str) -> str:
+    return f"{name.upper()}: is not set, wants {Settings.model_fields[name].description}"
+
+
+def _required(services: Collection[Service], values: Mapping[str, str]) -> list[str]:
+    """What these services cannot do without, beside what all need."""
+    names = [name for name, needed_by in REQUIRED_BY.items() if needed_by & set(services)]
+    over_http = values.get("torrentino_delivery", "").lower() == "http"
+    if over_http and "fetcher_writer" in services:
+        names.append("torrentino_files_url")
+    return names

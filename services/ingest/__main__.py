@@ -14,6 +14,7 @@ from services.ingest.withdraw import Withdrawals
 from shared.app import App, Duty
 from shared.bus.consuming import Consumer
 from shared.catalog.sqlite import Catalog
+from shared.db.conditions import Conditions
 from shared.db.installation import MediaRoot
 from shared.media.tools import find_tools
 from shared.runtime import main
@@ -29,18 +30,20 @@ def build(app: App) -> list[Duty]:
     policy = Policy(
         max_per_day=settings.user_max_requests_per_day, max_queue=settings.user_max_queue_size
     )
+    root = MediaRoot(app.database, settings.media_root)
     requests = Requests(
         database=app.database,
         catalog=catalog,
         availability=Availability(
             database=app.database,
-            root=MediaRoot(app.database, settings.media_root),
+            root=root,
             tools=cache(find_tools),
             tolerance_s=settings.duration_tolerance_s,
         ),
         bus=app.bus,
         relay_wake=app.relay.wake,
         policy=policy,
+        health=app.health,
     )
     key = settings.bootstrap_admin_key
     api = Api(
@@ -49,7 +52,9 @@ def build(app: App) -> list[Duty]:
         items=Items(app.database),
         scans=Scans(app.database, app.bus),
         database=app.database,
+        root=root,
         health=app.health,
+        conditions=Conditions(app.database, app.health, worker=app.worker),
         policy=policy,
         max_in_flight=settings.max_tickets_in_flight,
     )

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 
 from shared.catalog.models import Track
 from shared.db.installation import MediaRoot
-from shared.db.ledger import Placed, placed
+from shared.db.ledger import Placed, placed, unreadable
 from shared.db.pool import Database
-from shared.errors import AttemptFailed
+from shared.errors import AttemptFailed, DependencyDown
 from shared.media.existing import look
 from shared.media.paths import find_audio
-from shared.media.place import storage_error
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 
@@ -27,9 +26,8 @@ class Available:
 
     recorded: dict[str, Placed] = field(default_factory=dict)
     found: dict[str, AudioFacts] = field(default_factory=dict)
-
-    def __contains__(self, track_id: object) -> bool:
-        return track_id in self.recorded or track_id in self.found
+    # The ledger as it was read, with the rows whose file is not there any more.
+    ledger: dict[str, Placed] = field(default_factory=dict)
 
 
 class Availability:
@@ -55,7 +53,10 @@ class Availability:
         Raises:
             Hold: PostgreSQL, the media disk or ffmpeg cannot be used now.
         """
-        await self._root.check()
+        try:
+            await self._root.check()
+        except AttemptFailed as failure:
+            raise DependencyDown("media", failure.message) from failure
         async with self._database.connection() as connection:
             ledger = await placed(connection, [track.id for track in tracks])
         recorded = await asyncio.to_thread(self._still_there, ledger)
@@ -67,24 +68,16 @@ class Availability:
             for track, fact in zip(unrecorded, facts, strict=True)
             if fact is not None
         }
-        return Available(recorded=recorded, found=found)
+        return Available(recorded=recorded, found=found, ledger=ledger)
 
     def _still_there(self, ledger: dict[str, Placed]) -> dict[str, Placed]:
-        def same_size(file: Placed) -> bool:
-            try:
-                return (self._root.path / file.audio_uri).stat().st_size == file.size_bytes
-            except FileNotFoundError:
-                return False
-            except OSError as error:
-                raise storage_error(error, f"looking at {file.audio_uri}") from error
-
-        return {track_id: file for track_id, file in ledger.items() if same_size(file)}
+        return {id_: file for id_, file in ledger.items() if file.is_there(self._root.path)}
 
     def _lying_there(self, tracks: Sequence[Track]) -> list[Track]:
         try:
             return [track for track in tracks if find_audio(self._root.path, track.id)]
         except OSError as error:
-            raise storage_error(error, "looking for files") from error
+            raise unreadable(error, "looking for files") from error
 
     async def _verify(self, track: Track) -> AudioFacts | None:
         async with self._decodes:

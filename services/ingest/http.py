@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
@@ -20,6 +21,8 @@ from services.ingest.auth import Keys, Principal
 from services.ingest.items import Items
 from services.ingest.scans import Scans
 from services.ingest.service import Order, Requests
+from shared.db.conditions import Conditions
+from shared.db.installation import MediaRoot
 from shared.db.pool import Database
 from shared.errors import Hold, InvalidRequest, Refused
 from shared.health import Health
@@ -32,6 +35,16 @@ _MOST_PER_PAGE = 200
 _PER_PAGE = 50
 _MOST_OFFSET = 1_000_000
 _MOST_BODY_BYTES = 64 * 1024
+_V1 = "/v1/download"
+
+
+class _Rest(StringConvertor):
+    """All that is left of the path, line breaks included; Starlette's `path` stops at one."""
+
+    regex = "(?s:.*)"
+
+
+register_url_convertor("rest", _Rest())
 
 
 class Api:
@@ -45,7 +58,9 @@ class Api:
         items: Items,
         scans: Scans,
         database: Database,
+        root: MediaRoot,
         health: Health,
+        conditions: Conditions,
         policy: limits.Policy,
         max_in_flight: int,
     ) -> None:
@@ -54,36 +69,40 @@ class Api:
         self._items = items
         self._scans = scans
         self._database = database
+        self._root = root
         self._health = health
+        self._conditions = conditions
         self._policy = policy
         self._max_in_flight = max_in_flight
 
     def app(self) -> Starlette:
         """The ASGI application."""
-        v1 = "/v1/download"
-        # `:path`, because an id with a slash in it is a malformed id and not another route.
+        # `:rest`, because an id with a slash in it is a malformed id and not another route.
         routes = [
-            Route(f"{v1}/track/{{track_id:path}}", self.track, methods=["POST"]),
-            Route(f"{v1}/album/{{album_id:path}}", self.album, methods=["POST"]),
-            Route(f"{v1}/my-requests", self.my_requests),
-            Route(f"{v1}/limits", self.limits),
-            Route(f"{v1}/items/{{item_id}}", self.item),
-            Route(f"{v1}/admin/scan", self.scan, methods=["POST"]),
-            Route(f"{v1}/admin/queue-all", self.queue_all, methods=["POST"]),
-            Route(f"{v1}/admin/scan/{{scan_id}}", self.scan_report),
-            Route(f"{v1}/admin/stats", self.stats),
-            Route(f"{v1}/admin/failed", self.failed),
+            Route(f"{_V1}/track/{{track_id:rest}}", self.track, methods=["POST"]),
+            Route(f"{_V1}/album/{{album_id:rest}}", self.album, methods=["POST"]),
+            Route(f"{_V1}/my-requests", self.my_requests),
+            Route(f"{_V1}/limits", self.limits),
+            Route(f"{_V1}/items/{{item_id}}", self.item),
+            Route(f"{_V1}/admin/scan", self.scan, methods=["POST"]),
+            Route(f"{_V1}/admin/queue-all", self.queue_all, methods=["POST"]),
+            Route(f"{_V1}/admin/scan/{{scan_id}}", self.scan_report),
+            Route(f"{_V1}/admin/stats", self.stats),
+            Route(f"{_V1}/admin/failed", self.failed),
         ]
-        return Starlette(
+        app = Starlette(
             routes=routes,
             middleware=[Middleware(_Measured)],
             exception_handlers={
                 Refused: problems.refused,
-                Hold: problems.held,
+                Hold: self._held,
                 HTTPException: problems.http_error,
                 Exception: problems.bug,
             },
         )
+        # A redirect would be the one answer without a problem document, and without a key.
+        app.router.redirect_slashes = False
+        return app
 
     async def track(self, request: Request) -> Response:
         principal = self._keys.principal(request)
@@ -97,10 +116,11 @@ class Api:
         if accepted.available:
             return await self._available(order.content_id)
         ids = accepted.queued or accepted.joined
-        items = await self._items.by_ids(ids.values())
+        [item] = await self._items.by_ids(ids.values())
         return JSONResponse(
-            {"item": items[0], "deduplicated": not accepted.queued, "available": False},
+            {"item": item, "deduplicated": not accepted.queued, "available": False},
             status_code=202,
+            headers={"Location": f"{_V1}/items/{item['id']}"},
         )
 
     async def _available(self, track_id: str) -> Response:
@@ -176,7 +196,7 @@ class Api:
         return JSONResponse(
             {"scan_id": scan_id},
             status_code=202,
-            headers={"Location": f"/v1/download/admin/scan/{scan_id}"},
+            headers={"Location": f"{_V1}/admin/scan/{scan_id}"},
         )
 
     async def scan_report(self, request: Request) -> Response:
@@ -186,7 +206,13 @@ class Api:
     async def stats(self, request: Request) -> Response:
         self._keys.admin(request)
         return JSONResponse(
-            await stats.stats(self._database, self._health, max_in_flight=self._max_in_flight)
+            await stats.stats(
+                self._database,
+                self._root,
+                self._health,
+                self._conditions,
+                max_in_flight=self._max_in_flight,
+            )
         )
 
     async def failed(self, request: Request) -> Response:
@@ -194,6 +220,11 @@ class Api:
         limit, offset = _paging(request)
         page = await self._items.failed(limit=limit, offset=offset)
         return JSONResponse(page.to_json())
+
+    async def _held(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, Hold)
+        self._health.down(error.dependency, error.detail)
+        return await problems.held(request, error)
 
     def _user(self, request: Request) -> str:
         return _name(self._keys.principal(request))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from shared.db.pool import Connection, Database, Row
 from shared.errors import Unknown
+from shared.ids import token
 from shared.states import Stage, Status
 
 Json: TypeAlias = dict[str, Any]
@@ -162,13 +164,23 @@ class Items:
         async with self._database.connection() as connection:
             return _all(await connection.fetch(_LATEST_OF_TRACKS, list(track_ids)))
 
+    @asynccontextmanager
+    async def _snapshot(self) -> AsyncIterator[Connection]:
+        """Several reads of one moment, so that a list and its total agree."""
+        async with (
+            self._database.connection() as connection,
+            connection.transaction(isolation="repeatable_read", readonly=True),
+        ):
+            yield connection
+
     async def detail(self, item_id: str, *, for_user: str | None) -> Json:
         """One item with its timeline; `for_user` None sees every item.
 
         Raises:
-            Unknown: there is none, or this user has not asked for it.
+            InvalidRequest, Unknown: there is none, or this user has not asked for it.
         """
-        async with self._database.connection() as connection:
+        token(item_id, what="item id")
+        async with self._snapshot() as connection:
             row = await connection.fetchrow(_BY_IDS, [item_id])
             if row is None or not await _visible(connection, item_id, for_user):
                 raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
@@ -182,14 +194,14 @@ class Items:
 
     async def mine(self, user_id: str, *, limit: int, offset: int) -> Page:
         """What this user asked for, active first."""
-        async with self._database.connection() as connection:
+        async with self._snapshot() as connection:
             rows = await connection.fetch(_MINE, user_id, limit, offset)
             total = await connection.fetchval(_MINE_TOTAL, user_id)
         return Page(items=_all(rows), total=total, limit=limit, offset=offset)
 
     async def failed(self, *, limit: int, offset: int) -> Page:
         """What failed, newest first."""
-        async with self._database.connection() as connection:
+        async with self._snapshot() as connection:
             rows = await connection.fetch(_FAILED, limit, offset)
             total = await connection.fetchval(_FAILED_TOTAL)
         return Page(items=_all(rows), total=total, limit=limit, offset=offset)

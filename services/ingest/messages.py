@@ -2,17 +2,37 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 from shared.bus import subjects
 from shared.catalog.models import Album, Track
 from shared.errors import InvalidRequest
-from shared.ids import content_id
+from shared.ids import content_id, token
 
-_Text = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
-_Key = Annotated[str, StringConstraints(min_length=1, max_length=128)]
+# What goes into a column: PostgreSQL takes no NUL in a text, and integers of four bytes.
+_Text = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
+_Number = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _check_token(value: str) -> str:
+    try:
+        return token(value, what="id")
+    except InvalidRequest as error:
+        # What pydantic knows to name by its field.
+        raise ValueError(str(error)) from error
+
+
+_Token = Annotated[str, AfterValidator(_check_token)]
+_Version = Annotated[int, Field(ge=1, le=1)]
 _MOST_TRACKS = 2000
 
 
@@ -30,8 +50,8 @@ class TrackData(_Message):
     artists: list[_Text] = Field(default_factory=list, max_length=200)
     album_id: str | None = None
     album: _Text | None = None
-    disc_number: int | None = None
-    track_number: int | None = None
+    disc_number: _Number | None = None
+    track_number: _Number | None = None
     duration_ms: Annotated[int, Field(ge=0, lt=2**40)] | None = None
     isrc: _Text | None = None
 
@@ -40,23 +60,25 @@ class TrackData(_Message):
         own_album = self.album_id or album_id
         return Track(
             id=content_id(self.id, what="track id"),
-            name=self.name,
-            artists=tuple(self.artists),
+            # A name is never missing where items are shown.
+            name=self.name.strip() or self.id,
+            artists=tuple(artist for artist in self.artists if artist.strip()),
             album_id=content_id(own_album, what="album id") if own_album else None,
-            album_name=self.album or album,
+            album_name=self.album or album or None,
             album_artist=None,
             disc_number=self.disc_number,
             track_number=self.track_number,
-            duration_ms=self.duration_ms,
-            isrc=self.isrc,
+            # No file is 0 ms long: it means that the catalog does not know.
+            duration_ms=self.duration_ms or None,
+            isrc=self.isrc or None,
             popularity=None,
         )
 
 
 class _Request(_Message):
-    v: Literal[1]
-    request_id: _Key
-    user_id: _Key | None = None
+    v: _Version
+    request_id: _Token
+    user_id: _Token | None = None
     priority: Annotated[int, Field(ge=1, le=3)] = 2
 
 
@@ -99,9 +121,9 @@ class AlbumRequest(_Request):
 class CancelRequest(_Message):
     """`request.cancel`: withdraws what `request_id` asked for."""
 
-    v: Literal[1]
-    request_id: _Key
-    user_id: _Key | None = None
+    v: _Version
+    request_id: _Token
+    user_id: _Token | None = None
 
 
 Message: TypeAlias = TrackRequest | AlbumRequest | CancelRequest

@@ -8,6 +8,7 @@ from shared.bus.nats import Bus
 from shared.db.pool import Database
 from shared.db.scans import parse_order, start
 from shared.errors import Unknown
+from shared.ids import token
 
 Json: TypeAlias = dict[str, Any]
 
@@ -46,8 +47,9 @@ class Scans:
         """How far a scan is and what it found so far.
 
         Raises:
-            Unknown: there is none with this id.
+            InvalidRequest, Unknown: there is none with this id.
         """
+        token(scan_id, what="scan id")
         async with self._database.connection() as connection:
             row = await connection.fetchrow(_REPORT, scan_id)
         if row is None:
@@ -67,6 +69,7 @@ class Scans:
             "unrecorded": row["unrecorded"],
             "queued": row["queued"],
             "sample": row["sample"],
+            "limit_reached": bool(row["max_items"]) and row["missing"] >= row["max_items"],
             "is_clean": row["state"] == "done" and row["missing"] == 0,
             "created_at": row["created_at"],
             "started_at": row["started_at"],

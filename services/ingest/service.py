@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import structlog
 
@@ -20,17 +20,23 @@ from services.ingest.limits import Caller
 from shared.bus.nats import Bus
 from shared.catalog.models import Album, Track
 from shared.catalog.sqlite import Catalog
-from shared.db.adopt import adopt
-from shared.db.enqueue import Enqueued, Request, Source, enqueue, record_request
+from shared.db.adopt import adopt, busy
+from shared.db.enqueue import Enqueued, Request, Source, clipped, enqueue, record_request
 from shared.db.events import record_event
+from shared.db.ledger import placed
 from shared.db.pool import Connection, Database
-from shared.errors import LimitReached, Refused, Unknown
+from shared.errors import DependencyDown, LimitReached, Refused, Stale, Unknown
+from shared.health import Health
 from shared.ids import content_id
 from shared.metrics import REQUESTS
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 ACTOR = "ingest"
+# Each turn means that a file was placed while we decided; more than this is no accident.
+_TURNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +76,7 @@ class Requests:
         bus: Bus,
         relay_wake: asyncio.Event,
         policy: limits.Policy,
+        health: Health,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -77,6 +84,7 @@ class Requests:
         self._bus = bus
         self._relay_wake = relay_wake
         self._policy = policy
+        self._health = health
 
     async def track(self, order: Order, *, carried: Track | None = None) -> Accepted:
         """Ask for one track.
@@ -87,7 +95,7 @@ class Requests:
         """
         content_id(order.content_id, what="track id")
         REQUESTS.labels(order.source, "track").inc()
-        track = carried or await self._catalog.track(order.content_id)
+        track = carried or await self._looked_up(self._catalog.track(order.content_id))
         if track is None:
             raise Unknown(f"the catalog has no track {order.content_id}")
         names = (track.name, ", ".join(track.artists) or None)
@@ -102,12 +110,17 @@ class Requests:
         """
         content_id(order.content_id, what="album id")
         REQUESTS.labels(order.source, "album").inc()
-        album = carried or await self._catalog.album(order.content_id)
+        album = carried or await self._looked_up(self._catalog.album(order.content_id))
         if album is None:
             raise Unknown(f"the catalog has no album {order.content_id}")
         if not album.tracks:
             raise Unknown(f"album {order.content_id} has no tracks in the catalog")
         return await self._accept(order, album.tracks, names=(album.name, album.artist))
+
+    async def _looked_up(self, answer: Awaitable[T]) -> T:
+        found = await answer
+        self._health.up("catalog")
+        return found
 
     async def refuse(self, order: Order, refusal: Refused) -> None:
         """Tell whoever listens that this request was turned down, and why."""
@@ -130,18 +143,27 @@ class Requests:
         self, order: Order, tracks: Sequence[Track], *, names: tuple[str, str | None]
     ) -> Accepted:
         unique = list({track.id: track for track in tracks}.values())
-        available = await self._availability.check(unique)
         request = Request(
             id=order.request_id,
             user_id=order.caller.user_id,
             kind=order.kind,
             content_id=order.content_id,
-            content_name=names[0],
-            artist_name=names[1],
+            content_name=clipped(names[0]),
+            artist_name=clipped(names[1]),
             priority=order.priority,
             source=order.source,
         )
-        accepted = await self._decide(order.caller, request, unique, available)
+        for _ in range(_TURNS):
+            available = await self._availability.check(unique)
+            self._health.up("media")
+            try:
+                accepted = await self._decide(order.caller, request, unique, available)
+            except Stale as stale:
+                log.info("request_looks_again", request_id=request.id, why=str(stale))
+                continue
+            break
+        else:
+            raise DependencyDown("postgres", "the queue changes too fast to join it")
         if not accepted.repeated:
             self._relay_wake.set()
             if accepted.queued:
@@ -151,22 +173,35 @@ class Requests:
     async def _decide(
         self, caller: Caller, request: Request, tracks: Sequence[Track], available: Available
     ) -> Accepted:
-        wanted = [track for track in tracks if track.id not in available]
         async with self._database.transaction() as connection:
             await limits.lock(connection, caller)
-            if not await record_request(connection, request, settled=not wanted):
+            found = available.found.keys() - await busy(connection, available.found)
+            wanted = [t for t in tracks if t.id not in available.recorded and t.id not in found]
+            # Adopted files get an item, and are counted by it when the album is complete.
+            recorded = len(available.recorded)
+            if not await record_request(
+                connection, request, settled=not wanted, already_available=recorded
+            ):
                 return await self._repeated(connection, request)
-            adopted = {
-                track.id: await adopt(
-                    connection, request, track, available.found[track.id], actor=ACTOR
-                )
-                for track in tracks
-                if track.id in available.found
-            }
+            # Before any item is completed, so that no album ends with its first tracks.
             enqueued = await enqueue(connection, request, wanted, actor=ACTOR)
+            await _check_unchanged(connection, enqueued, available)
+            adopted = {
+                id_: await adopt(
+                    connection,
+                    request,
+                    track,
+                    available.found[id_],
+                    known=available.ledger.get(id_),
+                    actor=ACTOR,
+                )
+                for id_, track in sorted({t.id: t for t in tracks if t.id in found}.items())
+            }
             if enqueued.charged and not caller.unlimited:
                 await self._check_limits(connection, caller)
-            await self._tell(connection, request, enqueued, len(tracks) - len(wanted))
+            await self._tell(connection, request, enqueued, recorded + len(adopted))
+            if request.kind == "album" and not wanted:
+                await self._tell_complete(connection, request, recorded, len(adopted))
         log.info(
             "request_accepted",
             request_id=request.id,
@@ -176,12 +211,11 @@ class Requests:
             joined=len(enqueued.joined),
             available=len(tracks) - len(wanted),
         )
-        recorded = dict.fromkeys(available.recorded)
         return Accepted(
             request_id=request.id,
             queued=enqueued.queued,
             joined=enqueued.joined,
-            available=recorded | adopted,
+            available=dict.fromkeys(available.recorded) | adopted,
         )
 
     async def _check_limits(self, connection: Connection, caller: Caller) -> None:
@@ -219,6 +253,27 @@ class Requests:
             request_id=request.id,
         )
 
+    async def _tell_complete(
+        self, connection: Connection, request: Request, recorded: int, adopted: int
+    ) -> None:
+        """Who asked for an album that is there already hears of its end like everybody else."""
+        await record_event(
+            connection,
+            "album.completed",
+            {
+                "album_id": request.content_id,
+                "album_name": request.content_name,
+                "artist_name": request.artist_name,
+                "request_ids": [request.id],
+                "user_ids": [request.user_id] if request.user_id is not None else [],
+                "completed": adopted,
+                "failed": 0,
+                "already_available": recorded,
+            },
+            actor=ACTOR,
+            request_id=request.id,
+        )
+
     async def _repeated(self, connection: Connection, request: Request) -> Accepted:
         rows = await connection.fetch(_ITEMS_OF_REQUEST, request.id)
         return Accepted(
@@ -226,6 +281,21 @@ class Requests:
             joined={row["track_id"]: row["id"] for row in rows},
             repeated=True,
         )
+
+
+async def _check_unchanged(
+    connection: Connection, enqueued: Enqueued, available: Available
+) -> None:
+    """See that what was queued anew has not been placed since we looked.
+
+    An item that ended in between leaves no active one to join, only its row in the ledger.
+
+    Raises:
+        Stale: some of it has; look again.
+    """
+    for id_, file in (await placed(connection, list(enqueued.queued))).items():
+        if file != available.ledger.get(id_):
+            raise Stale(f"{id_} was placed at this very moment")
 
 
 _ITEMS_OF_REQUEST = """

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, TypeAlias
 
+from shared.db.conditions import Conditions
+from shared.db.installation import MediaRoot
 from shared.db.pool import Database
+from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
+from shared.media.place import free_mb
 from shared.states import Stage, Status
 
 Json: TypeAlias = dict[str, Any]
+
+_DISK_S = 3.0
 
 _COUNTS = """
 SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
@@ -40,7 +47,14 @@ SELECT count(*) AS waiting, extract(epoch FROM now() - min(at)) AS oldest_s
 """
 
 
-async def stats(database: Database, health: Health, *, max_in_flight: int) -> Json:
+async def stats(
+    database: Database,
+    root: MediaRoot,
+    health: Health,
+    conditions: Conditions,
+    *,
+    max_in_flight: int,
+) -> Json:
     """Counts by status, stage and priority, ages, rates, tickets, and the state of the world."""
     async with database.connection() as connection:
         counts = await connection.fetch(_COUNTS)
@@ -82,11 +96,35 @@ async def stats(database: Database, health: Health, *, max_in_flight: int) -> Js
             "waiting": outbox["waiting"],
             "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),
         },
-        "health": {
-            name: {"ok": c.ok, "detail": c.detail, "since": int(c.since.timestamp())}
-            for name, c in health.conditions().items()
-        },
+        "health": await _health(root, health, conditions),
     }
+
+
+async def _health(root: MediaRoot, health: Health, conditions: Conditions) -> Json:
+    free = await _look_at_disk(root, health)
+    health.up("postgres")
+    unknown = {"ok": None, "detail": "no process has talked to it", "since": None}
+    # In an installation of separate processes the ticketer, not ingest, knows of Torrentino.
+    known = await conditions.read()
+    found = {name: known.pop(name, unknown) for name in ("postgres", "nats", "torrentino", "media")}
+    return {**found, **known, "media": {**found["media"], "free_mb": free}}
+
+
+async def _look_at_disk(root: MediaRoot, health: Health) -> int | None:
+    try:
+        async with asyncio.timeout(_DISK_S):
+            await root.check()
+            free = await asyncio.to_thread(free_mb, root.path)
+    except TimeoutError:
+        health.down("media", f"{root.path} does not answer within {_DISK_S:g} s")
+    except AttemptFailed as failure:
+        health.down("media", failure.message)
+    except DependencyDown as down:
+        health.down(down.dependency, down.detail)
+    else:
+        health.up("media")
+        return free
+    return None
 
 
 def _sums(counts: list[Any], column: str, names: type[Status] | type[Stage]) -> dict[str, int]:

@@ -16,10 +16,24 @@ log = structlog.get_logger()
 
 ACTOR = "ingest"
 
+# A withdrawal may overtake its request: the request then finds this row, and takes itself for a
+# repetition of what was done before.
+_FORESTALL = """
+INSERT INTO requests (id, user_id, kind, content_id, priority, source, charged, settled_at)
+VALUES ($1, $2, 'track', '', 3, 'withdrawn', false, now())
+ON CONFLICT (id) DO NOTHING
+"""
+
 _WITHDRAW = """
 UPDATE item_requesters SET withdrawn_at = now()
- WHERE request_id = $1 AND user_id IS NOT DISTINCT FROM $2 AND withdrawn_at IS NULL
+ WHERE request_id = $1 AND ($2::text IS NULL OR user_id = $2) AND withdrawn_at IS NULL
 RETURNING item_id
+"""
+
+# Who has withdrawn an album is not told that it is complete.
+_SETTLE = """
+UPDATE requests SET settled_at = now()
+ WHERE id = $1 AND ($2::text IS NULL OR user_id = $2) AND settled_at IS NULL
 """
 
 # The row lock comes before the count, so that two last requesters cannot both see the other.
@@ -59,10 +73,14 @@ class Withdrawals:
     async def request(self, request_id: str, *, user_id: str | None) -> int:
         """Withdraw everything that a request asked for; returns how many items that ended.
 
-        A request that is unknown, another user's or withdrawn already changes nothing.
+        `user_id` None is the catalog server itself, which may withdraw anybody's. A request that
+        is another user's or withdrawn already changes nothing; one that is still to come will
+        have no effect.
         """
         async with self._database.transaction() as connection:
+            await connection.execute(_FORESTALL, request_id, user_id)
             rows = await connection.fetch(_WITHDRAW, request_id, user_id)
+            await connection.execute(_SETTLE, request_id, user_id)
             ended = await self._end(connection, [row["item_id"] for row in rows])
         log.info("request_withdrawn", request_id=request_id, items=len(rows), ended=ended)
         if ended:

@@ -22,6 +22,7 @@ def build(app: App) -> list[Duty]:
         root=MediaRoot(app.database, settings.media_root),
         bus=app.bus,
         relay_wake=app.relay.wake,
+        health=app.health,
     )
     loop = Loop(
         "watchdog",
@@ -35,7 +36,7 @@ def build(app: App) -> list[Duty]:
         bus=app.bus,
         durable=DURABLE,
         filters=FILTERS,
-        handle=ScanCommands(app.database, loop.wake).handle,
+        handle=ScanCommands(app.database, loop.wake, app.relay.wake).handle,
         health=app.health,
     )
     return [loop, commands]

@@ -8,12 +8,14 @@ sample. Where it is stands in its row: another watchdog carries on after a crash
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
 import structlog
 
+from services.watchdog.commands import ACTOR
 from services.watchdog.store import Findings, Scan, Store
 from shared.bus.nats import Bus
 from shared.catalog.models import Scope, Track
@@ -21,16 +23,15 @@ from shared.catalog.sqlite import Catalog
 from shared.db.enqueue import Request, enqueue, record_request
 from shared.db.installation import MediaRoot
 from shared.db.items import Json
-from shared.db.ledger import Placed
+from shared.db.ledger import Placed, unreadable
 from shared.db.scans import ScanOrder
-from shared.errors import DependencyDown, Hold, Refused, Stale
+from shared.errors import AttemptFailed, DependencyDown, Hold, Refused, Stale
+from shared.health import Health
 from shared.media.paths import find_audio
-from shared.media.place import storage_error
 from shared.metrics import SCAN_TRACKS
 
 log = structlog.get_logger()
 
-ACTOR = "watchdog"
 _BACKGROUND = 3
 _PAUSE_S = 10.0
 _SAMPLE_A_PAGE = 10
@@ -47,17 +48,23 @@ class Watchdog:
         root: MediaRoot,
         bus: Bus,
         relay_wake: asyncio.Event,
-        page_size: int = 2000,
+        health: Health,
+        page_size: int = 1000,
+        turn_s: float = 1.0,
     ) -> None:
         self._store = store
         self._catalog = catalog
         self._root = root
         self._bus = bus
         self._relay_wake = relay_wake
+        self._health = health
         self._page_size = page_size
+        self._turn_s = turn_s
 
     async def run_once(self) -> int:
-        """Carry out the scan that waits, to its end; returns how many there were.
+        """Carry on the scan that waits for about `turn_s`; returns 0 when there is none.
+
+        In turns, because a scan may take hours and a stop must not wait for it.
 
         Raises:
             Hold: the catalog, PostgreSQL or a disk went away; the scan goes on later.
@@ -66,43 +73,63 @@ class Watchdog:
         if scan is None:
             return 0
         try:
-            # Before anything is called missing: an unmounted root would make everything so.
-            await self._root.check()
-        except DependencyDown as unmounted:
-            await self._store.end(scan, "refused", unmounted.detail)
-            log.warning("scan_refused", scan_id=scan.id, why=unmounted.detail)
-            return 1
-        await self._carry_out(scan)
-        return 1
-
-    async def _carry_out(self, scan: Scan) -> None:
-        log.info("scan_started", scan_id=scan.id, queue=scan.queue, after=scan.after_rowid)
-        try:
-            await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
-            await self._pages(scan)
+            await self._carry_on(scan)
         except Stale as stale:
             log.warning("scan_lost", scan_id=scan.id, detail=str(stale))
         except Refused as refused:
-            await self._store.end(scan, "refused", str(refused))
+            await self._refuse(scan, str(refused))
         except Hold as held:
             await self._store.pause(scan, held.detail, for_s=_PAUSE_S)
             raise
-        else:
+        except asyncio.CancelledError:
+            await asyncio.shield(self._store.pause(scan, "its watchdog was stopped", for_s=0))
+            raise
+        return 1
+
+    async def _carry_on(self, scan: Scan) -> None:
+        # Before anything is called missing: an unmounted root would make everything so.
+        try:
+            await self._root.check()
+        except AttemptFailed as failure:
+            raise DependencyDown("media", failure.message) from failure
+        except DependencyDown as unmounted:
+            if unmounted.dependency != "media":
+                raise
+            await self._refuse(scan, unmounted.detail)
+            return
+        self._health.up("media")
+        if scan.after_rowid == 0:
+            order = scan.order.model_dump(exclude_none=True)
+            log.info("scan_started", scan_id=scan.id, queue=scan.queue, **order)
+            await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
+        if await self._pages(scan):
             await self._store.end(scan, "done")
             log.info("scan_done", scan_id=scan.id)
+        else:
+            await self._store.pause(scan, None, for_s=0)
 
-    async def _pages(self, scan: Scan) -> None:
+    async def _refuse(self, scan: Scan, why: str) -> None:
+        await self._store.end(scan, "refused", why)
+        log.warning("scan_refused", scan_id=scan.id, why=why)
+
+    async def _pages(self, scan: Scan) -> bool:
+        """Go through pages until the turn is over; whether that was all."""
         missing = scan.missing
+        turn_over = time.monotonic() + self._turn_s
         pages = self._catalog.pages(
             _scope(scan.order), after_rowid=scan.after_rowid, page_size=self._page_size
         )
         async with aclosing(pages):
             async for rowid, tracks in pages:
+                self._health.up("catalog")
                 room = scan.max_items - missing if scan.max_items else None
                 missing += await self._page(scan, rowid, tracks, room=room)
                 SCAN_TRACKS.inc(len(tracks))
                 if scan.max_items and missing >= scan.max_items:
-                    return
+                    return True
+                if time.monotonic() >= turn_over:
+                    return False
+        return True
 
     async def _page(
         self, scan: Scan, rowid: int, tracks: Sequence[Track], *, room: int | None
@@ -125,18 +152,23 @@ class Watchdog:
     def _on_disk(
         self, tracks: Sequence[Track], ledger: Mapping[str, Placed]
     ) -> tuple[set[str], set[str]]:
-        """The tracks whose recorded file is there, and those with a file of no record."""
+        """The tracks whose recorded file is there, and those with a file of no record.
+
+        A recorded file that is there no more, or not as long as it was, is missing.
+        """
         there: set[str] = set()
         unrecorded: set[str] = set()
         try:
             for track in tracks:
                 file = ledger.get(track.id)
-                if file is not None and (self._root.path / file.audio_uri).exists():
+                if file is not None and file.is_there(self._root.path):
                     there.add(track.id)
-                elif find_audio(self._root.path, track.id):
+                    continue
+                damaged = file and self._root.path / file.audio_uri
+                if any(path != damaged for path in find_audio(self._root.path, track.id)):
                     unrecorded.add(track.id)
         except OSError as error:
-            raise storage_error(error, "looking for files") from error
+            raise unreadable(error, "looking for files") from error
         return there, unrecorded
 
     async def _record(

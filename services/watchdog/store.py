@@ -41,9 +41,9 @@ class Findings:
 _CLAIM = """
 UPDATE scans
    SET state = 'running', fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
-       lease_until = now() + make_interval(secs => $1)
+       lease_until = now() + make_interval(secs => $1), problem = NULL
  WHERE id = (SELECT id FROM scans
-              WHERE state = 'waiting' OR (state = 'running' AND lease_until < now())
+              WHERE state = 'waiting' OR (state = 'running' AND lease_until <= now())
               ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id, fence, queue, scope, max_items, after_rowid, missing
 """
@@ -141,7 +141,7 @@ class Store:
         async with self.database.connection() as connection:
             await connection.execute(_END, scan.id, scan.fence, state, problem)
 
-    async def pause(self, scan: Scan, problem: str, *, for_s: float) -> None:
+    async def pause(self, scan: Scan, problem: str | None, *, for_s: float) -> None:
         """Let the scan be taken up again later, from where it is."""
         async with self.database.connection() as connection:
             await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem)

@@ -32,7 +32,9 @@ STREAMS = (
         discard=DiscardPolicy.NEW,
         max_bytes=512 * _MIB,
         max_msg_size=4 * _MIB,
-        duplicate_window=30 * 60,
+        # The least that NATS allows. Repetitions are found in the database, by their request id;
+        # here a cancellation, which has the id of its request, would be lost as one of them.
+        duplicate_window=0.1,
     ),
     StreamConfig(
         name=subjects.EVENTS_STREAM,

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Collection
 
 from shared.catalog.models import Track
 from shared.db.enqueue import Request, columns
-from shared.db.ledger import complete
+from shared.db.ledger import Placed, complete, placed
 from shared.db.pool import Connection
-from shared.errors import DependencyDown
+from shared.errors import Stale
 from shared.media.verify import AudioFacts
-from shared.states import STATUS_OF, Stage
+from shared.states import LEASED, STATUS_OF, Stage, sources
 
-# An active item of the track is completed instead; see `adopt`.
 _ACTIVE = """
-SELECT id, stage FROM queue_items
- WHERE track_id = $1 AND status IN ('PENDING', 'DOWNLOADING')
+SELECT id, track_id, stage FROM queue_items
+ WHERE track_id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING')
+ ORDER BY track_id
    FOR NO KEY UPDATE
 """
 
@@ -33,16 +34,38 @@ INSERT INTO item_requesters (item_id, request_id, user_id) VALUES ($1, $2, $3)
 ON CONFLICT DO NOTHING
 """
 
+# Where nobody works on the item, so that completing it takes nothing out of anybody's hands.
+_IDLE = set(sources(Stage.COMPLETED)) - {stage.value for stage in LEASED}
+
+
+async def busy(connection: Connection, track_ids: Collection[str]) -> set[str]:
+    """Those of these tracks that somebody works on already: their item is joined, not adopted.
+
+    The active items stay locked to the end of the transaction.
+    """
+    rows = await connection.fetch(_ACTIVE, list(track_ids)) if track_ids else []
+    return {row["track_id"] for row in rows if row["stage"] not in _IDLE}
+
 
 async def adopt(
-    connection: Connection, request: Request, track: Track, facts: AudioFacts, *, actor: str
+    connection: Connection,
+    request: Request,
+    track: Track,
+    facts: AudioFacts,
+    *,
+    known: Placed | None,
+    actor: str,
 ) -> str:
     """Record a verified file that lies in place, with a completed item; returns the item's id.
 
     The item is queued and completed in this transaction, so that its history says what happened
-    and `audio.ready` tells the catalog of a file that it may not know.
+    and `audio.ready` tells the catalog of a file that it may not know. `known` is the ledger's
+    row as it was when the file was looked at.
+
+    Raises:
+        Stale: somebody else has queued or recorded the track meanwhile; look again.
     """
-    active = await connection.fetchrow(_ACTIVE, track.id)
+    active = await connection.fetchrow(_ACTIVE, [track.id])
     item_id = active["id"] if active else str(uuid.uuid4())
     if active is None:
         inserted = await connection.execute(
@@ -57,10 +80,13 @@ async def adopt(
             *(column[0] for column in columns([track])),
         )
         if inserted != "INSERT 0 1":
-            raise DependencyDown("postgres", f"{track.id} was queued at this very moment")
+            raise Stale(f"{track.id} was queued at this very moment")
+    # Only now: until our row stood, another request may have adopted the file and ended.
+    if (await placed(connection, [track.id])).get(track.id) != known:
+        raise Stale(f"{track.id} was placed at this very moment")
     await connection.execute(_ADD_REQUESTER, item_id, request.id, request.user_id)
-    # An active item that somebody works on stays as it is: its fetcher-writer adopts the file.
-    await complete(
+    if not await complete(
         connection, item_id, facts, fence=None, reason="a whole file lies in place", actor=actor
-    )
+    ):
+        raise Stale(f"{track.id} was taken up at this very moment")
     return item_id

@@ -8,7 +8,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 from shared.catalog.models import Track
 from shared.db.pool import Connection
@@ -48,18 +48,22 @@ class Enqueued:
         return bool(self.queued) or self.newly_joined > 0
 
 
+_MOST_TEXT = 1000
+
 _INSERT_REQUEST = """
 INSERT INTO requests (id, user_id, kind, content_id, content_name, artist_name, priority, source,
-                      charged, settled_at)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, CASE WHEN $9 THEN now() END)
+                      charged, already_available, settled_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, false, $9, CASE WHEN $10 THEN now() END)
 ON CONFLICT (id) DO NOTHING
 """
 
 
-async def record_request(connection: Connection, request: Request, *, settled: bool) -> bool:
+async def record_request(
+    connection: Connection, request: Request, *, settled: bool, already_available: int = 0
+) -> bool:
     """Note a request down; False when one with this id has been noted before.
 
-    `settled`: there is nothing to wait for, so that no album event will follow.
+    `settled`: there is nothing to wait for, so that no item's end will settle it.
     """
     done = await connection.execute(
         _INSERT_REQUEST,
@@ -71,6 +75,7 @@ async def record_request(connection: Connection, request: Request, *, settled: b
         request.artist_name,
         request.priority,
         request.source,
+        already_available,
         settled,
     )
     return done == "INSERT 0 1"
@@ -171,16 +176,29 @@ def columns(tracks: Sequence[Track]) -> tuple[list[object], ...]:
     """The snapshot of the catalog that an item keeps, column by column."""
     return (
         [track.album_id for track in tracks],
-        [track.name for track in tracks],
-        [", ".join(track.artists) or None for track in tracks],
-        [track.artists[0] if track.artists else None for track in tracks],
-        [track.album_name for track in tracks],
-        [track.album_artist for track in tracks],
-        [track.disc_number for track in tracks],
-        [track.track_number for track in tracks],
-        [track.duration_ms for track in tracks],
-        [track.isrc for track in tracks],
+        [clipped(track.name) for track in tracks],
+        [clipped(", ".join(track.artists)) or None for track in tracks],
+        [clipped(track.artists[0]) if track.artists else None for track in tracks],
+        [clipped(track.album_name) for track in tracks],
+        [clipped(track.album_artist) for track in tracks],
+        [_number(track.disc_number, bits=31) for track in tracks],
+        [_number(track.track_number, bits=31) for track in tracks],
+        [_number(track.duration_ms, bits=40) for track in tracks],
+        [clipped(track.isrc) for track in tracks],
     )
+
+
+T = TypeVar("T", str, str | None)
+
+
+def clipped(text: T) -> T:
+    """A text of the catalog, which bounds nothing, as we keep and send it."""
+    return text if text is None else text[:_MOST_TEXT]
+
+
+def _number(value: int | None, *, bits: int) -> int | None:
+    """A number of the catalog; one that no track can have says nothing."""
+    return value if value is not None and 0 <= value < 2**bits else None
 
 
 async def _add_requester(connection: Connection, request: Request, found: Enqueued) -> Enqueued:

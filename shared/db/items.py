@@ -16,7 +16,7 @@ import structlog
 from shared.backoff import RetryPolicy
 from shared.db.pool import Connection, Database
 from shared.errors import AttemptFailed, Stale
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import LEASED, STATUS_OF, Stage, sources
 
 log = structlog.get_logger()
 
@@ -42,7 +42,11 @@ UPDATE queue_items
 async def hand_back(
     connection: Connection, claim: Claim, stage: Stage, *, delay_s: float, reason: str, actor: str
 ) -> bool:
-    """Give an item back unharmed, to be taken up again after `delay_s`; burns no attempt."""
+    """Give an item back unharmed, to be taken up again after `delay_s`; burns no attempt.
+
+    Only out of a leased stage: a worker whose last write may have been committed without its
+    knowing must not undo it. False: it is no longer held by this claim.
+    """
     done = await connection.execute(
         _HAND_BACK,
         claim.item_id,
@@ -52,7 +56,7 @@ async def hand_back(
         float(delay_s),
         reason,
         actor,
-        sources(stage),
+        sorted(LEASED & set(sources(stage))),
     )
     return _one(done, claim, stage)
 
@@ -196,7 +200,7 @@ WITH counted AS (
     UPDATE requests r SET settled_at = now()
       FROM counted c WHERE r.id = c.id AND c.open = 0
     RETURNING r.id, r.content_id, r.content_name, r.artist_name, r.user_id,
-              c.completed, c.failed
+              r.already_available, c.completed, c.failed
 )
 INSERT INTO events (kind, request_id, actor, data)
 SELECT 'album.completed', s.id, $2, jsonb_build_object(
@@ -204,7 +208,8 @@ SELECT 'album.completed', s.id, $2, jsonb_build_object(
            'request_ids', jsonb_build_array(s.id),
            'user_ids', CASE WHEN s.user_id IS NULL THEN '[]'::jsonb
                             ELSE jsonb_build_array(s.user_id) END,
-           'completed', s.completed, 'failed', s.failed)
+           'completed', s.completed, 'failed', s.failed,
+           'already_available', s.already_available)
   FROM settled s
 """
 

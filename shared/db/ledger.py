@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
 from shared.db.events import record_event
 from shared.db.items import settle_albums
 from shared.db.pool import Connection
+from shared.errors import AttemptFailed, DependencyDown
 from shared.media.paths import audio_uri
+from shared.media.place import storage_error
 from shared.media.verify import AudioFacts
 from shared.states import STATUS_OF, Stage, sources
 
@@ -20,9 +24,34 @@ class Placed:
     track_id: str
     audio_uri: str
     size_bytes: int
+    verified_at: datetime
+
+    def is_there(self, media_path: Path) -> bool:
+        """Whether the file lies where it was placed, as long as it was then. Blocks.
+
+        Raises:
+            DependencyDown: the disk cannot be asked.
+        """
+        try:
+            return (media_path / self.audio_uri).stat().st_size == self.size_bytes
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise unreadable(error, f"looking at {self.audio_uri}") from error
 
 
-_FIND = "SELECT track_id, audio_uri, size_bytes FROM media_files WHERE track_id = ANY($1)"
+def unreadable(error: OSError, what: str) -> DependencyDown:
+    """The error for a media root in which we cannot look: not the fault of any item."""
+    known = storage_error(error, what)
+    if isinstance(known, AttemptFailed):
+        return DependencyDown("media", known.message)
+    assert isinstance(known, DependencyDown)
+    return known
+
+
+_FIND = """
+SELECT track_id, audio_uri, size_bytes, verified_at FROM media_files WHERE track_id = ANY($1)
+"""
 
 
 async def placed(connection: Connection, track_ids: Sequence[str]) -> dict[str, Placed]:
@@ -30,7 +59,10 @@ async def placed(connection: Connection, track_ids: Sequence[str]) -> dict[str, 
     rows = await connection.fetch(_FIND, list(track_ids))
     return {
         row["track_id"]: Placed(
-            track_id=row["track_id"], audio_uri=row["audio_uri"], size_bytes=row["size_bytes"]
+            track_id=row["track_id"],
+            audio_uri=row["audio_uri"],
+            size_bytes=row["size_bytes"],
+            verified_at=row["verified_at"],
         )
         for row in rows
     }

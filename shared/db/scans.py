@@ -9,11 +9,10 @@ import uuid
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-import asyncpg
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.db.pool import Database
-from shared.errors import Conflict, InvalidRequest
+from shared.errors import Conflict, DependencyDown, InvalidRequest
 from shared.ids import content_id
 
 Json: TypeAlias = dict[str, Any]
@@ -61,11 +60,14 @@ def parse_order(body: Mapping[str, object]) -> ScanOrder:
 
 _INSERT = """
 INSERT INTO scans (id, queue, scope, max_items, requested_by) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT DO NOTHING
 """
 
 _RUNNING = "SELECT id FROM scans WHERE state IN ('waiting', 'running')"
 
 _KNOWN = "SELECT 1 FROM scans WHERE id = $1"
+
+_TURNS = 3
 
 
 async def start(
@@ -84,15 +86,18 @@ async def start(
     scan_id = scan_id or str(uuid.uuid4())
     limit = order.limit or (DEFAULT_LIMIT if queue else 0)
     async with database.connection() as connection:
-        if await connection.fetchval(_KNOWN, scan_id):
-            return scan_id
-        try:
-            await connection.execute(
+        for _ in range(_TURNS):
+            if await connection.fetchval(_KNOWN, scan_id):
+                return scan_id
+            done = await connection.execute(
                 _INSERT, scan_id, queue, order.model_dump(), limit, requested_by
             )
-        except asyncpg.UniqueViolationError as error:
+            if done == "INSERT 0 1":
+                return scan_id
             running = await connection.fetchval(_RUNNING)
-            raise Conflict(
-                f"scan {running} has not ended: see /v1/download/admin/scan/{running}"
-            ) from error
-    return scan_id
+            if running is not None and running != scan_id:
+                raise Conflict(
+                    f"scan {running} has not ended: see /v1/download/admin/scan/{running}"
+                )
+            # The one that was in the way ended just now, or it is this very one.
+    raise DependencyDown("postgres", "scans come and go too fast")

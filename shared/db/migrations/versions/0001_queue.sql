@@ -104,6 +104,7 @@ CREATE TABLE requests (
     priority     integer NOT NULL,
     source       text NOT NULL,
     charged      boolean NOT NULL,
+    already_available integer NOT NULL DEFAULT 0,
     created_at   timestamptz NOT NULL DEFAULT now(),
     settled_at   timestamptz
 );
@@ -185,6 +186,17 @@ CREATE TABLE scans (
     problem     text
 );
 CREATE UNIQUE INDEX scans_one_at_a_time ON scans ((true)) WHERE state IN ('waiting', 'running');
+
+-- What each process last said of the health of what it depends on.
+CREATE TABLE conditions (
+    worker     text NOT NULL,
+    dependency text NOT NULL,
+    ok         boolean NOT NULL,
+    detail     text NOT NULL,
+    since      timestamptz NOT NULL,
+    said_at    timestamptz NOT NULL,
+    PRIMARY KEY (worker, dependency)
+);
 
 -- What tells an unmounted media root from an empty one.
 CREATE TABLE installation (

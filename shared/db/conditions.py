@@ -1,0 +1,79 @@
+"""What every process last said of the health of its dependencies, for all to see.
+
+A service knows only what it talks to itself: ingest never calls Torrentino, the poller never
+looks at the disk. So each writes down what it knows, and the API shows it all.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from shared.db.pool import Database
+from shared.health import Health
+
+Json: TypeAlias = dict[str, Any]
+
+# A process that has said nothing for this long has ended or hangs; what it said is no news.
+_FRESH_S = 60.0
+
+_SAY = """
+INSERT INTO conditions (worker, dependency, ok, detail, since, said_at)
+SELECT $1, c.dependency, c.ok, c.detail, c.since, now()
+  FROM unnest($2::text[], $3::boolean[], $4::text[], $5::timestamptz[])
+       AS c (dependency, ok, detail, since)
+ON CONFLICT (worker, dependency) DO UPDATE
+   SET ok = excluded.ok, detail = excluded.detail, since = excluded.since, said_at = now()
+"""
+
+_FORGET = "DELETE FROM conditions WHERE said_at < now() - interval '1 day'"
+
+# The worst word counts; of several equally bad ones the oldest.
+_READ = """
+SELECT DISTINCT ON (dependency) dependency, ok, detail,
+       extract(epoch FROM since)::bigint AS since
+  FROM conditions
+ WHERE said_at > now() - make_interval(secs => $1)
+ ORDER BY dependency, ok, since
+"""
+
+
+class Conditions:
+    """Writes down what this process knows, and reads what all say."""
+
+    def __init__(self, database: Database, health: Health, *, worker: str) -> None:
+        self._database = database
+        self._health = health
+        self._worker = worker
+
+    async def run_once(self) -> int:
+        """Write down what this process knows now; returns 0, for there is never more to do.
+
+        Raises:
+            DependencyDown: PostgreSQL is away.
+        """
+        known = self._health.conditions()
+        async with self._database.connection() as connection:
+            await connection.execute(
+                _SAY,
+                self._worker,
+                list(known),
+                [condition.ok for condition in known.values()],
+                [condition.detail[:500] for condition in known.values()],
+                [condition.since for condition in known.values()],
+            )
+            await connection.execute(_FORGET)
+        return 0
+
+    async def read(self) -> Json:
+        """Each dependency as the process that is worst off with it sees it, this one included.
+
+        Raises:
+            DependencyDown: PostgreSQL is away.
+        """
+        await self.run_once()
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(_READ, _FRESH_S)
+        return {
+            row["dependency"]: {"ok": row["ok"], "detail": row["detail"], "since": row["since"]}
+            for row in rows
+        }

@@ -1,0 +1,116 @@
+"""The requests over NATS, as they are understood."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.ingest.messages import AlbumRequest, CancelRequest, TrackRequest, parse
+from shared.bus.subjects import REQUEST_ALBUM, REQUEST_CANCEL, REQUEST_TRACK
+from shared.errors import InvalidRequest
+from shared.ids import content_id, token
+
+ID = "4uLU6hMCjMI75M1A2tKUQC"
+
+
+def test_the_contracts_request_is_understood() -> None:
+    """Version 1, with and without the track that it may carry; what a newer sender adds is left."""
+    body = {"v": 1, "request_id": "r", "user_id": "42", "priority": 2, "track_id": ID, "new": 1}
+    plain = parse(REQUEST_TRACK, json.dumps(body).encode())
+    assert isinstance(plain, TrackRequest)
+    assert plain.carried() is None
+    track = {
+        "id": ID, "name": "N", "artists": ["A", "B"], "album_id": ID, "album": "L",
+        "disc_number": 1, "track_number": 2, "duration_ms": 3, "isrc": "I", "explicit": True,
+    }  # fmt: skip
+    whole = parse(REQUEST_TRACK, json.dumps(body | {"track": track}).encode())
+    assert isinstance(whole, TrackRequest)
+    carried = whole.carried()
+    assert carried is not None
+    assert (carried.name, carried.artists, carried.album_name) == ("N", ("A", "B"), "L")
+    assert (carried.disc_number, carried.track_number, carried.duration_ms) == (1, 2, 3)
+
+
+def test_what_is_left_out_has_its_default() -> None:
+    """Priority 2, and nobody's: the catalog server's own."""
+    for subject, name in ((REQUEST_TRACK, "track_id"), (REQUEST_ALBUM, "album_id")):
+        found = parse(subject, json.dumps({"v": 1, "request_id": "r", name: ID}).encode())
+        assert isinstance(found, TrackRequest | AlbumRequest)
+        assert (found.priority, found.user_id) == (2, None)
+    cancel = parse(REQUEST_CANCEL, b'{"v":1,"request_id":"r"}')
+    assert isinstance(cancel, CancelRequest)
+
+
+def test_an_album_gives_its_tracks_what_they_lack() -> None:
+    """Tracks of a carried album know their album."""
+    body = {
+        "v": 1, "request_id": "r", "album_id": ID, "album": "Whole",
+        "tracks": [{"id": "abcdef", "name": "N", "artists": ["A"]}],
+    }  # fmt: skip
+    found = parse(REQUEST_ALBUM, json.dumps(body).encode())
+    assert isinstance(found, AlbumRequest)
+    album = found.carried()
+    assert album is not None
+    assert (album.name, album.artist) == ("Whole", "A")
+    assert (album.tracks[0].album_id, album.tracks[0].album_name) == (ID, "Whole")
+
+
+def test_a_refusal_names_the_field() -> None:
+    """Who looks at the dead stream sees which part was wrong."""
+    for change, where in (
+        ({"request_id": "a b"}, "request_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"priority": 9}, "priority"),
+        ({"track": {"id": ID, "name": 7}}, "track.name"),
+    ):
+        body = {"v": 1, "request_id": "r", "track_id": ID} | change
+        with pytest.raises(InvalidRequest, match=f"^{where}: "):
+            parse(REQUEST_TRACK, json.dumps(body).encode())
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_do_anything_but_be_refused(body: bytes) -> None:
+    """Any body is a message or an InvalidRequest; nothing else ever comes out."""
+    for subject in (REQUEST_TRACK, REQUEST_ALBUM, REQUEST_CANCEL):
+        with pytest.raises(InvalidRequest):
+            parse(subject, body)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),
+    max_leaves=10,
+)
+_KEYS = st.sampled_from(
+    ["v", "request_id", "user_id", "priority", "track_id", "album_id", "track", "tracks", "album"]
+)
+
+
+@given(st.dictionaries(_KEYS, _JSON | st.sampled_from([1, ID, "r"])))
+def test_what_is_understood_fits_the_database(body: dict[str, object]) -> None:
+    """Whatever JSON comes: it is refused, or everything in it can be stored."""
+    for subject in (REQUEST_TRACK, REQUEST_ALBUM, REQUEST_CANCEL):
+        try:
+            found = parse(subject, json.dumps(body).encode())
+            carried = found.carried() if isinstance(found, TrackRequest) else None
+        except InvalidRequest:
+            continue
+        assert "\0" not in found.model_dump_json()
+        assert token(found.request_id, what="request_id") == found.request_id
+        assert carried is None or carried.id == content_id(carried.id, what="track id")
+
+
+@given(st.text(max_size=80) | st.text(alphabet="aZ09_-./%\n", min_size=5, max_size=70))
+def test_an_id_is_safe_wherever_it_goes(text: str) -> None:
+    """L-15: an id that passes is one part of a path, of a subject and of a URL, and long enough
+    for its folders."""
+    try:
+        accepted = content_id(text, what="track id")
+    except InvalidRequest:
+        return
+    assert accepted == text
+    assert 6 <= len(text) <= 64
+    assert not set(text) & set("/\\.%*> \0\n")

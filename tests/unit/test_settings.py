@@ -1,0 +1,208 @@
+"""Settings: what is wrong is named in one line, and secrets are never shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from shared.settings import REQUIRED_BY, SECRETS, SERVICES, Service, Settings, SettingsError, load
+
+GOOD = {
+    "DATABASE_URL": "postgresql://user:pw@host/db",
+    "NATS_URL": "nats://host:4222",
+    "TORRENTINO_URL": "http://torrentino:8080/api/v1",
+    "CATALOG_DB": "/data/catalog.db",
+    "MEDIA_PATH": "/data/media",
+}
+# The contract's table, as far as this stage needs it: variable, default, another value.
+TABLE: tuple[tuple[str, object, str, object], ...] = (
+    ("TORRENTINO_DELIVERY", "shared", "http", "http"),
+    ("TORRENTINO_DEST_ROOT", "/media/incoming", "/x", "/x"),
+    ("TORRENTINO_DEST_MOUNT", None, "/y", "/y"),
+    ("TORRENTINO_FILES_URL", None, "https://files/", "https://files/"),
+    ("HOST", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
+    ("PORT", 3002, "8080", 8080),
+    ("OPS_PORT", 9091, "0", 0),
+    ("USER_MAX_REQUESTS_PER_DAY", 100, "7", 7),
+    ("USER_MAX_QUEUE_SIZE", 200, "0", 0),
+    ("MAX_RETRIES", 8, "0", 0),
+    ("RETRY_INITIAL_S", 60, "0.5", 0.5),
+    ("RETRY_MULTIPLIER", 2.5, "1", 1),
+    ("RETRY_MAX_S", 86400, "10", 10),
+    ("LEASE_S", 60, "5", 5),
+    ("POLL_INTERVAL_S", 5, "0.2", 0.2),
+    ("SWEEP_INTERVAL_S", 5, "1", 1),
+    ("STALL_TIMEOUT_S", 10800, "60", 60),
+    ("DURATION_TOLERANCE_S", 6, "3.5", 3.5),
+    ("MAX_TICKETS_IN_FLIGHT", 50, "1", 1),
+    ("MIN_FREE_DISK_MB", 1024, "0", 0),
+    ("SHUTDOWN_GRACE_S", 20, "3", 3),
+    ("LOG_FORMAT", "json", "console", "console"),
+    ("LOG_LEVEL", "info", "DEBUG", "debug"),
+)
+
+
+def fault(environ: dict[str, str], *services: Service) -> str:
+    """The message of an environment that is refused."""
+    with pytest.raises(SettingsError) as raised:
+        load(services or SERVICES, environ)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(("variable", "default", "text", "value"), TABLE)
+def test_each_variable_has_its_default_and_an_effect(
+    variable: str, default: object, text: str, value: object
+) -> None:
+    """L-14, L-31: the contract's defaults, and a value that is set is the one that is used."""
+    name = variable.lower()
+    assert getattr(load(SERVICES, GOOD), name) == default
+    given = GOOD | {"TORRENTINO_FILES_URL": "http://files"} | {variable: text}
+    assert getattr(load(SERVICES, given), name) == value
+    spaced = GOOD | {"TORRENTINO_FILES_URL": "http://files"} | {variable: f" {text}\n"}
+    assert getattr(load(SERVICES, spaced), name) == value
+
+
+@pytest.mark.parametrize("variable", sorted({*(row[0] for row in TABLE), "TORRENTINO_API_KEY"}))
+def test_an_empty_variable_is_one_that_is_not_set(variable: str) -> None:
+    """Compose files write `X=` for what is left out."""
+    assert load(SERVICES, GOOD | {variable: ""}) == load(SERVICES, GOOD)
+    assert load(SERVICES, GOOD | {variable: "  "}) == load(SERVICES, GOOD)
+
+
+def test_the_mount_is_the_root_unless_it_is_another() -> None:
+    """TORRENTINO_DEST_MOUNT defaults to TORRENTINO_DEST_ROOT."""
+    assert load(SERVICES, GOOD).dest_mount == Path("/media/incoming")
+    other = GOOD | {"TORRENTINO_DEST_MOUNT": "/mnt/in"}
+    assert load(SERVICES, other).dest_mount == Path("/mnt/in")
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_what_a_service_requires(service: Service) -> None:
+    """Each required variable is named when it is missing, and only for who needs it."""
+    always = {"DATABASE_URL", "NATS_URL"}
+    own = {name.upper() for name, services in REQUIRED_BY.items() if service in services}
+    needed = {name: GOOD[name] for name in (*always, *own)}
+    assert load([service], needed)
+    for variable in needed:
+        left = {name: value for name, value in needed.items() if name != variable}
+        message = fault(left, service)
+        assert message.startswith(f"{variable}: is not set, wants ")
+        assert "\n" not in message
+
+
+def test_the_contract_says_who_needs_what() -> None:
+    """The required variables of the contract's table."""
+    wanted = {
+        "torrentino_url": {"ticketer", "poller", "fetcher_writer"},
+        "catalog_db": {"ingest", "watchdog"},
+        "media_path": {"ingest", "fetcher_writer", "watchdog", "reaper"},
+    }
+    assert wanted == REQUIRED_BY
+
+
+def test_everything_that_is_wrong_is_told_at_once() -> None:
+    """One line for each variable at fault, in one start."""
+    lines = fault({"LEASE_S": "soon", "PORT": "70000"}).splitlines()
+    assert [line.partition(":")[0] for line in lines] == [
+        "DATABASE_URL", "NATS_URL", "TORRENTINO_URL", "CATALOG_DB", "MEDIA_PATH", "PORT", "LEASE_S",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("TORRENTINO_URL", "torrentino:8080"), ("TORRENTINO_URL", "ftp://host"),
+        ("TORRENTINO_URL", "http://"), ("TORRENTINO_URL", "http://host:port"),
+        ("TORRENTINO_URL", "http://[half"), ("TORRENTINO_URL", "http://host:99999"),
+        ("TORRENTINO_FILES_URL", "/files"),
+        ("TORRENTINO_DELIVERY", "ftp"), ("TORRENTINO_DEST_ROOT", "relative"),
+        ("TORRENTINO_DEST_ROOT", "/a/../b"), ("TORRENTINO_DEST_MOUNT", "./x"),
+        ("PORT", "-1"), ("PORT", "65536"), ("PORT", "http"), ("OPS_PORT", "1.5"),
+        ("USER_MAX_REQUESTS_PER_DAY", "-1"), ("USER_MAX_QUEUE_SIZE", "many"),
+        ("USER_MAX_QUEUE_SIZE", "9" * 30), ("MAX_RETRIES", "-1"), ("MAX_RETRIES", "1000"),
+        ("RETRY_INITIAL_S", "0"), ("RETRY_MULTIPLIER", "0.5"), ("RETRY_MULTIPLIER", "inf"),
+        ("RETRY_MAX_S", "-5"), ("LEASE_S", "0.5"), ("LEASE_S", "nan"), ("LEASE_S", "1e300"),
+        ("POLL_INTERVAL_S", "inf"), ("POLL_INTERVAL_S", "5s"), ("SWEEP_INTERVAL_S", "0"),
+        ("STALL_TIMEOUT_S", "-1"), ("DURATION_TOLERANCE_S", "nan"),
+        ("MAX_TICKETS_IN_FLIGHT", "0"), ("MAX_TICKETS_IN_FLIGHT", "9" * 30),
+        ("MIN_FREE_DISK_MB", "-1"), ("SHUTDOWN_GRACE_S", "0"), ("LOG_FORMAT", "xml"),
+        ("LOG_LEVEL", "loud"), ("LOG_LEVEL", "two\nlines"),
+    ],
+)  # fmt: skip
+def test_an_unusable_value_is_named_with_what_is_wanted(variable: str, value: str) -> None:
+    """One line: the variable, what it got, and what it wants."""
+    message = fault(GOOD | {variable: value})
+    assert message.startswith(f"{variable}: got {value!r}, wants ")
+    assert str(Settings.model_fields[variable.lower()].description) in message
+    assert len(message.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:p@host/db", "postgres://host/db", "postgresql://u:p,q@host/db",
+        "postgresql://a:5432,b:5433/db", "postgresql:///db?host=/run/postgresql",
+    ],
+)  # fmt: skip
+def test_every_url_that_postgresql_takes_is_taken(url: str) -> None:
+    """Several hosts, a comma in the password and a folder of sockets are none of our business."""
+    assert load(SERVICES, GOOD | {"DATABASE_URL": url}).database_url.get_secret_value() == url
+
+
+def test_nats_takes_several_servers() -> None:
+    """NATS_URL may name several, separated by commas; each has to be a URL."""
+    urls = "nats://a:4222, tls://b"
+    assert load(SERVICES, GOOD | {"NATS_URL": urls}).nats_url.get_secret_value() == urls
+    for bad in ("a:4222", "nats://a,b", "nats://", "http://a"):
+        assert fault(GOOD | {"NATS_URL": bad}).startswith("NATS_URL: got")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("DATABASE_URL", "mysql://u:hunter2@host/db"), ("DATABASE_URL", "hunter2"),
+        ("NATS_URL", "nats://u:hunter2@[host"), ("NATS_URL", "http://u:hunter2@host"),
+        ("NATS_URL", "nats://u:hunter2@h\u2100st"), ("NATS_URL", "nats://u:hunter2@h:port"),
+    ],
+)  # fmt: skip
+def test_a_secret_is_never_in_the_message(variable: str, value: str) -> None:
+    """Not even the part of it that was wrong."""
+    message = fault(GOOD | {variable: value})
+    assert message.startswith(f"{variable}: got a value that is not shown, wants ")
+    assert "hunter2" not in message
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
+    """X_FILE gives X, without the line break at its end."""
+    variable = name.upper()
+    value = GOOD.get(variable, "some-key")
+    file = tmp_path / "secret"
+    file.write_text(f"{value}\n")
+    rest = {key: text for key, text in GOOD.items() if key != variable}
+    found = getattr(load(SERVICES, rest | {f"{variable}_FILE": str(file)}), name)
+    assert found.get_secret_value() == value
+    assert value not in repr(load(SERVICES, rest | {f"{variable}_FILE": str(file)}))
+    both = GOOD | {variable: value, f"{variable}_FILE": str(file)}
+    assert fault(both) == f"{variable} and {variable}_FILE are both set: keep one"
+
+
+def test_a_file_that_gives_no_secret_is_named(tmp_path: Path) -> None:
+    """Missing, a folder, empty, or no text: the variable, the path, and why, and no other line."""
+    empty, binary = tmp_path / "empty", tmp_path / "binary"
+    empty.write_text("\n")
+    binary.write_bytes(b"hunter2\xff")
+    rest = {key: text for key, text in GOOD.items() if key != "DATABASE_URL"}
+    for path in (tmp_path / "none", tmp_path, empty, binary):
+        message = fault(rest | {"DATABASE_URL_FILE": str(path)})
+        assert message.startswith(f"DATABASE_URL_FILE: got {str(path)!r}, wants a readable file")
+        assert "hunter2" not in message
+        assert len(message.splitlines()) == 1
+
+
+def test_http_delivery_needs_its_url() -> None:
+    """TORRENTINO_DELIVERY=http without TORRENTINO_FILES_URL cannot collect anything."""
+    message = fault(GOOD | {"TORRENTINO_DELIVERY": "http"})
+    assert message.startswith("TORRENTINO_FILES_URL: is not set")
+    assert load(["ticketer"], GOOD | {"TORRENTINO_DELIVERY": "http"})
