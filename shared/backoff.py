@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from shared.errors import ErrorType
 
-# Attempts beyond which repeating is pointless whatever MAX_RETRIES allows: a search that found
-# nothing three times will not find it on the fourth, and what a person rejected stays rejected.
+# Retries beyond which repeating is pointless whatever MAX_RETRIES allows: what four searches did
+# not find, a fifth will not, and what a person rejected stays rejected.
 _RETRY_CEILING = {ErrorType.NOT_FOUND: 3, ErrorType.REJECTED: 0, ErrorType.CANCELLED: 2}
 
 
@@ -32,6 +32,8 @@ class RetryPolicy:
 
     def delay_s(self, retry_count: int, rng: random.Random) -> float:
         """Seconds until the retry that follows `retry_count` earlier ones."""
-        # The exponent is capped because a float overflows long before the bound matters.
-        grown = self.initial_s * self.multiplier ** min(retry_count, 64)
+        try:
+            grown = self.initial_s * self.multiplier**retry_count
+        except OverflowError:
+            grown = self.max_s
         return min(grown, self.max_s) * rng.uniform(0.8, 1.0)

@@ -1,5 +1,6 @@
 """`python -m services.fetcher_writer`."""
 
+import asyncio
 from functools import cache
 
 from services.fetcher_writer.collecting import Collector
@@ -34,6 +35,7 @@ def build(app: App) -> list[Duty]:
     """The fetcher-writer's duties, wired."""
     settings = app.settings
     leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
+    cleaning_wake = asyncio.Event()
     fetcher = FetcherWriter(
         store=Store(app.database, lease_s=settings.lease_s, worker=app.worker),
         collector=Collector(delivery(settings)),
@@ -49,6 +51,7 @@ def build(app: App) -> list[Duty]:
         tolerance_s=settings.duration_tolerance_s,
         min_free_mb=settings.min_free_disk_mb,
         sweep_interval_s=settings.sweep_interval_s,
+        cleaning=cleaning_wake,
     )
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     cleaning = Loop(
@@ -57,6 +60,7 @@ def build(app: App) -> list[Duty]:
         interval_s=settings.sweep_interval_s,
         health=app.health,
         rng=app.rng,
+        wake=cleaning_wake,
     )
     return [fetcher, leases, cleaning]
 

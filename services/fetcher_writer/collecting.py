@@ -51,8 +51,13 @@ class Collector:
         return candidates
 
     async def _placed(self, work: Work) -> list[DeliveredFile]:
+        if work.files_placed and work.final_size_bytes == 0:
+            raise CorruptAudio(
+                "what the ticket placed is empty",
+                {"rule": "too_small", "size_bytes": 0, "files_placed": work.files_placed},
+            )
         # The folder is looked at first: "not visible" is our setting, not the ticket's failure.
-        await self._delivery.check()
+        await self.check()
         for wait_s in (*_WAITS_S, None):
             files = await self._delivery.files(work.dest_path)
             try:
@@ -68,6 +73,10 @@ class Collector:
             else:
                 break
         return files
+
+    async def check(self) -> None:
+        """Return when the place of finished files is visible; see `Delivery.check`."""
+        await self._delivery.check()
 
     async def collect(self, work: Work, file: DeliveredFile, temp: Path) -> str:
         """Put the file at `temp`, whole and on disk; returns how."""

@@ -23,7 +23,7 @@ from shared.bus.nats import Bus
 from shared.db.installation import MediaRoot
 from shared.db.items import advance, fail_attempt, hand_back
 from shared.db.ledger import complete
-from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, Hold, Stale
+from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Hold, Stale
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.media.existing import look
@@ -72,6 +72,7 @@ class FetcherWriter:
         tolerance_s: float,
         min_free_mb: int,
         sweep_interval_s: float,
+        cleaning: asyncio.Event,
     ) -> None:
         self._store = store
         self._collector = collector
@@ -88,6 +89,8 @@ class FetcherWriter:
         self._min_free_mb = min_free_mb
         self._working: set[asyncio.Task[None]] = set()
         self._held: Hold | None = None
+        self._incoming_away = False
+        self._cleaning = cleaning
         self.loop = Loop(
             self.name, self.run_once, interval_s=sweep_interval_s, health=health, rng=rng
         )
@@ -111,6 +114,7 @@ class FetcherWriter:
         """
         held, self._held = self._held, None
         if held is not None:
+            self._incoming_away = held.dependency == "incoming"
             raise held
         free = self._concurrency - len(self._working)
         if free <= 0:
@@ -142,6 +146,13 @@ class FetcherWriter:
                 f" {self._min_free_mb}; fetching goes on when there is room",
             )
         self._health.up("media")
+        await asyncio.to_thread(self._tools)
+        self._health.up("ffmpeg")
+        if self._incoming_away:
+            # Asked before anything is claimed: an outage must not fill the items' histories.
+            await self._collector.check()
+            self._incoming_away = False
+            self._health.up("incoming")
 
     async def _work(self, work: Work) -> None:
         temp = temp_file(self._root.path, work.claim.item_id, work.claim.fence)
@@ -158,6 +169,11 @@ class FetcherWriter:
             except asyncio.CancelledError as reason:
                 await asyncio.shield(self._hand_back(work, 0.0, str(reason) or "stopping"))
                 raise
+            except Exception as bug:
+                # Handed back it would fail again, for ever: a bug uses up attempts as well.
+                log.exception("fetch_broke", item_id=work.claim.item_id)
+                message = f"a bug of ours: {type(bug).__name__}: {bug}"[:500]
+                await self._fail(work, AttemptFailed(ErrorType.UNKNOWN, message))
             finally:
                 await asyncio.to_thread(temp.unlink, missing_ok=True)
 
@@ -185,8 +201,11 @@ class FetcherWriter:
             tolerance_s=self._tolerance_s,
             tools=self._tools(),
         )
-        if existing.facts is None and existing.refused:
-            await asyncio.to_thread(self._move_aside, existing.refused)
+        if existing.refused:
+            async with self._store.database.transaction() as connection:
+                # Whoever lost the item may be looking at what has long been replaced.
+                await hold(connection, work.claim)
+                await asyncio.to_thread(self._move_aside, existing.refused)
         return existing.facts
 
     def _move_aside(self, files: tuple[Path, ...]) -> None:
@@ -211,7 +230,7 @@ class FetcherWriter:
             how = await self._collector.collect(work, file, temp)
             if first is None:
                 await self._say_verifying(work)
-            started = time.monotonic()
+            started, before = time.monotonic(), await asyncio.to_thread(_written, temp)
             try:
                 facts = await verify(
                     temp,
@@ -225,6 +244,14 @@ class FetcherWriter:
                 continue
             finally:
                 VERIFY_SECONDS.observe(time.monotonic() - started)
+            # A hard link is the very file that Torrentino placed. Should it have a second ticket
+            # with this path, that one writes over it.
+            if await asyncio.to_thread(_written, temp) != before:
+                raise AttemptFailed(
+                    ErrorType.STORAGE,
+                    "the file was written to while it was verified",
+                    {"file": file.name},
+                )
             return facts, how
         assert first is not None, "candidates() gives at least one file"
         raise first
@@ -241,7 +268,7 @@ class FetcherWriter:
         final = self._root.path / audio_uri(work.track_id, facts.ext)
         async with self._store.database.transaction() as connection:
             # From here to the commit nobody else can move this item or place a file for it.
-            await hold(connection, work.claim, Stage.VERIFYING)
+            await hold(connection, work.claim)
             if not await asyncio.to_thread(publish, temp, final):
                 return False
             placed = await complete(
@@ -253,6 +280,8 @@ class FetcherWriter:
                 actor=ACTOR,
             )
             assert placed, "the row is locked by our fence"
+        # The sooner the incoming name is gone, the less can happen to a file that shares it.
+        self._cleaning.set()
         FILES_PLACED.labels(how).inc()
         BYTES_PLACED.inc(facts.size_bytes)
         log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=how)
@@ -295,8 +324,24 @@ class FetcherWriter:
 
     async def clean(self) -> int:
         """Remove the incoming folders that are done with; returns how many."""
-        folders = await self._store.to_clean()
-        done = [id_ for id_, path in folders.items() if await self._collector.remove(path)]
+        done, held = [], None
+        for ticket_id, dest_path in (await self._store.to_clean()).items():
+            try:
+                if await self._collector.remove(dest_path):
+                    done.append(ticket_id)
+            except Hold as reason:
+                held = reason  # perhaps this one only: the others get their turn
         if done:
             await self._store.cleaned(done)
+        if held is not None:
+            raise held
         return len(done)
+
+
+def _written(temp: Path) -> tuple[int, int]:
+    """Size and modification time: another pair means that somebody wrote to it. Blocks."""
+    try:
+        found = temp.stat()
+    except OSError as error:
+        raise storage_error(error, "looking at a staged file") from error
+    return found.st_size, found.st_mtime_ns

@@ -45,7 +45,9 @@ SELECT i.id, i.fence, i.track_id, i.duration_ms, t.dest_path, t.files_placed, t.
 """
 
 _HELD = """
-SELECT 1 FROM queue_items WHERE id = $1 AND fence = $2 AND stage = $3 FOR NO KEY UPDATE
+SELECT 1 FROM queue_items
+ WHERE id = $1 AND fence = $2 AND stage IN ('fetching', 'verifying')
+   FOR NO KEY UPDATE
 """
 
 # Folders of ended tickets that no item still collects from.
@@ -106,11 +108,11 @@ class Store:
             await connection.execute(_CLEANED, list(ticket_ids))
 
 
-async def hold(connection: Connection, claim: Claim, stage: Stage) -> None:
+async def hold(connection: Connection, claim: Claim) -> None:
     """Lock the item for the rest of the transaction, if it is still ours.
 
     Raises:
         Stale: somebody else has it, or it was cancelled.
     """
-    if await connection.fetchval(_HELD, claim.item_id, claim.fence, stage.value) is None:
+    if await connection.fetchval(_HELD, claim.item_id, claim.fence) is None:
         raise Stale(f"item {claim.item_id} is no longer held by fence {claim.fence}")

@@ -30,9 +30,15 @@ class Hints:
 
     async def run(self, stop: asyncio.Event) -> None:
         listening = asyncio.create_task(self._listen())
-        await stop.wait()
-        listening.cancel()
-        await asyncio.wait([listening])
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([listening, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if stopped.done():
+            listening.cancel()
+            await asyncio.wait([listening])
+        else:
+            # It ends only by a bug; without an end of ours, hints would be missing unnoticed.
+            stopped.cancel()
+            await listening
 
     async def _listen(self) -> None:
         async with aclosing(ticket_hints(self._url, self._api_key)) as hints:

@@ -74,6 +74,12 @@ _FAILURES = (
 )
 _NOTHING_FOUND = ("no suitable candidates found", "no candidates found")
 _CANNOT_SEARCH = ("search failed:", "llm error:")
+_REFUSED = (
+    "no queries generated",
+    "query building failed:",
+    "configuration error:",
+    "llm not configured",
+)
 
 
 def action_for(remote: RemoteTicket) -> Action:
@@ -88,10 +94,13 @@ def _acquisition_failed(reason: str) -> Action:
     text = reason.lower()
     if text.startswith(_CANNOT_SEARCH):
         return AskAgain(reason=f"Torrentino cannot search: {reason}", withdraw=True)
-    known = text.startswith(_NOTHING_FOUND)
-    error_type = ErrorType.NOT_FOUND if known else ErrorType.REJECTED
-    message = f"no torrent found: {reason}" if known else f"Torrentino cannot search this: {reason}"
-    return GiveUp(failure=AttemptFailed(error_type, message), withdraw=True)
+    if text.startswith(_NOTHING_FOUND):
+        failure = AttemptFailed(ErrorType.NOT_FOUND, f"no torrent found: {reason}")
+    elif text.startswith(_REFUSED):
+        failure = AttemptFailed(ErrorType.REJECTED, f"Torrentino cannot search this: {reason}")
+    else:
+        failure = AttemptFailed(ErrorType.UNKNOWN, f"Torrentino found nothing to use: {reason}")
+    return GiveUp(failure=failure, withdraw=True)
 
 
 def _failed(reason: str) -> AttemptFailed:

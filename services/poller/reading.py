@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 from services.poller.store import OpenTicket, Store
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import RemoteState, RemoteTicket
+from shared.torrentino.model import ENDED, RemoteState, RemoteTicket
 
 # Up to so many tickets are read one by one, above it by lists.
 FEW = 8
@@ -28,17 +28,10 @@ _LISTED = (
     RemoteState.ACQUISITION_FAILED,
     RemoteState.FAILED,
 )
-_LIVE = tuple(
-    state
-    for state in RemoteState
-    if state
-    not in {
-        RemoteState.COMPLETED,
-        RemoteState.FAILED,
-        RemoteState.CANCELLED,
-        RemoteState.REJECTED,
-    }
-)
+_LIVE = tuple(state for state in RemoteState if state not in ENDED)
+# Torrentino never forgets a ticket that has ended: from so many on, a list is mostly old ones, and
+# what is looked for is asked for one by one instead.
+_LONG = 1000
 
 
 class Reader:
@@ -47,6 +40,7 @@ class Reader:
     def __init__(self, client: TorrentinoClient, *, dest_root: str) -> None:
         self._client = client
         self._dest_root = dest_root.rstrip("/")
+        self._too_long: set[str] = set()
 
     async def read(self, tickets: Sequence[OpenTicket]) -> dict[str, RemoteTicket | None]:
         """Every one of these tickets by Torrentino's id; None for one that is gone.
@@ -59,16 +53,27 @@ class Reader:
         for state in _LISTED:
             if len(wanted) - len(seen) <= FEW:
                 break
-            async with aclosing(self._client.list(state=state)) as listed:
-                async for remote in listed:
-                    if remote.id in wanted:
-                        seen[remote.id] = remote
-                    if len(seen) == len(wanted):
-                        break
+            if state not in self._too_long:
+                await self._list(state, wanted, seen)
         # Tickets change lists between two requests: what was in none is asked for by its id,
         # and only that answer can say that a ticket is gone.
         seen |= await self._one_by_one(wanted - seen.keys())
         return seen
+
+    async def _list(
+        self, state: str, wanted: set[str], seen: dict[str, RemoteTicket | None]
+    ) -> None:
+        listed = 0
+        async with aclosing(self._client.list(state=state, page_size=_LONG)) as tickets:
+            async for remote in tickets:
+                listed += 1
+                if remote.id in wanted:
+                    seen[remote.id] = remote
+                if len(seen) == len(wanted):
+                    return
+                if listed >= _LONG and state in ENDED:
+                    self._too_long.add(state)
+                    return
 
     async def _one_by_one(self, ids: set[str]) -> dict[str, RemoteTicket | None]:
         places = asyncio.Semaphore(_AT_ONCE)
@@ -87,7 +92,11 @@ class Reader:
         return next(iter([*live, *found]), None)
 
     async def strays(self, store: Store) -> list[RemoteTicket]:
-        """Live tickets with a path in our folder that belong to none of our open rows."""
+        """Live tickets with a path in our folder that belong to none of our open rows.
+
+        Either a creation that was found too late, or a ticket that came back to life after its
+        row was closed.
+        """
         mine = [
             remote
             for state in _LIVE
@@ -100,6 +109,8 @@ class Reader:
             remote
             for remote in mine
             if (row := known.get(remote.dest_path)) is not None
-            and row["torrentino_id"] != remote.id
-            and row["state"] != "intent"
+            and (
+                row["state"] == "closed"
+                or (row["state"] == "open" and row["torrentino_id"] != remote.id)
+            )
         ]

@@ -29,24 +29,15 @@ from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection
-from shared.errors import AttemptFailed, ErrorType, Hold, OutcomeUnknown
+from shared.errors import AttemptFailed, ErrorType, Hold, OutcomeUnknown, Refused
 from shared.health import Health
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_POLLED
 from shared.states import REMOTE, Stage
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import RemoteState, RemoteTicket
+from shared.torrentino.model import ENDED, RemoteState, RemoteTicket
 
 log = structlog.get_logger()
 
-# States that a ticket does not leave by itself once its loops have noticed.
-_AT_REST = frozenset(
-    {
-        RemoteState.CANCELLED,
-        RemoteState.FAILED,
-        RemoteState.COMPLETED,
-        RemoteState.REJECTED,
-    }
-)
 _WAITS_FOR_A_PERSON = frozenset({Stage.NEEDS_APPROVAL})
 
 
@@ -95,15 +86,32 @@ class Poller:
             raise
         self._health.up("torrentino")
         self._woken.clear()
-        for ticket in due:
-            await self._look(ticket, seen)
+        try:
+            await self._look_at_all(due, seen)
+        finally:
+            await self._wake_others()
+        # What is due again at once is for the next beat, not for this one.
+        return 0
+
+    async def _look_at_all(
+        self, due: Sequence[OpenTicket], seen: dict[str, RemoteTicket | None]
+    ) -> None:
+        for place, ticket in enumerate(due):
+            try:
+                await self._look(ticket, seen)
+            except Hold:
+                await self._store.put_off(due[place:], delay_s=self._poll_interval_s)
+                raise
+            except Exception:
+                # One ticket that we cannot cope with must not keep the others from being seen.
+                log.exception("look_failed", ticket=ticket.id, torrentino=ticket.torrentino_id)
+
+    async def _wake_others(self) -> None:
         self._relay_wake.set()
         if self._woken["fetch"]:
             await self._bus.wake("fetch")
         if self._woken["ticket"]:
             await self._bus.wake("ticket")
-        # What is due again at once is for the next beat, not for this one.
-        return 0
 
     async def _look(self, ticket: OpenTicket, seen: dict[str, RemoteTicket | None]) -> None:
         if ticket.withdrawing:
@@ -197,13 +205,13 @@ class Poller:
                 await self._store.close(connection, ticket, remote)
             self._woken.update(["ticket"])
             return
-        resting = remote.state in _AT_REST
+        resting = remote.state in ENDED
         if not resting:
-            await self._cancel(remote)
+            await self._cancel(remote, reason="no longer wanted")
         await self._store.at_rest(ticket, resting=resting)
 
     def _rested(self, ticket: OpenTicket, remote: RemoteTicket) -> bool:
-        if remote.state not in _AT_REST:
+        if remote.state not in ENDED:
             return False
         if remote.state != RemoteState.CANCELLED:
             return True
@@ -213,27 +221,36 @@ class Poller:
             (ticket.now - since).total_seconds() >= 2 * self._poll_interval_s
         )
 
-    async def _cancel(self, remote: RemoteTicket) -> None:
+    async def _cancel(self, remote: RemoteTicket, *, reason: str) -> None:
+        """Cancel once; whoever wants it to last looks again."""
         try:
-            await self._client.cancel(remote.id, reason="no longer wanted")
+            await self._client.cancel(remote.id, reason=reason)
             if remote.state == RemoteState.DOWNLOADING and remote.info_hash:
                 # In this order: the other way round Torrentino goes on with the next candidate.
-                await self._client.remove_torrent(remote.info_hash, delete_files=True)
-        except OutcomeUnknown as unknown:
-            log.info("cancel_unsettled", ticket=remote.id, detail=str(unknown))
+                await self._remove_torrent(remote.info_hash)
+        except (OutcomeUnknown, Refused) as error:
+            log.info("cancel_unsettled", ticket=remote.id, detail=str(error))
+
+    async def _remove_torrent(self, info_hash: str) -> None:
+        if await self._store.is_wanted(info_hash):
+            log.info("torrent_kept", info_hash=info_hash, why="another ticket downloads it too")
+            return
+        await self._client.remove_torrent(info_hash, delete_files=True)
 
     async def cancel_strays(self) -> int:
-        """Cancel live tickets in our folder that no row of ours stands for; returns how many.
+        """Cancel what lives at Torrentino and serves no item of ours; returns 0.
 
-        They come from a creation whose answer was lost and that was then found too late.
+        Tickets of creations that were found too late, tickets that came back to life after a
+        cancel that seemed to hold, and open rows whose items have all ended.
         """
+        orphans = await self._store.withdraw_orphans()
+        if orphans:
+            log.warning("tickets_without_items", count=orphans)
         strays = await self._reader.strays(self._store)
+        self._health.up("torrentino")
         for stray in strays:
             log.warning("stray_ticket", ticket=stray.id, dest_path=stray.dest_path)
-            try:
-                await self._client.cancel(stray.id, reason="a second ticket for the same path")
-            except OutcomeUnknown as unknown:
-                log.info("cancel_unsettled", ticket=stray.id, detail=str(unknown))
+            await self._cancel(stray, reason="a ticket that nobody waits for")
         return 0
 
 

@@ -95,6 +95,16 @@ UPDATE queue_items
 
 _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
 
+# As when a file was found in place while the outcome of asking for a ticket was still unknown.
+_WITHDRAW_ORPHANS = """
+UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
+ WHERE t.state IN ('intent', 'open')
+   AND NOT EXISTS (SELECT 1 FROM queue_items q
+                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
+"""
+
+_IS_WANTED = "SELECT EXISTS (SELECT 1 FROM tickets WHERE info_hash = $1 AND state = 'open')"
+
 _KNOWN = """
 SELECT dest_path, torrentino_id, state FROM tickets
  WHERE dest_path = ANY($1)
@@ -206,6 +216,17 @@ class Store:
         """The items that wait for this ticket."""
         rows = await connection.fetch(_ITEMS, ticket.id, sorted(REMOTE))
         return [row["id"] for row in rows]
+
+    async def withdraw_orphans(self) -> int:
+        """Withdraw the tickets that no active item waits for; returns how many."""
+        async with self.database.connection() as connection:
+            done: str = await connection.execute(_WITHDRAW_ORPHANS)
+        return int(done.rsplit(maxsplit=1)[-1])
+
+    async def is_wanted(self, info_hash: str) -> bool:
+        """Whether a ticket that we still follow downloads this torrent."""
+        async with self.database.connection() as connection:
+            return bool(await connection.fetchval(_IS_WANTED, info_hash))
 
     async def known(self, dest_paths: Collection[str]) -> dict[str, Row]:
         """Our tickets with these paths, by path."""

@@ -24,7 +24,7 @@ from shared.leases import LeaseKeeper
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
 from shared.states import Stage
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import RemoteTicket, TicketRequest
+from shared.torrentino.model import ENDED, RemoteState, RemoteTicket, TicketRequest
 
 log = structlog.get_logger()
 
@@ -37,6 +37,9 @@ REMOTE_PRIORITY = {1: 300, 2: 200, 3: 100}
 # for it; only after that does a look at the list give the final word.
 _UNSETTLED_S = 15.0
 _SETTLED_S = 1.0
+_LEADS_NOWHERE = ENDED - {RemoteState.COMPLETED}
+
+Found = dict[str, list[RemoteTicket]]
 
 
 class Ticketer:
@@ -65,6 +68,7 @@ class Ticketer:
         self._retries = retries
         self._rng = rng
         self._places = asyncio.Semaphore(_AT_ONCE)
+        self._torrentino_away = False
 
     async def run_once(self) -> int:
         """Ticket one batch; returns how many items it took.
@@ -72,47 +76,56 @@ class Ticketer:
         Raises:
             Hold: Torrentino or PostgreSQL is away; what was claimed is handed back, unburnt.
         """
+        if self._torrentino_away:
+            # Asked before anything is claimed: an outage must not fill the items' histories.
+            await self._client.health()
+            self._torrentino_away = False
+            self._health.up("torrentino")
         batch = await self._store.claim(_BATCH)
         if not batch:
             return 0
         self._relay_wake.set()
-        found = await self._find_again(batch)
-        results = await asyncio.gather(
-            *(self._ticket(work, found.get(work.dest_path, [])) for work in batch),
-            return_exceptions=True,
-        )
+        results = await self._ticket_all(batch)
         self._relay_wake.set()
         await self._bus.wake("poll")
-        for result in results:
-            # A cancelled child lost its lease; that is somebody else's item now.
-            if isinstance(result, Exception):
-                raise result
+        # A cancelled child lost its lease; that is somebody else's item now.
+        failures = [result for result in results if isinstance(result, Exception)]
+        self._torrentino_away = any(
+            isinstance(failure, Hold) and failure.dependency == "torrentino" for failure in failures
+        )
+        if failures:
+            raise failures[0]
         self._health.up("torrentino")
         return len(batch)
 
-    async def _find_again(self, batch: Sequence[Work]) -> dict[str, list[RemoteTicket]]:
-        resumed = [work.dest_path for work in batch if work.resumed]
-        if not resumed:
-            return {}
+    async def _ticket_all(self, batch: Sequence[Work]) -> list[BaseException | None]:
+        finding = asyncio.create_task(self._find_again(batch))
         try:
-            return await self._client.find_by_dest_paths(resumed)
-        except Hold as held:
-            await asyncio.gather(*(self._hand_back(work, 0.0, str(held)) for work in batch))
-            raise
+            return await asyncio.gather(
+                *(self._ticket(work, finding) for work in batch), return_exceptions=True
+            )
+        finally:
+            finding.cancel()
 
-    async def _ticket(self, work: Work, found: Sequence[RemoteTicket]) -> None:
-        async with self._places:
-            with self._leases.holding(work.claim):
-                try:
-                    await self._create_or_adopt(work, found)
-                except OutcomeUnknown as unknown:
-                    delay_s = _SETTLED_S if unknown.settled else _UNSETTLED_S
-                    await self._hand_back(work, delay_s, f"outcome unknown: {unknown}")
-                except AttemptFailed as failure:
-                    await self._fail(work, failure)
-                except (Hold, asyncio.CancelledError) as reason:
-                    await asyncio.shield(self._hand_back(work, 0.0, str(reason) or "stopping"))
-                    raise
+    async def _find_again(self, batch: Sequence[Work]) -> Found:
+        resumed = [work.dest_path for work in batch if work.resumed]
+        return await self._client.find_by_dest_paths(resumed)
+
+    async def _ticket(self, work: Work, finding: asyncio.Task[Found]) -> None:
+        # The lease is kept from here on, also while the item waits for the others.
+        with self._leases.holding(work.claim):
+            try:
+                found = await asyncio.shield(finding)
+                async with self._places:
+                    await self._create_or_adopt(work, found.get(work.dest_path, []))
+            except OutcomeUnknown as unknown:
+                delay_s = _SETTLED_S if unknown.settled else _UNSETTLED_S
+                await self._hand_back(work, delay_s, f"outcome unknown: {unknown}")
+            except AttemptFailed as failure:
+                await self._fail(work, failure)
+            except (Hold, asyncio.CancelledError) as reason:
+                await asyncio.shield(self._hand_back(work, 0.0, str(reason) or "stopping"))
+                raise
 
     async def _create_or_adopt(self, work: Work, found: Sequence[RemoteTicket]) -> None:
         priority = REMOTE_PRIORITY[work.priority]
@@ -130,15 +143,15 @@ class Ticketer:
 
     async def _keep_one(self, found: Sequence[RemoteTicket]) -> RemoteTicket:
         # A late creation can leave two with one path; both would write to the same folder.
-        kept, *others = found
-        for extra in others:
-            await self._client.cancel(extra.id, reason="a second ticket for the same path")
+        kept = min(found, key=lambda remote: remote.state in _LEADS_NOWHERE)
+        for extra in found:
+            if extra is not kept and extra.state not in ENDED:
+                await self._client.cancel(extra.id, reason="a second ticket for the same path")
         return kept
 
     async def _fail(self, work: Work, failure: AttemptFailed) -> None:
         async with self._database.transaction() as connection:
-            await close_intent(connection, work.ticket_id)
-            await fail_attempt(
+            ended = await fail_attempt(
                 connection,
                 work.claim.item_id,
                 failure,
@@ -148,6 +161,9 @@ class Ticketer:
                 rng=self._rng,
                 actor=ACTOR,
             )
+            if ended is not None:
+                # Otherwise it is somebody else's intent by now.
+                await close_intent(connection, work.ticket_id)
         ATTEMPTS_FAILED.labels(failure.error_type).inc()
 
     async def _hand_back(self, work: Work, delay_s: float, reason: str) -> None:

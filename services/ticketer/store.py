@@ -39,12 +39,15 @@ SELECT q.id, q.ticket_id
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
-# A ticket that is still being withdrawn keeps its item waiting: never two for one track.
+# A ticket that is still being withdrawn keeps its item waiting, and so does that of an earlier item
+# of the same track: never two live tickets for one track, which might share a torrent.
 _FRESH = """
 SELECT q.id
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
    AND (t.id IS NULL OR t.state = 'closed')
+   AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
+                    WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
  ORDER BY q.priority, q.seq
  LIMIT $1
    FOR NO KEY UPDATE OF q SKIP LOCKED
@@ -152,7 +155,10 @@ class Store:
             )
             if moved != "UPDATE 1":
                 return False
-            await connection.execute(_RECORD_TICKET, work.ticket_id, torrentino_id, priority)
+            opened = await connection.execute(
+                _RECORD_TICKET, work.ticket_id, torrentino_id, priority
+            )
+            assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
             return True
 
 

@@ -15,6 +15,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 _MAX_REASON_CHARS = 2_000
+# What PostgreSQL keeps in a bigint; a count beyond it is no count.
+_TOO_MUCH = 2**63
+_MOST_FILES = 2**31 - 1
 
 
 class RemoteState(StrEnum):
@@ -35,6 +38,11 @@ class RemoteState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
 
+
+# The states that Torrentino calls terminal. A cancel may still be overwritten by its loops.
+ENDED: frozenset[str] = frozenset(
+    {RemoteState.COMPLETED, RemoteState.FAILED, RemoteState.REJECTED, RemoteState.CANCELLED}
+)
 
 # Where each state keeps the text that tells a person why.
 _REASON_FIELD: Mapping[str, str] = {
@@ -70,7 +78,11 @@ _REDACTIONS = (
 
 
 def redact(text: str) -> str:
-    """`text` without API keys, passkeys, tokens, passwords and the trackers of magnet links."""
+    """`text` without API keys, passkeys, tokens, passwords and the trackers of magnet links.
+
+    Nor with NUL, which JSON can carry and PostgreSQL cannot keep.
+    """
+    text = text.replace("\0", "")
     for pattern, replacement in _REDACTIONS:
         text = pattern.sub(replacement, text)
     return text
@@ -182,7 +194,8 @@ class RemoteTicket:
     @property
     def files_placed(self) -> int | None:
         """How many files a completed ticket says it has placed."""
-        return _integer(self._stats().get("files_placed"))
+        count = _integer(self._stats().get("files_placed"))
+        return None if count is None else min(count, _MOST_FILES)
 
     @property
     def final_size_bytes(self) -> int | None:
@@ -252,7 +265,7 @@ def _number(value: object) -> float | None:
 def _integer(value: object) -> int | None:
     """A count or a size; None for anything that cannot be one."""
     number = _number(value)
-    return int(number) if number is not None and number >= 0 else None
+    return int(number) if number is not None and 0 <= number < _TOO_MUCH else None
 
 
 def _timestamp(value: object) -> datetime | None:

@@ -37,5 +37,16 @@ async def test_albums_over_http_and_nats_end_as_files(world: World) -> None:
         lambda: world.events("album.completed.*"), lambda events: len(events) == 2
     )
     assert {e["body"]["completed"] for e in albums} == {12}
+    again = str(uuid.uuid4())
+    await world.publish(
+        REQUEST_ALBUM, {"v": 1, "request_id": again, "user_id": "42", "album_id": album_id(1)}
+    )
+    await eventually(
+        lambda: world.events("album.completed.*"),
+        lambda events: any(
+            e["body"]["request_ids"] == [again] and e["body"]["already_available"] == 12
+            for e in events
+        ),
+    )
     assert world.live_tickets() == []
     assert list(world.incoming.iterdir()) == []

@@ -1,0 +1,77 @@
+"""How long a failed attempt waits, and how often it may be repeated."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.backoff import RetryPolicy
+from shared.errors import ErrorType
+
+
+def policy(
+    *,
+    max_retries: int = 8,
+    initial_s: float = 60,
+    multiplier: float = 2.5,
+    max_s: float = 86_400,
+) -> RetryPolicy:
+    return RetryPolicy(
+        max_retries=max_retries, initial_s=initial_s, multiplier=multiplier, max_s=max_s
+    )
+
+
+@pytest.mark.parametrize(
+    ("retry_count", "longest_s"),
+    [(0, 60), (1, 150), (2, 375), (3, 937.5), (7, 36_621.09375), (8, 86_400), (99, 86_400)],
+)
+def test_waits_grow_to_a_bound_and_jitter_only_shortens(retry_count: int, longest_s: float) -> None:
+    """The n-th wait is initial * multiplier**n at most, and at least four fifths of that."""
+    rng = random.Random(1)
+    waits = [policy().delay_s(retry_count, rng) for _ in range(200)]
+    assert all(0.8 * longest_s <= wait <= longest_s for wait in waits)
+    assert max(waits) - min(waits) > 0.1 * longest_s
+
+
+@given(
+    initial_s=st.floats(1e-3, 1e9),
+    multiplier=st.floats(1, 1e300),
+    max_s=st.floats(1e-3, 1e9),
+    retry_count=st.integers(0, 200),
+)
+def test_no_setting_breaks_the_bound(
+    initial_s: float, multiplier: float, max_s: float, retry_count: int
+) -> None:
+    """Whatever the settings, a wait is finite, not negative and at most RETRY_MAX_S."""
+    chosen = policy(initial_s=initial_s, multiplier=multiplier, max_s=max_s)
+    assert 0 <= chosen.delay_s(retry_count, random.Random(0)) <= max_s
+
+
+@pytest.mark.parametrize(
+    ("error_type", "allowed"),
+    [
+        (ErrorType.CONNECTION, 8),
+        (ErrorType.TIMEOUT, 8),
+        (ErrorType.PARSE, 8),
+        (ErrorType.STORAGE, 8),
+        (ErrorType.CORRUPTION, 8),
+        (ErrorType.STALLED, 8),
+        (ErrorType.UNKNOWN, 8),
+        (ErrorType.NOT_FOUND, 3),
+        (ErrorType.CANCELLED, 2),
+        (ErrorType.REJECTED, 0),
+    ],
+)
+def test_the_budget_depends_on_the_cause(error_type: ErrorType, allowed: int) -> None:
+    """L-40: what repeating cannot mend ends sooner than MAX_RETRIES."""
+    retries = [count for count in range(20) if policy().allows(error_type, count)]
+    assert retries == list(range(allowed))
+
+
+def test_max_retries_bounds_every_cause() -> None:
+    """A smaller MAX_RETRIES holds for all causes."""
+    assert [e for e in ErrorType if policy(max_retries=1).allows(e, 1)] == []
+    assert [e for e in ErrorType if policy(max_retries=0).allows(e, 0)] == []

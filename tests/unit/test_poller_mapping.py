@@ -1,0 +1,125 @@
+"""What each state of a ticket means: all 14 of them, and what is none of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from services.poller.mapping import (
+    GONE,
+    Action,
+    AskAgain,
+    Collect,
+    Follow,
+    GiveUp,
+    Wait,
+    action_for,
+)
+from services.poller.reading import _LISTED, _LIVE
+from shared.errors import ErrorType
+from shared.states import Stage
+from shared.torrentino.model import ENDED, RemoteState, RemoteTicket
+
+
+def ticket(state: str, **fields: object) -> RemoteTicket:
+    return RemoteTicket.from_json(
+        {"id": "t", "dest_path": "/in/t", "state": {"type": state, **fields}}
+    )
+
+
+FOLLOWED = {
+    "pending": Stage.SEARCHING,
+    "acquiring": Stage.SEARCHING,
+    "auto_approved": Stage.SEARCHING,
+    "approved": Stage.SEARCHING,
+    "pending_retry": Stage.SEARCHING,
+    "needs_approval": Stage.NEEDS_APPROVAL,
+    "downloading": Stage.DOWNLOADING,
+    "converting": Stage.PROCESSING,
+    "placing": Stage.PROCESSING,
+}
+ENDINGS = ("completed", "acquisition_failed", "failed", "rejected", "cancelled")
+
+
+def test_all_14_states_are_in_the_table() -> None:
+    """L-36: no state of Torrentino is without a rule of its own."""
+    assert len(RemoteState) == 14
+    assert {*FOLLOWED, *ENDINGS} == set(RemoteState)
+    assert not any(isinstance(action_for(ticket(state)), Wait) for state in RemoteState)
+
+
+@pytest.mark.parametrize(("state", "stage"), FOLLOWED.items())
+def test_work_under_way_is_followed(state: str, stage: Stage) -> None:
+    """While Torrentino works, or waits for a person, the item shows where."""
+    assert action_for(ticket(state)) == Follow(stage=stage)
+
+
+def test_completed_is_collected() -> None:
+    """A completed ticket's files can be fetched."""
+    assert action_for(ticket("completed")) == Collect()
+
+
+SEARCH_FAILED = (
+    "Search failed: Search backend connection failed: error sending request for url"
+    " (http://jackett:9117/api?apikey=0123456789abcdef&Query=x)"
+)
+
+
+@pytest.mark.parametrize(
+    ("state", "fields", "error_type", "withdraw"),
+    [
+        ("acquisition_failed", {"reason": "No suitable candidates found"}, "not_found", True),
+        ("acquisition_failed", {"reason": "No candidates found"}, "not_found", True),
+        ("acquisition_failed", {"reason": "No queries generated"}, "rejected", True),
+        ("acquisition_failed", {"reason": "Query building failed: x"}, "rejected", True),
+        ("acquisition_failed", {"reason": "Configuration error: x"}, "rejected", True),
+        ("acquisition_failed", {"reason": "LLM not configured but required"}, "rejected", True),
+        ("acquisition_failed", {"reason": "something new"}, "unknown", True),
+        ("acquisition_failed", {}, "unknown", True),
+        ("failed", {"error": "All 2 candidates failed to add. Last: x"}, "connection", False),
+        ("failed", {"error": "Download stalled: tried 5 candidates"}, "stalled", False),
+        ("failed", {"error": "Conversion failed: Conversion failed: x"}, "corruption", False),
+        ("failed", {"error": "Placement failed: x"}, "storage", False),
+        ("failed", {"error": "Failed to start pipeline: x"}, "storage", False),
+        ("failed", {"error": "something new"}, "unknown", False),
+        ("failed", {"error": None}, "unknown", False),
+        ("rejected", {"reason": None}, "rejected", False),
+        ("cancelled", {"reason": "by hand"}, "cancelled", False),
+    ],
+)
+def test_a_failure_is_sorted_by_its_cause(
+    state: str, fields: dict[str, object], error_type: str, withdraw: bool
+) -> None:
+    """Each way to fail has its error_type; what is not terminal at Torrentino is withdrawn."""
+    action = action_for(ticket(state, **fields))
+    assert isinstance(action, GiveUp)
+    assert action.failure.error_type == ErrorType(error_type)
+    assert action.withdraw is withdraw
+    assert action.withdraw is (state not in ENDED)
+
+
+@pytest.mark.parametrize("reason", [SEARCH_FAILED, "LLM error: 503"])
+def test_when_torrentino_cannot_search_no_attempt_is_burnt(reason: str) -> None:
+    """L-41: an outage behind Torrentino asks again later, with the API key redacted."""
+    action = action_for(ticket("acquisition_failed", reason=reason))
+    assert isinstance(action, AskAgain)
+    assert action.withdraw
+    assert "0123456789abcdef" not in action.reason
+
+
+def test_a_ticket_that_is_gone_is_asked_for_again() -> None:
+    """L-36: 404 burns no attempt, and there is nothing to withdraw."""
+    assert isinstance(GONE, AskAgain)
+    assert not GONE.withdraw
+
+
+@pytest.mark.parametrize("state", ["from_the_future", "COMPLETED", "Completed", " "])
+def test_an_unknown_state_is_watched(state: str) -> None:
+    """L-22, L-36: a state that nobody knows is neither an end nor progress."""
+    action: Action = action_for(ticket(state))
+    assert action == Wait()
+
+
+def test_the_lists_cover_the_states() -> None:
+    """Live tickets are all but the ended; cancelled and rejected ones are read one by one."""
+    assert set(_LIVE) == set(RemoteState) - ENDED
+    assert set(RemoteState) - set(_LISTED) == {"cancelled", "rejected", "approved"}
