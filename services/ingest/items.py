@@ -14,7 +14,6 @@ from shared.states import Stage, Status
 
 Json: TypeAlias = dict[str, Any]
 
-# The position is the scheduler's own order, so that it says what will happen next.
 _COLUMNS = """
 SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, q.status, q.stage,
        q.priority, q.created_at, q.started_at, q.completed_at, q.retry_count, q.attempt,
@@ -22,14 +21,19 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
        q.requested_by_user_id, q.bytes_downloaded, q.processing_duration_ms, q.reason,
        extract(epoch FROM q.due_at) AS due_at, q.due_at > now() AS waits, q.seq,
        t.progress_pct, t.speed_bps, t.eta_s, t.size_bytes, t.remote_state, t.candidates,
-       f.audio_uri,
-       CASE WHEN q.stage = 'queued'
-            THEN (SELECT count(*) FROM queue_items a
-                   WHERE a.stage = 'queued' AND (a.priority, a.seq) <= (q.priority, q.seq))
-       END AS queue_position
+       f.audio_uri
   FROM queue_items q
   LEFT JOIN tickets t ON t.id = q.ticket_id
   LEFT JOIN media_files f ON f.track_id = q.track_id AND q.status = 'COMPLETED'
+"""
+
+# The scheduler's own order, numbered in one pass: a count for each item of a page would go through
+# a long backlog once for each.
+_POSITIONS = """
+SELECT p.id, p.position
+  FROM (SELECT id, row_number() OVER (ORDER BY priority, seq) AS position
+          FROM queue_items WHERE stage = 'queued') p
+ WHERE p.id = ANY($1)
 """
 
 _BY_IDS = f"{_COLUMNS} WHERE q.id = ANY($1) ORDER BY q.seq"
@@ -91,7 +95,7 @@ class Page:
         }
 
 
-def to_json(row: Row) -> Json:
+def to_json(row: Row, *, position: int | None) -> Json:
     """An item in the contract's shape; `reason` and `waiting_for` say what is going on."""
     return {
         "id": row["id"],
@@ -117,7 +121,7 @@ def to_json(row: Row) -> Json:
         "requested_by_user_id": row["requested_by_user_id"],
         "bytes_downloaded": row["bytes_downloaded"],
         "processing_duration_ms": row["processing_duration_ms"],
-        "queue_position": row["queue_position"],
+        "queue_position": position,
         "progress": _progress(row),
         "audio_uri": row["audio_uri"],
     }
@@ -157,12 +161,13 @@ class Items:
     async def by_ids(self, ids: Collection[str]) -> list[Json]:
         """These items, in the order in which they will be worked on."""
         async with self._database.connection() as connection:
-            return _all(await connection.fetch(_BY_IDS, list(ids)))
+            return await _all(connection, await connection.fetch(_BY_IDS, list(ids)))
 
     async def latest_completed(self, track_ids: Collection[str]) -> list[Json]:
         """The last completed item of each of these tracks that has one."""
         async with self._database.connection() as connection:
-            return _all(await connection.fetch(_LATEST_OF_TRACKS, list(track_ids)))
+            rows = await connection.fetch(_LATEST_OF_TRACKS, list(track_ids))
+            return await _all(connection, rows)
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Connection]:
@@ -184,8 +189,9 @@ class Items:
             row = await connection.fetchrow(_BY_IDS, [item_id])
             if row is None or not await _visible(connection, item_id, for_user):
                 raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
+            [item] = await _all(connection, [row])
             timeline = await connection.fetch(_TIMELINE, item_id)
-        return to_json(row) | {
+        return item | {
             "attempt": row["attempt"],
             "remote_state": row["remote_state"],
             "candidates": row["candidates"],
@@ -196,19 +202,24 @@ class Items:
         """What this user asked for, active first."""
         async with self._snapshot() as connection:
             rows = await connection.fetch(_MINE, user_id, limit, offset)
+            items = await _all(connection, rows)
             total = await connection.fetchval(_MINE_TOTAL, user_id)
-        return Page(items=_all(rows), total=total, limit=limit, offset=offset)
+        return Page(items=items, total=total, limit=limit, offset=offset)
 
     async def failed(self, *, limit: int, offset: int) -> Page:
         """What failed, newest first."""
         async with self._snapshot() as connection:
             rows = await connection.fetch(_FAILED, limit, offset)
+            items = await _all(connection, rows)
             total = await connection.fetchval(_FAILED_TOTAL)
-        return Page(items=_all(rows), total=total, limit=limit, offset=offset)
+        return Page(items=items, total=total, limit=limit, offset=offset)
 
 
-def _all(rows: Sequence[Row]) -> list[Json]:
-    return [to_json(row) for row in rows]
+async def _all(connection: Connection, rows: Sequence[Row]) -> list[Json]:
+    waiting = [row["id"] for row in rows if row["stage"] == Stage.QUEUED]
+    found = await connection.fetch(_POSITIONS, waiting) if waiting else []
+    positions = {row["id"]: row["position"] for row in found}
+    return [to_json(row, position=positions.get(row["id"])) for row in rows]
 
 
 async def _visible(connection: Connection, item_id: str, user_id: str | None) -> bool:
