@@ -35,10 +35,12 @@ def build(app: App) -> list[Duty]:
     """The fetcher-writer's duties, wired."""
     settings = app.settings
     leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
+    files = delivery(settings)
+    app.closers.append(files.close)
     cleaning_wake = asyncio.Event()
     fetcher = FetcherWriter(
         store=Store(app.database, lease_s=settings.lease_s, worker=app.worker),
-        collector=Collector(delivery(settings)),
+        collector=Collector(files),
         root=MediaRoot(app.database, settings.media_root),
         leases=leases,
         tools=cache(find_tools),

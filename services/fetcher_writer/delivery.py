@@ -82,6 +82,10 @@ class Delivery(Protocol):
         """
         ...
 
+    async def close(self) -> None:
+        """Close what is open; nothing is called afterwards."""
+        ...
+
 
 def parts_below(dest_root: str, dest_path: str) -> tuple[str, ...]:
     """The path of a ticket's folder below the root, one name each and at least one.
