@@ -17,8 +17,7 @@ from rich.table import Table
 from services.client import ApiClient, ApiError
 from services.every import every_service
 from shared import runtime
-from shared.db.migrate import migrate as run_migrations
-from shared.errors import DependencyDown
+from shared.errors import DependencyDown, DownloadsError
 from shared.settings import SERVICES, Service, SettingsError, load
 
 Json: TypeAlias = dict[str, Any]
@@ -55,8 +54,8 @@ def local(
 
     try:
         sys.exit(asyncio.run(run_local(data, once=once)))
-    except (SettingsError, ServerFailed) as error:
-        sys.exit(str(error))
+    except* (SettingsError, ServerFailed, DownloadsError) as group:
+        sys.exit("\n".join(str(error) for error in group.exceptions))
 
 
 @app.command()
@@ -79,14 +78,18 @@ def migrate(
 ) -> None:
     """Bring the database to this version's schema; safe to run several times at once."""
     try:
-        settings = load(["ticketer"], os.environ | {"TORRENTINO_URL": "http://unused"})
+        # Only PostgreSQL is talked to; what else the settings want is not asked for here.
+        settings = load([], {"NATS_URL": "nats://unused"} | dict(os.environ))
         revision = asyncio.run(_migrate(settings.database_url.get_secret_value(), wait_s))
-    except (SettingsError, DependencyDown) as error:
+    except (SettingsError, DownloadsError) as error:
         sys.exit(str(error))
     _console.print(f"the schema is at {revision}")
 
 
 async def _migrate(url: str, wait_s: float) -> str:
+    # Alembic and SQLAlchemy take 35 MB that no running service needs.
+    from shared.db.migrate import migrate as run_migrations  # noqa: PLC0415
+
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:
@@ -192,7 +195,9 @@ def _each(paths: Sequence[str], url: str, key: str, *, as_json: bool) -> None:
     for path in paths:
         answer = _call(url, key, lambda api, path=path: api.post(path))  # type: ignore[misc]
         items = answer.get("items") or ([answer["item"]] if answer.get("item") else [])
-        _print(answer, as_json=as_json, table=_items_table(items))
+        _print(
+            answer, as_json=as_json, table=_items_table(items) if items else _fields_table(answer)
+        )
 
 
 def _print(value: Json, *, as_json: bool, table: Table) -> None:
@@ -204,7 +209,9 @@ def _print(value: Json, *, as_json: bool, table: Table) -> None:
 
 def _items_table(items: Sequence[Json]) -> Table:
     table = Table(box=None, pad_edge=False)
-    for name in ("id", "track", "artist", "status", "stage", "position", "why"):
+    # An id is of no use cut short; everything else may be.
+    table.add_column("id", no_wrap=True, overflow="fold", min_width=36)
+    for name in ("track", "artist", "stage", "position", "why"):
         table.add_column(name)
     for item in items:
         position = item["queue_position"]
@@ -212,7 +219,6 @@ def _items_table(items: Sequence[Json]) -> Table:
             item["id"],
             item["track_name"],
             item["artist_name"] or "",
-            item["status"],
             item["stage"],
             "" if position is None else str(position),
             item["reason"] or "",

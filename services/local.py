@@ -8,10 +8,11 @@ works for a real installation. All state is in one folder and is kept across res
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from shared import logs
 from shared.app import make_app
 from shared.db.migrate import migrate
 from shared.local.sample import Sample, write_sample
-from shared.local.servers import Nats, Postgres
+from shared.local.servers import Nats, Postgres, ServerFailed
 from shared.local.torrentino import Song, SongList, Standin, StandinConfig
 from shared.ops import OpsServer
 from shared.runtime import build_all, on_signals, serve
@@ -49,15 +50,41 @@ async def run(data: Path, *, once: bool) -> int:
     """Start everything, show the sample album arriving, serve until a signal; the exit code.
 
     `once`: end when the sample album is on disk and decodes, with 0, or with 1 and the reason.
+
+    Raises:
+        SettingsError, ServerFailed, DownloadsError: it cannot start, and nothing is left running.
     """
     console = Console(highlight=False, soft_wrap=True)
     stop = asyncio.Event()
-    on_signals(stop)
-    data.mkdir(parents=True, exist_ok=True)
-    with (data / "service.log").open("a", encoding="utf-8", buffering=1) as log:
-        async with _started(data.resolve(), console) as local:
+    servers: list[Postgres | Nats] = []
+
+    def at_once() -> None:
+        for server in servers:
+            server.end_now()
+
+    on_signals(stop, at_once=at_once)
+    with _only_run(data), (data / "service.log").open("a", encoding="utf-8", buffering=1) as log:
+        async with _started(data.resolve(), console, servers) as local:
             logs.configure(local.settings, log)
             return await _serve_and_show(local, stop, console, once=once, log=Path(log.name))
+
+
+@contextmanager
+def _only_run(data: Path) -> Iterator[None]:
+    """Hold the folder for this run; the system lets go of it however the run ends."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("w", encoding="ascii")
+    except OSError as error:
+        raise ServerFailed(f"cannot keep state in {data}: {error.strerror}") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ServerFailed(
+                f"another run uses {data}: stop it first, or name another folder with --data"
+            ) from None
+        yield
 
 
 async def _serve_and_show(
@@ -78,33 +105,41 @@ async def _serve_and_show(
     try:
         await asyncio.wait([serving, showing], return_when=asyncio.FIRST_COMPLETED)
         # A stop ends the services first; what the show then misses is no error.
-        code = showing.result() if showing.done() and not stop.is_set() else int(once)
+        shown = showing.done() and not stop.is_set()
         if not once:
             await asyncio.wait([serving])
-            code = 0
     finally:
         stop.set()
         showing.cancel()
-        await asyncio.wait([showing])
+        await asyncio.gather(showing, return_exceptions=True)
         await serving
-    return code
+    if not once:
+        return 0
+    if not shown:
+        console.print("stopped before the album was in place")
+        return 1
+    return showing.result()
 
 
 @asynccontextmanager
-async def _started(data: Path, console: Console) -> AsyncIterator[Local]:
+async def _started(
+    data: Path, console: Console, servers: list[Postgres | Nats]
+) -> AsyncIterator[Local]:
     """Start what the environment does not name, and stop it at the end."""
     environ = dict(os.environ)
     console.print("starting …")
     async with AsyncExitStack() as stack:
         if "DATABASE_URL" not in environ and "DATABASE_URL_FILE" not in environ:
             postgres = Postgres(data / "postgres")
-            await postgres.start()
+            servers.append(postgres)
             stack.push_async_callback(postgres.stop)
+            await postgres.start()
             environ["DATABASE_URL"] = postgres.url()
         if "NATS_URL" not in environ and "NATS_URL_FILE" not in environ:
             nats = Nats(data / "nats")
-            await nats.start()
+            servers.append(nats)
             stack.push_async_callback(nats.stop)
+            await nats.start()
             environ["NATS_URL"] = nats.url
         sample = await _sample(data, environ)
         await _torrentino(data, environ, sample, stack)
@@ -115,6 +150,8 @@ async def _started(data: Path, console: Console) -> AsyncIterator[Local]:
             "OPS_PORT": str(_OPS_PORT),
             "POLL_INTERVAL_S": "1",
             "SWEEP_INTERVAL_S": "1",
+            # What a killed run held is taken up soon by the next.
+            "LEASE_S": "10",
         }
         environ = defaults | environ
         Path(environ["MEDIA_PATH"]).mkdir(parents=True, exist_ok=True)
@@ -147,6 +184,10 @@ async def _torrentino(
     incoming.mkdir(exist_ok=True)
     environ["TORRENTINO_URL"] = standin.url
     environ.setdefault("TORRENTINO_DEST_ROOT", str(incoming))
+    # Like the real one, the stand-in forgets conversions when it is restarted; with it, unlike
+    # with the real one, nothing takes long.
+    environ.setdefault("STALL_TIMEOUT_S", "10")
+    environ.setdefault("RETRY_INITIAL_S", "2")
 
 
 def _admin_key(data: Path, environ: dict[str, str]) -> str:

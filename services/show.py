@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from services.client import ApiClient, Json
+from services.client import ApiClient, ApiError, Json
 from shared.catalog.models import Album
 from shared.catalog.sqlite import Catalog
 from shared.errors import CorruptAudio
@@ -40,7 +40,8 @@ class Show:
     async def run(self, sample: Sample | None, *, once: bool, log: Path) -> int:
         """Show the album arriving; 0 when every file of it is in place and decodes."""
         await self.server.started.wait()
-        url = f"http://{self.server.host}:{self.server.port}"
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        url = f"http://{host}:{self.server.port}"
         api = ApiClient(url, self.admin_key)
         try:
             self.console.print(f"API: {url}   admin key: {self.admin_key}   log: {log}\n")
@@ -51,6 +52,9 @@ class Show:
                 failed = await self._album(api, sample)
         except TimeoutError:
             self.console.print(f"not finished after {_PATIENCE_S:.0f} s; see {log}")
+            return 1
+        except ApiError as error:
+            self.console.print(f"{error}; see {log}")
             return 1
         finally:
             await api.close()

@@ -12,6 +12,8 @@ from starlette.types import ASGIApp
 
 from shared.errors import DownloadsError
 
+_BACKLOG = 512
+
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
@@ -53,7 +55,9 @@ class WebServer:
             log_config=None,
             access_log=False,
             lifespan="off",
-            timeout_graceful_shutdown=max(1, int(self._grace_s)),
+            # Half the grace: a client that keeps its connection open must not use it all up.
+            timeout_graceful_shutdown=max(1, int(self._grace_s / 2)),
+            ws="none",
             server_header=False,
         )
         sock = self._bind()
@@ -66,7 +70,10 @@ class WebServer:
         finally:
             stopping.cancel()
             server.should_exit = True
-            await serving
+            try:
+                await serving
+            finally:
+                sock.close()
 
     def _bind(self) -> socket.socket:
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
@@ -74,6 +81,8 @@ class WebServer:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             sock.bind((self._host, self._port))
+            # From here on connections wait for the server instead of being refused.
+            sock.listen(_BACKLOG)
         except OSError as error:
             sock.close()
             raise AddressInUse(

@@ -9,12 +9,23 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 
 from shared.db.migrate import migrate
 from shared.local.servers import Nats, Postgres
 from tests.world import World, make_world
 
 _numbers = itertools.count()
+
+# Services in this process log as structlog does by itself, whose tracebacks with all variables
+# take a second each.
+structlog.configure(
+    processors=[
+        structlog.processors.add_log_level,
+        structlog.processors.format_exc_info,
+        structlog.dev.ConsoleRenderer(colors=False),
+    ]
+)
 
 
 @pytest.fixture(scope="session")

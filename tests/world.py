@@ -186,13 +186,14 @@ class World:
 
     async def spawn(self, *services: Service, **overrides: str) -> asyncio.subprocess.Process:
         """Run services as one process of their own, which a test may kill."""
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.cli", "run", *(services or ("all",))),
-            env=os.environ | self.env | overrides,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=(self.folder / "services.log").open("ab"),
-            stderr=asyncio.subprocess.STDOUT,
-        )
+        with (self.folder / "services.log").open("ab") as log:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "services.cli", "run", *(services or ("all",))),
+                env=os.environ | self.env | overrides,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=asyncio.subprocess.STDOUT,
+            )
         self._processes.append(process)
         return process
 
@@ -305,7 +306,7 @@ class World:
 def _parsed(data: bytes) -> Any:
     try:
         return json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return data
 
 

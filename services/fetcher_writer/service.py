@@ -132,8 +132,13 @@ class FetcherWriter:
         self._working.discard(task)
         self.loop.wake.set()
         self._relay_wake.set()
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.error("fetch_failed", exc_info=error)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, Hold):
+            # PostgreSQL is away, so that nothing could be written down: the lease brings it back.
+            log.warning("fetch_left_to_its_lease", task=task.get_name(), detail=str(error))
+        else:
+            log.error("fetch_failed", task=task.get_name(), exc_info=error)
 
     async def _check(self) -> None:
         await self._root.check()

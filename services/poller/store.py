@@ -11,8 +11,9 @@ from shared.states import REMOTE, STATUS_OF, Stage, sources
 from shared.torrentino.model import RemoteTicket
 
 ACTOR = "poller"
-# How long a poller may take over a claimed ticket before another one looks at it too.
-_CLAIM_S = 30.0
+# How long a poller may take over a claimed ticket before another one looks at it too: harmless,
+# and what a look that was cut short costs.
+_CLAIM_S = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,9 +8,10 @@ or a dead message reports that it failed, to be repeated from where it is kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -18,6 +19,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.js import JetStreamContext
+from nats.js.api import PubAck
 
 from shared.bus.streams import consumer, ensure_streams
 from shared.bus.subjects import REQUESTS_STREAM, Wake, wake_subject
@@ -26,9 +28,16 @@ from shared.health import Health
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 _CONNECT_TIMEOUT_S = 5
-_PUBLISH_TIMEOUT_S = 10
+_PUBLISH_TIMEOUT_S = 5
+_CLOSE_TIMEOUT_S = 3
 _RETRY_S = 1
+# What a message may be before the server has told its own limit, which is NATS' default.
+_MAX_PAYLOAD = 1024 * 1024
+# What nats-py and the server add to our headers.
+_ENVELOPE = 1024
 
 _DOWN = (OSError, TimeoutError, asyncio.TimeoutError, nats.errors.Error, nats.js.errors.Error)
 
@@ -42,6 +51,21 @@ class Outgoing:
     id: str
     headers: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def size_bytes(self) -> int:
+        """What the server counts against its max_payload, a little rounded up."""
+        headers = sum(len(name) + len(value) + 4 for name, value in self.headers.items())
+        return len(self.body) + headers + _ENVELOPE
+
+
+class NotAccepted(DependencyDown):
+    """NATS will not store some messages however often they come; all others are stored."""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        super().__init__("nats", f"not accepted: {reasons}")
+        # Why, by the id of the message.
+        self.reasons = reasons
+
 
 @contextmanager
 def translated() -> Iterator[None]:
@@ -49,7 +73,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _DOWN as error:
-        raise DependencyDown("nats", str(error) or type(error).__name__) from error
+        raise DependencyDown("nats", _words(error)) from error
 
 
 class Bus:
@@ -71,17 +95,24 @@ class Bus:
         self._queues[kind] = queue
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Connect, stay connected, and drain at the stop."""
-        while not stop.is_set() and not await self._connect():
-            try:
-                async with asyncio.timeout(_RETRY_S):
-                    await stop.wait()
-            except TimeoutError:
-                continue
-        await stop.wait()
+        """Connect, connect anew whenever the connection is given up, and drain at the stop."""
+        while not stop.is_set():
+            ended = asyncio.Event()
+            # nats-py tries for ever to connect; the stop must not have to wait for it.
+            connected = await _unless(stop, self._connect(ended))
+            if connected:
+                await _unless(stop, ended.wait())
+            else:
+                await _unless(stop, asyncio.sleep(_RETRY_S))
+        await self.close()
 
-    async def _connect(self) -> bool:
+    async def _connect(self, ended: asyncio.Event) -> bool:
+        """Make a connection and what it needs; `ended` is set when it has gone for good."""
         client = Client()
+
+        async def closed() -> None:
+            ended.set()
+
         try:
             await client.connect(
                 servers=self._urls,
@@ -95,17 +126,29 @@ class Bus:
                 error_cb=self._on_error,
                 disconnected_cb=self._on_lost,
                 reconnected_cb=self._on_back,
+                closed_cb=closed,
             )
             self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
             await self._subscribe(client)
             await ensure_streams(self._js)
         except _DOWN as error:
-            self._health.down("nats", str(error) or type(error).__name__)
-            self._client = self._js = None
-            await _close(client)
+            self._health.down("nats", _words(error))
+            await self._give_up(client)
+            return False
+        except asyncio.CancelledError:
+            await self._give_up(client)
+            raise
+        except Exception:
+            log.exception("nats_connect_failed")
+            self._health.down("nats", "cannot connect, see the log")
+            await self._give_up(client)
             return False
         await self._on_back()
         return True
+
+    async def _give_up(self, client: Client) -> None:
+        self._client = self._js = None
+        await _close(client)
 
     async def _subscribe(self, client: Client) -> None:
         for kind, wakes in self._wakes.items():
@@ -118,18 +161,21 @@ class Bus:
 
     async def _on_error(self, error: Exception) -> None:
         if self.connected.is_set():
-            log.warning("nats_error", error=str(error) or type(error).__name__)
+            log.warning("nats_error", error=_words(error))
+        else:
+            self._health.down("nats", _words(error))
 
     async def _on_lost(self) -> None:
         self.connected.clear()
-        self._health.down("nats", "connection lost, reconnecting")
+        if self._client is not None:  # else it is we who close
+            self._health.down("nats", "connection lost, reconnecting")
 
     async def _on_back(self) -> None:
         # The server may have come back without its storage.
         try:
             await ensure_streams(self._jetstream())
         except (*_DOWN, DependencyDown) as error:
-            log.warning("streams_not_ensured", error=str(error))
+            log.warning("streams_not_ensured", error=_words(error))
         self.connected.set()
         self._health.up("nats")
         # Whatever was missed while we were away is found by a look at the database.
@@ -152,26 +198,40 @@ class Bus:
         except _DOWN as error:
             log.debug("wake_dropped", kind=kind, error=str(error))
 
+    @property
+    def max_payload(self) -> int:
+        """The most bytes that a message may have, headers included."""
+        known = self._client.max_payload if self._client is not None else 0
+        return known or _MAX_PAYLOAD
+
     async def publish(self, messages: Sequence[Outgoing]) -> None:
         """Publish to JetStream; returns when every message is stored.
 
         Raises:
+            NotAccepted: all are stored but those that it names, which never will be.
             DependencyDown: not all of them are; repeat them all, their ids keep them single.
         """
         with translated():
-            js = self._jetstream()
+            js, limit = self._jetstream(), self.max_payload
+            # The server ends the connection of who sends too much.
+            refused = {
+                m.id: f"{m.size_bytes} bytes, NATS takes {limit}"
+                for m in messages
+                if m.size_bytes > limit
+            }
+            rest = [m for m in messages if m.id not in refused]
             try:
-                async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
-                    await _publish_all(js, messages)
+                # nats-py loses the server's refusals of this way to publish; then the second
+                # way, which is slow, tells which they are.
+                for message in await _publish_at_once(js, rest):
+                    reason = await _publish_one(self._jetstream(), message)
+                    if reason is not None:
+                        refused[message.id] = reason
             except nats.js.errors.NoStreamResponseError:
                 await ensure_streams(js)
                 raise
-            except TimeoutError:
-                # Futures of a connection that was cut stay pending and keep their places
-                # in the context's window: only a new context is sure to be free of them.
-                if self._client is not None:
-                    self._js = self._client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
-                raise
+            if refused:
+                raise NotAccepted(refused)
 
     @asynccontextmanager
     async def consumer(
@@ -199,23 +259,69 @@ class Bus:
             await _close(client)
 
 
-async def _publish_all(js: JetStreamContext, messages: Sequence[Outgoing]) -> None:
-    futures = [
-        await js.publish_async(
-            message.subject, message.body, headers={**message.headers, "Nats-Msg-Id": message.id}
-        )
-        for message in messages
-    ]
-    for future in futures:
-        await future
+async def _publish_at_once(
+    js: JetStreamContext, messages: Sequence[Outgoing]
+) -> Sequence[Outgoing]:
+    """Publish in order without waiting in between; returns those that got no answer in time."""
+    acks: list[asyncio.Future[PubAck]] = []
+    try:
+        async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
+            for message in messages:
+                headers = _headers(message)
+                ack = await js.publish_async(message.subject, message.body, headers=headers)
+                acks.append(ack)
+            if acks:
+                await asyncio.wait(acks)
+    except TimeoutError:
+        log.info("publish_unanswered", messages=len(messages))
+    finally:
+        answered = {m.id for m, ack in zip(messages, acks, strict=False) if ack.done()}
+        for ack in acks:
+            # Left pending, it would keep its place in the context's window for ever.
+            ack.cancel()
+    for ack in acks:
+        if not ack.cancelled():
+            ack.result()
+    return [message for message in messages if message.id not in answered]
+
+
+async def _publish_one(js: JetStreamContext, message: Outgoing) -> str | None:
+    """Publish and wait; returns why the server refuses it for good, if it does."""
+    try:
+        await js.publish(message.subject, message.body, headers=_headers(message))
+    except (nats.js.errors.BadRequestError, nats.errors.BadSubjectError) as error:
+        return _words(error)
+    return None
+
+
+def _headers(message: Outgoing) -> dict[str, str]:
+    return {**message.headers, "Nats-Msg-Id": message.id}
+
+
+def _words(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
+    """What `work` gives, or None when the stop came first; `work` is then cancelled."""
+    working = asyncio.ensure_future(work)
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working])
+    return None if working.cancelled() else working.result()
 
 
 async def _close(client: Client) -> None:
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(_CLOSE_TIMEOUT_S):
             if client.is_connected:
                 await client.drain()
             else:
                 await client.close()
     except _DOWN as error:
-        log.debug("nats_close", error=str(error))
+        log.debug("nats_close", error=_words(error))

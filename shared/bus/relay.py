@@ -1,7 +1,7 @@
 """The outbox relay: from the events table to JetStream.
 
-Every process runs one, woken by its own commits; the reaper's also runs by the clock and so finds
-what the others left. Two relays never take the same row at the same time, and a row that was
+Every process runs one, woken by its own commits and by the clock, and so finds what others left.
+Two relays never take the same row at the same time, and a row that was
 published by a relay that died before its commit goes out again under the same `Nats-Msg-Id`.
 """
 
@@ -9,11 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+from typing import TypeAlias
+
+import structlog
 
 from shared.bus import subjects
-from shared.bus.nats import Bus, Outgoing
+from shared.bus.nats import Bus, NotAccepted, Outgoing
 from shared.db.pool import Connection, Database, Row
 from shared.metrics import EVENTS_PUBLISHED
+
+log = structlog.get_logger()
+
+Json: TypeAlias = dict[str, object]
 
 _TAKE = """
 SELECT e.seq, e.id, e.kind, e.item_id, e.request_id, extract(epoch FROM e.at) AS at, e.actor,
@@ -27,6 +35,11 @@ SELECT e.seq, e.id, e.kind, e.item_id, e.request_id, extract(epoch FROM e.at) AS
 """
 
 _MARK = "UPDATE events SET published_at = now() WHERE seq = ANY($1)"
+
+# Of an event that is too large for NATS.
+_MOST_TEXT = 1000
+_MOST_PARTS = 100
+_MOST_TOKEN = 128
 
 
 class Relay:
@@ -50,37 +63,67 @@ class Relay:
         rows = await connection.fetch(_TAKE)
         if not rows:
             return 0
-        await self._bus.publish([message(row) for row in rows])
+        limit = self._bus.max_payload
+        refused: dict[str, str] = {}
+        try:
+            await self._bus.publish([message(row, max_bytes=limit) for row in rows])
+        except NotAccepted as error:
+            # Repeating is useless, and would hold up all that comes after. It stays in the table.
+            refused = error.reasons
+        for event_id, reason in refused.items():
+            log.error("event_not_accepted", event_id=event_id, reason=reason)
         await connection.execute(_MARK, [row["seq"] for row in rows])
-        EVENTS_PUBLISHED.inc(len(rows))
+        EVENTS_PUBLISHED.inc(len(rows) - len(refused))
         return len(rows)
 
 
-def message(row: Row) -> Outgoing:
-    """An outbox row as the message that `contract.md` describes."""
+def message(row: Row, *, max_bytes: int) -> Outgoing:
+    """An outbox row as the message that `contract.md` describes, never larger than allowed."""
     event_id = str(row["id"])
     head = {"v": 1, "event_id": event_id, "seq": row["seq"], "at": int(row["at"])}
     if row["kind"] == "item":
-        subject = f"{subjects.EVENT}.item.{row['stage']}.{row['item_id']}"
+        subject = f"{subjects.EVENT}.item.{_token(row['stage'])}.{_token(row['item_id'])}"
         body = head | _item_body(row)
     else:
         subject = f"{subjects.EVENT}.{row['kind']}{_suffix(row)}"
         item = {"item_id": row["item_id"]} if row["item_id"] else {}
         body = head | item | row["data"]
-    return Outgoing(subject=subject, body=json.dumps(body).encode(), id=event_id)
+    made = Outgoing(subject=subject, body=json.dumps(body).encode(), id=event_id)
+    if made.size_bytes > max_bytes:
+        cut = json.dumps(_cut(body) | {"truncated": True}).encode()
+        made = Outgoing(subject=subject, body=cut, id=event_id)
+    return made
+
+
+def _cut(body: Json) -> Json:
+    """The same with long texts and lists cut, and what is nested dropped."""
+    kept: Json = {}
+    for name, value in body.items():
+        if isinstance(value, str):
+            kept[name] = value[:_MOST_TEXT]
+        elif isinstance(value, list):
+            kept[name] = [str(part)[:_MOST_TEXT] for part in value[:_MOST_PARTS]]
+        elif not isinstance(value, dict):
+            kept[name] = value
+    return kept
 
 
 def _suffix(row: Row) -> str:
     match row["kind"]:
         case "audio.ready":
-            return f".{row['data']['track_id']}"
+            return f".{_token(row['data'].get('track_id'))}"
         case "album.completed":
-            return f".{row['data']['album_id']}"
+            return f".{_token(row['data'].get('album_id'))}"
         case _:
             return ""
 
 
-def _item_body(row: Row) -> dict[str, object]:
+def _token(value: str | None) -> str:
+    """One token of a subject: what NATS would not take in one becomes `_`."""
+    return re.sub(r"[^0-9A-Za-z_-]", "_", value or "_")[:_MOST_TOKEN]
+
+
+def _item_body(row: Row) -> Json:
     return {
         "item_id": row["item_id"],
         "track_id": row["track_id"],

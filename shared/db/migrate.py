@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import asyncpg
 from alembic import command, op
 from alembic.config import Config
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 from shared.db.pool import translated
+from shared.errors import DependencyDown, Misconfigured
 
 _HERE = Path(__file__).parent / "migrations"
 # Any number, as long as nobody else on this server takes an advisory lock with it.
@@ -22,7 +27,8 @@ _LOCK = 7_305_809_111
 
 def _config() -> Config:
     config = Config()
-    config.set_main_option("script_location", str(_HERE))
+    # A percent sign means something to the parser behind it.
+    config.set_main_option("script_location", str(_HERE).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
     return config
 
@@ -51,11 +57,29 @@ def _upgrade(connection: Connection) -> None:
     command.upgrade(config, "head")
 
 
+@contextmanager
+def _refusals() -> Iterator[None]:
+    """Turn what SQLAlchemy and Alembic raise for the world's faults into our errors."""
+    try:
+        yield
+    except DBAPIError as error:
+        # Two adapters have wrapped what asyncpg said.
+        cause = getattr(error.orig, "__cause__", None) or error.orig
+        if error.connection_invalidated or isinstance(cause, asyncpg.PostgresConnectionError):
+            raise DependencyDown("postgres", str(cause)) from error
+        if isinstance(cause, asyncpg.InsufficientPrivilegeError):
+            raise Misconfigured("postgres", f"{cause}; the owner of the schema migrates") from error
+        raise
+    except CommandError as error:
+        raise Misconfigured("postgres", f"the schema is newer than this code: {error}") from error
+
+
 async def migrate(database_url: str) -> str:
     """Bring the database to `head()` and return that revision.
 
     Raises:
         DependencyDown: PostgreSQL cannot be reached.
+        Misconfigured: it will not let us, or the schema is newer than this code.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",
@@ -63,7 +87,7 @@ async def migrate(database_url: str) -> str:
         poolclass=NullPool,
     )
     try:
-        with translated():
+        with translated(), _refusals():
             async with engine.begin() as connection:
                 await connection.run_sync(_upgrade)
     finally:

@@ -39,6 +39,8 @@ _DOWN = (
     asyncpg.DeadlockDetectedError,
     asyncpg.SerializationError,
     asyncpg.IdleInTransactionSessionTimeoutError,
+    # A primary that has just become a replica.
+    asyncpg.ReadOnlySQLTransactionError,
 )
 
 _CONNECT_TIMEOUT_S = 10

