@@ -37,7 +37,8 @@ def postgres() -> Iterator[Postgres]:
         server = Postgres(Path(folder) / "postgres", fsync=False)
         asyncio.run(_start(server))
         yield server
-        asyncio.run(server.stop())
+        # A last checkpoint of hundreds of databases that nobody will read takes half a minute.
+        asyncio.run(server.stop(at_once=True))
 
 
 async def _start(server: Postgres) -> None:

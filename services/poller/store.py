@@ -28,6 +28,9 @@ class OpenTicket:
     # Since when the withdrawn ticket has been seen at rest, if it has.
     at_rest_since: datetime | None
     progressed_at: datetime
+    # Its `next_poll_at` since the claim. Another value means that a hint came while we looked, and
+    # what we saw may be older than what it told of: then it stays due.
+    claimed_until: datetime
     now: datetime
 
 
@@ -40,7 +43,7 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
         LIMIT 500
           FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id, torrentino_id, dest_path, state, info_hash, withdrawn_at, progressed_at,
-          now() AS now
+          next_poll_at, now() AS now
 """
 
 _HASTEN = """
@@ -62,7 +65,8 @@ UPDATE tickets
                             THEN now() ELSE progressed_at END,
        remote_state = $2, info_hash = coalesce($3, info_hash), progress_pct = $4, speed_bps = $5,
        eta_s = $6, size_bytes = coalesce($7, size_bytes), remote_reason = $8, candidates = $9,
-       next_poll_at = now() + make_interval(secs => $10)
+       next_poll_at = CASE WHEN next_poll_at = $11 THEN now() + make_interval(secs => $10)
+                           ELSE next_poll_at END
  WHERE id = $1 AND state IN ('open', 'withdrawing')
 RETURNING progressed_at, now() AS now
 """
@@ -121,6 +125,7 @@ def _ticket(row: Row) -> OpenTicket:
         info_hash=row["info_hash"],
         at_rest_since=row["withdrawn_at"],
         progressed_at=row["progressed_at"],
+        claimed_until=row["next_poll_at"],
         now=row["now"],
     )
 
@@ -165,6 +170,7 @@ class Store:
             remote.reason,
             remote.candidates or None,
             self._poll_interval_s,
+            ticket.claimed_until,
         )
         return None if row is None else (row["now"] - row["progressed_at"]).total_seconds()
 

@@ -271,9 +271,12 @@ class Postgres(_Server):
         await connection.close()
         return True
 
-    async def stop(self) -> None:
-        """Shut down fast: connections are ended, what is committed is on disk."""
-        await self._end(signal.SIGINT)
+    async def stop(self, *, at_once: bool = False) -> None:
+        """Shut down fast: connections are ended, what is committed is on disk.
+
+        `at_once` leaves even that to the recovery at the next start.
+        """
+        await self._end(signal.SIGQUIT if at_once else signal.SIGINT)
 
 
 class Nats(_Server):

@@ -11,6 +11,7 @@ import pytest
 from services.poller.hints import Hints
 from services.poller.reading import FEW, Reader
 from services.poller.store import OpenTicket, Store
+from shared.db.pool import Database
 from shared.errors import DependencyDown, Misconfigured
 from shared.local.torrentino import StandinConfig
 from shared.torrentino.client import TorrentinoClient
@@ -393,8 +394,30 @@ def _open(item: Row) -> OpenTicket:
         info_hash=None,
         at_rest_since=None,
         progressed_at=item["updated_at"],
+        claimed_until=item["updated_at"],
         now=item["updated_at"],
     )
+
+
+async def test_a_hint_during_a_look_is_not_lost(still: World, by_hand: Stages) -> None:
+    """L-35: what changed after we read the ticket is looked at at once, not an interval later."""
+    await ticketed(still, by_hand, 1)
+    store = Store(Database(still.database_url), poll_interval_s=3600)
+    [ticket] = await store.claim()
+    assert ticket.torrentino_id is not None
+    client = TorrentinoClient(base_url=still.standin.url, api_key=None)
+    remote = await client.get(ticket.torrentino_id)
+    assert remote is not None
+    await store.hasten([ticket.torrentino_id])
+    async with store.database.transaction() as connection:
+        await store.observe(connection, ticket, remote)
+    [again] = await store.claim()
+    assert again.id == ticket.id
+    async with store.database.transaction() as connection:
+        await store.observe(connection, again, remote)
+    assert await store.claim() == []
+    await client.close()
+    await store.database.close()
 
 
 async def test_an_emptied_torrentino_gets_new_tickets(still: World, by_hand: Stages) -> None:
