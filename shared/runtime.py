@@ -101,6 +101,19 @@ class Loop:
         return grown * self._rng.uniform(0.5, 1.0)
 
 
+def every(
+    app: App,
+    name: str,
+    run_once: Callable[[], Awaitable[int]],
+    *,
+    interval_s: float | None = None,
+    wake: asyncio.Event | None = None,
+) -> Loop:
+    """A loop with what all loops of a process share; by default at the sweep's interval."""
+    interval_s = app.settings.sweep_interval_s if interval_s is None else interval_s
+    return Loop(name, run_once, interval_s=interval_s, health=app.health, rng=app.rng, wake=wake)
+
+
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
     """Return when one of the events is set, or the time is over."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]
@@ -117,17 +130,9 @@ async def serve(app: App, duties: Iterable[Duty], stop: asyncio.Event) -> None:
     Raises:
         ExceptionGroup: a duty ended with an error; the others were stopped first.
     """
-    every_s = app.settings.sweep_interval_s
-    relay = Loop(
-        "relay",
-        app.relay.run_once,
-        interval_s=every_s,
-        health=app.health,
-        rng=app.rng,
-        wake=app.relay.wake,
-    )
+    relay = every(app, "relay", app.relay.run_once, wake=app.relay.wake)
     told = Conditions(app.database, app.health, worker=app.worker)
-    telling = Loop("conditions", told.run_once, interval_s=every_s, health=app.health, rng=app.rng)
+    telling = every(app, "conditions", told.run_once)
     grace_s = app.settings.shutdown_grace_s
     closing_s = min(_CLOSING_S, grace_s / 2)
     bus_stop = asyncio.Event()

@@ -13,7 +13,7 @@ from shared.app import App, Duty
 from shared.db.installation import MediaRoot
 from shared.leases import LeaseKeeper
 from shared.media.tools import find_tools
-from shared.runtime import Loop, main
+from shared.runtime import every, main
 from shared.settings import Settings
 
 
@@ -56,14 +56,7 @@ def build(app: App) -> list[Duty]:
         cleaning=cleaning_wake,
     )
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
-    cleaning = Loop(
-        "cleaning",
-        fetcher.clean,
-        interval_s=settings.sweep_interval_s,
-        health=app.health,
-        rng=app.rng,
-        wake=cleaning_wake,
-    )
+    cleaning = every(app, "cleaning", fetcher.clean, wake=cleaning_wake)
     return [fetcher, leases, cleaning]
 
 

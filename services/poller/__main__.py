@@ -5,7 +5,7 @@ from services.poller.reading import Reader
 from services.poller.service import Poller
 from services.poller.store import Store
 from shared.app import App, Duty
-from shared.runtime import Loop, main
+from shared.runtime import every, main
 from shared.torrentino.wiring import torrentino_client
 
 # Strays are rare, and a look for them reads every live ticket.
@@ -31,20 +31,10 @@ def build(app: App) -> list[Duty]:
         stall_timeout_s=settings.stall_timeout_s,
     )
     # A beat finer than the interval, so that no ticket waits for nearly two of them.
-    loop = Loop(
-        "poller",
-        poller.run_once,
-        interval_s=min(settings.poll_interval_s / 2, settings.sweep_interval_s),
-        health=app.health,
-        rng=app.rng,
-    )
-    strays = Loop(
-        "strays",
-        poller.cancel_strays,
-        interval_s=_STRAYS_EVERY * settings.sweep_interval_s,
-        health=app.health,
-        rng=app.rng,
-    )
+    beat_s = min(settings.poll_interval_s / 2, settings.sweep_interval_s)
+    loop = every(app, "poller", poller.run_once, interval_s=beat_s)
+    strays_s = _STRAYS_EVERY * settings.sweep_interval_s
+    strays = every(app, "strays", poller.cancel_strays, interval_s=strays_s)
     app.bus.listen("poll", loop.wake, queue="poller")
     return [loop, strays, Hints(settings=settings, store=store, wake=loop.wake)]
 

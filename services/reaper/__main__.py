@@ -4,7 +4,7 @@ from services.reaper.service import Reaper
 from services.reaper.store import Store
 from shared.app import App, Duty
 from shared.db.installation import MediaRoot
-from shared.runtime import Loop, main
+from shared.runtime import every, main
 
 _DAY_S = 86_400
 _SWEEP_EVERY_S = 60.0
@@ -27,8 +27,8 @@ def build(app: App) -> list[Duty]:
         ("prune", reaper.prune, _PRUNE_EVERY_S),
     )
     return [
-        Loop(f"reaper {name}", run_once, interval_s=every_s, health=app.health, rng=app.rng)
-        for name, run_once, every_s in beats
+        every(app, f"reaper {name}", run_once, interval_s=interval_s)
+        for name, run_once, interval_s in beats
     ]
 
 

@@ -4,7 +4,7 @@ from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
 from shared.app import App, Duty
 from shared.leases import LeaseKeeper
-from shared.runtime import Loop, main
+from shared.runtime import every, main
 from shared.torrentino.wiring import torrentino_client
 
 
@@ -31,13 +31,7 @@ def build(app: App) -> list[Duty]:
         retries=app.retries,
         rng=app.rng,
     )
-    loop = Loop(
-        "ticketer",
-        ticketer.run_once,
-        interval_s=settings.sweep_interval_s,
-        health=app.health,
-        rng=app.rng,
-    )
+    loop = every(app, "ticketer", ticketer.run_once)
     app.bus.listen("ticket", loop.wake, queue="ticketer")
     return [loop, leases]
 

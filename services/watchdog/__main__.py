@@ -7,7 +7,7 @@ from shared.app import App, Duty
 from shared.bus.consuming import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.installation import MediaRoot
-from shared.runtime import Loop, main
+from shared.runtime import every, main
 
 
 def build(app: App) -> list[Duty]:
@@ -24,13 +24,7 @@ def build(app: App) -> list[Duty]:
         relay_wake=app.relay.wake,
         health=app.health,
     )
-    loop = Loop(
-        "watchdog",
-        watchdog.run_once,
-        interval_s=settings.sweep_interval_s,
-        health=app.health,
-        rng=app.rng,
-    )
+    loop = every(app, "watchdog", watchdog.run_once)
     app.bus.listen("scan", loop.wake, queue="watchdog")
     commands = Consumer(
         bus=app.bus,
