@@ -21,6 +21,7 @@ log = structlog.get_logger()
 _DAY_S = 86_400
 _MIB = 1024 * 1024
 
+# NATS reserves max_bytes when a stream is made, so all of them together must fit a small disk.
 # The duplicate window is how long a relay or a requester may take to repeat itself unnoticed.
 STREAMS = (
     StreamConfig(
@@ -30,7 +31,7 @@ STREAMS = (
         storage=StorageType.FILE,
         # A full stream refuses the requester instead of forgetting the oldest request.
         discard=DiscardPolicy.NEW,
-        max_bytes=512 * _MIB,
+        max_bytes=64 * _MIB,
         max_msg_size=4 * _MIB,
         # The least that NATS allows. Repetitions are found in the database, by their request id;
         # here a cancellation, which has the id of its request, would be lost as one of them.
@@ -43,7 +44,7 @@ STREAMS = (
         storage=StorageType.FILE,
         discard=DiscardPolicy.OLD,
         max_age=14 * _DAY_S,
-        max_bytes=1024 * _MIB,
+        max_bytes=256 * _MIB,
         duplicate_window=60 * 60,
     ),
     StreamConfig(
@@ -53,7 +54,7 @@ STREAMS = (
         storage=StorageType.FILE,
         discard=DiscardPolicy.OLD,
         max_age=90 * _DAY_S,
-        max_bytes=256 * _MIB,
+        max_bytes=64 * _MIB,
         duplicate_window=60 * 60,
     ),
 )
