@@ -323,7 +323,7 @@ async def make_world(
     create_catalog(folder / "catalog.db")
     # Read at every search, so that a test may add songs while the stand-in runs.
     config = config or StandinConfig(acquire_s=0.0, download_s=0.1, tick_s=0.02)
-    async with Standin(config, _Growing(songs)) as standin:
+    async with _stopped_at_the_end(server), Standin(config, _Growing(songs)) as standin:
         env = {
             "DATABASE_URL": database_url,
             "NATS_URL": server.url,
@@ -354,7 +354,14 @@ async def make_world(
             yield world
         finally:
             await world.close()
-    await server.stop()
+
+
+@asynccontextmanager
+async def _stopped_at_the_end(server: Nats) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        await server.stop()
 
 
 class _Growing:
