@@ -13,6 +13,8 @@ import structlog
 
 from shared.db.migrate import migrate
 from shared.local.servers import Nats, Postgres
+from shared.local.torrentino import StandinConfig
+from tests.stages import Stages, stages
 from tests.world import World, make_world
 
 _numbers = itertools.count()
@@ -68,4 +70,18 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[Nats]:
 async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     """A whole world; see tests/world.py."""
     async with make_world(tmp_path, database_url) as made:
+        yield made
+
+
+@pytest.fixture
+async def still(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    """A world whose Torrentino takes tickets and does nothing by itself with them."""
+    async with make_world(tmp_path, database_url, StandinConfig(orchestrator=False)) as made:
+        yield made
+
+
+@pytest.fixture
+async def by_hand(still: World) -> AsyncIterator[Stages]:
+    """The workers of a still world, one step at a time."""
+    async with stages(still) as made:
         yield made

@@ -32,19 +32,6 @@ CANDIDATES = [{"title": "A torrent", "info_hash": "a" * 40, "size_bytes": 5, "sc
 HASH = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-async def still(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
-    """A world whose Torrentino does nothing by itself: a test says what becomes of a ticket."""
-    async with make_world(tmp_path, database_url, StandinConfig(orchestrator=False)) as world:
-        yield world
-
-
-@pytest.fixture
-async def by_hand(still: World) -> AsyncIterator[Stages]:
-    async with stages(still) as made:
-        yield made
-
-
 async def ticketed(world: World, by_hand: Stages, count: int = 1) -> list[Row]:
     """Items with a ticket each, in the order of the queue."""
     await queue(world, [track_id(n) for n in range(1, count + 1)])

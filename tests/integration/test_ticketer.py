@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,26 +11,12 @@ import pytest
 from services.ticketer import __main__ as wiring
 from services.ticketer.service import REMOTE_PRIORITY
 from shared.errors import AttemptFailed, DependencyDown, ErrorType, Misconfigured
-from shared.local.torrentino import StandinConfig
 from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
 from tests.stages import Stages, assert_lawful, held_by, one, queue, stages, tickets, timeline
-from tests.world import World, eventually, make_world, track_id
+from tests.world import World, eventually, track_id
 
 CREATE = "POST /tickets"
-
-
-@pytest.fixture
-async def still(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
-    """A world whose Torrentino takes tickets and leaves them pending."""
-    async with make_world(tmp_path, database_url, StandinConfig(orchestrator=False)) as world:
-        yield world
-
-
-@pytest.fixture
-async def by_hand(still: World) -> AsyncIterator[Stages]:
-    async with stages(still) as made:
-        yield made
 
 
 async def test_a_ticket_asks_for_the_track_and_nothing_else(still: World, by_hand: Stages) -> None:
