@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint bench lock clean
+.PHONY: setup run test lint crash faults bench lock clean
 
 setup: .venv/.installed
 
@@ -25,6 +25,17 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Kills the services at every named point, at pairs of points, and by SEEDS random schedules.
+SEEDS ?= 500
+crash: setup
+	$(BIN)/python -m tests.crash --seeds $(SEEDS) $(ARGS)
+
+# What each injected fault costs, as a table.
+faults: setup
+	@mkdir -p bench-results && rm -f bench-results/faults.jsonl
+	FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m pytest -q tests/faults $(ARGS)
+	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.outcomes
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
