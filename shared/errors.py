@@ -24,7 +24,10 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-Dependency = Literal["postgres", "nats", "torrentino", "catalog", "media", "incoming", "ffmpeg"]
+# "media" is the media root as such, "space" the room on its disk: a full one can still be read.
+Dependency = Literal[
+    "postgres", "nats", "torrentino", "catalog", "media", "space", "incoming", "ffmpeg"
+]
 
 
 class ErrorType(StrEnum):

@@ -9,6 +9,7 @@ from typing import TextIO
 import structlog
 
 from shared.settings import Settings
+from shared.text import printable
 
 # Libraries that say at `info` what our own lines already say.
 _QUIET = ("httpx", "httpcore", "nats", "alembic", "uvicorn.error", "uvicorn.access", "websockets")
@@ -27,6 +28,9 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.format_exc_info,
     ]
+    if settings.log_format == "console":
+        # JSON escapes by itself what a terminal would obey.
+        shared.append(_printable_values)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if settings.log_format == "json"
@@ -50,3 +54,15 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     root.setLevel(level)
     for name in _QUIET:
         logging.getLogger(name).setLevel(max(level, logging.WARNING))
+
+
+def _printable_values(
+    _logger: object, _method: str, fields: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """No field, whoever its text is from, moves the cursor, turns the line or hides anything."""
+    return {name: _shown(value) for name, value in fields.items()}
+
+
+def _shown(value: object) -> object:
+    # Line breaks stay: tracebacks have them, and in other fields the renderer quotes them.
+    return printable(value, keep="\n\t") if isinstance(value, str) else value

@@ -9,6 +9,7 @@ from pathlib import Path
 import structlog
 
 from services.fetcher_writer.delivery import (
+    MAX_FILE_BYTES,
     DeliveredFile,
     Delivery,
     audio_candidates,
@@ -42,13 +43,14 @@ class Collector:
             CorruptAudio: none of the files is audio.
         """
         files = await self._placed(work)
-        candidates = audio_candidates(files)[:_MOST_CANDIDATES]
+        possible = audio_candidates(files)
+        candidates = [file for file in possible if file.size_bytes <= MAX_FILE_BYTES]
         if not candidates:
-            names = [file.name for file in files[:20]]
-            raise CorruptAudio(
-                "the ticket placed no audio file", {"rule": "not_audio", "files": names}
-            )
-        return candidates
+            rule, message = "not_audio", "the ticket placed no audio file"
+            if possible:
+                rule, message = "too_large", f"the ticket placed {MAX_FILE_BYTES} bytes and more"
+            raise CorruptAudio(message, {"rule": rule, "files": [f.name[:500] for f in files[:20]]})
+        return candidates[:_MOST_CANDIDATES]
 
     async def _placed(self, work: Work) -> list[DeliveredFile]:
         if work.files_placed and work.final_size_bytes == 0:
@@ -77,6 +79,10 @@ class Collector:
     async def check(self) -> None:
         """Return when the place of finished files is visible; see `Delivery.check`."""
         await self._delivery.check()
+
+    async def takes_room(self, media_path: Path) -> bool:
+        """See `Delivery.takes_room`."""
+        return await self._delivery.takes_room(media_path)
 
     async def collect(self, work: Work, file: DeliveredFile, temp: Path) -> str:
         """Put the file at `temp`, whole and on disk; returns how."""

@@ -19,6 +19,11 @@ MAX_DEPTH = 8
 MAX_ENTRIES = 10_000
 _MAX_EVIDENCE_FILES = 20
 
+# More than any single track has: an hour of 192 kHz, 24 bit stereo is 4.1 GB without compression.
+MAX_FILE_BYTES = 4 * 1024**3
+# More than any release has. A ticket for a track may well bring the album, or a box of albums.
+MAX_TICKET_BYTES = 64 * 1024**3
+
 # What Torrentino appends to whatever it places, converted or not.
 _APPENDED = ".converted"
 
@@ -67,6 +72,10 @@ class Delivery(Protocol):
             AttemptFailed: STORAGE, the file is gone or is not what the listing said.
             Hold: the place or our disk cannot do it now; nothing is left at `temp`.
         """
+        ...
+
+    async def takes_room(self, media_path: Path) -> bool:
+        """Whether what is collected needs space of its own on the disk of the media root."""
         ...
 
     async def remove(self, dest_path: str) -> bool:
@@ -145,6 +154,8 @@ def check_placed(
     total_bytes = sum(file.size_bytes for file in files)
     if not files:
         message = "Torrentino says it is complete, but its folder has no files for us"
+    elif total_bytes > MAX_TICKET_BYTES:
+        message = f"the ticket placed {total_bytes} bytes, {MAX_TICKET_BYTES} are the most we take"
     elif files_placed is not None and len(files) != files_placed:
         message = f"found {len(files)} files, Torrentino placed {files_placed}"
     elif final_size_bytes is not None and total_bytes != final_size_bytes:

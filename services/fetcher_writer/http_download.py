@@ -14,6 +14,7 @@ from typing import BinaryIO
 import httpx
 
 from services.fetcher_writer.delivery import DeliveredFile
+from shared.crashpoints import reached
 from shared.errors import AttemptFailed, DependencyDown, DownloadsError, ErrorType, Misconfigured
 from shared.media.place import storage_error
 
@@ -82,6 +83,7 @@ class Download:
         sink = _Sink(temp)
         try:
             await asyncio.to_thread(sink.open)
+            reached("download.created")
             async with asyncio.timeout(60 + self._file.size_bytes / _MIN_BYTES_PER_S):
                 await self._fill(sink)
             await asyncio.to_thread(sink.finish)
@@ -226,6 +228,7 @@ class _Sink:
         try:
             disk.truncate(self._written_bytes)
             disk.flush()
+            reached("download.written")
             os.fsync(disk.fileno())
             disk.close()
         except OSError as exc:
@@ -249,6 +252,7 @@ class _Sink:
             disk.flush()
         except OSError as exc:
             raise storage_error(exc, "writing a temporary file") from exc
+        reached("download.piece")
         self._written_bytes += len(self._pending)
         self._pending.clear()
 

@@ -21,6 +21,7 @@ import structlog
 from services.fetcher_writer.delivery import (
     MAX_DEPTH,
     MAX_ENTRIES,
+    MAX_FILE_BYTES,
     DeliveredFile,
     is_safe_name,
     name_parts,
@@ -33,7 +34,6 @@ log = structlog.get_logger(__name__)
 
 _MAX_LISTING_BYTES = 16 * 1024 * 1024
 _LISTING_ADVICE = "its server needs `autoindex on; autoindex_format json;`"
-_GIB = 1024**3
 
 Entry = dict[str, object]
 
@@ -51,7 +51,7 @@ class HttpFiles:
         dest_root: str,
         files_url: str,
         timeout_s: float = 30,
-        max_bytes: int = 4 * _GIB,
+        max_bytes: int = MAX_FILE_BYTES,
         client: httpx.AsyncClient | None = None,
         sleep: Sleep = asyncio.sleep,
         rng: random.Random | None = None,
@@ -102,6 +102,10 @@ class HttpFiles:
         download = Download(http=self._http, url=url, file=file, sleep=self._sleep, rng=self._rng)
         await download.to(temp)
         return "http"
+
+    async def takes_room(self, media_path: Path) -> bool:  # noqa: ARG002 (always)
+        """See `Delivery.takes_room`: always."""
+        return True
 
     async def remove(self, dest_path: str) -> bool:
         """See `Delivery.remove`; always False, a file server only reads."""

@@ -17,25 +17,36 @@ from pathlib import Path
 import structlog
 
 from services.fetcher_writer.collecting import Collector
+from services.fetcher_writer.room import MediaRoom, Room
 from services.fetcher_writer.store import Store, Work, hold
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
+from shared.crashpoints import reached
 from shared.db.installation import MediaRoot
 from shared.db.items import advance, fail_attempt, hand_back
 from shared.db.ledger import complete
-from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Hold, Stale
+from shared.db.sources import block_source
+from shared.errors import (
+    AttemptFailed,
+    CorruptAudio,
+    Dependency,
+    DependencyDown,
+    ErrorType,
+    Hold,
+    Stale,
+)
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.media.existing import look
-from shared.media.paths import INCOMING, audio_uri, temp_file
-from shared.media.place import free_mb, publish, storage_error
+from shared.media.paths import audio_uri, taken_in_another_case, temp_file
+from shared.media.place import discard, publish, translated, written
+from shared.media.refused import move_aside
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
 from shared.metrics import (
     ATTEMPTS_FAILED,
     BYTES_PLACED,
     FILES_PLACED,
-    MEDIA_FREE_BYTES,
     VERIFY_SECONDS,
 )
 from shared.runtime import Loop
@@ -46,6 +57,7 @@ log = structlog.get_logger()
 ACTOR = "fetcher_writer"
 # A file that Torrentino says is there may take a moment to be seen over a network.
 _HAND_BACK_S = 5.0
+_DISKS: tuple[Dependency, ...] = ("media", "space")
 # Each turn moves aside what had taken the name meanwhile; more than this is no accident.
 _TURNS = 3
 
@@ -86,13 +98,18 @@ class FetcherWriter:
         self._rng = rng
         self._concurrency = concurrency
         self._tolerance_s = tolerance_s
-        self._min_free_mb = min_free_mb
+        self._room = MediaRoom(root.path, min_free_mb=min_free_mb)
         self._working: set[asyncio.Task[None]] = set()
         self._held: Hold | None = None
-        self._incoming_away = False
+        self._incoming = health.breaker("incoming")
         self._cleaning = cleaning
         self.loop = Loop(
-            self.name, self.run_once, interval_s=sweep_interval_s, health=health, rng=rng
+            self.name,
+            self.run_once,
+            interval_s=sweep_interval_s,
+            health=health,
+            rng=rng,
+            needs=["media", "space", "ffmpeg", "incoming"],
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -113,14 +130,17 @@ class FetcherWriter:
             Hold: a disk, ffmpeg or PostgreSQL cannot be used now.
         """
         held, self._held = self._held, None
-        if held is not None:
-            self._incoming_away = held.dependency == "incoming"
+        if held is not None and self._health.is_news(held):
             raise held
-        free = self._concurrency - len(self._working)
+        free = self._allowance() - len(self._working)
         if free <= 0:
             return 0
-        await self._check()
-        batch = await self._store.claim(free)
+        room = await self._check()
+        batch = await self._store.claim(free, room)
+        # Only now: that there is some room does not say that what waits fits into it.
+        self._health.up("space")
+        if batch:
+            reached("fetcher.claimed")
         for work in batch:
             task = asyncio.create_task(self._work(work), name=f"fetch {work.claim.item_id}")
             self._working.add(task)
@@ -140,30 +160,31 @@ class FetcherWriter:
         else:
             log.error("fetch_failed", task=task.get_name(), exc_info=error)
 
-    async def _check(self) -> None:
+    async def _check(self) -> Room | None:
+        """What may be claimed; None: what is collected takes no room of its own."""
         await self._root.check()
-        free = await asyncio.to_thread(free_mb, self._root.path)
-        MEDIA_FREE_BYTES.set(free * 1024 * 1024)
-        if free < self._min_free_mb:
-            raise DependencyDown(
-                "media",
-                f"{self._root.path} has {free} MiB free, MIN_FREE_DISK_MB wants"
-                f" {self._min_free_mb}; fetching goes on when there is room",
-            )
+        room = await self._room.check()
         self._health.up("media")
         await asyncio.to_thread(self._tools)
         self._health.up("ffmpeg")
-        if self._incoming_away:
+        if not self._incoming.ok:
             # Asked before anything is claimed: an outage must not fill the items' histories.
             await self._collector.check()
-            self._incoming_away = False
             self._health.up("incoming")
+        if not await self._collector.takes_room(self._root.path):
+            return None
+        await self._store.put_off(room)
+        return room
+
+    def _allowance(self) -> int:
+        breakers = (*(self._health.breaker(name) for name in _DISKS), self._incoming)
+        return min(breaker.allowance(self._concurrency) for breaker in breakers)
 
     async def _work(self, work: Work) -> None:
         temp = temp_file(self._root.path, work.claim.item_id, work.claim.fence)
         with self._leases.holding(work.claim):
             try:
-                await self._fetch(work, temp)
+                await self._attempt(work, temp)
             except Stale as stale:
                 log.info("lost_claim_dropped", item_id=work.claim.item_id, detail=str(stale))
             except AttemptFailed as failure:
@@ -180,7 +201,18 @@ class FetcherWriter:
                 message = f"a bug of ours: {type(bug).__name__}: {bug}"[:500]
                 await self._fail(work, AttemptFailed(ErrorType.UNKNOWN, message))
             finally:
-                await asyncio.to_thread(temp.unlink, missing_ok=True)
+                reached("fetcher.ending")
+                await asyncio.to_thread(discard, temp)
+
+    async def _attempt(self, work: Work, temp: Path) -> None:
+        try:
+            await self._fetch(work, temp)
+        except AttemptFailed as failure:
+            if failure.error_type is ErrorType.STORAGE:
+                # Below an unmounted disk, too, files are not there; that is nobody's attempt.
+                await self._root.check()
+                await self._collector.check()
+            raise
 
     async def _fetch(self, work: Work, temp: Path) -> None:
         existing = await self._look(work)
@@ -206,23 +238,14 @@ class FetcherWriter:
             tolerance_s=self._tolerance_s,
             tools=self._tools(),
         )
+        reached("fetcher.looked")
         if existing.refused:
             async with self._store.database.transaction() as connection:
                 # Whoever lost the item may be looking at what has long been replaced.
                 await hold(connection, work.claim)
-                await asyncio.to_thread(self._move_aside, existing.refused)
+                await asyncio.to_thread(move_aside, self._root.path, existing.refused)
+                reached("fetcher.moved_aside")
         return existing.facts
-
-    def _move_aside(self, files: tuple[Path, ...]) -> None:
-        folder = self._root.path / INCOMING / "refused"
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for file in files:
-                file.rename(folder / f"{time.time_ns()}-{file.name}")
-        except FileNotFoundError:
-            log.info("refused_file_is_gone", files=[str(file) for file in files])
-        except OSError as error:
-            raise storage_error(error, "moving a broken file aside") from error
 
     async def _collect(self, work: Work, temp: Path) -> tuple[AudioFacts, str]:
         """The first of the ticket's files that is the right, whole audio, now at `temp`.
@@ -232,10 +255,12 @@ class FetcherWriter:
         """
         first: CorruptAudio | None = None
         for file in await self._collector.candidates(work):
+            await asyncio.to_thread(self._root.still_there)
             how = await self._collector.collect(work, file, temp)
+            reached("fetcher.staged")
             if first is None:
                 await self._say_verifying(work)
-            started, before = time.monotonic(), await asyncio.to_thread(_written, temp)
+            started, before = time.monotonic(), await asyncio.to_thread(written, temp)
             try:
                 facts = await verify(
                     temp,
@@ -251,12 +276,13 @@ class FetcherWriter:
                 VERIFY_SECONDS.observe(time.monotonic() - started)
             # A hard link is the very file that Torrentino placed. Should it have a second ticket
             # with this path, that one writes over it.
-            if await asyncio.to_thread(_written, temp) != before:
+            if await asyncio.to_thread(written, temp) != before:
                 raise AttemptFailed(
                     ErrorType.STORAGE,
                     "the file was written to while it was verified",
                     {"file": file.name},
                 )
+            reached("fetcher.decoded")
             return facts, how
         assert first is not None, "candidates() gives at least one file"
         raise first
@@ -267,6 +293,7 @@ class FetcherWriter:
             await advance(
                 connection, work.claim, Stage.VERIFYING, reason="decoding the file", actor=ACTOR
             )
+        reached("fetcher.verifying")
 
     async def _place(self, work: Work, temp: Path, facts: AudioFacts, how: str) -> bool:
         """Give the file its name and complete the item; False when the name is taken."""
@@ -274,8 +301,10 @@ class FetcherWriter:
         async with self._store.database.transaction() as connection:
             # From here to the commit nobody else can move this item or place a file for it.
             await hold(connection, work.claim)
-            if not await asyncio.to_thread(publish, temp, final):
+            reached("fetcher.locked")
+            if not await asyncio.to_thread(self._publish, temp, final):
                 return False
+            reached("fetcher.named")
             placed = await complete(
                 connection,
                 work.claim.item_id,
@@ -285,6 +314,8 @@ class FetcherWriter:
                 actor=ACTOR,
             )
             assert placed, "the row is locked by our fence"
+            reached("fetcher.completed")
+        reached("fetcher.committed")
         # The sooner the incoming name is gone, the less can happen to a file that shares it.
         self._cleaning.set()
         FILES_PLACED.labels(how).inc()
@@ -292,7 +323,23 @@ class FetcherWriter:
         log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=how)
         return True
 
+    def _publish(self, temp: Path, final: Path) -> bool:
+        self._root.still_there()
+        if publish(temp, final):
+            return True
+        with translated("looking at a name that is taken"):
+            other = taken_in_another_case(final)
+        if other is not None:
+            raise AttemptFailed(
+                ErrorType.REJECTED,
+                f"{other} has the place of {final.name}: the filesystem of MEDIA_PATH does not"
+                " tell upper from lower case, so it cannot hold both",
+                {"path": str(final), "taken_by": other},
+            )
+        return False
+
     async def _adopt(self, work: Work, facts: AudioFacts) -> None:
+        reached("fetcher.adopting")
         async with self._store.database.transaction() as connection:
             adopted = await complete(
                 connection,
@@ -302,13 +349,15 @@ class FetcherWriter:
                 reason="a whole file was in place already",
                 actor=ACTOR,
             )
+        reached("fetcher.adopted")
         if adopted:
             FILES_PLACED.labels("adopted").inc()
             log.info("file_adopted", item_id=work.claim.item_id, track_id=work.track_id)
 
     async def _fail(self, work: Work, failure: AttemptFailed) -> None:
+        reached("fetcher.failing")
         async with self._store.database.transaction() as connection:
-            await fail_attempt(
+            ended = await fail_attempt(
                 connection,
                 work.claim.item_id,
                 failure,
@@ -318,6 +367,9 @@ class FetcherWriter:
                 rng=self._rng,
                 actor=ACTOR,
             )
+            if ended is not None:
+                await block_source(connection, work.claim.item_id, failure)
+        reached("fetcher.failed")
         ATTEMPTS_FAILED.labels(failure.error_type).inc()
         await self._bus.wake("ticket")
 
@@ -333,20 +385,16 @@ class FetcherWriter:
         for ticket_id, dest_path in (await self._store.to_clean()).items():
             try:
                 if await self._collector.remove(dest_path):
+                    reached("cleaning.folder_removed")
                     done.append(ticket_id)
-            except Hold as reason:
+            except (Hold, AttemptFailed) as reason:
                 held = reason  # perhaps this one only: the others get their turn
         if done:
             await self._store.cleaned(done)
-        if held is not None:
-            raise held
-        return len(done)
-
-
-def _written(temp: Path) -> tuple[int, int]:
-    """Size and modification time: another pair means that somebody wrote to it. Blocks."""
-    try:
-        found = temp.stat()
-    except OSError as error:
-        raise storage_error(error, "looking at a staged file") from error
-    return found.st_size, found.st_mtime_ns
+            reached("cleaning.noted")
+        if held is None:
+            return len(done)
+        await self._collector.check()
+        # One folder that cannot be removed must not stop the fetching of all others.
+        log.warning("folder_not_removed", detail=str(held))
+        return 0

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import structlog
 
+from services.fetcher_writer.beneath import folder_below, remove_below, status_below
 from services.fetcher_writer.delivery import (
     MAX_DEPTH,
     MAX_ENTRIES,
@@ -26,7 +27,7 @@ from shared.errors import (
     ErrorType,
     Misconfigured,
 )
-from shared.media.place import remove_tree, stage, storage_error
+from shared.media.place import stage, storage_error
 
 log = structlog.get_logger(__name__)
 
@@ -42,6 +43,9 @@ class SharedFolder:
     def __init__(self, *, dest_root: str, dest_mount: Path) -> None:
         self._root = dest_root
         self._mount = dest_mount
+        # Of the filesystem that the last files were on: without them, it tells an empty folder
+        # from the one below a disk that was unmounted.
+        self._device: int | None = None
 
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """See `Delivery.files`."""
@@ -52,6 +56,10 @@ class SharedFolder:
         """See `Delivery.collect`. A cancelled call may go on writing `temp` for a while."""
         parts = (*parts_below(self._root, dest_path), *name_parts(file))
         return await asyncio.to_thread(self._collect, parts, file, temp)
+
+    async def takes_room(self, media_path: Path) -> bool:
+        """See `Delivery.takes_room`: not on one filesystem, where files are linked."""
+        return await self._look(lambda: self._device_of(self._mount) != self._device_of(media_path))
 
     async def remove(self, dest_path: str) -> bool:
         """See `Delivery.remove`; always True."""
@@ -79,72 +87,62 @@ class SharedFolder:
 
     def _list(self, parts: tuple[str, ...]) -> list[DeliveredFile]:
         try:
-            status = self._status(parts)
-            if status is None:
-                self._check_mount()
-                return []
-            if not stat.S_ISDIR(status.st_mode):
-                raise AttemptFailed(ErrorType.STORAGE, "the ticket's folder is not a folder")
-            return sorted(_walk(self._mount.joinpath(*parts)), key=lambda file: file.name)
+            with folder_below(self._mount, parts) as fd:
+                found = sorted(_walk(fd), key=lambda file: file.name)
+                self._device = os.fstat(fd).st_dev
+                return found
+        except FileNotFoundError:
+            self._check_mount()
+            return []
         except OSError as exc:
             raise self._error(exc, "cannot be read") from exc
 
     def _collect(self, parts: tuple[str, ...], file: DeliveredFile, temp: Path) -> str:
+        *folder, name = parts
         try:
-            status = self._status(parts)
+            with folder_below(self._mount, folder) as fd:
+                status = status_below(fd, name)
+                if status is None or not stat.S_ISREG(status.st_mode):
+                    raise _changed(file, "is gone, or no regular file")
+                if status.st_size != file.size_bytes:
+                    raise _changed(file, f"has {status.st_size} bytes now")
+                how = stage(Path(name), temp, size_bytes=file.size_bytes, folder_fd=fd)
+        except FileNotFoundError as exc:
+            self._check_mount()
+            raise _changed(file, "is gone") from exc
         except OSError as exc:
             raise self._error(exc, "cannot be read") from exc
-        if status is None:
-            self._check_mount()
-        if status is None or not stat.S_ISREG(status.st_mode):
-            raise _changed(file, "is gone")
-        if status.st_size != file.size_bytes:
-            raise _changed(file, f"has {status.st_size} bytes now")
-        how = stage(self._mount.joinpath(*parts), temp)
-        try:
-            staged_bytes = temp.stat().st_size
-        except OSError as exc:
-            raise storage_error(exc, "looking at a staged file") from exc
-        if staged_bytes != file.size_bytes:
-            temp.unlink(missing_ok=True)
-            raise _changed(file, f"gave {staged_bytes} bytes")
+        _require_size(temp, file)
         return how
 
     def _remove(self, parts: tuple[str, ...]) -> None:
+        *above, name = parts
         try:
-            absent = self._status(parts) is None
-        except OSError as exc:
-            raise self._error(exc, "cannot be removed") from exc
-        if absent:
+            with folder_below(self._mount, above) as fd:
+                remove_below(fd, name)
+        except FileNotFoundError:
             self._check_mount()
-        else:
-            remove_tree(self._mount, self._mount.joinpath(*parts))
-
-    def _status(self, parts: tuple[str, ...]) -> os.stat_result | None:
-        """Of the last of `parts`; None when it is not there.
-
-        A link on the way there would let whoever can write into the folder have us read, or
-        remove, something elsewhere. Torrentino makes none.
-        """
-        path, status = self._mount, None
-        for part in parts:
-            path = path / part
-            try:
-                status = path.lstat()
-            except (FileNotFoundError, NotADirectoryError):
-                return None
-            if stat.S_ISLNK(status.st_mode):
-                raise AttemptFailed(
-                    ErrorType.STORAGE, "there is a link in the ticket's path", {"link": str(path)}
-                )
-        return status
+        except OSError as exc:
+            raise self._error(exc, "cannot be cleaned up") from exc
 
     def _check_mount(self) -> None:
         try:
             with os.scandir(self._mount):
-                return
+                device = self._mount.stat().st_dev
         except OSError as exc:
             raise self._error(exc, "is not visible") from exc
+        if self._device not in (None, device):
+            raise DependencyDown(
+                "incoming",
+                f"TORRENTINO_DEST_MOUNT={self._mount} is another filesystem than before: is it"
+                " mounted? If the change is meant, start the fetcher-writer again",
+            )
+
+    def _device_of(self, path: Path) -> int:
+        try:
+            return path.stat().st_dev
+        except OSError as exc:
+            raise self._error(exc, "cannot be compared with MEDIA_PATH") from exc
 
     def _error(self, exc: OSError, what: str) -> DownloadsError:
         """Every failure to read the incoming folder is the place's fault, never the item's."""
@@ -159,42 +157,55 @@ class SharedFolder:
         return DependencyDown("incoming", where)
 
 
-def _walk(folder: Path) -> Iterator[DeliveredFile]:
-    pending, entries_seen = [""], 0
+def _walk(top_fd: int) -> Iterator[DeliveredFile]:
+    pending: list[tuple[str, ...]] = [()]
+    entries_seen = 0
     while pending:
-        prefix = pending.pop()
-        for entry in _scan(folder / prefix):
+        folder = pending.pop()
+        for name, status in _entries(top_fd, folder):
             entries_seen += 1
             if entries_seen > MAX_ENTRIES:
                 raise AttemptFailed(
                     ErrorType.STORAGE, f"the ticket's folder has more than {MAX_ENTRIES} entries"
                 )
-            name = f"{prefix}{entry.name}"
-            if not is_safe_name(entry.name) or entry.is_symlink():
-                log.warning("delivered_entry_skipped", name=ascii(name)[:500])
-            elif entry.is_dir(follow_symlinks=False):
-                if name.count("/") < MAX_DEPTH:
-                    pending.append(f"{name}/")
+            path = "/".join((*folder, name))
+            if not (is_safe_name(name) and _is_file_or_folder(status)):
+                log.warning("delivered_entry_skipped", name=ascii(path)[:500])
+            elif stat.S_ISDIR(status.st_mode):
+                if len(folder) < MAX_DEPTH:
+                    pending.append((*folder, name))
                 else:
-                    log.warning("delivered_folder_too_deep", name=name[:500])
-            elif entry.is_file(follow_symlinks=False) and _size(entry) > 0:
-                yield DeliveredFile(name=name, size_bytes=_size(entry))
+                    log.warning("delivered_folder_too_deep", name=ascii(path)[:500])
+            elif status.st_size > 0:
+                yield DeliveredFile(name=path, size_bytes=status.st_size)
 
 
-def _scan(folder: Path) -> list[os.DirEntry[str]]:
-    """The entries, at most one more than allowed; none when it was removed under way."""
+def _entries(top_fd: int, folder: tuple[str, ...]) -> list[tuple[str, os.stat_result]]:
+    """Names with what they are, at most one more than allowed; none when it is gone by now."""
+    found = []
     try:
-        with os.scandir(folder) as entries:
-            return [entry for entry, _ in zip(entries, range(MAX_ENTRIES + 1), strict=False)]
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-
-
-def _size(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_size
+        with folder_below(top_fd, folder) as fd, os.scandir(fd) as entries:
+            for entry, _ in zip(entries, range(MAX_ENTRIES + 1), strict=False):
+                status = status_below(fd, entry.name)
+                if status is not None:
+                    found.append((entry.name, status))
     except FileNotFoundError:
-        return 0
+        pass  # removed under way: what is left, is compared with what Torrentino says
+    return found
+
+
+def _is_file_or_folder(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+
+
+def _require_size(temp: Path, file: DeliveredFile) -> None:
+    try:
+        staged_bytes = temp.stat().st_size
+        if staged_bytes != file.size_bytes:
+            temp.unlink(missing_ok=True)
+            raise _changed(file, f"gave {staged_bytes} bytes or more")
+    except OSError as exc:
+        raise storage_error(exc, "looking at a staged file") from exc
 
 
 def _changed(file: DeliveredFile, what: str) -> AttemptFailed:

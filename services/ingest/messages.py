@@ -17,6 +17,7 @@ from shared.bus import subjects
 from shared.catalog.models import Album, Track
 from shared.errors import InvalidRequest
 from shared.ids import content_id, token
+from shared.jsons import json_object
 
 # What goes into a column: PostgreSQL takes no NUL in a text, and integers of four bytes.
 _Text = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]
@@ -144,6 +145,7 @@ def parse(subject: str, body: bytes) -> Message:
     model = _BY_SUBJECT.get(subject)
     if model is None:
         raise InvalidRequest(f"nobody handles {subject}")
+    json_object(body)
     try:
         return model.model_validate_json(body)
     except ValidationError as error:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 
 import structlog
 
@@ -13,6 +12,7 @@ from shared.db.pool import Database
 from shared.db.scans import parse_order, start
 from shared.errors import Conflict, InvalidRequest
 from shared.ids import token
+from shared.jsons import json_object
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class ScanCommands:
             InvalidRequest: the message cannot be understood.
             Hold: it cannot be decided now.
         """
-        command = _object(body)
+        command = json_object(body)
         version, queue = command.pop("v", None), command.pop("queue", False)
         if version != 1 or isinstance(version, bool):
             raise InvalidRequest("v: only version 1 is understood")
@@ -78,13 +78,3 @@ def _token(value: object, *, what: str) -> str:
     if not isinstance(value, str):
         raise InvalidRequest(f"{what}: a text is needed")
     return token(value, what=what)
-
-
-def _object(body: bytes) -> dict[str, object]:
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequest("not a JSON object")
-    return value

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import re
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from dataclasses import dataclass
 from pathlib import Path
 
 import ffmpeg
 
 from shared.errors import DependencyDown
-from shared.media.probe import source_name
-from shared.media.tools import AudioTools, missing_tools
+from shared.media.child import STOPPED, child_of, first_bytes
+from shared.media.probe import DEMUXERS, source_name
+from shared.media.tools import AudioTools
 
 _STDERR_LIMIT_BYTES = 64 * 1024
 _KEPT_LINES = 20
@@ -36,23 +37,30 @@ class Decoded:
     errors: tuple[str, ...]
 
 
-def command(path: Path, tools: AudioTools) -> list[str]:
+def command(path: Path, tools: AudioTools, *, longest_s: float) -> list[str]:
     """The arguments of a decode that stops at the first damage and counts what came out."""
     # Strict for the decoder only (`err_detect:a`): in the demuxer, `explode` would also turn down
     # a good song for a damaged cover. `crccheck` is what finds a single wrong bit in a FLAC.
     source = ffmpeg.input(
-        source_name(path), **{"protocol_whitelist": "file", "err_detect:a": "crccheck+explode"}
+        source_name(path),
+        **{
+            "protocol_whitelist": "file",
+            "format_whitelist": DEMUXERS,
+            "err_detect:a": "crccheck+explode",
+            # Several files are decoded side by side; threads for one would only cost memory.
+            "threads": 1,
+        },
     )
     # Samples are counted, not timestamps read: those jump over missing audio as if it were there.
     output = source.output(
-        "-", format="null", map="0:a:0", af="asetpts=N/SR/TB", progress="pipe:1"
+        "-", format="null", map="0:a:0", af="asetpts=N/SR/TB", t=longest_s, progress="pipe:1"
     ).global_args("-nostdin", "-hide_banner", "-v", "error", "-xerror")
     compiled: list[str] = ffmpeg.compile(output, cmd=tools.ffmpeg)
     return compiled
 
 
-async def decode(path: Path, tools: AudioTools) -> Decoded:
-    """Decode the first audio stream of `path` and throw the samples away.
+async def decode(path: Path, tools: AudioTools, *, longest_s: float) -> Decoded:
+    """Decode the first audio stream of `path`, up to `longest_s`, and throw the samples away.
 
     The child is killed when the call is cancelled, so a deadline around it is enough.
 
@@ -60,21 +68,17 @@ async def decode(path: Path, tools: AudioTools) -> Decoded:
         Misconfigured: ffmpeg does not start.
         DependencyDown: somebody stopped ffmpeg; the file is not to blame.
     """
-    try:
-        # A session of its own: Ctrl-C in a terminal must not look like a damaged file.
-        child = await asyncio.create_subprocess_exec(
-            *command(path, tools), stdout=PIPE, stderr=PIPE, start_new_session=True
+    async with child_of(command(path, tools, longest_s=longest_s)) as child:
+        seconds, (stderr, flooded) = await asyncio.gather(
+            _last_position(child),
+            first_bytes(child, child.stderr, most_bytes=_STDERR_LIMIT_BYTES),
         )
-    except OSError as exc:
-        raise missing_tools(f"{tools.ffmpeg} does not start ({exc.strerror})") from exc
-    try:
-        seconds, stderr = await asyncio.gather(_last_position(child), _first_errors(child))
         returncode = await child.wait()
-    finally:
-        await _end(child)
-    errors = serious_lines(stderr)
+    errors = serious_lines(stderr.decode("utf-8", "replace"))
+    if flooded:
+        errors = errors or ("more complaints than were read",)
     # 255 is how ffmpeg itself ends after SIGTERM; it turns a file down with other numbers.
-    if returncode in (-9, -15, -2, 255) and not errors:
+    if (returncode in STOPPED or returncode == 255) and not errors:
         raise DependencyDown("ffmpeg", f"ffmpeg was stopped from outside (exit {returncode})")
     return Decoded(returncode=returncode, seconds=seconds, errors=errors)
 
@@ -99,29 +103,3 @@ async def _last_position(child: Process) -> float:
         if name == b"out_time_us" and value.isdigit():
             last = int(value) / 1_000_000
     return last
-
-
-async def _first_errors(child: Process) -> str:
-    """The beginning of stderr; a child that goes on complaining beyond it is ended."""
-    assert child.stderr is not None
-    kept = b""
-    while block := await child.stderr.read(8192):
-        kept += block
-        if len(kept) >= _STDERR_LIMIT_BYTES:
-            kept += b"\n(more errors than were read)"
-            child.kill()
-            await _drain(child)
-            break
-    return kept.decode("utf-8", "replace")
-
-
-async def _drain(child: Process) -> None:
-    assert child.stderr is not None
-    while await child.stderr.read(65536):
-        pass
-
-
-async def _end(child: Process) -> None:
-    if child.returncode is None:
-        child.kill()
-        await asyncio.shield(child.wait())

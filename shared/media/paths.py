@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 # Extensions that the catalog server plays, and so the only ones we place or look for.
@@ -33,6 +34,22 @@ def find_audio(media_path: Path, track_id: str) -> list[Path]:
         return []
     wanted = {f"{track_id}.{ext}" for ext in AUDIO_EXTENSIONS}
     return [audio_dir(media_path, track_id) / name for name in names if name in wanted]
+
+
+def taken_in_another_case(final: Path) -> str | None:
+    """The file that stands for `final` where "a" and "A" are one name, but is named otherwise.
+
+    Track ids differ only by case, so that would be another track's.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
+    if not os.path.lexists(final):
+        return None
+    names = [entry.name for entry in final.parent.iterdir()]
+    if final.name in names:
+        return None
+    return next((name for name in names if name.casefold() == final.name.casefold()), None)
 
 
 def temp_file(media_path: Path, item_id: str, fence: int) -> Path:

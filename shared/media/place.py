@@ -17,8 +17,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+import structlog
+
+from shared.crashpoints import reached
 from shared.errors import AttemptFailed, Dependency, DependencyDown, DownloadsError, ErrorType
 from shared.media.paths import INCOMING
+
+log = structlog.get_logger()
 
 Staged = Literal["hardlink", "reflink", "copy"]
 
@@ -41,6 +46,7 @@ _ADVICE = {
     errno.ENODEV: "the device is gone: mount it again",
     errno.ENXIO: "the device is gone: mount it again",
 }
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 # What filesystems answer that have no hard links, or none left for this file.
 _NO_LINK = {
     errno.EPERM,
@@ -59,50 +65,58 @@ def storage_error(exc: OSError, what: str, *, dependency: Dependency = "media") 
     where = f" ({exc.filename})" if exc.filename else ""
     advice = _ADVICE.get(exc.errno or 0)
     if advice is not None:
+        if dependency == "media" and exc.errno in _FULL:
+            dependency = "space"
         return DependencyDown(dependency, f"{what}{where}: {advice}")
     return AttemptFailed(ErrorType.STORAGE, f"{what}{where}: {exc.strerror or exc}")
 
 
 @contextmanager
-def _translated(what: str, dependency: Dependency = "media") -> Iterator[None]:
+def translated(what: str, dependency: Dependency = "media") -> Iterator[None]:
+    """Turn every OSError of the block into the error of ours for it."""
     try:
         yield
     except OSError as exc:
         raise storage_error(exc, what, dependency=dependency) from exc
 
 
-def stage(source: Path, temp: Path) -> Staged:
+def stage(
+    source: Path, temp: Path, *, size_bytes: int | None = None, folder_fd: int | None = None
+) -> Staged:
     """Make `temp` hold the bytes of `source`, durably and readable by all, the cheapest way.
 
-    An old `temp` is replaced. After a failure no `temp` is left. A symbolic link, or anything
-    that is no regular file, is refused. Blocks.
+    `source` is relative to the open folder `folder_fd`, if there is one. An old `temp` is
+    replaced. After a failure no `temp` is left. A symbolic link, or anything that is no regular
+    file, is refused. A file that grows is copied to one byte behind `size_bytes`, so that its
+    size gives it away. Blocks.
 
     Raises:
         AttemptFailed: `source` is gone or refused.
         DependencyDown: one of the two disks cannot be used now.
     """
-    with _translated("reading a finished download", "incoming"):
-        source_fd = _open_regular(source)
+    with translated("reading a finished download", "incoming"):
+        source_fd = _open_regular(source, folder_fd)
     try:
-        with _translated("staging a finished download"):
-            temp.parent.mkdir(parents=True, exist_ok=True)
+        with translated("staging a finished download"):
+            # Not its parents: without the media root, its disk is not mounted.
+            temp.parent.mkdir(exist_ok=True)
             temp.unlink(missing_ok=True)
             try:
-                if _hard_link(source, source_fd, temp):
+                if _hard_link(source, source_fd, temp, folder_fd):
                     return "hardlink"
-                return _clone_or_copy(source_fd, temp)
+                return _clone_or_copy(source_fd, temp, size_bytes)
             except BaseException:
-                temp.unlink(missing_ok=True)
+                discard(temp)
                 raise
     finally:
         os.close(source_fd)
 
 
-def _open_regular(source: Path) -> int:
+def _open_regular(source: Path, folder_fd: int | None) -> int:
     # O_NONBLOCK: opening a named pipe would wait for a writer for ever.
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
-        fd = os.open(source, flags)
+        fd = os.open(source, flags, dir_fd=folder_fd)
     except OSError as exc:
         if exc.errno in (errno.ELOOP, errno.ENXIO):
             raise _not_regular(source) from exc
@@ -119,11 +133,14 @@ def _not_regular(source: Path) -> AttemptFailed:
     )
 
 
-def _hard_link(source: Path, source_fd: int, temp: Path) -> bool:
+def _hard_link(source: Path, source_fd: int, temp: Path, folder_fd: int | None) -> bool:
+    if os.fstat(source_fd).st_nlink > 1:
+        return False  # whoever has its other name could write to what we serve
     try:
-        os.link(source, temp, follow_symlinks=False)
+        os.link(source, temp, src_dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
         return False  # whatever the reason, a copy decides
+    reached("media.linked")
     ours, theirs = temp.lstat(), os.fstat(source_fd)
     # The name may have been given to another file between our open and our link.
     same = (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
@@ -145,14 +162,16 @@ def _make_readable(fd: int) -> bool:
     return True
 
 
-def _clone_or_copy(source_fd: int, temp: Path) -> Staged:
+def _clone_or_copy(source_fd: int, temp: Path, size_bytes: int | None) -> Staged:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     temp_fd = os.open(temp, flags, _READABLE)
     try:
+        reached("media.created")
         os.fchmod(temp_fd, _READABLE)  # the umask may have taken from it
         how: Staged = "reflink" if _reflink(source_fd, temp_fd) else "copy"
         if how == "copy":
-            _copy(source_fd, temp_fd)
+            _copy(source_fd, temp_fd, size_bytes)
+        reached("media.copied")
         os.fsync(temp_fd)
     finally:
         os.close(temp_fd)
@@ -167,9 +186,37 @@ def _reflink(source_fd: int, temp_fd: int) -> bool:
     return True
 
 
-def _copy(source_fd: int, temp_fd: int) -> None:
-    with os.fdopen(os.dup(source_fd), "rb") as reader, os.fdopen(os.dup(temp_fd), "wb") as writer:
-        shutil.copyfileobj(reader, writer, _BLOCK_BYTES)
+def _copy(source_fd: int, temp_fd: int, size_bytes: int | None) -> None:
+    left = float("inf") if size_bytes is None else size_bytes + 1
+    while block := os.read(source_fd, int(min(left, _BLOCK_BYTES))):
+        _write_all(temp_fd, block)
+        left -= len(block)
+        reached("media.copying")
+
+
+def _write_all(fd: int, block: bytes) -> None:
+    rest = memoryview(block)
+    while rest:
+        rest = rest[os.write(fd, rest) :]
+
+
+def written(temp: Path) -> tuple[int, int]:
+    """Size and modification time: another pair means that somebody wrote to it. Blocks.
+
+    Raises:
+        DependencyDown, AttemptFailed: it cannot be looked at.
+    """
+    with translated("looking at a staged file"):
+        found = temp.stat()
+    return found.st_size, found.st_mtime_ns
+
+
+def discard(temp: Path) -> None:
+    """Remove the file as far as the disk lets us: the sweep finds what is left. Blocks."""
+    try:
+        temp.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("temporary_file_left", file=temp.name, error=str(error))
 
 
 def publish(temp: Path, final: Path, *, replace: bool = False) -> bool:
@@ -182,15 +229,18 @@ def publish(temp: Path, final: Path, *, replace: bool = False) -> bool:
         AttemptFailed: `temp` is gone.
         DependencyDown: the disk cannot be used now.
     """
-    with _translated("placing a file in the media root"):
+    with translated("placing a file in the media root"):
         _fsync(temp)
         _make_folders(final.parent)
+        reached("media.folders")
         if replace:
             temp.replace(final)
         elif not _name(temp, final):
             return False
+        reached("media.named")
         # After a link both names exist; a rename onto another link of the same file does nothing.
         temp.unlink(missing_ok=True)
+        reached("media.unlinked")
         _fsync(final.parent)
     return True
 
@@ -256,39 +306,6 @@ def _fsync(path: Path) -> None:
         os.close(fd)
 
 
-def remove_tree(root: Path, child: Path) -> None:
-    """Remove the folder `child` and all in it, only if it truly lies below `root`.
-
-    Links are not followed: one inside is removed itself. A missing folder is fine. Blocks.
-
-    Raises:
-        AttemptFailed: `child` is `root`, or lies elsewhere once links on the way are resolved.
-        DependencyDown: the disk cannot be used now.
-    """
-    with _translated("removing a folder", "incoming"):
-        top = root.resolve()
-        target = child.parent.resolve() / child.name
-        if child.name in ("", "..") or target == top or not target.is_relative_to(top):
-            raise AttemptFailed(
-                ErrorType.STORAGE, f"{child} is not below {root}: not removed", {"path": str(child)}
-            )
-        if target.is_symlink():
-            target.unlink(missing_ok=True)
-        else:
-            _remove_folder(target)
-
-
-def _remove_folder(folder: Path) -> None:
-    # Somebody else may be removing the same files: what is gone on the way is no failure.
-    for _ in range(5):
-        try:
-            shutil.rmtree(folder)
-        except FileNotFoundError:
-            if os.path.lexists(folder):
-                continue
-        return
-
-
 def sweep_temp(
     media_path: Path,
     *,
@@ -306,10 +323,11 @@ def sweep_temp(
     """
     before_s = (time.time() if now_s is None else now_s) - older_than_s
     removed: list[str] = []
-    with _translated("sweeping temporary files"):
+    with translated("sweeping temporary files"):
         for path in sorted((media_path / INCOMING).glob("*.part")):
             if _untouched_since(path, before_s) and not keep(path.name):
                 path.unlink(missing_ok=True)
+                reached("reaper.temp_removed")
                 removed.append(path.name)
     return removed
 
@@ -323,11 +341,21 @@ def _untouched_since(path: Path, moment_s: float) -> bool:
     return stat.S_ISREG(found.st_mode) and max(found.st_mtime, found.st_ctime) < moment_s
 
 
+def room_on(path: Path) -> tuple[int, int]:
+    """Bytes on the filesystem of `path`: free for an ordinary user, and in all. Blocks.
+
+    Raises:
+        DependencyDown, AttemptFailed: it cannot be asked.
+    """
+    with translated("asking for free space"):
+        usage = shutil.disk_usage(path)
+        return usage.free, usage.total
+
+
 def free_mb(path: Path) -> int:
     """MiB on the filesystem of `path` that an ordinary user may still fill. Blocks.
 
     Raises:
         DependencyDown, AttemptFailed: it cannot be asked.
     """
-    with _translated("asking for free space"):
-        return shutil.disk_usage(path).free // (1024 * 1024)
+    return room_on(path)[0] // (1024 * 1024)

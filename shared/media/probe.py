@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import ffmpeg
-
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
-from shared.media.tools import AudioTools, missing_tools
+from shared.media.child import STOPPED, child_of, first_bytes
+from shared.media.tools import AudioTools
 
 # Only these demuxers may open the file. All read the file alone: without the list a text file
 # could be a playlist, and make ffmpeg open other files of this machine.
-_DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
+DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
+
+# A song's own description is a few kilobytes, with long lyrics some hundred.
+_ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 
 # ffprobe's name of the container -> (ours, extension by codec). Ogg FLAC is kept as .ogg: the
 # catalog serves it like every other Ogg file, and players take it.
@@ -55,15 +58,15 @@ def source_name(path: Path) -> str:
     return f"file:{path}"
 
 
-def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> Claims:
-    """Ask ffprobe; fill `evidence` on the way. Blocks: call it in a thread.
+async def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> Claims:
+    """Ask ffprobe; fill `evidence` on the way. The child is killed when the call is cancelled.
 
     Raises:
         CorruptAudio: no audio, a video, or a container and codec that we do not take.
-        AttemptFailed: ffprobe died without an answer.
+        AttemptFailed: ffprobe was killed from outside, before it answered.
         Misconfigured: ffprobe does not start.
     """
-    answer = _ffprobe(path, tools, evidence)
+    answer = await _ffprobe(path, tools, evidence)
     streams: list[dict[str, Any]] = answer.get("streams", [])
     container = str(answer.get("format", {}).get("format_name", ""))
     audio = [s for s in streams if s.get("codec_type") == "audio"]
@@ -76,32 +79,39 @@ def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> C
         raise refuse(evidence, "not_audio", "the file holds no audio that could be played")
     if len(audio) > 1:
         raise refuse(evidence, "several_streams", f"the file holds {len(audio)} audio streams")
-    return _claims(path, answer, usable[0], evidence)
+    return await asyncio.to_thread(_claims, path, answer, usable[0], evidence)
 
 
-def _ffprobe(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
-    try:
-        answer = ffmpeg.probe(
-            source_name(path),
-            cmd=tools.ffprobe,
-            v="error",
-            protocol_whitelist="file",
-            format_whitelist=_DEMUXERS,
+async def _ffprobe(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
+    command = (
+        *(tools.ffprobe, "-v", "error", "-show_format", "-show_streams", "-of", "json"),
+        *("-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, source_name(path)),
+    )
+    async with child_of(command) as child:
+        (answer, flooded), (stderr, _) = await asyncio.gather(
+            first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES),
+            first_bytes(child, child.stderr, most_bytes=_ANSWER_LIMIT_BYTES),
         )
-    except ffmpeg.Error as exc:
-        text = exc.stderr[-2000:].decode("utf-8", "replace").strip()
-        if not text:
-            # It always says why it turns a file down; silence means that a signal ended it.
-            raise AttemptFailed(
-                ErrorType.UNKNOWN, "ffprobe was killed before it answered", evidence
-            ) from exc
-        raise _turned_down(text, evidence) from exc
-    except OSError as exc:
-        raise missing_tools(f"{tools.ffprobe} does not start ({exc.strerror})") from exc
-    except (json.JSONDecodeError, UnicodeDecodeError) as exc:
+        returncode = await child.wait()
+    if flooded:
+        raise refuse(evidence, "not_audio", "the file says more about itself than a song does")
+    if returncode:
+        text = stderr[-2000:].decode("utf-8", "replace").strip()
+        # It always says why it turns a file down; silence means that a signal ended it.
+        if not text and returncode in STOPPED:
+            message = "ffprobe was killed before it answered"
+            raise AttemptFailed(ErrorType.UNKNOWN, message, evidence)
+        raise _turned_down(text or f"it ended with {returncode}", evidence)
+    return _parsed(answer, evidence)
+
+
+def _parsed(answer: bytes, evidence: Mapping[str, object]) -> dict[str, Any]:
+    try:
+        parsed = json.loads(answer.decode("utf-8"))
+    except (ValueError, RecursionError) as exc:
         raise refuse(evidence, "not_audio", "ffprobe's answer cannot be read") from exc
-    assert isinstance(answer, dict)
-    return answer
+    assert isinstance(parsed, dict)
+    return parsed
 
 
 def _turned_down(text: str, evidence: Mapping[str, object]) -> CorruptAudio:

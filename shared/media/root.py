@@ -6,6 +6,7 @@ Everything here blocks on the disk: call it in a thread.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import DependencyDown
@@ -35,6 +36,12 @@ def read_sentinel(media_path: Path) -> str | None:
         raise storage_error(exc, "reading the mark of the media root") from exc
 
 
+def ignores_case(media_path: Path) -> bool:
+    """Whether the filesystem of this marked media root takes "a" and "A" for one name. Blocks."""
+    sentinel = _sentinel(media_path)
+    return os.path.lexists(sentinel.with_name(sentinel.name.upper()))
+
+
 def write_sentinel(media_path: Path, root_id: str) -> None:
     """Mark this media root with `root_id`, whole or not at all, durably. Blocks.
 
@@ -54,6 +61,8 @@ def write_sentinel(media_path: Path, root_id: str) -> None:
         _fsync_folder(target.parent)
         _fsync_folder(media_path)
     except OSError as exc:
+        with suppress(OSError):
+            temp.unlink(missing_ok=True)
         raise storage_error(exc, "marking the media root") from exc
 
 

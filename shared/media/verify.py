@@ -10,6 +10,7 @@ from pathlib import Path
 
 from shared.errors import AttemptFailed, ErrorType
 from shared.media.decode import Decoded, decode
+from shared.media.ogg import ends_with_its_last_page
 from shared.media.place import storage_error
 from shared.media.probe import Claims, read_claims, refuse
 from shared.media.tools import AudioTools
@@ -21,6 +22,10 @@ _FLOOR_BYTES_PER_S = 500
 # 0.04 s off; and a FLAC with 20 kB overwritten lacks 2 s without a word from ffmpeg 5.1.
 _CLAIM_TOLERANCE_S = 0.5
 _ASF_TOLERANCE_S = 1.0
+# Beyond the catalog's length and the tolerance, so that a wrong song is still measured mostly.
+_BEYOND_S = 60.0
+# Without a length in the catalog: more than any track has, and decoded within the deadline.
+_LONGEST_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,11 +94,15 @@ async def _verify(
     floor = _floor_bytes(expected_ms)
     if size_bytes <= floor:
         raise refuse(evidence, "too_small", f"{size_bytes} bytes are no song (over {floor} are)")
-    claims = await asyncio.to_thread(read_claims, path, tools, evidence)
-    decoded = await decode(path, tools)
+    claims = await read_claims(path, tools, evidence)
+    longest_s = _longest_s(expected_ms, tolerance_s)
+    _judge_claims(claims, longest_s, evidence)
+    decoded = await decode(path, tools, longest_s=longest_s)
     evidence["decoded_s"] = decoded.seconds
     evidence["decoder_errors"] = list(decoded.errors)
     _judge(claims, decoded, expected_ms, tolerance_s, evidence)
+    if claims.container == "ogg":
+        await asyncio.to_thread(_require_last_page, path, evidence)
     sha256 = await asyncio.to_thread(_sha256, path)
     return _facts(claims, decoded, size_bytes, sha256)
 
@@ -110,6 +119,25 @@ def _floor_bytes(expected_ms: int | None) -> int:
     if expected_ms is None:
         return _FLOOR_BYTES
     return min(_FLOOR_BYTES, expected_ms * _FLOOR_BYTES_PER_S // 1000)
+
+
+def _longest_s(expected_ms: int | None, tolerance_s: float) -> float:
+    """How much is decoded at most: a few kilobytes can unfold to days of silence."""
+    if expected_ms is None:
+        return _LONGEST_S
+    return expected_ms / 1000 + tolerance_s + _BEYOND_S
+
+
+def _judge_claims(claims: Claims, longest_s: float, evidence: dict[str, object]) -> None:
+    # True or not, it cannot pass: the decoded length has to match both this and the catalog's.
+    if claims.duration_s is not None and claims.duration_s > longest_s:
+        message = f"it announces {claims.duration_s:.1f} s; {longest_s:.1f} s are the most we take"
+        raise refuse(evidence, "wrong_length", message)
+
+
+def _require_last_page(path: Path, evidence: dict[str, object]) -> None:
+    if not ends_with_its_last_page(path):
+        raise refuse(evidence, "truncated", "the last page of the Ogg stream is missing")
 
 
 def _judge(

@@ -30,7 +30,7 @@ from shared.torrentino.answers import (
     refused,
     unreadable,
 )
-from shared.torrentino.model import RemoteTicket, TicketRequest
+from shared.torrentino.model import RemoteTicket, TicketRequest, redact
 
 Sleep = Callable[[float], Awaitable[None]]
 # Named out here because inside the class `list` is the method.
@@ -39,6 +39,7 @@ Tickets = list[RemoteTicket]
 _GET_RETRIES = 3
 _RETRY_BASE_S = 0.1
 _MAX_CONNECTIONS = 20
+_MAX_TYPE_CHARS = 100
 # What Torrentino answers when one of its three SQLite connections had to wait too long.
 _LOCKED = "database is locked"
 # Not only hexadecimal, but long: "all" would make qBittorrent delete every torrent it has.
@@ -272,11 +273,22 @@ class TorrentinoClient:
         answer = await self._read("/health")
         status = _object(answer, effect=False).get("status")
         if status != "ok":
-            raise DependencyDown("torrentino", f"its health is {str(status)[:80]!r}")
+            raise DependencyDown("torrentino", f"its health is {redact(str(status))[:80]!r}")
 
     async def orchestrator(self) -> Mapping[str, object]:
         """Whether tickets are being worked on (`available`, `running`), and counts by state."""
         return _object(await self._read("/orchestrator/status"), effect=False)
+
+    async def pipeline(self) -> frozenset[str] | None:
+        """The tickets that are being converted or placed; None when the pipeline does not run."""
+        answer = await self._read("/pipeline/status")
+        body = _object(answer, effect=False)
+        lists = (body.get("converting_tickets"), body.get("placing_tickets"))
+        if body.get("running") is not True:
+            return None
+        if not all(isinstance(ids, _LIST) for ids in lists):
+            raise unreadable(answer, ValueError("not the status of a pipeline"), effect=False)
+        return frozenset(str(id_) for ids in lists if isinstance(ids, list) for id_ in ids)
 
     # --- HTTP
 
@@ -339,7 +351,7 @@ class TorrentinoClient:
                     raise TooLarge("torrentino", f"answered more than {MAX_BODY_BYTES} bytes")
             return Answer(
                 status=response.status_code,
-                content_type=response.headers.get("content-type", ""),
+                content_type=redact(response.headers.get("content-type", ""))[:_MAX_TYPE_CHARS],
                 body=bytes(content),
             )
 

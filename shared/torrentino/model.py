@@ -14,7 +14,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
+from shared.text import printable
+
 _MAX_REASON_CHARS = 2_000
+_MAX_TITLE_CHARS = 500
+_MAX_NAME_CHARS = 200
+# A person chooses from the best few; Torrentino keeps all that its indexers gave.
+_MOST_CANDIDATES = 50
+# In hexadecimal (v1, v2) or base 32. It becomes a part of a path, and is shown.
+_INFO_HASH = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
 # What PostgreSQL keeps in a bigint; a count beyond it is no count.
 _TOO_MUCH = 2**63
 _MOST_FILES = 2**31 - 1
@@ -57,13 +65,14 @@ _SENSITIVE = (
     r"(?:(?:jackett_?)?api_?key|x-api-key|pass_?key|auth_?key|torrent_?pass|rss_?key|secret"
     r"|access_?token|token|password)"
 )
+_QUOTE = r"\\{0,4}[\"']?"
 _REDACTIONS = (
     # A magnet's trackers: each may carry a passkey, in the query or in the path, often encoded.
     (re.compile(r"(\btr=)[^&\s\"'<>]+", re.IGNORECASE), r"\1***"),
-    # apikey=…, "apikey": "…", X-Api-Key: …, and the same percent-encoded.
+    # apikey=…, "apikey": "…", X-Api-Key: …, and the same percent-encoded, or in JSON within JSON.
     (
         re.compile(
-            rf"({_SENSITIVE}\s{{0,4}}[\"']?\s{{0,4}}(?:=|:|%3D|%3A)\s{{0,4}}[\"']?)"
+            rf"({_SENSITIVE}\s{{0,4}}{_QUOTE}\s{{0,4}}(?:=|:|%3D|%3A)\s{{0,4}}{_QUOTE})"
             r"(?:(?!%26|%22)[^&\s\"'<>,;)}])+",
             re.IGNORECASE,
         ),
@@ -80,9 +89,10 @@ _REDACTIONS = (
 def redact(text: str) -> str:
     """`text` without API keys, passkeys, tokens, passwords and the trackers of magnet links.
 
-    Nor with NUL, which JSON can carry and PostgreSQL cannot keep.
+    Nor with NUL, which JSON can carry and PostgreSQL cannot keep; and what else a terminal would
+    obey is written as an escape.
     """
-    text = text.replace("\0", "")
+    text = printable(text.replace("\0", ""), keep="\n\t")
     for pattern, replacement in _REDACTIONS:
         text = pattern.sub(replacement, text)
     return text
@@ -152,9 +162,10 @@ class RemoteTicket:
         ticket = _mapping(data)
         state = _mapping(ticket.get("state"))
         return cls(
-            id=_required(ticket, "id"),
-            dest_path=_required(ticket, "dest_path"),
-            state=_required(state, "type"),
+            id=_ticket_id(ticket),
+            # Only ever compared with ours, which has no such characters.
+            dest_path=printable(_required(ticket, "dest_path")),
+            state=redact(_required(state, "type"))[:_MAX_NAME_CHARS],
             raw_state=state,
             priority=_integer(ticket.get("priority")) or 0,
             updated_at=_timestamp(ticket.get("updated_at")),
@@ -184,7 +195,13 @@ class RemoteTicket:
         nothing about the download can be trusted.
         """
         value = self.raw_state.get("info_hash") or self._selected().get("info_hash")
-        return value if isinstance(value, str) and value else None
+        return value if isinstance(value, str) and _INFO_HASH.fullmatch(value) else None
+
+    @property
+    def offered(self) -> frozenset[str]:
+        """The info-hashes that the ticket can be served from, as far as it shows them."""
+        hashes = (each.get("info_hash") for each in _mappings(self.raw_state.get("candidates")))
+        return frozenset(h for h in hashes if isinstance(h, str) and _INFO_HASH.fullmatch(h))
 
     @property
     def size_bytes(self) -> int | None:
@@ -214,7 +231,8 @@ class RemoteTicket:
         """What a person may choose from when the ticket needs approval, in Torrentino's order."""
         if self.state != RemoteState.NEEDS_APPROVAL:
             return []
-        return [_summary(candidate) for candidate in _mappings(self.raw_state.get("candidates"))]
+        known = _mappings(self.raw_state.get("candidates"))
+        return [_summary(candidate) for candidate in known[:_MOST_CANDIDATES]]
 
     def _selected(self) -> Mapping[str, object]:
         selected = self.raw_state.get("selected")
@@ -232,7 +250,7 @@ class RemoteTicket:
 def _summary(candidate: Mapping[str, object]) -> dict[str, object]:
     title = candidate.get("title")
     return {
-        "title": redact(title) if isinstance(title, str) else None,
+        "title": redact(title)[:_MAX_TITLE_CHARS] if isinstance(title, str) else None,
         "size_bytes": _integer(candidate.get("size_bytes")),
         "seeders": _integer(candidate.get("seeders")),
         "score": _number(candidate.get("score")),
@@ -253,6 +271,14 @@ def _required(values: Mapping[str, object], name: str) -> str:
     value = values.get(name)
     if not isinstance(value, str) or not value:
         raise ValueError(f"{name!r} is missing or not a text")
+    return value
+
+
+def _ticket_id(ticket: Mapping[str, object]) -> str:
+    """The id, which goes into paths, rows and logs: Torrentino makes a UUID."""
+    value = _required(ticket, "id")
+    if len(value) > _MAX_NAME_CHARS or not (value.isascii() and value.isprintable()):
+        raise ValueError("'id' is no id")
     return value
 
 

@@ -41,7 +41,11 @@ class Autoindex:
         await self._server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        except (asyncio.IncompleteReadError, ConnectionError):
+            writer.close()  # the client was killed, or had nothing to ask
+            return
         path = unquote(head[0].split(" ")[1])
         headers = {k.lower(): v for k, _, v in (line.partition(": ") for line in head[1:-2])}
         self.requests.append((path, headers))

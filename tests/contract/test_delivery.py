@@ -247,10 +247,12 @@ async def test_links_on_the_way_are_not_followed(shared: Place, tmp_path: Path) 
     for call in (
         shared.delivery.files(TICKET),
         shared.delivery.collect(TICKET, DeliveredFile(name="x", size_bytes=1), shared.temp),
-        shared.delivery.remove(TICKET),
+        shared.delivery.remove(f"{TICKET}/deeper"),
     ):
         with pytest.raises(AttemptFailed, match="link"):
             await call
+    await shared.delivery.remove(TICKET)
+    assert not (shared.incoming / "t1").is_symlink()
     assert (tmp_path / "secret" / "x").exists()
 
 
@@ -386,7 +388,7 @@ async def test_a_full_disk_holds(http: HttpPlace, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(os, "fsync", fsync)
     with pytest.raises(DependencyDown, match="disk is full") as caught:
         await http.delivery.collect(TICKET, SONG, http.temp)
-    assert caught.value.dependency == "media"
+    assert caught.value.dependency == "space"
     assert not http.temp.exists()
 
 

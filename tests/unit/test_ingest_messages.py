@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 
 import pytest
 from hypothesis import given
@@ -69,6 +70,50 @@ def test_a_refusal_names_the_field() -> None:
         body = {"v": 1, "request_id": "r", "track_id": ID} | change
         with pytest.raises(InvalidRequest, match=f"^{where}: "):
             parse(REQUEST_TRACK, json.dumps(body).encode())
+
+
+GOOD = b'"v":1,"request_id":"r","track_id":"' + ID.encode() + b'"'
+MOST_PAYLOAD = 1024 * 1024
+_TRACK = b'{"id":"' + ID.encode() + b'","name":"N"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "why"),
+    [
+        (b"{" + GOOD + b',"priority":1,"priority":3}', "'priority' stands there twice"),
+        (b"{" + GOOD + b',"track":{"id":"x","id":"y","name":"N"}}', "'id' stands there twice"),
+        (b"{" + GOOD + b',"x":NaN}', "NaN is no number"),
+        (b"{" + GOOD + b',"x":-Infinity}', "Infinity is no number"),
+        (b"{" + GOOD + b',"x":' + b"9" * 100_000 + b"}", "not JSON"),
+        (b"{" + GOOD + b',"priority":1e400}', "priority"),
+        (b"{" + GOOD + b',"priority":2.0}', "priority"),
+        (b"{" + GOOD + b',"x":' + b"[" * (MOST_PAYLOAD - 100), "nested too deeply"),
+        (b'{"a":' * 170_000 + b"1" + b"}" * 170_000, "nested too deeply"),
+        (b"{" + GOOD + b',"x":"\xff\xfe"}', "not JSON"),
+        (b"{" + GOOD + b',"x":"' + b"y" * (MOST_PAYLOAD - 100), "not JSON"),
+        (b"\xef\xbb\xbf{" + GOOD + b"}", "not JSON"),
+        (b"[" + b"{}," * 300_000 + b"{}]", "not a JSON object"),
+        (b'{"v":2,"request_id":"r","track_id":"' + ID.encode() + b'"}', "^v: "),
+        (b'{"v":true,"request_id":"r","track_id":"' + ID.encode() + b'"}', "^v: "),
+        (b"{" + GOOD + b',"track":{"id":"' + ID.encode() + b'","name":"\\ud800"}}', "."),
+    ],
+)
+def test_what_is_made_to_hurt_is_refused_quickly(body: bytes, why: str) -> None:
+    """Up to what NATS carries: the reason is short, and the time does not grow with the malice."""
+    started = time.monotonic()
+    with pytest.raises(InvalidRequest, match=why) as caught:
+        parse(REQUEST_TRACK, body)
+    assert len(str(caught.value)) <= 600
+    assert time.monotonic() - started < 5
+
+
+def test_an_album_has_a_bounded_number_of_tracks() -> None:
+    """Thousands of tracks in one message are refused before any of them is looked at."""
+    body = b'{"v":1,"request_id":"r","album_id":"' + ID.encode() + b'","tracks":['
+    body += b",".join([_TRACK] * 20_000) + b"]}"
+    assert len(body) < MOST_PAYLOAD
+    with pytest.raises(InvalidRequest, match=r"^tracks: "):
+        parse(REQUEST_ALBUM, body)
 
 
 @given(st.binary(max_size=200))

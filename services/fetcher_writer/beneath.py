@@ -1,0 +1,88 @@
+"""Going down into a folder that others may write to, without ever leaving it.
+
+Each name is opened relative to the folder that was opened before it, and never through a link. So
+what was looked at is what is opened: a name that is swapped for a link under way leads nowhere.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.errors import AttemptFailed, ErrorType
+
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+
+
+@contextmanager
+def folder_below(root: Path | int, parts: Sequence[str]) -> Iterator[int]:
+    """The folder `root/part/part/…`, open for the block.
+
+    `root` is a path, which may be a link for it is what the setting names, or an open folder.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        AttemptFailed: STORAGE, there is a link on the way, or something that is no folder.
+        OSError: it cannot be opened.
+    """
+    fd = os.dup(root) if isinstance(root, int) else os.open(root, _FOLDER)
+    try:
+        for name in parts:
+            deeper = _open_folder(name, fd)
+            os.close(fd)
+            fd = deeper
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def _open_folder(name: str, above_fd: int) -> int:
+    try:
+        return os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=above_fd)
+    except OSError as exc:
+        found = status_below(above_fd, name)
+        if found is None:
+            raise FileNotFoundError(exc.errno, "gone", name) from exc
+        if stat.S_ISLNK(found.st_mode):
+            raise _unwelcome("there is a link in the ticket's path", name) from exc
+        if not stat.S_ISDIR(found.st_mode):
+            raise _unwelcome("what should be a folder is not a folder", name) from exc
+        raise
+
+
+def _unwelcome(message: str, name: str) -> AttemptFailed:
+    return AttemptFailed(ErrorType.STORAGE, message, {"name": ascii(name)[:500]})
+
+
+def status_below(folder_fd: int, name: str) -> os.stat_result | None:
+    """Of the entry itself, never of what it links to; None when it is not there."""
+    try:
+        return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
+    except FileNotFoundError:
+        return None
+
+
+def remove_below(folder_fd: int, name: str) -> None:
+    """Remove the entry with all in it; a missing one is fine, a link goes without its target.
+
+    Raises:
+        OSError: it cannot be removed.
+    """
+    found = status_below(folder_fd, name)
+    if found is None:
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        os.unlink(name, dir_fd=folder_fd)
+        return
+    # Somebody else may be removing the same files: what is gone on the way is no failure.
+    for _ in range(5):
+        try:
+            shutil.rmtree(name, dir_fd=folder_fd)
+        except FileNotFoundError:
+            if status_below(folder_fd, name) is not None:
+                continue
+        return

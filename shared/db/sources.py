@@ -1,0 +1,31 @@
+"""Torrents that gave broken audio for a track: blocked for it, until an administrator retries."""
+
+from __future__ import annotations
+
+from shared.db.pool import Connection
+from shared.errors import AttemptFailed, ErrorType
+
+_BLOCK = """
+INSERT INTO bad_sources (track_id, info_hash, reason, item_id)
+SELECT q.track_id, t.info_hash, $2, q.id
+  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
+ WHERE q.id = $1 AND t.info_hash IS NOT NULL
+ON CONFLICT (track_id, info_hash) DO UPDATE
+   SET reason = excluded.reason, item_id = excluded.item_id, at = now(), removed_at = NULL
+"""
+
+_UNBLOCK = "DELETE FROM bad_sources WHERE track_id = $1"
+
+
+async def block_source(connection: Connection, item_id: str, failure: AttemptFailed) -> None:
+    """After a corruption, block the torrent of the item's ticket, as far as it is known.
+
+    Call it in the transaction that ends the attempt, while the item is locked.
+    """
+    if failure.error_type is ErrorType.CORRUPTION:
+        await connection.execute(_BLOCK, item_id, failure.message)
+
+
+async def unblock_sources(connection: Connection, track_id: str) -> None:
+    """Give every source of the track another chance."""
+    await connection.execute(_UNBLOCK, track_id)

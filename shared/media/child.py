@@ -1,0 +1,102 @@
+"""ffmpeg and ffprobe as children that no file can make greedy, and that end with the call."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import sys
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from shared.media.tools import missing_tools
+
+# Measured with the static build: 60 MB of address space, whatever the length (96 kHz, 24 bit FLAC).
+# glibc reserves 64 MiB for each thread, and a distribution's build brings 300 MB of libraries.
+MEMORY_BYTES = 2 * 1024**3
+# A backstop: the caller's deadline ends with the caller, this also when it was killed.
+CPU_S = 600
+_OPEN_FILES = 64
+
+# What ends a child from outside: a person, a stop, the out-of-memory killer.
+STOPPED = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT})
+
+_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
+
+
+@asynccontextmanager
+async def child_of(command: Sequence[str]) -> AsyncIterator[Process]:
+    """The started program, with pipes for its output; killed when the block is left early.
+
+    It may take `MEMORY_BYTES` of address space and `CPU_S` of processor time, writes no file, and
+    does not see our environment, which has the passwords in it.
+
+    Raises:
+        Misconfigured: it does not start.
+    """
+    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
+    try:
+        # A session of its own: Ctrl-C in a terminal must not look like a damaged file.
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=DEVNULL,
+            stdout=PIPE,
+            stderr=PIPE,
+            start_new_session=True,
+            env=environment,
+        )
+    except OSError as exc:
+        raise missing_tools(f"{command[0]} does not start ({exc.strerror})") from exc
+    try:
+        _limit(child.pid)
+        yield child
+    finally:
+        if child.returncode is None:
+            # It may have ended a moment ago, unnoticed yet.
+            with suppress(ProcessLookupError):
+                child.kill()
+            await asyncio.shield(child.wait())
+
+
+def _limit(pid: int) -> None:
+    """Bound what a process may take from now on.
+
+    From outside, right after the start: code between fork and exec is not safe in a process with
+    threads, and a launcher would cost each file another program. What the child does in the
+    moment before counts against the limits as well.
+    """
+    if sys.platform != "linux":
+        return
+    limits = {
+        resource.RLIMIT_AS: MEMORY_BYTES,
+        resource.RLIMIT_CPU: CPU_S,
+        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_NOFILE: _OPEN_FILES,
+        resource.RLIMIT_CORE: 0,
+    }
+    with suppress(ProcessLookupError):
+        for kind, most in limits.items():
+            _, hard = resource.prlimit(pid, kind)
+            bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+            # The hard limit of processor time kills as an operator would, the soft one tells.
+            beyond = hard if kind == resource.RLIMIT_CPU else bound
+            resource.prlimit(pid, kind, (bound, beyond))
+
+
+async def first_bytes(
+    child: Process, stream: asyncio.StreamReader | None, *, most_bytes: int
+) -> tuple[bytes, bool]:
+    """The beginning of what the child says, and whether it was more: then the child is ended."""
+    assert stream is not None
+    kept = b""
+    while block := await stream.read(65536):
+        kept += block
+        if len(kept) > most_bytes:
+            with suppress(ProcessLookupError):
+                child.kill()
+            while await stream.read(65536):
+                pass
+            return kept[:most_bytes], True
+    return kept, False

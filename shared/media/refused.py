@@ -1,0 +1,82 @@
+"""Files that lay under a track's name and were not whole: kept for a while, out of the way.
+
+Everything here blocks on the disk: call it in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from shared.media.paths import INCOMING
+from shared.media.place import translated
+
+log = structlog.get_logger()
+
+# Long enough for a person to look at one, small enough to be no burden.
+KEPT_S = 30 * 86_400.0
+KEPT_BYTES = 1024**3
+
+
+def _folder(media_path: Path) -> Path:
+    return media_path / INCOMING / "refused"
+
+
+def move_aside(media_path: Path, files: Sequence[Path]) -> None:
+    """Free the names of these files of the media root.
+
+    Raises:
+        DependencyDown, AttemptFailed: the disk does not let us.
+    """
+    folder = _folder(media_path)
+    with translated("moving a broken file aside"):
+        folder.mkdir(exist_ok=True)
+        for file in files:
+            try:
+                file.rename(folder / f"{time.time_ns()}-{file.name}")
+            except FileNotFoundError:
+                log.info("refused_file_is_gone", file=str(file))
+
+
+def prune_refused(
+    media_path: Path,
+    *,
+    older_than_s: float = KEPT_S,
+    keep_bytes: int = KEPT_BYTES,
+    now_s: float | None = None,
+) -> int:
+    """Remove what was moved aside long ago, and the oldest of what takes too much room.
+
+    Returns how many files that were.
+
+    Raises:
+        DependencyDown, AttemptFailed: the disk does not let us.
+    """
+    before_s = (time.time() if now_s is None else now_s) - older_than_s
+    total_bytes = removed = 0
+    with translated("removing files that were moved aside"):
+        for moved_s, size_bytes, path in sorted(_found(_folder(media_path)), reverse=True):
+            total_bytes += size_bytes
+            if moved_s < before_s or total_bytes > keep_bytes:
+                path.unlink(missing_ok=True)
+                removed += 1
+    return removed
+
+
+def _found(folder: Path) -> list[tuple[float, int, Path]]:
+    """When each was moved here (its change time), its size, and where it is."""
+    found = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                status = entry.stat(follow_symlinks=False)
+                if stat.S_ISREG(status.st_mode):
+                    found.append((status.st_ctime, status.st_size, Path(entry.path)))
+    except FileNotFoundError:
+        pass  # nothing was refused yet, or another reaper is at it
+    return found
