@@ -52,7 +52,8 @@ class App:
 def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> App:
     """Build the shared parts; opens no connection."""
     clock = clock or SystemClock()
-    health = Health(clock)
+    rng = random.Random()  # noqa: S311 (jitter, not secrets)
+    health = Health(clock, rng)
     database = Database(settings.database_url.get_secret_value())
     bus = Bus(settings.nats_url.get_secret_value(), name=name, health=health)
     return App(
@@ -62,7 +63,7 @@ def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> Ap
         relay=Relay(database, bus),
         health=health,
         clock=clock,
-        rng=random.Random(),  # noqa: S311 (jitter, not secrets)
+        rng=rng,
         retries=RetryPolicy(
             max_retries=settings.max_retries,
             initial_s=settings.retry_initial_s,

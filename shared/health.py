@@ -2,55 +2,115 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
 import structlog
 
+from shared.breaker import Breaker, State
 from shared.clock import Clock
-from shared.metrics import DEPENDENCY_UP
+from shared.errors import Dependency, DependencyDown, Hold, Misconfigured
+from shared.metrics import CIRCUIT_STATE, DEPENDENCY_MISCONFIGURED, DEPENDENCY_UP
 
 log = structlog.get_logger()
+
+Alarm = Literal["configuration"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """How a dependency is, and since when."""
+    """How a dependency is, and since when; when it is asked again, if it is away.
+
+    The alarm "configuration": waiting will not help, a person has to change a setting.
+    """
 
     ok: bool
     detail: str
     since: datetime
+    state: State
+    next_try_at: datetime | None
+    alarm: Alarm | None
 
 
 class Health:
-    """The last word of each dependency; a change is logged once."""
+    """The circuit breakers of this process; a change is logged once."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, rng: random.Random | None = None) -> None:
         self._clock = clock
-        self._conditions: dict[str, Condition] = {}
+        self._rng = rng or random.Random()  # noqa: S311 (jitter, not secrets)
+        self._breakers: dict[Dependency, Breaker] = {}
+        self._heard: set[Dependency] = set()
 
-    def up(self, dependency: str) -> None:
+    def breaker(self, dependency: Dependency) -> Breaker:
+        """The one breaker of this process for a dependency."""
+        if dependency not in self._breakers:
+            made = Breaker(dependency, clock=self._clock, rng=self._rng)
+            self._breakers[dependency] = made
+        return self._breakers[dependency]
+
+    def up(self, dependency: Dependency) -> None:
         """The dependency has just answered."""
-        self._set(dependency, ok=True, detail="ok")
+        breaker = self.breaker(dependency)
+        came_back = not breaker.ok
+        breaker.succeeded()
+        self._note(breaker)
+        if came_back:
+            log.info("dependency_up", dependency=dependency)
 
-    def down(self, dependency: str, detail: str) -> None:
+    def down(self, dependency: Dependency, detail: str) -> None:
+        """The dependency has just failed to answer."""
+        self.failed(DependencyDown(dependency, detail))
+
+    def failed(self, held: Hold) -> None:
         """The dependency has just failed to answer, or refused us."""
-        self._set(dependency, ok=False, detail=detail)
+        breaker = self.breaker(held.dependency)
+        was_ok, before = breaker.ok, alarm_of(breaker.held)
+        breaker.failed(held)
+        self._note(breaker)
+        alarm = alarm_of(held)
+        if was_ok or alarm != before:
+            level, extra = (40, {"alarm": alarm}) if alarm else (30, {})
+            log.log(
+                level, "dependency_down", dependency=held.dependency, detail=held.detail, **extra
+            )
+
+    def is_news(self, error: Exception) -> bool:
+        """Whether to report a failure of a while ago; tells the breaker if so.
+
+        False for one of a dependency that is known to be away: the next try must not fall for it.
+        """
+        if not isinstance(error, Hold):
+            return True
+        known = not self.breaker(error.dependency).ok
+        if not known:
+            self.failed(error)
+        return not known
 
     def conditions(self) -> dict[str, Condition]:
         """Every dependency that has been heard of."""
-        return dict(self._conditions)
+        return {name: _condition(self._breakers[name]) for name in sorted(self._heard)}
 
-    def _set(self, dependency: str, *, ok: bool, detail: str) -> None:
-        before = self._conditions.get(dependency)
-        changed = before is None or before.ok is not ok
-        since = self._clock.now() if changed or before is None else before.since
-        self._conditions[dependency] = Condition(ok=ok, detail=detail, since=since)
-        DEPENDENCY_UP.labels(dependency).set(ok)
-        if changed and not (ok and before is None):
-            log.log(
-                20 if ok else 30,
-                "dependency_up" if ok else "dependency_down",
-                dependency=dependency,
-                detail=detail,
-            )
+    def _note(self, breaker: Breaker) -> None:
+        self._heard.add(breaker.dependency)
+        DEPENDENCY_UP.labels(breaker.dependency).set(breaker.ok)
+        CIRCUIT_STATE.labels(breaker.dependency).set(breaker.state)
+        alarm = alarm_of(breaker.held)
+        DEPENDENCY_MISCONFIGURED.labels(breaker.dependency).set(alarm == "configuration")
+
+
+def alarm_of(held: Hold | None) -> Alarm | None:
+    """What a failure calls a person for, beyond waiting."""
+    return "configuration" if isinstance(held, Misconfigured) else None
+
+
+def _condition(breaker: Breaker) -> Condition:
+    return Condition(
+        ok=breaker.ok,
+        detail="ok" if breaker.held is None else breaker.held.detail,
+        since=breaker.since,
+        state=breaker.state,
+        next_try_at=breaker.next_try_at,
+        alarm=alarm_of(breaker.held),
+    )

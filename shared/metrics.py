@@ -9,6 +9,16 @@ _PREFIX = "pezzottify_download"
 DEPENDENCY_UP = Gauge(
     f"{_PREFIX}_dependency_up", "1 when the dependency answered last, else 0", ["dependency"]
 )
+DEPENDENCY_MISCONFIGURED = Gauge(
+    f"{_PREFIX}_dependency_misconfigured",
+    "1 while a dependency refuses us until a person changes a setting",
+    ["dependency"],
+)
+CIRCUIT_STATE = Gauge(
+    f"{_PREFIX}_circuit_state",
+    "Circuit breaker: 0 closed, 1 recovering, 2 half-open, 3 open",
+    ["dependency"],
+)
 LOOP_RUNS = Counter(f"{_PREFIX}_loop_runs_total", "Runs of a duty by outcome", ["duty", "outcome"])
 REQUESTS = Counter(
     f"{_PREFIX}_requests_total", "Requests for audio by door and kind", ["source", "kind"]

@@ -13,6 +13,7 @@ from starlette.routing import Route
 
 from shared.app import App
 from shared.errors import Hold
+from shared.health import Condition
 from shared.web import WebServer
 
 _CHECK_S = 3.0
@@ -47,8 +48,7 @@ class OpsServer:
     async def _readyz(self, _: Request) -> Response:
         await self._check_database()
         checks = {
-            name: {"ok": c.ok, "detail": c.detail, "since": int(c.since.timestamp())}
-            for name, c in self._app.health.conditions().items()
+            name: _shown(condition) for name, condition in self._app.health.conditions().items()
         }
         # NATS may be away: everything arrives by the sweeps, only later. PostgreSQL may not.
         ready = checks["postgres"]["ok"]
@@ -65,6 +65,18 @@ class OpsServer:
             self._app.health.down("postgres", str(error) or "no answer within 3 s")
         else:
             self._app.health.up("postgres")
+
+
+def _shown(condition: Condition) -> dict[str, object]:
+    next_try_at = condition.next_try_at
+    return {
+        "ok": condition.ok,
+        "detail": condition.detail,
+        "since": int(condition.since.timestamp()),
+        "circuit": condition.state.name.lower(),
+        "alarm": condition.alarm,
+        "next_try_at": None if next_try_at is None else int(next_try_at.timestamp()),
+    }
 
 
 async def _healthz(_: Request) -> Response:

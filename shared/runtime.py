@@ -13,12 +13,14 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from contextlib import ExitStack
 
 import structlog
 
 from shared import logs
 from shared.app import App, Duty, make_app
+from shared.breaker import LONGEST_PAUSE_S, Breaker, pause_s
 from shared.db.conditions import Conditions
 from shared.errors import Dependency, DownloadsError, Hold
 from shared.health import Health
@@ -28,20 +30,18 @@ from shared.settings import SERVICES, Service, SettingsError, load
 
 log = structlog.get_logger()
 
-_LONGEST_PAUSE_S = 30.0
-# Asking these again costs nobody anything, and all work waits for their return.
-_LONGEST_PAUSE_OWN_S = 5.0
-_OWN: frozenset[Dependency] = frozenset({"postgres", "nats"})
 # The end of the grace is kept for handing back, the last publishing and closing.
 _CLOSING_S = 6.0
+# How it is shared out; a little is left for the end of the process itself.
+_HAND_BACK, _FAREWELL, _BUS, _CLOSE = 0.25, 0.25, 0.15, 0.15
 
 
 class Loop:
     """Runs `run_once` when woken, and at the latest every `interval_s`.
 
-    `run_once` returns how much it did; as long as that is not 0 it runs again at once. A `Hold`
-    pauses the loop, longer each time up to 30 s (5 s for PostgreSQL and NATS), and marks the
-    dependency as down.
+    `run_once` returns how much it did; as long as that is not 0 it runs again at once. It does
+    not run while PostgreSQL, one of `needs`, or what its last run failed on, is known to be away:
+    the breakers in `health` say when to try again, and one loop of the process tries first.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class Loop:
         health: Health,
         rng: random.Random,
         wake: asyncio.Event | None = None,
+        needs: Collection[Dependency] = (),
     ) -> None:
         self.name = name
         self.wake = wake or asyncio.Event()
@@ -60,11 +61,15 @@ class Loop:
         self._interval_s = interval_s
         self._health = health
         self._rng = rng
-        self._failures = 0
+        self._needs = frozenset[Dependency]({"postgres", *needs})
         self._held_by: Dependency | None = None
+        self._bugs = 0
 
     async def run(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
+            if (away := self._away()) is not None:
+                await first_of(stop, away.passable, timeout_s=away.wait_s())
+                continue
             self.wake.clear()
             pause_s = await self._step()
             if pause_s is None:
@@ -72,33 +77,40 @@ class Loop:
             elif pause_s > 0:
                 await first_of(stop, timeout_s=pause_s)
 
+    def _breakers(self) -> list[Breaker]:
+        held_by = {self._held_by} if self._held_by else set[Dependency]()
+        return [self._health.breaker(each) for each in sorted(self._needs | held_by)]
+
+    def _away(self) -> Breaker | None:
+        """What has to be waited for longest, if anything has."""
+        away = max(self._breakers(), key=Breaker.wait_s)
+        return away if away.wait_s() > 0 else None
+
     async def _step(self) -> float | None:
         """Run once; seconds to pause whatever happens, None to wait for a wake-up."""
-        try:
-            done = await self._run_once()
-        except Hold as held:
-            self._health.down(held.dependency, held.detail)
-            self._held_by = held.dependency
-            LOOP_RUNS.labels(self.name, "held").inc()
-            own = held.dependency in _OWN
-            return self._pause(_LONGEST_PAUSE_OWN_S if own else _LONGEST_PAUSE_S)
-        except Exception:
-            # A bug must not end the service: what it was doing comes back by its lease.
-            log.exception("duty_failed", duty=self.name)
-            LOOP_RUNS.labels(self.name, "failed").inc()
-            return self._pause(_LONGEST_PAUSE_S)
-        self._failures = 0
-        if self._held_by == "postgres":
-            # Every run asks PostgreSQL; the others are marked by who gets their answers.
-            self._health.up("postgres")
-        self._held_by = None
+        with ExitStack() as probes:
+            for breaker in self._breakers():
+                probes.enter_context(breaker.probing())
+            try:
+                done = await self._run_once()
+            except Hold as held:
+                self._health.failed(held)
+                self._held_by = held.dependency
+                LOOP_RUNS.labels(self.name, "held").inc()
+                return 0.0
+            except Exception:
+                # A bug must not end the service: what it was doing comes back by its lease.
+                log.exception("duty_failed", duty=self.name)
+                LOOP_RUNS.labels(self.name, "failed").inc()
+                self._bugs += 1
+                return pause_s(self._bugs, self._rng, longest_s=LONGEST_PAUSE_S)
+            self._bugs = 0
+            if not self._health.breaker("postgres").ok:
+                # Every run asks PostgreSQL; the others are marked by who gets their answers.
+                self._health.up("postgres")
+            self._held_by = None
         LOOP_RUNS.labels(self.name, "done").inc()
         return 0.0 if done else None
-
-    def _pause(self, longest_s: float) -> float:
-        self._failures += 1
-        grown = min(longest_s, 0.5 * 2.0 ** min(self._failures - 1, 10))
-        return grown * self._rng.uniform(0.5, 1.0)
 
 
 def every(
@@ -108,10 +120,18 @@ def every(
     *,
     interval_s: float | None = None,
     wake: asyncio.Event | None = None,
+    needs: Collection[Dependency] = (),
 ) -> Loop:
     """A loop with what all loops of a process share; by default at the sweep's interval."""
-    interval_s = app.settings.sweep_interval_s if interval_s is None else interval_s
-    return Loop(name, run_once, interval_s=interval_s, health=app.health, rng=app.rng, wake=wake)
+    return Loop(
+        name,
+        run_once,
+        interval_s=app.settings.sweep_interval_s if interval_s is None else interval_s,
+        health=app.health,
+        rng=app.rng,
+        wake=wake,
+        needs=needs,
+    )
 
 
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
@@ -130,7 +150,7 @@ async def serve(app: App, duties: Iterable[Duty], stop: asyncio.Event) -> None:
     Raises:
         ExceptionGroup: a duty ended with an error; the others were stopped first.
     """
-    relay = every(app, "relay", app.relay.run_once, wake=app.relay.wake)
+    relay = every(app, "relay", app.relay.run_once, wake=app.relay.wake, needs=["nats"])
     told = Conditions(app.database, app.health, worker=app.worker)
     telling = every(app, "conditions", told.run_once)
     grace_s = app.settings.shutdown_grace_s
@@ -139,13 +159,16 @@ async def serve(app: App, duties: Iterable[Duty], stop: asyncio.Event) -> None:
     bus = asyncio.create_task(app.bus.run(bus_stop), name="bus")
     try:
         await _until_stopped(
-            [*duties, relay, telling], stop, drain_s=grace_s - closing_s, hand_back_s=closing_s / 3
+            [*duties, relay, telling],
+            stop,
+            drain_s=grace_s - closing_s,
+            hand_back_s=_HAND_BACK * closing_s,
         )
     finally:
-        await _publish_rest(app, within_s=closing_s / 3)
+        await _say_farewell(app, told, within_s=_FAREWELL * closing_s)
         bus_stop.set()
-        await asyncio.wait([bus], timeout=closing_s / 3)
-        await _close(app, within_s=closing_s / 3)
+        await asyncio.wait([bus], timeout=_BUS * closing_s)
+        await _close(app, within_s=_CLOSE * closing_s)
 
 
 async def _until_stopped(
@@ -180,9 +203,11 @@ async def _cut_short(tasks: Sequence[asyncio.Task[None]], *, within_s: float) ->
         log.warning("duty_stuck", duty=task.get_name())
 
 
-async def _publish_rest(app: App, *, within_s: float) -> None:
+async def _say_farewell(app: App, told: Conditions, *, within_s: float) -> None:
+    """Take back what we were kept from, and publish the last events."""
     try:
         async with asyncio.timeout(within_s):
+            await told.forget()
             while await app.relay.run_once():
                 pass
     except (Hold, TimeoutError) as error:
@@ -193,12 +218,15 @@ async def _publish_rest(app: App, *, within_s: float) -> None:
 
 async def _close(app: App, *, within_s: float) -> None:
     """Close every connection; one that does not close must not hold up the end."""
-    for close in (*app.closers, app.database.close):
+
+    async def bounded(close: Callable[[], Awaitable[None]]) -> None:
         try:
             async with asyncio.timeout(within_s):
                 await close()
         except Exception:
             log.exception("not_closed", what=getattr(close, "__qualname__", str(close)))
+
+    await asyncio.gather(*(bounded(close) for close in (*app.closers, app.database.close)))
 
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -6,13 +6,48 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import Iterator
+from typing import Any
 
+import h11
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shared.errors import DownloadsError
 
 _BACKLOG = 512
+# How long a request may take to come in, headers and body; uvicorn itself would wait for ever.
+_REQUEST_S = 20.0
+
+
+class _Impatient(H11Protocol):
+    """Ends connections on which a request does not come to its end, so that none are used up."""
+
+    _overdue: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._unwatch()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        """One deadline from a request's first byte on, however much comes meanwhile."""
+        if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
+            self._unwatch()
+        elif self._overdue is None:
+            self._overdue = self.loop.call_later(_REQUEST_S, self.transport.abort)
+
+    def _unwatch(self) -> None:
+        if self._overdue is not None:
+            self._overdue.cancel()
+            self._overdue = None
 
 
 class _Server(uvicorn.Server):
@@ -52,6 +87,7 @@ class WebServer:
             self._app,
             host=self._host,
             port=self._port,
+            http=_Impatient,
             log_config=None,
             access_log=False,
             lifespan="off",

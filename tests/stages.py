@@ -19,6 +19,7 @@ from services.fetcher_writer.service import FetcherWriter
 from services.poller.__main__ import build as build_poller
 from services.reaper.__main__ import build as build_reaper
 from services.ticketer.__main__ import build as build_ticketer
+from services.ticketer.service import Ticketer
 from shared.app import App, Duty, make_app
 from shared.catalog.models import Track
 from shared.db.enqueue import Kind, Request, enqueue, record_request
@@ -46,7 +47,7 @@ class Stages:
         self.app = app
         ticketer, poller = build_ticketer(app), build_poller(app)
         fetcher, reaper = build_fetcher_writer(app), build_reaper(app)
-        self.ticket_once = _step(ticketer, "ticketer")
+        self.ticketer = _only(ticketer, Ticketer)
         self.poll_once = _step(poller, "poller")
         self.strays = _step(poller, "strays")
         self.clean = _step(fetcher, "cleaning")
@@ -67,6 +68,21 @@ class Stages:
         """One batch of the ticketer, of all that could be due."""
         await self.world.execute("UPDATE queue_items SET due_at = now() WHERE due_at > now()")
         return await self.ticket_once()
+
+    async def ticket_once(self) -> int:
+        """Fill the ticketer's places and see all of it through; how many items that were.
+
+        Raises:
+            Hold: as the next `run_once` would, for what one of them met.
+        """
+        claimed = await self.ticketer.run_once()
+        while working := self.ticketer._working:
+            await asyncio.wait(working)
+        # The done callbacks run after whoever waits; then the failure is known.
+        await asyncio.sleep(0)
+        if self.ticketer._failure is not None:
+            await self.ticketer.run_once()
+        return claimed
 
     async def poll(self) -> None:
         """A look at every open ticket."""

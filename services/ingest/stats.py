@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, TypeAlias
 
+from services.ingest.paused import paused
 from shared.db.conditions import Conditions
 from shared.db.installation import MediaRoot
 from shared.db.pool import Database
@@ -16,6 +17,16 @@ from shared.states import Stage, Status
 Json: TypeAlias = dict[str, Any]
 
 _DISK_S = 3.0
+
+_ALWAYS_SHOWN = ("postgres", "nats", "torrentino", "media")
+_UNKNOWN: Json = {
+    "ok": None,
+    "detail": "no process has talked to it",
+    "since": None,
+    "circuit": "closed",
+    "alarm": None,
+    "next_try_at": None,
+}
 
 _COUNTS = """
 SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
@@ -96,18 +107,18 @@ async def stats(
             "waiting": outbox["waiting"],
             "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),
         },
-        "health": await _health(root, health, conditions),
+        **await _health(root, health, conditions),
     }
 
 
 async def _health(root: MediaRoot, health: Health, conditions: Conditions) -> Json:
     free = await _look_at_disk(root, health)
     health.up("postgres")
-    unknown = {"ok": None, "detail": "no process has talked to it", "since": None}
     # In an installation of separate processes the ticketer, not ingest, knows of Torrentino.
     known = await conditions.read()
-    found = {name: known.pop(name, unknown) for name in ("postgres", "nats", "torrentino", "media")}
-    return {**found, **known, "media": {**found["media"], "free_mb": free}}
+    found = {name: known.get(name, _UNKNOWN) for name in _ALWAYS_SHOWN}
+    media = {**found["media"], "free_mb": free}
+    return {"paused": paused(known), "health": {**found, **known, "media": media}}
 
 
 async def _look_at_disk(root: MediaRoot, health: Health) -> int | None:

@@ -4,7 +4,7 @@ from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
 from shared.app import App, Duty
 from shared.leases import LeaseKeeper
-from shared.runtime import every, main
+from shared.runtime import main
 from shared.torrentino.wiring import torrentino_client
 
 
@@ -30,10 +30,10 @@ def build(app: App) -> list[Duty]:
         health=app.health,
         retries=app.retries,
         rng=app.rng,
+        sweep_interval_s=settings.sweep_interval_s,
     )
-    loop = every(app, "ticketer", ticketer.run_once)
-    app.bus.listen("ticket", loop.wake, queue="ticketer")
-    return [loop, leases]
+    app.bus.listen("ticket", ticketer.loop.wake, queue="ticketer")
+    return [ticketer, leases]
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from dataclasses import dataclass
 
+from shared.crashpoints import reached
 from shared.db.items import Claim
-from shared.db.pool import Connection, Database
+from shared.db.pool import IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import STATUS_OF, Stage, sources
 
@@ -28,12 +29,19 @@ class Work:
 # One ticketer at a time counts and claims, so that all together keep MAX_TICKETS_IN_FLIGHT.
 _ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
 
-_IN_FLIGHT = "SELECT count(*) FROM tickets WHERE state <> 'closed'"
+# A ticket that waits for a person keeps no place, up to ten times as many as there are places:
+# nothing is done for it, but the poller looks at every one.
+_IN_FLIGHT = """
+SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
+                        10 * $1)
+  FROM tickets WHERE state <> 'closed'
+"""
 
 _RESUMABLE = """
 SELECT q.id, q.ticket_id
-  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id AND t.state = 'intent'
- WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+  FROM queue_items q
+ WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t WHERE t.state = 'intent'))
+   AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
  ORDER BY q.priority, q.seq
  LIMIT $1
    FOR NO KEY UPDATE OF q SKIP LOCKED
@@ -76,6 +84,12 @@ RETURNING q.id, q.fence, q.ticket_id, q.track_name, q.main_artist, q.artist_name
 """
 
 
+_KEEP = """
+UPDATE queue_items SET lease_until = greatest(lease_until, now() + make_interval(secs => $3))
+ WHERE id = $1 AND fence = $2 AND stage = 'ticketing'
+"""
+
+
 class Store:
     """The ticketer's side of the queue."""
 
@@ -96,9 +110,9 @@ class Store:
         async with self._database.transaction() as connection:
             await connection.execute(_ONE_AT_A_TIME)
             resumed = await connection.fetch(_RESUMABLE, limit)
-            in_flight = await connection.fetchval(_IN_FLIGHT)
+            in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
             room = min(limit - len(resumed), self._max_in_flight - in_flight)
-            fresh = await connection.fetch(_FRESH, room) if room > 0 else []
+            fresh = await self._fresh(connection, room) if room > 0 else []
             if not resumed and not fresh:
                 return []
             intents = {row["id"]: str(uuid.uuid4()) for row in fresh}
@@ -107,8 +121,14 @@ class Store:
                 list(intents.values()),
                 [self._dest_path(ticket_id) for ticket_id in intents.values()],
             )
+            reached("ticketer.intended")
             linked = {row["id"]: row["ticket_id"] for row in resumed} | intents
             return await self._mark(connection, linked, fresh=set(intents))
+
+    async def _fresh(self, connection: Connection, limit: int) -> list[Row]:
+        await connection.execute(IN_INDEX_ORDER)
+        rows: list[Row] = await connection.fetch(_FRESH, limit)
+        return rows
 
     def _dest_path(self, ticket_id: str) -> str:
         return f"{self._dest_root}/{ticket_id}"
@@ -141,6 +161,12 @@ class Store:
             for row in sorted(rows, key=lambda row: (row["priority"], row["seq"]))
         ]
 
+    async def keep(self, work: Work, *, for_s: float) -> bool:
+        """Make the claim last this long from now; False when the item is no longer ours."""
+        async with self._database.connection() as connection:
+            done = await connection.execute(_KEEP, work.claim.item_id, work.claim.fence, for_s)
+        return bool(done == "UPDATE 1")
+
     async def record(self, work: Work, *, torrentino_id: str, priority: int) -> bool:
         """Note the ticket that Torrentino made; False when the item is no longer ours."""
         async with self._database.transaction() as connection:
@@ -155,11 +181,17 @@ class Store:
             )
             if moved != "UPDATE 1":
                 return False
+            reached("ticketer.recording")
             opened = await connection.execute(
                 _RECORD_TICKET, work.ticket_id, torrentino_id, priority
             )
             assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
             return True
+
+    async def superseded(self, work: Work, *, torrentino_id: str) -> bool:
+        """Whether this intent has ended, or has led to another ticket than this one."""
+        async with self._database.connection() as connection:
+            return bool(await connection.fetchval(_SUPERSEDED, work.ticket_id, torrentino_id))
 
 
 _RECORD_ITEM = """
@@ -174,6 +206,11 @@ UPDATE tickets
    SET torrentino_id = $2, priority = $3, state = 'open', progressed_at = now(),
        next_poll_at = now()
  WHERE id = $1 AND state = 'intent'
+"""
+
+_SUPERSEDED = """
+SELECT EXISTS (SELECT 1 FROM tickets
+                WHERE id = $1 AND (state = 'closed' OR torrentino_id <> $2))
 """
 
 _CLOSE_INTENT = """

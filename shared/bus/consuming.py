@@ -10,9 +10,12 @@ from contextlib import asynccontextmanager
 import nats.errors
 import structlog
 from nats.aio.msg import Msg
+from nats.js import JetStreamContext
 
 from shared.bus import subjects
 from shared.bus.nats import Bus, Outgoing, translated
+from shared.bus.streams import ACK_WAIT_S
+from shared.crashpoints import reached
 from shared.errors import Hold, InvalidRequest
 from shared.health import Health
 from shared.metrics import DEAD_MESSAGES
@@ -20,13 +23,15 @@ from shared.runtime import first_of
 
 log = structlog.get_logger()
 
-_BATCH = 20
-_FETCH_S = 5.0
+# Messages in hand, side by side, so that one slow album does not hold up nineteen tracks.
+_PLACES = 20
+# So long the stop waits for a fetch to end: cut short, it could lose what just came.
+_FETCH_S = 1.0
 _AGAIN_S = 5.0
 # A message that a bug of ours fails on is repeated so often before it is put aside.
 _MOST_FAILURES = 10
-# Well within the consumer's ack_wait, so that slow work is not given to somebody else as well.
-_PROGRESS_S = 10.0
+# Well within ACK_WAIT_S, so that slow work is not given to somebody else as well.
+_PROGRESS_S = ACK_WAIT_S / 4
 _MOST_HEADER = 4096
 
 Handler = Callable[[str, bytes], Awaitable[None]]
@@ -37,7 +42,8 @@ class Consumer:
 
     `handle` returns when the message's effect is committed. It raises `InvalidRequest` for a
     message that cannot be understood, which then goes to the dead stream, whole; and `Hold` for
-    one that cannot be handled now, which is delivered again.
+    one that cannot be handled now, which is delivered again. What the end of the grace cuts short
+    is given back at once.
     """
 
     def __init__(
@@ -60,35 +66,32 @@ class Consumer:
                 await first_of(stop, timeout_s=1.0)
 
     async def _consume(self, stop: asyncio.Event) -> None:
-        async with self._bus.consumer(self._durable, self._filters) as subscription:
-            while not stop.is_set():
-                fetching = asyncio.create_task(subscription.fetch(_BATCH, timeout=_FETCH_S))
-                stopping = asyncio.create_task(stop.wait())
-                try:
-                    await asyncio.wait([fetching, stopping], return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    stopping.cancel()
-                    if not fetching.done():
-                        # Messages that come in at this moment are delivered again.
-                        fetching.cancel()
-                        await asyncio.wait([fetching])
-                if fetching.cancelled():
-                    return
-                await self._handle_all(_messages(fetching))
+        """Handle messages until the stop, or until one cannot be acknowledged.
 
-    async def _handle_all(self, messages: list[Msg]) -> None:
-        # Side by side, so that one slow album does not hold up nineteen tracks; and all of them to
-        # their end, whatever becomes of one.
-        results = await asyncio.gather(
-            *(self._handle_one(message) for message in messages), return_exceptions=True
-        )
-        for result in results:
-            if isinstance(result, BaseException):
-                raise result
+        Raises:
+            Hold: NATS is away; what is in hand was seen through first.
+        """
+        working: set[asyncio.Task[None]] = set()
+        async with self._bus.consumer(self._durable, self._filters) as subscription:
+            try:
+                while not stop.is_set():
+                    if len(working) >= _PLACES:
+                        await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                    _settled(working)
+                    if (message := await _fetched(subscription)) is not None:
+                        working.add(asyncio.create_task(self._handle_one(message)))
+            except asyncio.CancelledError:
+                for task in working:
+                    task.cancel("stopping")
+                raise
+            finally:
+                # Cancelled here, it cancels them too, and waits while they give back.
+                await asyncio.gather(*working, return_exceptions=True)
 
     async def _handle_one(self, message: Msg) -> None:
         with translated():
             try:
+                reached("consumer.received")
                 async with _in_progress(message):
                     await self._handle(message.subject, message.data)
             except InvalidRequest as error:
@@ -102,13 +105,19 @@ class Consumer:
                     await self._bury(message, f"failed {_MOST_FAILURES} times: {error!r}")
                 else:
                     await message.nak(delay=_AGAIN_S)
+            except asyncio.CancelledError:
+                await message.nak()
+                raise
             else:
+                reached("consumer.handled")
                 await message.ack()
+                reached("consumer.acked")
 
     async def _bury(self, message: Msg, reason: str) -> None:
         """Keep the message, whole, with the reason; only then acknowledge it."""
         log.warning("message_not_understood", subject=message.subject, reason=reason)
         await self._bus.publish(buried(message, reason, max_bytes=self._bus.max_payload))
+        reached("consumer.buried")
         DEAD_MESSAGES.inc()
         await message.ack()
 
@@ -163,12 +172,21 @@ async def _tell_progress(message: Msg) -> None:
             log.debug("progress_not_told", error=str(error))
 
 
-def _messages(fetching: asyncio.Task[list[Msg]]) -> list[Msg]:
+async def _fetched(subscription: JetStreamContext.PullSubscription) -> Msg | None:
+    """The next message, or None when none came for a while."""
     try:
         with translated():
-            return fetching.result()
+            [message] = await subscription.fetch(1, timeout=_FETCH_S)
     except Hold as held:
         # An empty fetch ends in a timeout, which is no fault.
         if isinstance(held.__cause__, TimeoutError | asyncio.TimeoutError):
-            return []
+            return None
         raise
+    return message
+
+
+def _settled(working: set[asyncio.Task[None]]) -> None:
+    """Forget the tasks that are done; the error of one is raised."""
+    for task in [task for task in working if task.done()]:
+        working.discard(task)
+        task.result()

@@ -8,7 +8,7 @@ or a dead message reports that it failed, to be repeated from where it is kept.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -88,6 +88,9 @@ class Bus:
         self._wakes: dict[Wake, list[asyncio.Event]] = {}
         self._queues: dict[Wake, str] = {}
         self.connected = asyncio.Event()
+        # What to do before a stream of events is made; the relay's.
+        self.before_new_events: Callable[[], Awaitable[None]] | None = None
+        self._unsure = True
 
     def listen(self, kind: Wake, wake: asyncio.Event, *, queue: str) -> None:
         """Set `wake` when a wake-up of this kind arrives; one of `queue`'s copies gets each."""
@@ -130,7 +133,6 @@ class Bus:
             )
             self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
             await self._subscribe(client)
-            await ensure_streams(self._js)
         except _DOWN as error:
             self._health.down("nats", _words(error))
             await self._give_up(client)
@@ -172,10 +174,11 @@ class Bus:
 
     async def _on_back(self) -> None:
         # The server may have come back without its storage.
+        self._unsure = True
         try:
-            await ensure_streams(self._jetstream())
-        except (*_DOWN, DependencyDown) as error:
-            log.warning("streams_not_ensured", error=_words(error))
+            await self.ensure()
+        except DependencyDown as error:
+            log.warning("streams_not_ensured", error=error.detail)
         self.connected.set()
         self._health.up("nats")
         # Whatever was missed while we were away is found by a look at the database.
@@ -187,6 +190,17 @@ class Bus:
         if self._js is None or self._client is None or not self._client.is_connected:
             raise DependencyDown("nats", "not connected")
         return self._js
+
+    async def ensure(self) -> None:
+        """Make the streams that may be missing; call it outside a transaction.
+
+        Raises:
+            DependencyDown: NATS is away, or PostgreSQL is and events would be forgotten.
+        """
+        if self._unsure:
+            with translated():
+                await ensure_streams(self._jetstream(), before_events=self.before_new_events)
+            self._unsure = False
 
     async def wake(self, kind: Wake) -> None:
         """Hint that there is work; dropped when NATS is away, for the sweep finds it too."""
@@ -228,7 +242,7 @@ class Bus:
                     if reason is not None:
                         refused[message.id] = reason
             except nats.js.errors.NoStreamResponseError:
-                await ensure_streams(js)
+                self._unsure = True
                 raise
             if refused:
                 raise NotAccepted(refused)
@@ -240,7 +254,8 @@ class Bus:
         """A durable pull subscription to the requests stream, made if it is not there."""
         with translated():
             js = self._jetstream()
-            await ensure_streams(js)
+            self._unsure = True
+            await self.ensure()
             await js.add_consumer(REQUESTS_STREAM, consumer(durable, filters))
             subscription = await js.pull_subscribe_bind(durable, REQUESTS_STREAM)
             try:

@@ -16,7 +16,9 @@ import structlog
 
 from shared.bus import subjects
 from shared.bus.nats import Bus, NotAccepted, Outgoing
-from shared.db.pool import Connection, Database, Row
+from shared.bus.streams import EVENTS_KEPT_S
+from shared.crashpoints import reached
+from shared.db.pool import IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import EVENTS_PUBLISHED
 
 log = structlog.get_logger()
@@ -34,6 +36,18 @@ SELECT e.seq, e.id, e.kind, e.item_id, e.request_id, extract(epoch FROM e.at) AS
    FOR UPDATE OF e SKIP LOCKED
 """
 
+# In pieces, each well within the time that a statement has.
+_FORGET = """
+WITH part AS (
+    SELECT seq FROM events
+     WHERE seq > $1 AND published_at IS NOT NULL AND at > now() - make_interval(secs => $2)
+     ORDER BY seq LIMIT 5000
+), forgotten AS (
+    UPDATE events e SET published_at = NULL FROM part WHERE e.seq = part.seq RETURNING e.seq
+)
+SELECT max(seq) AS last, count(*) AS count FROM forgotten
+"""
+
 _MARK = "UPDATE events SET published_at = now() WHERE seq = ANY($1)"
 
 # Of an event that is too large for NATS.
@@ -49,6 +63,7 @@ class Relay:
         self._database = database
         self._bus = bus
         self.wake = asyncio.Event()
+        bus.before_new_events = self.publish_again
 
     async def run_once(self) -> int:
         """Publish one batch; returns how many events left.
@@ -56,13 +71,34 @@ class Relay:
         Raises:
             DependencyDown: PostgreSQL or NATS is away; the rows stay.
         """
+        if self._bus.connected.is_set():  # else nothing is known to be missing
+            await self._bus.ensure()
         async with self._database.transaction() as connection:
             return await self._publish(connection)
 
+    async def publish_again(self) -> None:
+        """Forget that the events of the stream's time were published, for the stream is gone.
+
+        Raises:
+            DependencyDown: PostgreSQL is away.
+        """
+        last: int | None = 0
+        count = 0
+        while last is not None:
+            async with self._database.connection() as connection:
+                row = await connection.fetchrow(_FORGET, last, EVENTS_KEPT_S)
+            assert row is not None
+            last, count = row["last"], count + row["count"]
+        if count:
+            log.warning("events_published_again", count=count, why="NATS has no stream of events")
+        self.wake.set()
+
     async def _publish(self, connection: Connection) -> int:
+        await connection.execute(IN_INDEX_ORDER)
         rows = await connection.fetch(_TAKE)
         if not rows:
             return 0
+        reached("relay.taken")
         limit = self._bus.max_payload
         refused: dict[str, str] = {}
         try:
@@ -70,9 +106,11 @@ class Relay:
         except NotAccepted as error:
             # Repeating is useless, and would hold up all that comes after. It stays in the table.
             refused = error.reasons
+        reached("relay.published")
         for event_id, reason in refused.items():
             log.error("event_not_accepted", event_id=event_id, reason=reason)
         await connection.execute(_MARK, [row["seq"] for row in rows])
+        reached("relay.marked")
         EVENTS_PUBLISHED.inc(len(rows) - len(refused))
         return len(rows)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import structlog
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -20,6 +22,10 @@ log = structlog.get_logger()
 
 _DAY_S = 86_400
 _MIB = 1024 * 1024
+EVENTS_KEPT_S = 14 * _DAY_S
+# How long a message stays with a consumer that says nothing, before it is delivered again: what
+# the death of one costs.
+ACK_WAIT_S = 10.0
 
 # NATS reserves max_bytes when a stream is made, so all of them together must fit a small disk.
 # The duplicate window is how long a relay or a requester may take to repeat itself unnoticed.
@@ -43,7 +49,7 @@ STREAMS = (
         retention=RetentionPolicy.LIMITS,
         storage=StorageType.FILE,
         discard=DiscardPolicy.OLD,
-        max_age=14 * _DAY_S,
+        max_age=EVENTS_KEPT_S,
         max_bytes=256 * _MIB,
         duplicate_window=60 * 60,
     ),
@@ -66,20 +72,28 @@ def consumer(durable: str, filters: list[str]) -> ConsumerConfig:
         durable_name=durable,
         filter_subjects=filters,
         ack_policy=AckPolicy.EXPLICIT,
-        ack_wait=30,
+        ack_wait=ACK_WAIT_S,
         # Endless: the handler itself sends a message that keeps failing to the dead stream.
         max_deliver=-1,
         max_ack_pending=1000,
     )
 
 
-async def ensure_streams(js: JetStreamContext) -> None:
-    """Make the streams that are not there. One that differs is reported, never changed."""
+async def ensure_streams(
+    js: JetStreamContext, *, before_events: Callable[[], Awaitable[None]] | None = None
+) -> None:
+    """Make the streams that are not there. One that differs is reported, never changed.
+
+    `before_events` is called before a stream of events is made: should NATS have lost it, what
+    was in it has to be published again, and a crash in between must not make that forgotten.
+    """
     for wanted in STREAMS:
         assert wanted.name is not None
         try:
             found = (await js.stream_info(wanted.name)).config
         except NotFoundError:
+            if wanted.name == subjects.EVENTS_STREAM and before_events is not None:
+                await before_events()
             await js.add_stream(wanted)
             continue
         if (found.retention, found.subjects) != (wanted.retention, wanted.subjects):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from shared.db.pool import Database
+from shared.db.pool import Connection, Database
 from shared.health import Health
 
 Json: TypeAlias = dict[str, Any]
@@ -17,24 +17,37 @@ Json: TypeAlias = dict[str, Any]
 _FRESH_S = 60.0
 
 _SAY = """
-INSERT INTO conditions (worker, dependency, ok, detail, since, said_at)
-SELECT $1, c.dependency, c.ok, c.detail, c.since, now()
-  FROM unnest($2::text[], $3::boolean[], $4::text[], $5::timestamptz[])
-       AS c (dependency, ok, detail, since)
+INSERT INTO conditions (worker, dependency, ok, detail, since, circuit, alarm, next_try_at, said_at)
+SELECT $1, c.dependency, c.ok, c.detail, c.since, c.circuit, c.alarm, c.next_try_at, now()
+  FROM unnest($2::text[], $3::boolean[], $4::text[], $5::timestamptz[], $6::text[], $7::text[],
+              $8::timestamptz[])
+       AS c (dependency, ok, detail, since, circuit, alarm, next_try_at)
 ON CONFLICT (worker, dependency) DO UPDATE
-   SET ok = excluded.ok, detail = excluded.detail, since = excluded.since, said_at = now()
+   SET ok = excluded.ok, detail = excluded.detail, since = excluded.since,
+       circuit = excluded.circuit, alarm = excluded.alarm, next_try_at = excluded.next_try_at,
+       said_at = now()
 """
 
 _FORGET = "DELETE FROM conditions WHERE said_at < now() - interval '1 day'"
 
+_FORGET_ME = "DELETE FROM conditions WHERE worker = $1"
+
 # The worst word counts; of several equally bad ones the oldest.
 _READ = """
-SELECT DISTINCT ON (dependency) dependency, ok, detail,
-       extract(epoch FROM since)::bigint AS since
+SELECT DISTINCT ON (dependency) dependency, ok, detail, circuit, alarm,
+       extract(epoch FROM since)::bigint AS since,
+       extract(epoch FROM next_try_at)::bigint AS next_try_at
   FROM conditions
  WHERE said_at > now() - make_interval(secs => $1)
  ORDER BY dependency, ok, since
 """
+
+
+async def read(connection: Connection) -> Json:
+    """Each dependency as the process that is worst off with it sees it."""
+    rows = await connection.fetch(_READ, _FRESH_S)
+    fields = ("ok", "detail", "since", "circuit", "alarm", "next_try_at")
+    return {row["dependency"]: {field: row[field] for field in fields} for row in rows}
 
 
 class Conditions:
@@ -52,28 +65,37 @@ class Conditions:
             DependencyDown: PostgreSQL is away.
         """
         known = self._health.conditions()
+        said = known.values()
         async with self._database.connection() as connection:
             await connection.execute(
                 _SAY,
                 self._worker,
                 list(known),
-                [condition.ok for condition in known.values()],
-                [condition.detail[:500] for condition in known.values()],
-                [condition.since for condition in known.values()],
+                [condition.ok for condition in said],
+                [condition.detail[:500] for condition in said],
+                [condition.since for condition in said],
+                [condition.state.name.lower() for condition in said],
+                [condition.alarm for condition in said],
+                [condition.next_try_at for condition in said],
             )
             await connection.execute(_FORGET)
         return 0
 
     async def read(self) -> Json:
-        """Each dependency as the process that is worst off with it sees it, this one included.
+        """Each dependency as `read` sees it, what this process knows included.
 
         Raises:
             DependencyDown: PostgreSQL is away.
         """
         await self.run_once()
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_READ, _FRESH_S)
-        return {
-            row["dependency"]: {"ok": row["ok"], "detail": row["detail"], "since": row["since"]}
-            for row in rows
-        }
+            return await read(connection)
+
+    async def forget(self) -> None:
+        """This process ends: nothing waits for what it was kept from.
+
+        Raises:
+            DependencyDown: PostgreSQL is away.
+        """
+        async with self._database.connection() as connection:
+            await connection.execute(_FORGET_ME, self._worker)

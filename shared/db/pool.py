@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from shared.errors import DependencyDown
+from shared.errors import Conflict, DependencyDown
 
 if TYPE_CHECKING:
     Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -43,14 +43,21 @@ _DOWN = (
     asyncpg.ReadOnlySQLTransactionError,
 )
 
+# For the rest of a transaction, before the first few of many rows are taken: a backlog that has
+# grown since PostgreSQL last counted looks short to it, and it would sort all of it each time.
+IN_INDEX_ORDER = "SET LOCAL enable_sort = off"
+
 _CONNECT_TIMEOUT_S = 10
 _COMMAND_TIMEOUT_S = 30
+_RELEASE_TIMEOUT_S = 2
 _SERVER_SETTINGS = {
     "application_name": "pezzottify-downloads",
     "statement_timeout": "30000",
     "lock_timeout": "15000",
     # A worker that stops inside a transaction must not hold its rows for ever.
     "idle_in_transaction_session_timeout": "60000",
+    # One that has gone while its statement waits for a lock gives its own locks up.
+    "client_connection_check_interval": "5000",
     "timezone": "UTC",
 }
 
@@ -66,6 +73,15 @@ def translated() -> Iterator[None]:
             raise
         detail = str(error) or type(error).__name__
         raise DependencyDown("postgres", detail) from error
+
+
+@contextmanager
+def taken(detail: str) -> Iterator[None]:
+    """Turn the refusal of a unique index into `Conflict`: another transaction was faster."""
+    try:
+        yield
+    except asyncpg.UniqueViolationError as error:
+        raise Conflict(detail) from error
 
 
 async def _prepare(connection: asyncpg.Connection[asyncpg.Record]) -> None:
@@ -108,14 +124,36 @@ class Database:
         """
         with translated():
             pool = self._pool or await self._open()
-            async with pool.acquire(timeout=_CONNECT_TIMEOUT_S) as connection:
+            connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+            try:
                 yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                # Who does not answer now would not answer a farewell either, and the stop waits.
+                with suppress(asyncpg.InterfaceError):  # it has ended by itself
+                    connection.terminate()
+                raise
+            finally:
+                await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Connection]:
-        """A connection inside a READ COMMITTED transaction, committed on a normal exit."""
-        async with self.connection() as connection, connection.transaction():
-            yield connection
+        """A connection inside a READ COMMITTED transaction, committed on a normal exit.
+
+        Raises:
+            DependencyDown: as `connection`. It may have been committed all the same, should the
+                connection have ended at that very moment.
+        """
+        async with self.connection() as connection:
+            transaction = connection.transaction()
+            await transaction.start()
+            try:
+                yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                raise  # The connection is ended, and with it the transaction.
+            except BaseException:
+                await transaction.rollback()
+                raise
+            await transaction.commit()
 
     async def close(self) -> None:
         """Close every connection; the object opens anew if it is used again."""

@@ -174,9 +174,17 @@ class _Server:
 class Postgres(_Server):
     """A PostgreSQL server with a superuser `pezzottify` and no password on loopback."""
 
-    def __init__(self, folder: Path, *, port: int | None = None, fsync: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        port: int | None = None,
+        fsync: bool = True,
+        max_connections: int = 200,
+    ) -> None:
         super().__init__(folder, port or free_port())
         self._fsync = fsync
+        self._max_connections = max_connections
         self._user = "nobody" if os.geteuid() == 0 else None
 
     def url(self, database: str = "pezzottify") -> str:
@@ -201,7 +209,7 @@ class Postgres(_Server):
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": "",
             "fsync": "on" if self._fsync else "off",
-            "max_connections": "200",
+            "max_connections": str(self._max_connections),
             "shared_buffers": "64MB",
             "dynamic_shared_memory_type": "mmap",
         }

@@ -6,11 +6,8 @@ import asyncio
 import json
 import os
 import re
-import signal
 import socket
-import stat
 import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -19,7 +16,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from shared import metrics
 from shared.local.servers import free_port
-from shared.media.tools import find_tools
 from shared.settings import SERVICES, Service
 from tests.world import ADMIN, ADMIN_KEY, World, album_id, eventually, free_ops_port
 
@@ -125,73 +121,6 @@ async def test_answers_operators_and_stops_in_work(world: World, service: Servic
     items = await world.until_ended(10)
     assert {(item["status"], item["retry_count"]) for item in items} == {("COMPLETED", 0)}
     await others.end()
-
-
-def _slow_ffmpeg(folder: Path) -> str:
-    """A PATH whose ffmpeg first says that it runs, and then takes for ever."""
-    folder.mkdir()
-    tools = find_tools()
-    for name, real in (("ffmpeg", tools.ffmpeg), ("ffprobe", tools.ffprobe)):
-        script = folder / name
-        wait = f"echo $$ >> {folder}/running\nexec sleep 1000\n" if name == "ffmpeg" else ""
-        script.write_text(f'#!/bin/sh\n{wait}exec "{real}" "$@"\n')
-        script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
-    return f"{folder}:{os.environ['PATH']}"
-
-
-async def _verifying(world: World, **env: str) -> tuple[asyncio.subprocess.Process, list[int]]:
-    """A fetcher-writer that is in the middle of a decode that does not end; its decoders."""
-    world.add_album(1, 1, seconds=_SECONDS)
-    path = _slow_ffmpeg(world.folder / "bin")
-    running = await world.run(*(name for name in SERVICES if name != "fetcher_writer"))
-    assert running.api is not None
-    process = await world.spawn("fetcher_writer", PATH=path, **env)
-    await running.api.post(f"/v1/download/album/{album_id(1)}")
-    pids = world.folder / "bin" / "running"
-
-    async def decoders() -> list[int]:
-        return [int(line) for line in pids.read_text().split()] if pids.exists() else []
-
-    return process, await eventually(decoders)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        return "sleep" in Path(f"/proc/{pid}/cmdline").read_text()
-    except FileNotFoundError:
-        return False
-
-
-async def test_stopped_in_a_long_decode_hands_back(world: World) -> None:
-    """L-26: what cannot end within the grace is handed back; its decoder and file go with it."""
-    grace = {"SHUTDOWN_GRACE_S": str(_GRACE_S), "LEASE_S": "60"}
-    process, decoders = await _verifying(world, **grace)
-    assert await _terminated(process) < _GRACE_S
-    [item] = await world.items()
-    assert (item["stage"], item["lease_until"], item["retry_count"]) == ("ready", None, 0)
-    assert list((world.media / ".incoming").rglob("*.part")) == []
-    assert world.files() == {}
-    assert not any(_alive(pid) for pid in decoders)
-    await world.spawn("fetcher_writer")
-    await world.until_ended(1)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_second_signal_ends_at_once(world: World, number: signal.Signals) -> None:
-    """Whoever asks twice does not wait for the grace."""
-    process, decoders = await _verifying(world, SHUTDOWN_GRACE_S="60")
-    log = world.folder / "services.log"
-    process.send_signal(signal.SIGTERM)
-
-    async def stopping() -> bool:
-        return '"stopping"' in log.read_text()
-
-    await eventually(stopping)
-    process.send_signal(number)
-    assert await asyncio.wait_for(process.wait(), 3) == -number
-    for pid in decoders:
-        if _alive(pid):
-            os.kill(pid, signal.SIGKILL)
 
 
 async def _answers_operators(ops_port: str) -> None:

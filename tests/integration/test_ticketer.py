@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from typing import Any
 
 import httpx
 import pytest
@@ -13,6 +14,7 @@ from services.ticketer.service import REMOTE_PRIORITY
 from shared.errors import AttemptFailed, DependencyDown, ErrorType, Misconfigured
 from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.model import RemoteTicket, TicketRequest
 from tests.stages import Stages, assert_lawful, held_by, one, queue, stages, tickets, timeline
 from tests.world import World, eventually, track_id
 
@@ -158,7 +160,7 @@ class _Dying:
     """The ticketer of these stages is dead from this moment on; it cannot even hand back."""
 
     def __init__(self, by_hand: Stages, moment: str) -> None:
-        self._ticketer = by_hand.ticket_once.__self__  # type: ignore[attr-defined]
+        self._ticketer: Any = by_hand.ticketer
         self._moment = moment
 
     async def __aenter__(self) -> None:
@@ -260,7 +262,8 @@ async def test_an_outage_burns_nothing_and_fills_no_history(
     assert {(i["stage"], i["retry_count"], i["attempt"]) for i in items} == {("queued", 0, 1)}
     assert await timeline(still, items[0]["id"]) == ["queued", "ticketing", "queued"]
     setattr(still.faults, fault, False)
-    await by_hand.ticket()
+    # What piled up goes out gradually.
+    assert [await by_hand.ticket() for _ in range(2)] == [1, 2]
     assert {i["stage"] for i in await still.items()} == {"searching"}
     assert len(still.standin.tickets()) == 3
     assert by_hand.app.health.conditions()["torrentino"].ok
@@ -297,10 +300,13 @@ async def test_waiting_for_a_place_keeps_the_lease(still: World) -> None:
 
 
 async def test_the_stop_hands_back(still: World, by_hand: Stages) -> None:
-    """L-26: cancelled in the middle of a call, every claimed item goes back, unburnt."""
+    """L-26: cancelled in the middle of a call, every claimed item goes back, unburnt.
+
+    One whose request may still be at work there is not looked for at once.
+    """
     await queue(still, [track_id(n) for n in range(12)])
     still.faults.delay_s = 30
-    ticketing = asyncio.create_task(by_hand.ticket())
+    ticketing = asyncio.create_task(by_hand.ticketer.run(asyncio.Event()))
 
     async def asked() -> int:
         return still.standin.requests[CREATE]
@@ -311,8 +317,36 @@ async def test_the_stop_hands_back(still: World, by_hand: Stages) -> None:
         await ticketing
     still.faults.delay_s = 0
     assert {i["stage"] for i in await still.items()} == {"queued"}
+    waits = await still.rows(
+        "SELECT extract(epoch FROM due_at - now()) > 10 AS wait, count(*) AS n"
+        " FROM queue_items GROUP BY 1"
+    )
+    assert {row["wait"]: row["n"] for row in waits} == {True: 8, False: 4}
     await by_hand.ticket()
     assert len(still.standin.tickets()) == 12
+
+
+async def test_a_slow_call_keeps_nobody_else_waiting(still: World, by_hand: Stages) -> None:
+    """While one creation takes half a minute, all others go on, this batch's and the next."""
+    await queue(still, [track_id(n) for n in range(40)])
+    create = by_hand.ticketer._client.create
+    answering = asyncio.Event()
+
+    async def first_is_slow(request: TicketRequest) -> RemoteTicket:
+        if request.title == "Song 0":
+            await answering.wait()
+        return await create(request)
+
+    by_hand.ticketer._client.create = first_is_slow  # type: ignore[method-assign]
+    stop = asyncio.Event()
+    ticketing = asyncio.create_task(by_hand.ticketer.run(stop))
+    await eventually(
+        still.items, lambda items: [i["stage"] for i in items].count("searching") == 39
+    )
+    answering.set()
+    stop.set()
+    await ticketing
+    assert {i["stage"] for i in await still.items()} == {"searching"}
 
 
 async def test_a_record_that_may_have_been_committed_is_not_undone(
@@ -320,7 +354,7 @@ async def test_a_record_that_may_have_been_committed_is_not_undone(
 ) -> None:
     """L-33: PostgreSQL goes away behind the commit: the recorded ticket stays recorded."""
     await queue(still, [track_id(1)])
-    store = by_hand.ticket_once.__self__._store  # type: ignore[attr-defined]
+    store: Any = by_hand.ticketer._store
     record = store.record
 
     async def record_and_lose(*args: object, **named: object) -> None:
@@ -340,7 +374,7 @@ async def test_a_late_rejection_leaves_the_intent_alone(still: World) -> None:
     """Fence: whoever lost the item does not close the intent that the next one resumes."""
     await queue(still, [track_id(1)])
     async with stages(still) as late, stages(still) as next_:
-        ticketer = late.ticket_once.__self__  # type: ignore[attr-defined]
+        ticketer = late.ticketer
         (work,) = await ticketer._store.claim(1)
         await still.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await next_.give_back()

@@ -6,8 +6,7 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable
 
-import pytest
-
+from shared.breaker import State
 from shared.clock import SystemClock
 from shared.errors import DependencyDown
 from shared.health import Health
@@ -109,23 +108,15 @@ async def test_a_bug_does_not_end_the_loop() -> None:
     assert script.runs == 2
 
 
-@pytest.mark.parametrize(
-    ("error", "longest_s"),
-    [
-        (DependencyDown("torrentino", "away"), 30),
-        (DependencyDown("postgres", "away"), 5),
-        (DependencyDown("nats", "away"), 5),
-        (ValueError("a bug"), 30),
-    ],
-)
-async def test_pauses_grow_to_a_bound(error: Exception, longest_s: float) -> None:
-    """Each failure in a row waits longer, with jitter, up to a bound; success starts anew."""
-    answers: list[int | Exception] = [error] * 100
-    loop = _loop(_Script(*answers, 0, error))
+async def test_pauses_after_bugs_grow_to_a_bound() -> None:
+    """Each bug in a row waits longer, with jitter, up to a bound; success starts anew."""
+    bug = ValueError("a bug")
+    answers: list[int | Exception] = [bug] * 100
+    loop = _loop(_Script(*answers, 0, bug))
     pauses = [await loop._step() or 0.0 for _ in answers]
-    assert all(0 < pause <= longest_s for pause in pauses)
+    assert all(0 < pause <= 30 for pause in pauses)
     assert pauses[0] <= 0.5
-    assert max(pauses[-20:]) > longest_s * 0.8
+    assert max(pauses[-20:]) > 30 * 0.8
     assert await loop._step() is None
     assert 0 < (await loop._step() or 0.0) <= 0.5
 
@@ -140,16 +131,56 @@ async def test_a_hold_marks_the_dependency_and_success_unmarks_postgres() -> Non
     assert health.conditions()["postgres"].ok
 
 
+async def test_one_loop_asks_and_all_go_on() -> None:
+    """Of the loops that need what is away only one tries; its success wakes the others."""
+    health = Health(SystemClock())
+    health.down("postgres", "away")
+    breaker = health.breaker("postgres")
+    asked, answer = asyncio.Event(), asyncio.Event()
+    others = [_Script(0) for _ in range(3)]
+
+    async def ask() -> int:
+        asked.set()
+        await answer.wait()
+        return 0
+
+    first = Loop("first", ask, interval_s=3600, health=health, rng=random.Random(1))
+    stop = asyncio.Event()
+    running = asyncio.create_task(first.run(stop))
+    await asked.wait()
+    assert breaker.state == State.HALF_OPEN
+    waiting = [
+        asyncio.create_task(_ends(_loop(other, health=health), other.stop)) for other in others
+    ]
+    await asyncio.sleep(0)
+    assert [other.runs for other in others] == [0, 0, 0]
+    answer.set()
+    await asyncio.gather(*waiting)
+    assert [other.runs for other in others] == [1, 1, 1]
+    stop.set()
+    await running
+
+
+async def test_a_probe_without_a_verdict_lets_another_one_try() -> None:
+    """A run that had nothing to ask keeps nobody from asking."""
+    health = Health(SystemClock())
+    health.down("torrentino", "away")
+    loop = _loop(_Script(0, 0), health=health)
+    loop._needs = frozenset({"postgres", "torrentino"})
+    assert await loop._step() is None
+    assert health.breaker("torrentino").state == State.OPEN
+
+
 async def test_the_stop_ends_a_pause_at_once() -> None:
     """A loop that waits out a failure does not make the stop wait."""
-    failed = asyncio.Event()
+    failed, health = asyncio.Event(), Health(SystemClock())
+    health.breaker("torrentino")._failures = 20
 
     def run() -> int:
         failed.set()
         raise DependencyDown("torrentino", "away")
 
-    loop, stop = _loop(run), asyncio.Event()
-    loop._failures = 20
+    loop, stop = _loop(run, health=health), asyncio.Event()
     task = asyncio.create_task(loop.run(stop))
     await failed.wait()
     stop.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from shared.local.torrentino import states
@@ -88,6 +89,9 @@ class Acquisition:
                 titles=titles,
                 folder=faults.fate(titles) == "multi_file",
             )
+            if (spoiler := faults.spoiler(titles)) is not None:
+                size_bytes = spoiler.stat().st_size
+                offers[0] = replace(offers[0], path=spoiler, size_bytes=size_bytes)
         except OSError:
             return []  # the song's file is away: nobody seeds it
         for offer in offers:

@@ -45,11 +45,14 @@ class Faults:
     unauthorized: bool = False  # 401 with an empty body to everything under /api/v1
     html: bool = False  # 200 text/html to every GET and POST under /api/v1, without effect
     delay_s: float = 0.0  # each answer under /api/v1 is held this long, its effect already done
+    delay_only: str = ""  # the delay hits only this, in the form of `only`
     down: bool = False  # 503 {"error": ...} to everything but /_standin
     fates: dict[str, str] = field(default_factory=dict)  # title -> one of FATES
     # title -> files delivered instead, one for each ticket in turn, then the song's own again;
     # a retry of the same ticket gets the same file again
     substitute: dict[str, list[Path]] = field(default_factory=dict)
+    # title -> what the best candidate delivers for as long as it stands; the second has the song
+    spoiled: dict[str, Path] = field(default_factory=dict)
     # title -> files put beside the audio, counted in files_placed and final_size_bytes
     extra_files: dict[str, list[Path]] = field(default_factory=dict)
 
@@ -69,6 +72,10 @@ class Faults:
         """Take the next file that is to be delivered instead of the song's own, if any."""
         waiting = (self.substitute[title] for title in titles if self.substitute.get(title))
         return next((files.pop(0) for files in waiting), None)
+
+    def spoiler(self, titles: tuple[str, ...]) -> Path | None:
+        """What the best candidate for a ticket of these titles delivers instead, if anything."""
+        return next((self.spoiled[title] for title in titles if title in self.spoiled), None)
 
     def extras(self, titles: tuple[str, ...]) -> list[Path]:
         """The further files to deliver with a ticket of these titles."""

@@ -69,7 +69,7 @@ class Gate:
             held.append(message)
 
         await answer(scope, receive, hold)
-        if faults.delay_s > 0:
+        if faults.delay_s > 0 and faults.delay_only in {"", request}:
             await asyncio.sleep(faults.delay_s)
         if faults.take("drop_after", request):
             await self._drop(scope, receive)

@@ -1,0 +1,157 @@
+"""The circuit breaker: when a dependency is asked again, and how much it is given."""
+
+from __future__ import annotations
+
+import random
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from shared.breaker import Breaker, State
+from shared.errors import Dependency, DependencyDown, Hold, Misconfigured
+from shared.health import Health
+
+
+class _Clock:
+    """A clock that the test moves."""
+
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def now(self) -> datetime:
+        return datetime(2026, 1, 1, tzinfo=UTC) + timedelta(seconds=self.s)
+
+    def monotonic(self) -> float:
+        return self.s
+
+
+def _breaker(dependency: Dependency = "torrentino") -> tuple[Breaker, _Clock]:
+    clock = _Clock()
+    return Breaker(dependency, clock=clock, rng=random.Random(1)), clock
+
+
+AWAY = DependencyDown("torrentino", "away")
+
+
+def _fail_again(breaker: Breaker, clock: _Clock, held: Hold) -> float:
+    """The next try fails too; the pause after it."""
+    clock.s += breaker.wait_s()
+    breaker.failed(held)
+    return breaker.wait_s()
+
+
+def test_recovery_is_gradual() -> None:
+    """After an outage it is given 1, 2, 4, 8 and only then all."""
+    breaker, _ = _breaker()
+    assert breaker.allowance(16) == 16
+    breaker.failed(AWAY)
+    assert (breaker.state, breaker.ok) == (State.OPEN, False)
+    given = []
+    for _ in range(5):
+        breaker.succeeded()
+        given.append(breaker.allowance(16))
+    assert given == [1, 2, 4, 8, 16]
+    assert breaker.closed
+
+
+def test_a_failure_while_it_recovers_opens_it_again() -> None:
+    """It falls back to the beginning, and the pauses go on growing if it did no work."""
+    breaker, clock = _breaker()
+    breaker.failed(AWAY)
+    first = breaker.wait_s()
+    clock.s += first
+    breaker.succeeded()
+    breaker.failed(AWAY)
+    assert breaker.state == State.OPEN
+    assert breaker.allowance(16) == 1
+    assert breaker.wait_s() > first
+
+
+def test_work_that_succeeds_lets_the_pauses_start_anew() -> None:
+    """A second success is work done: the next outage is a new one."""
+    breaker, clock = _breaker()
+    for _ in range(10):
+        _fail_again(breaker, clock, AWAY)
+    breaker.succeeded()
+    breaker.succeeded()
+    breaker.failed(AWAY)
+    assert breaker.wait_s() <= 0.5
+
+
+@pytest.mark.parametrize(
+    ("held", "first_s", "longest_s"),
+    [
+        (AWAY, 0.5, 30),
+        (DependencyDown("postgres", "away"), 0.5, 5),
+        (DependencyDown("nats", "away"), 0.5, 5),
+        (Misconfigured("torrentino", "the key is refused"), 2, 60),
+    ],
+)
+def test_pauses_grow_to_a_bound(held: Hold, first_s: float, longest_s: float) -> None:
+    """Each failed try waits longer, with jitter; a wrong setting is asked about less often."""
+    breaker, clock = _breaker(held.dependency)
+    pauses = [_fail_again(breaker, clock, held) for _ in range(100)]
+    assert first_s / 2 <= pauses[0] <= first_s
+    assert all(pause <= longest_s for pause in pauses)
+    assert max(pauses[-20:]) > longest_s * 0.8
+    assert len(set(pauses[-20:])) == 20
+
+
+def test_many_that_fail_at_once_are_one_failure() -> None:
+    """Eight calls that were under way do not make the pause of eight failures."""
+    breaker, clock = _breaker()
+    for _ in range(8):
+        breaker.failed(AWAY)
+    assert breaker.wait_s() <= 0.5
+    clock.s += 1
+    assert breaker.wait_s() == 0
+
+
+def test_one_probe_at_a_time() -> None:
+    """Whoever comes second while one asks has to wait; a probe without a verdict ends."""
+    breaker, clock = _breaker()
+    breaker.failed(AWAY)
+    clock.s += breaker.wait_s()
+    states = []
+    with breaker.probing():
+        states.append(breaker.state)
+        assert breaker.wait_s() > 0
+    states.append(breaker.state)
+    assert states == [State.HALF_OPEN, State.OPEN]
+    assert breaker.wait_s() == 0
+
+
+def test_it_says_since_when_and_when_next() -> None:
+    """Since the first failure, whatever follows; and when it is asked again."""
+    breaker, clock = _breaker()
+    clock.s = 100
+    breaker.failed(AWAY)
+    since = breaker.since
+    assert since == clock.now()
+    for _ in range(5):
+        _fail_again(breaker, clock, AWAY)
+    assert breaker.since == since
+    assert breaker.next_try_at == clock.now() + timedelta(seconds=breaker.wait_s())
+    breaker.succeeded()
+    assert breaker.since == clock.now() > since
+    assert breaker.next_try_at is None
+
+
+def test_a_wrong_setting_is_an_alarm() -> None:
+    """It can be told from an outage, and goes away with the failure."""
+    health = Health(_Clock())
+    health.failed(Misconfigured("torrentino", "the key is refused"))
+    condition = health.conditions()["torrentino"]
+    assert (condition.ok, condition.alarm) == (False, "configuration")
+    health.up("torrentino")
+    assert health.conditions()["torrentino"].alarm is None
+    health.down("torrentino", "away")
+    assert health.conditions()["torrentino"].alarm is None
+
+
+def test_an_old_failure_is_no_news() -> None:
+    """What a call met that was under way when the breaker opened does not fail the next try."""
+    health = Health(_Clock())
+    assert health.is_news(AWAY)
+    assert not health.is_news(AWAY)
+    assert health.is_news(ValueError("a bug"))
