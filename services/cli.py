@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeAlias, cast
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from services.client import ApiClient, ApiError
@@ -19,6 +20,7 @@ from services.every import every_service
 from shared import runtime
 from shared.errors import DependencyDown, DownloadsError
 from shared.settings import SERVICES, Service, SettingsError, load
+from shared.text import printable
 
 Json: TypeAlias = dict[str, Any]
 
@@ -133,8 +135,34 @@ def show(id_: str, as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = 
     for name in ("at", "service", "stage", "reason"):
         table.add_column(name)
     for entry in item["timeline"]:
-        table.add_row(f"{entry['at']:.3f}", entry["service"], entry["stage"], entry["reason"] or "")
+        reason = _shown(entry["reason"] or "")
+        table.add_row(f"{entry['at']:.3f}", entry["service"], entry["stage"], reason)
     _print(item, as_json=as_json, table=table)
+
+
+@app.command()
+def retry(ids: list[str], as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
+    """Put FAILED items back into the queue."""
+    for id_ in ids:
+        answer = _call(url, key, lambda api, id_=id_: api.post(f"items/{id_}/retry"))  # type: ignore[misc]
+        _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+
+
+@app.command()
+def cancel(
+    ids: list[str],
+    for_all: Annotated[
+        bool, typer.Option("--for-all", help="Also for others who asked for them.")
+    ] = False,
+    as_json: AsJson = False,
+    url: Url = _DEFAULT_URL,
+    key: Key = "",
+) -> None:
+    """Withdraw the key holder's request for items; nobody else waits: the work ends."""
+    params = {"for_all": "true"} if for_all else {}
+    for id_ in ids:
+        answer = _call(url, key, lambda api, id_=id_: api.delete(f"items/{id_}", **params))  # type: ignore[misc]
+        _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
 
 
 @app.command()
@@ -217,19 +245,25 @@ def _items_table(items: Sequence[Json]) -> Table:
         position = item["queue_position"]
         table.add_row(
             item["id"],
-            item["track_name"],
-            item["artist_name"] or "",
+            _shown(item["track_name"]),
+            _shown(item["artist_name"] or ""),
             item["stage"],
             "" if position is None else str(position),
-            item["reason"] or "",
+            _shown(item["reason"] or ""),
         )
     return table
+
+
+def _shown(text: str) -> str:
+    """As it is, whoever it is from: no command to the terminal, and no markup of rich."""
+    return escape(printable(text, keep="\n"))
 
 
 def _fields_table(value: Json) -> Table:
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, field in value.items():
-        table.add_row(name, json.dumps(field) if isinstance(field, dict | list) else str(field))
+        text = json.dumps(field) if isinstance(field, dict | list) else str(field)
+        table.add_row(name, _shown(text))
     return table
 
 

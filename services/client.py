@@ -42,6 +42,14 @@ class ApiClient:
         """
         return await self._send("POST", path, body=body)
 
+    async def delete(self, path: str, **params: str | int) -> Json:
+        """A DELETE below /v1/download.
+
+        Raises:
+            ApiError: it was refused, or nobody answered.
+        """
+        return await self._send("DELETE", path, params=params)
+
     async def _send(
         self,
         method: str,

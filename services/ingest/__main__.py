@@ -8,6 +8,7 @@ from services.ingest.consumer import DURABLE, FILTERS, RequestMessages
 from services.ingest.http import Api
 from services.ingest.items import Items
 from services.ingest.limits import Policy
+from services.ingest.retry import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Requests
 from services.ingest.withdraw import Withdrawals
@@ -31,15 +32,17 @@ def build(app: App) -> list[Duty]:
         max_per_day=settings.user_max_requests_per_day, max_queue=settings.user_max_queue_size
     )
     root = MediaRoot(app.database, settings.media_root)
+    availability = Availability(
+        database=app.database,
+        root=root,
+        tools=cache(find_tools),
+        tolerance_s=settings.duration_tolerance_s,
+    )
+    withdrawals = Withdrawals(database=app.database, bus=app.bus, relay_wake=app.relay.wake)
     requests = Requests(
         database=app.database,
         catalog=catalog,
-        availability=Availability(
-            database=app.database,
-            root=root,
-            tools=cache(find_tools),
-            tolerance_s=settings.duration_tolerance_s,
-        ),
+        availability=availability,
         bus=app.bus,
         relay_wake=app.relay.wake,
         policy=policy,
@@ -49,7 +52,16 @@ def build(app: App) -> list[Duty]:
     api = Api(
         keys=Keys(key.get_secret_value() if key else None),
         requests=requests,
-        items=Items(app.database),
+        items=Items(app.database, stall_timeout_s=settings.stall_timeout_s),
+        withdrawals=withdrawals,
+        retries=Retries(
+            database=app.database,
+            availability=availability,
+            bus=app.bus,
+            relay_wake=app.relay.wake,
+            policy=policy,
+            health=app.health,
+        ),
         scans=Scans(app.database, app.bus),
         database=app.database,
         root=root,
@@ -58,10 +70,7 @@ def build(app: App) -> list[Duty]:
         policy=policy,
         max_in_flight=settings.max_tickets_in_flight,
     )
-    messages = RequestMessages(
-        requests,
-        Withdrawals(database=app.database, bus=app.bus, relay_wake=app.relay.wake),
-    )
+    messages = RequestMessages(requests, withdrawals)
     return [
         WebServer(
             "http",

@@ -1,8 +1,7 @@
-"""The HTTP API: the original plan's eight routes, one item, and the progress of a scan."""
+"""The HTTP API: the original plan's eight routes, one item and what is done with it, scans."""
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -17,15 +16,20 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ingest import limits, problems, stats
-from services.ingest.auth import Keys, Principal
+from services.ingest.admission import Admission
+from services.ingest.auth import Keys, NotAllowed, Principal
 from services.ingest.items import Items
+from services.ingest.retry import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Order, Requests
+from services.ingest.withdraw import Withdrawals
+from shared.crashpoints import reached
 from shared.db.conditions import Conditions
 from shared.db.installation import MediaRoot
 from shared.db.pool import Database
 from shared.errors import Hold, InvalidRequest, Refused
 from shared.health import Health
+from shared.jsons import json_object
 from shared.metrics import HTTP_SECONDS
 
 Json: TypeAlias = dict[str, Any]
@@ -56,6 +60,8 @@ class Api:
         keys: Keys,
         requests: Requests,
         items: Items,
+        withdrawals: Withdrawals,
+        retries: Retries,
         scans: Scans,
         database: Database,
         root: MediaRoot,
@@ -67,6 +73,8 @@ class Api:
         self._keys = keys
         self._requests = requests
         self._items = items
+        self._withdrawals = withdrawals
+        self._retries = retries
         self._scans = scans
         self._database = database
         self._root = root
@@ -83,7 +91,9 @@ class Api:
             Route(f"{_V1}/album/{{album_id:rest}}", self.album, methods=["POST"]),
             Route(f"{_V1}/my-requests", self.my_requests),
             Route(f"{_V1}/limits", self.limits),
-            Route(f"{_V1}/items/{{item_id}}", self.item),
+            Route(f"{_V1}/items/{{item_id}}", self.item, methods=["GET"]),
+            Route(f"{_V1}/items/{{item_id}}", self.withdraw, methods=["DELETE"]),
+            Route(f"{_V1}/items/{{item_id}}/retry", self.retry, methods=["POST"]),
             Route(f"{_V1}/admin/scan", self.scan, methods=["POST"]),
             Route(f"{_V1}/admin/queue-all", self.queue_all, methods=["POST"]),
             Route(f"{_V1}/admin/scan/{{scan_id}}", self.scan_report),
@@ -92,7 +102,7 @@ class Api:
         ]
         app = Starlette(
             routes=routes,
-            middleware=[Middleware(_Measured)],
+            middleware=[Middleware(_Measured), Middleware(Admission)],
             exception_handlers={
                 Refused: problems.refused,
                 Hold: self._held,
@@ -183,6 +193,30 @@ class Api:
         )
         return JSONResponse(detail)
 
+    async def withdraw(self, request: Request) -> Response:
+        principal = self._keys.principal(request)
+        for_all = _flag(request, "for_all")
+        if for_all and principal.sees_only is not None:
+            raise NotAllowed("only an administrator cancels for others; leave for_all out")
+        item_id = request.path_params["item_id"]
+        others_wait = await self._withdrawals.item(
+            item_id,
+            user_id=_name(principal),
+            administrator=principal.sees_only is None,
+            for_all=for_all,
+        )
+        [item] = await self._items.by_ids([item_id])
+        return JSONResponse({"item": item, "others_wait": others_wait})
+
+    async def retry(self, request: Request) -> Response:
+        principal = self._keys.principal(request)
+        item_id = request.path_params["item_id"]
+        await self._retries.item(item_id, caller=principal.caller)
+        [item] = await self._items.by_ids([item_id])
+        return JSONResponse(
+            {"item": item}, status_code=202, headers={"Location": f"{_V1}/items/{item_id}"}
+        )
+
     async def scan(self, request: Request) -> Response:
         return await self._start_scan(request, queue=False)
 
@@ -254,6 +288,13 @@ def _number(request: Request, name: str, *, default: int, least: int, most: int)
     return int(text)
 
 
+def _flag(request: Request, name: str) -> bool:
+    text = request.query_params.get(name, "false")
+    if text not in ("true", "false"):
+        raise InvalidRequest(f"{name}={text[:40]!r}: send true or false")
+    return text == "true"
+
+
 async def _json_body(request: Request) -> Json:
     """The body as an object; no body is an empty one."""
     body = b""
@@ -263,13 +304,7 @@ async def _json_body(request: Request) -> Json:
             raise InvalidRequest(f"the body is larger than {_MOST_BODY_BYTES} bytes")
     if not body.strip():
         return {}
-    try:
-        value = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise InvalidRequest(f"the body is not JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise InvalidRequest("the body is not a JSON object")
-    return value
+    return json_object(body)
 
 
 class _Measured:
@@ -286,6 +321,7 @@ class _Measured:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                reached("ingest.answering")
             await send(message)
 
         try:

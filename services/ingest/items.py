@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from services.ingest import paused, waiting
+from shared.db import conditions
 from shared.db.pool import Connection, Database, Row
 from shared.errors import Unknown
 from shared.ids import token
@@ -20,6 +22,11 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
        q.error_type, q.error_message, q.error_evidence, q.torrentino_ticket_id,
        q.requested_by_user_id, q.bytes_downloaded, q.processing_duration_ms, q.reason,
        extract(epoch FROM q.due_at) AS due_at, q.due_at > now() AS waits, q.seq,
+       extract(epoch FROM q.lease_until) AS lease_until,
+       extract(epoch FROM t.progressed_at) AS progressed_at,
+       q.stage IN ('queued', 'retry_wait') AND EXISTS (
+           SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
+            WHERE o.track_id = q.track_id AND ot.state = 'withdrawing') AS tombstone,
        t.progress_pct, t.speed_bps, t.eta_s, t.size_bytes, t.remote_state, t.candidates,
        f.audio_uri
   FROM queue_items q
@@ -27,12 +34,16 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
   LEFT JOIN media_files f ON f.track_id = q.track_id AND q.status = 'COMPLETED'
 """
 
-# The scheduler's own order, numbered in one pass: a count for each item of a page would go through
-# a long backlog once for each.
+# The scheduler's own order, numbered in one pass up to the last of the page: a count for each item
+# would go through a long backlog once for each, and what is behind the last tells nothing.
 _POSITIONS = """
 SELECT p.id, p.position
   FROM (SELECT id, row_number() OVER (ORDER BY priority, seq) AS position
-          FROM queue_items WHERE stage = 'queued') p
+          FROM queue_items
+         WHERE stage = 'queued'
+           AND (priority, seq) <= (SELECT l.priority, l.seq FROM queue_items l
+                                    WHERE l.id = ANY($1) AND l.stage = 'queued'
+                                    ORDER BY l.priority DESC, l.seq DESC LIMIT 1)) p
  WHERE p.id = ANY($1)
 """
 
@@ -95,7 +106,7 @@ class Page:
         }
 
 
-def to_json(row: Row, *, position: int | None) -> Json:
+def to_json(row: Row, *, position: int | None, conditions: Json, stall_timeout_s: float) -> Json:
     """An item in the contract's shape; `reason` and `waiting_for` say what is going on."""
     return {
         "id": row["id"],
@@ -107,7 +118,8 @@ def to_json(row: Row, *, position: int | None) -> Json:
         "status": row["status"],
         "stage": row["stage"],
         "reason": row["reason"],
-        "waiting_for": _waiting_for(row),
+        "waiting_for": paused.waits_for(row["stage"], conditions) or waiting.waits_for(row),
+        "waits_until": waiting.waits_until(row, stall_timeout_s=stall_timeout_s),
         "priority": row["priority"],
         "created_at": row["created_at"],
         "started_at": row["started_at"],
@@ -125,12 +137,6 @@ def to_json(row: Row, *, position: int | None) -> Json:
         "progress": _progress(row),
         "audio_uri": row["audio_uri"],
     }
-
-
-def _waiting_for(row: Row) -> str | None:
-    if row["stage"] == Stage.NEEDS_APPROVAL:
-        return "an administrator has to approve a torrent at Torrentino"
-    return None
 
 
 def _next_attempt_at(row: Row) -> int | None:
@@ -155,19 +161,36 @@ def _progress(row: Row) -> Json | None:
 class Items:
     """Reads items for the API."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, stall_timeout_s: float) -> None:
         self._database = database
+        self._stall_timeout_s = stall_timeout_s
 
     async def by_ids(self, ids: Collection[str]) -> list[Json]:
         """These items, in the order in which they will be worked on."""
         async with self._database.connection() as connection:
-            return await _all(connection, await connection.fetch(_BY_IDS, list(ids)))
+            return await self._all(connection, await connection.fetch(_BY_IDS, list(ids)))
 
     async def latest_completed(self, track_ids: Collection[str]) -> list[Json]:
         """The last completed item of each of these tracks that has one."""
         async with self._database.connection() as connection:
             rows = await connection.fetch(_LATEST_OF_TRACKS, list(track_ids))
-            return await _all(connection, rows)
+            return await self._all(connection, rows)
+
+    async def _all(self, connection: Connection, rows: Sequence[Row]) -> list[Json]:
+        queued = [row["id"] for row in rows if row["stage"] == Stage.QUEUED]
+        found = await connection.fetch(_POSITIONS, queued) if queued else []
+        positions = {row["id"]: row["position"] for row in found}
+        active = any(paused.may_wait(row["status"]) for row in rows)
+        known = await conditions.read(connection) if active else {}
+        return [
+            to_json(
+                row,
+                position=positions.get(row["id"]),
+                conditions=known,
+                stall_timeout_s=self._stall_timeout_s,
+            )
+            for row in rows
+        ]
 
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Connection]:
@@ -189,7 +212,7 @@ class Items:
             row = await connection.fetchrow(_BY_IDS, [item_id])
             if row is None or not await _visible(connection, item_id, for_user):
                 raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
-            [item] = await _all(connection, [row])
+            [item] = await self._all(connection, [row])
             timeline = await connection.fetch(_TIMELINE, item_id)
         return item | {
             "attempt": row["attempt"],
@@ -202,7 +225,7 @@ class Items:
         """What this user asked for, active first."""
         async with self._snapshot() as connection:
             rows = await connection.fetch(_MINE, user_id, limit, offset)
-            items = await _all(connection, rows)
+            items = await self._all(connection, rows)
             total = await connection.fetchval(_MINE_TOTAL, user_id)
         return Page(items=items, total=total, limit=limit, offset=offset)
 
@@ -210,16 +233,9 @@ class Items:
         """What failed, newest first."""
         async with self._snapshot() as connection:
             rows = await connection.fetch(_FAILED, limit, offset)
-            items = await _all(connection, rows)
+            items = await self._all(connection, rows)
             total = await connection.fetchval(_FAILED_TOTAL)
         return Page(items=items, total=total, limit=limit, offset=offset)
-
-
-async def _all(connection: Connection, rows: Sequence[Row]) -> list[Json]:
-    waiting = [row["id"] for row in rows if row["stage"] == Stage.QUEUED]
-    found = await connection.fetch(_POSITIONS, waiting) if waiting else []
-    positions = {row["id"]: row["position"] for row in found}
-    return [to_json(row, position=positions.get(row["id"])) for row in rows]
 
 
 async def _visible(connection: Connection, item_id: str, user_id: str | None) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from shared.bus.nats import Bus
+from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.db.scans import parse_order, start
 from shared.errors import Unknown
@@ -40,6 +41,7 @@ class Scans:
         """
         order = parse_order(body)
         scan_id = await start(self._database, order, queue=queue, requested_by=user_id)
+        reached("ingest.scan_ordered")
         await self._bus.wake("scan")
         return scan_id
 

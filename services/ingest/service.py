@@ -20,6 +20,7 @@ from services.ingest.limits import Caller
 from shared.bus.nats import Bus
 from shared.catalog.models import Album, Track
 from shared.catalog.sqlite import Catalog
+from shared.crashpoints import reached
 from shared.db.adopt import adopt, busy
 from shared.db.enqueue import Enqueued, Request, Source, clipped, enqueue, record_request
 from shared.db.events import record_event
@@ -156,6 +157,7 @@ class Requests:
         for _ in range(_TURNS):
             available = await self._availability.check(unique)
             self._health.up("media")
+            reached("ingest.looked")
             try:
                 accepted = await self._decide(order.caller, request, unique, available)
             except Stale as stale:
@@ -183,8 +185,10 @@ class Requests:
                 connection, request, settled=not wanted, already_available=recorded
             ):
                 return await self._repeated(connection, request)
+            reached("ingest.requested")
             # Before any item is completed, so that no album ends with its first tracks.
             enqueued = await enqueue(connection, request, wanted, actor=ACTOR)
+            reached("ingest.queued")
             await _check_unchanged(connection, enqueued, available)
             adopted = {
                 id_: await adopt(
@@ -202,6 +206,8 @@ class Requests:
             await self._tell(connection, request, enqueued, recorded + len(adopted))
             if request.kind == "album" and not wanted:
                 await self._tell_complete(connection, request, recorded, len(adopted))
+            reached("ingest.decided")
+        reached("ingest.committed")
         log.info(
             "request_accepted",
             request_id=request.id,

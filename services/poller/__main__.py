@@ -32,9 +32,9 @@ def build(app: App) -> list[Duty]:
     )
     # A beat finer than the interval, so that no ticket waits for nearly two of them.
     beat_s = min(settings.poll_interval_s / 2, settings.sweep_interval_s)
-    loop = every(app, "poller", poller.run_once, interval_s=beat_s)
+    loop = every(app, "poller", poller.run_once, interval_s=beat_s, needs=["torrentino"])
     strays_s = _STRAYS_EVERY * settings.sweep_interval_s
-    strays = every(app, "strays", poller.cancel_strays, interval_s=strays_s)
+    strays = every(app, "strays", poller.cancel_strays, interval_s=strays_s, needs=["torrentino"])
     app.bus.listen("poll", loop.wake, queue="poller")
     return [loop, strays, Hints(settings=settings, store=store, wake=loop.wake)]
 

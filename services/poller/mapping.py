@@ -29,7 +29,7 @@ class Collect:
 
 @dataclass(frozen=True, kw_only=True)
 class GiveUp:
-    """The attempt is over. `withdraw`: the ticket is not terminal and has to be cancelled."""
+    """The attempt is over. `withdraw`: the ticket may go on, and has to be cancelled."""
 
     failure: AttemptFailed
     withdraw: bool = False
@@ -44,11 +44,18 @@ class AskAgain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class NextSource:
+    """This torrent gave broken audio before: Torrentino is to go on with its next candidate."""
+
+    info_hash: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Wait:
     """A state that we do not know: keep looking until it changes or stalls."""
 
 
-Action: TypeAlias = Follow | Collect | GiveUp | AskAgain | Wait
+Action: TypeAlias = Follow | Collect | GiveUp | AskAgain | NextSource | Wait
 
 GONE = AskAgain(reason="the ticket no longer exists at Torrentino")
 
@@ -90,6 +97,43 @@ def action_for(remote: RemoteTicket) -> Action:
     return Wait() if ending is None else ending(remote.reason or "no reason given")
 
 
+_CHOOSING = frozenset({RemoteState.NEEDS_APPROVAL, RemoteState.AUTO_APPROVED, RemoteState.APPROVED})
+
+
+def refusal_of(
+    remote: RemoteTicket, *, seen: str | None, blocked: frozenset[str]
+) -> GiveUp | NextSource | None:
+    """What to do about a ticket that may serve a blocked torrent; None: it does not.
+
+    `seen` is the torrent that the ticket was last seen to download; once it is completed, the
+    ticket no longer tells.
+    """
+    if not blocked:
+        return None
+    others = remote.offered - blocked
+    match remote.state:
+        case RemoteState.COMPLETED if seen in blocked:
+            return only_bad_sources(blocked, withdraw=False)
+        case RemoteState.DOWNLOADING if remote.info_hash in blocked:
+            assert remote.info_hash is not None, "nothing that is None is blocked"
+            if others:
+                return NextSource(info_hash=remote.info_hash)
+            return only_bad_sources(blocked, withdraw=True)
+        case state if state in _CHOOSING and remote.offered and not others:
+            return only_bad_sources(blocked, withdraw=True)
+    return None
+
+
+def only_bad_sources(blocked: frozenset[str], *, withdraw: bool) -> GiveUp:
+    """As when nothing was found: what was found is known not to be it."""
+    failure = AttemptFailed(
+        ErrorType.NOT_FOUND,
+        "Torrentino has only sources that gave broken audio before",
+        {"blocked": sorted(blocked)},
+    )
+    return GiveUp(failure=failure, withdraw=withdraw)
+
+
 def _acquisition_failed(reason: str) -> Action:
     text = reason.lower()
     if text.startswith(_CANNOT_SEARCH):
@@ -118,7 +162,8 @@ def _rejected(reason: str) -> Action:
 
 def _cancelled(reason: str) -> Action:
     message = f"cancelled at Torrentino: {reason}"
-    return GiveUp(failure=AttemptFailed(ErrorType.CANCELLED, message))
+    # Not by us, and no more durable than ours: no other ticket before this one stays so.
+    return GiveUp(failure=AttemptFailed(ErrorType.CANCELLED, message), withdraw=True)
 
 
 # The other five states: how a ticket ends, as far as Torrentino is concerned.

@@ -11,9 +11,10 @@ from shared.states import REMOTE, STATUS_OF, Stage, sources
 from shared.torrentino.model import RemoteTicket
 
 ACTOR = "poller"
-# How long a poller may take over a claimed ticket before another one looks at it too: harmless,
-# and what a look that was cut short costs.
-_CLAIM_S = 10.0
+# How many intervals a poller may take over a claimed ticket before another one looks at it too:
+# harmless, and what a look that was cut short costs.
+_CLAIM_INTERVALS = 2
+_CLAIM_LEAST_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +26,10 @@ class OpenTicket:
     dest_path: str
     withdrawing: bool
     info_hash: str | None
+    # As it was seen last.
+    remote_state: str | None
+    # The torrents that gave broken audio for its track before.
+    blocked: frozenset[str]
     # Since when the withdrawn ticket has been seen at rest, if it has.
     at_rest_since: datetime | None
     progressed_at: datetime
@@ -40,10 +45,12 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
        SELECT id FROM tickets
         WHERE state IN ('open', 'withdrawing') AND next_poll_at <= now()
         ORDER BY next_poll_at
-        LIMIT 500
+        LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING id, torrentino_id, dest_path, state, info_hash, withdrawn_at, progressed_at,
-          next_poll_at, now() AS now
+RETURNING id, torrentino_id, dest_path, state, info_hash, remote_state, withdrawn_at,
+          progressed_at, next_poll_at, now() AS now,
+          ARRAY(SELECT b.info_hash FROM queue_items q JOIN bad_sources b USING (track_id)
+                 WHERE q.ticket_id = tickets.id) AS blocked
 """
 
 _HASTEN = """
@@ -86,9 +93,26 @@ UPDATE tickets SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = no
 
 _AT_REST = """
 UPDATE tickets
-   SET withdrawn_at = CASE WHEN $2 THEN coalesce(withdrawn_at, now()) END,
+   SET withdrawn_at = CASE WHEN $2::text IS NULL THEN coalesce(withdrawn_at, now()) END,
+       remote_state = coalesce($2, remote_state),
        next_poll_at = now() + make_interval(secs => $3)
  WHERE id = $1 AND state = 'withdrawing'
+"""
+
+# Its folder, if it was removed already, may be there again.
+_REOPEN = """
+UPDATE tickets
+   SET state = 'withdrawing', torrentino_id = $2, withdrawn_at = NULL, closed_at = NULL,
+       collected_at = NULL, next_poll_at = now()
+ WHERE dest_path = $1 AND state = 'closed' AND coalesce(torrentino_id, $2) = $2
+"""
+
+_RESTART_STALL_CLOCK = "UPDATE tickets SET progressed_at = now() WHERE id = $1 AND state = 'open'"
+
+_OTHERS_PROGRESS = """
+SELECT EXISTS (SELECT 1 FROM tickets
+                WHERE state = 'open' AND id <> $1
+                  AND progressed_at > now() - make_interval(secs => $2))
 """
 
 _MOVE_ITEMS = """
@@ -96,6 +120,20 @@ UPDATE queue_items
    SET stage = $2, status = $3, reason = $4, actor = 'poller',
        due_at = now() + make_interval(secs => $5), updated_at = now()
  WHERE ticket_id = $1 AND stage = ANY($6)
+"""
+
+_DETOURS = "SELECT coalesce(max(detours), 0) FROM queue_items WHERE ticket_id = $1"
+
+_ASK_AGAIN = """
+UPDATE queue_items
+   SET stage = $2, status = $3, reason = $4, actor = 'poller', detours = detours + 1,
+       due_at = now() + make_interval(secs => $5), updated_at = now()
+ WHERE ticket_id = $1 AND stage = ANY($6)
+"""
+
+# What is downloaded next is another torrent, of which nothing has been seen yet.
+_FORGET_SOURCE = """
+UPDATE tickets SET info_hash = NULL WHERE id = $1 AND state = 'open'
 """
 
 _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
@@ -108,7 +146,20 @@ UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = 
                     WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
 """
 
-_IS_WANTED = "SELECT EXISTS (SELECT 1 FROM tickets WHERE info_hash = $1 AND state = 'open')"
+_IS_WANTED = """
+SELECT EXISTS (SELECT 1 FROM tickets WHERE info_hash = $1 AND state = 'open' AND id <> $2)
+"""
+
+_BAD_TORRENTS = """
+SELECT DISTINCT b.info_hash FROM bad_sources b
+ WHERE b.removed_at IS NULL
+   AND NOT EXISTS (SELECT 1 FROM tickets t WHERE t.info_hash = b.info_hash AND t.state = 'open')
+ LIMIT 20
+"""
+
+_BAD_TORRENT_REMOVED = """
+UPDATE bad_sources SET removed_at = now() WHERE info_hash = $1 AND removed_at IS NULL
+"""
 
 _KNOWN = """
 SELECT dest_path, torrentino_id, state FROM tickets
@@ -123,6 +174,8 @@ def _ticket(row: Row) -> OpenTicket:
         dest_path=row["dest_path"],
         withdrawing=row["state"] == "withdrawing",
         info_hash=row["info_hash"],
+        remote_state=row["remote_state"],
+        blocked=frozenset(row["blocked"]),
         at_rest_since=row["withdrawn_at"],
         progressed_at=row["progressed_at"],
         claimed_until=row["next_poll_at"],
@@ -136,11 +189,12 @@ class Store:
     def __init__(self, database: Database, *, poll_interval_s: float) -> None:
         self.database = database
         self._poll_interval_s = poll_interval_s
+        self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
 
-    async def claim(self) -> list[OpenTicket]:
+    async def claim(self, *, limit: int) -> list[OpenTicket]:
         """The tickets that are due to be looked at, kept from other pollers for a while."""
         async with self.database.connection() as connection:
-            return [_ticket(row) for row in await connection.fetch(_CLAIM, _CLAIM_S)]
+            return [_ticket(row) for row in await connection.fetch(_CLAIM, self._claim_s, limit)]
 
     async def hasten(self, torrentino_ids: Collection[str] | None) -> int:
         """Make these tickets (None: all) due now, for Torrentino hinted that they changed."""
@@ -193,10 +247,26 @@ class Store:
         done = await connection.execute(_WITHDRAW, ticket.id)
         return bool(done == "UPDATE 1")
 
-    async def at_rest(self, ticket: OpenTicket, *, resting: bool) -> None:
-        """Note whether a withdrawn ticket was seen at rest, and look again."""
+    async def at_rest(self, ticket: OpenTicket, *, alive_as: str | None) -> None:
+        """Note that a withdrawn ticket was seen at rest, or in which state it lives; look again."""
         async with self.database.connection() as connection:
-            await connection.execute(_AT_REST, ticket.id, resting, self._poll_interval_s)
+            await connection.execute(_AT_REST, ticket.id, alive_as, self._poll_interval_s)
+
+    async def reopen(self, stray: RemoteTicket) -> bool:
+        """Withdraw a ticket whose row was closed too early; False when the row is another's."""
+        async with self.database.connection() as connection:
+            done = await connection.execute(_REOPEN, stray.dest_path, stray.id)
+        return bool(done == "UPDATE 1")
+
+    async def restart_stall_clock(self, connection: Connection, ticket: OpenTicket) -> None:
+        """Nothing could progress until now, which is not the ticket's fault."""
+        await connection.execute(_RESTART_STALL_CLOCK, ticket.id)
+
+    async def others_progress(
+        self, connection: Connection, ticket: OpenTicket, *, within_s: float
+    ) -> bool:
+        """Whether another ticket of ours has moved in that time."""
+        return bool(await connection.fetchval(_OTHERS_PROGRESS, ticket.id, within_s))
 
     async def move_items(
         self,
@@ -219,6 +289,24 @@ class Store:
         )
         return int(done.rsplit(maxsplit=1)[-1])
 
+    async def ask_again(
+        self, connection: Connection, ticket: OpenTicket, *, reason: str, delay_s: float
+    ) -> None:
+        """Queue the ticket's items for another one: a detour more, no attempt less."""
+        await connection.execute(
+            _ASK_AGAIN,
+            ticket.id,
+            Stage.QUEUED.value,
+            STATUS_OF[Stage.QUEUED].value,
+            reason,
+            delay_s,
+            sorted(REMOTE & set(sources(Stage.QUEUED))),
+        )
+
+    async def detours(self, connection: Connection, ticket: OpenTicket) -> int:
+        """How many tickets in a row have led its items nowhere before this one."""
+        return int(await connection.fetchval(_DETOURS, ticket.id))
+
     async def items(self, connection: Connection, ticket: OpenTicket) -> list[str]:
         """The items that wait for this ticket."""
         rows = await connection.fetch(_ITEMS, ticket.id, sorted(REMOTE))
@@ -230,10 +318,24 @@ class Store:
             done: str = await connection.execute(_WITHDRAW_ORPHANS)
         return int(done.rsplit(maxsplit=1)[-1])
 
-    async def is_wanted(self, info_hash: str) -> bool:
-        """Whether a ticket that we still follow downloads this torrent."""
+    async def is_wanted(self, info_hash: str, *, but: str = "") -> bool:
+        """Whether a ticket (`but` this one) that we still follow downloads this torrent."""
         async with self.database.connection() as connection:
-            return bool(await connection.fetchval(_IS_WANTED, info_hash))
+            return bool(await connection.fetchval(_IS_WANTED, info_hash, but))
+
+    async def forget_source(self, connection: Connection, ticket: OpenTicket) -> None:
+        """The ticket goes on with another torrent than the one that we have seen."""
+        await connection.execute(_FORGET_SOURCE, ticket.id)
+
+    async def bad_torrents(self) -> list[str]:
+        """Blocked torrents that may still lie in Torrentino's client and that no ticket needs."""
+        async with self.database.connection() as connection:
+            return [row["info_hash"] for row in await connection.fetch(_BAD_TORRENTS)]
+
+    async def bad_torrent_removed(self, info_hash: str) -> None:
+        """Note that the torrent is out of the client, or never can be taken out."""
+        async with self.database.connection() as connection:
+            await connection.execute(_BAD_TORRENT_REMOVED, info_hash)
 
     async def known(self, dest_paths: Collection[str]) -> dict[str, Row]:
         """Our tickets with these paths, by path."""

@@ -13,9 +13,11 @@ import structlog
 
 from services.reaper.store import Store
 from shared.bus.nats import Bus
+from shared.crashpoints import reached
 from shared.db.installation import MediaRoot
 from shared.media.paths import INCOMING
 from shared.media.place import sweep_temp
+from shared.media.refused import prune_refused
 from shared.states import Stage
 
 log = structlog.get_logger()
@@ -50,6 +52,7 @@ class Reaper:
         freed = await self._store.give_back()
         total = sum(freed.values())
         if total:
+            reached("reaper.gave_back")
             log.warning("leases_recovered", **{stage.value: n for stage, n in freed.items()})
             self._relay_wake.set()
         if freed[Stage.TICKETING]:
@@ -60,7 +63,10 @@ class Reaper:
         return 0
 
     async def sweep(self) -> int:
-        """Remove orphaned temporary files; returns 0, for the next sweep has time."""
+        """Remove orphaned temporary files, and old ones that were moved aside.
+
+        Returns 0, for the next sweep has time.
+        """
         await self._root.check()
         names = await asyncio.to_thread(_temp_names, self._root.path)
         held = await self._store.held(names)
@@ -72,6 +78,9 @@ class Reaper:
         )
         if removed:
             log.info("temporary_files_removed", count=len(removed))
+        pruned = await asyncio.to_thread(prune_refused, self._root.path)
+        if pruned:
+            log.info("refused_files_removed", count=pruned)
         return 0
 
     async def prune(self) -> int:

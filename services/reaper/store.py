@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.metrics import ITEMS, LEASES_RECOVERED, OUTBOX_AGE_SECONDS
 from shared.states import LEASED, STATUS_OF, TRANSITIONS, Stage
@@ -33,7 +34,8 @@ UPDATE queue_items
 """
 
 _OUTBOX_AGE = """
-SELECT coalesce(extract(epoch FROM now() - min(at)), 0) FROM events WHERE published_at IS NULL
+SELECT coalesce(extract(epoch FROM now() - (
+           SELECT at FROM events WHERE published_at IS NULL ORDER BY seq LIMIT 1)), 0)
 """
 
 _HELD = """
@@ -89,6 +91,8 @@ DELETE FROM events
         LIMIT 500))
 """
 
+_PRUNE_SOURCES = "DELETE FROM bad_sources WHERE at < now() - make_interval(secs => $1)"
+
 _PRUNE_SCANS = "DELETE FROM scans WHERE finished_at < now() - make_interval(secs => $1)"
 
 _COUNTS = "SELECT stage, priority, count(*) AS count FROM queue_items GROUP BY stage, priority"
@@ -127,9 +131,11 @@ class Store:
                 _PRUNE_REQUESTS,
                 _PRUNE_TICKETS,
                 _PRUNE_EVENTS,
+                _PRUNE_SOURCES,
                 _PRUNE_SCANS,
             ):
                 done: str = await connection.execute(query, older_than_s)
+                reached("reaper.pruning")
                 deleted += int(done.rsplit(maxsplit=1)[-1])
         return deleted
 

@@ -20,6 +20,7 @@ from services.watchdog.store import Findings, Scan, Store
 from shared.bus.nats import Bus
 from shared.catalog.models import Scope, Track
 from shared.catalog.sqlite import Catalog
+from shared.crashpoints import reached
 from shared.db.enqueue import Request, enqueue, record_request
 from shared.db.installation import MediaRoot
 from shared.db.items import Json
@@ -72,6 +73,7 @@ class Watchdog:
         scan = await self._store.claim()
         if scan is None:
             return 0
+        reached("watchdog.claimed")
         try:
             await self._carry_on(scan)
         except Stale as stale:
@@ -103,7 +105,9 @@ class Watchdog:
             log.info("scan_started", scan_id=scan.id, queue=scan.queue, **order)
             await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
         if await self._pages(scan):
+            reached("watchdog.through")
             await self._store.end(scan, "done")
+            reached("watchdog.ended")
             log.info("scan_done", scan_id=scan.id)
         else:
             await self._store.pause(scan, None, for_s=0)
@@ -137,6 +141,7 @@ class Watchdog:
         ledger, active = await self._store.known([track.id for track in tracks])
         waiting = [track for track in tracks if track.id not in active]
         there, unrecorded = await asyncio.to_thread(self._on_disk, waiting, ledger)
+        reached("watchdog.looked")
         missing = [t for t in waiting if t.id not in there and t.id not in unrecorded][:room]
         found = Findings(
             scanned=len(tracks),
@@ -183,7 +188,9 @@ class Watchdog:
                 await record_request(connection, request, settled=True)
                 enqueued = await enqueue(connection, request, missing, actor=ACTOR)
                 found = replace(found, queued=len(enqueued.queued))
+                reached("watchdog.queued")
             await self._store.progress(connection, scan, rowid, found)
+        reached("watchdog.page")
         if found.queued:
             self._relay_wake.set()
             await self._bus.wake("ticket")

@@ -6,8 +6,13 @@ import asyncio
 import uuid
 from pathlib import Path
 
+import structlog
+
+from shared.crashpoints import reached
 from shared.db.pool import Database
-from shared.media.root import check_root, read_sentinel, write_sentinel
+from shared.media.root import check_root, ignores_case, read_sentinel, write_sentinel
+
+log = structlog.get_logger()
 
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_root'))"
 _READ = "SELECT media_root_id FROM installation"
@@ -20,6 +25,7 @@ class MediaRoot:
     def __init__(self, database: Database, path: Path) -> None:
         self._database = database
         self.path = path
+        self._known: str | None = None
 
     async def check(self) -> None:
         """Return when the media root is there and ours; mark it when it is used first.
@@ -33,6 +39,23 @@ class MediaRoot:
         if known is None:
             known = await self._first_use()
         await asyncio.to_thread(check_root, self.path, known)
+        if self._known is None and await asyncio.to_thread(ignores_case, self.path):
+            log.warning(
+                "media_root_ignores_case",
+                path=str(self.path),
+                effect="of two tracks whose ids differ only by case, the second is refused",
+            )
+        self._known = known
+
+    def still_there(self) -> None:
+        """Return when the mark that the last check found is still there. Blocks.
+
+        For right before a write: the disk may have been unmounted since.
+
+        Raises:
+            DependencyDown: it is not.
+        """
+        check_root(self.path, self._known)
 
     async def _first_use(self) -> str:
         async with self._database.transaction() as connection:
@@ -41,6 +64,7 @@ class MediaRoot:
             if known is None:
                 # The mark first: a crash in between leaves one that the next start takes over.
                 known = await asyncio.to_thread(self._mark)
+                reached("media.marked")
                 await connection.execute(_INSERT, known)
             return known
 

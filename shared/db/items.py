@@ -92,7 +92,7 @@ async def advance(
 
 _RENEW = """
 UPDATE queue_items AS q
-   SET lease_until = now() + make_interval(secs => $3)
+   SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
   FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
  WHERE q.id = held.id AND q.fence = held.fence AND q.lease_until IS NOT NULL
 RETURNING q.id
@@ -100,7 +100,7 @@ RETURNING q.id
 
 
 async def renew(database: Database, claims: Collection[Claim], *, lease_s: float) -> set[str]:
-    """Extend the leases; returns the ids that were still ours."""
+    """Extend the leases, shorten none; returns the ids that were still ours."""
     async with database.connection() as connection:
         rows = await connection.fetch(
             _RENEW, [c.item_id for c in claims], [c.fence for c in claims], float(lease_s)
@@ -120,7 +120,8 @@ UPDATE queue_items
        due_at = now() + make_interval(secs => $5),
        completed_at = CASE WHEN $3 = 'FAILED' THEN extract(epoch FROM now())::bigint END,
        error_type = $6, error_message = $7, error_evidence = $8, reason = $7, actor = $9,
-       lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'), updated_at = now()
+       detours = 0, lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'),
+       updated_at = now()
  WHERE id = $1
 """
 
@@ -175,6 +176,7 @@ async def fail_attempt(
     return stage
 
 
+# What its user withdrew does not count, and who withdrew all of it is told of nothing.
 # The request rows are locked in order before their items are counted: of two items that end at the
 # same moment, the second waits here for the first one's commit and then sees it.
 _LOCK_ALBUMS = """
@@ -192,8 +194,8 @@ WITH counted AS (
            count(*) FILTER (WHERE q.status = 'FAILED') AS failed,
            count(*) FILTER (WHERE q.status IN ('PENDING', 'DOWNLOADING')) AS open
       FROM requests r
-      JOIN item_requesters i ON i.request_id = r.id
-      JOIN queue_items q ON q.id = i.item_id
+      LEFT JOIN item_requesters i ON i.request_id = r.id AND i.withdrawn_at IS NULL
+      LEFT JOIN queue_items q ON q.id = i.item_id
      WHERE r.id = ANY($1)
      GROUP BY r.id
 ), settled AS (
@@ -210,14 +212,14 @@ SELECT 'album.completed', s.id, $2, jsonb_build_object(
                             ELSE jsonb_build_array(s.user_id) END,
            'completed', s.completed, 'failed', s.failed,
            'already_available', s.already_available)
-  FROM settled s
+  FROM settled s WHERE s.completed + s.failed > 0
 """
 
 
 async def settle_albums(connection: Connection, item_ids: Collection[str], *, actor: str) -> None:
     """Close the album requests whose last item has just ended, with one event each.
 
-    Call it in the transaction that ended the items.
+    Call it in the transaction that ended the items, or that withdrew a request for them.
     """
     rows = await connection.fetch(_LOCK_ALBUMS, list(item_ids))
     if rows:

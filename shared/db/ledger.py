@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from shared.crashpoints import reached
 from shared.db.events import record_event
 from shared.db.items import settle_albums
 from shared.db.pool import Connection
@@ -121,9 +122,11 @@ async def complete(
     )
     if row is None:
         return False
+    reached("ledger.completed")
     await record_file(
         connection, row["track_id"], row["album_id"], facts, item_id=item_id, actor=actor
     )
+    reached("ledger.ready")
     await settle_albums(connection, [item_id], actor=actor)
     return True
 
@@ -151,6 +154,7 @@ async def record_file(
         facts.bitrate_kbps,
         item_id,
     )
+    reached("ledger.recorded")
     requesters = await connection.fetch(_REQUESTERS, item_id)
     users = {row["user_id"]: None for row in requesters if row["user_id"] is not None}
     await record_event(
