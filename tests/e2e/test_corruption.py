@@ -142,11 +142,12 @@ async def _not_refused(world: World) -> list[str]:
 
 @pytest.mark.parametrize("retries", [0, 2])
 async def test_a_track_that_stays_broken_fails(world: World, retries: int) -> None:
-    """The budget is bounded: after MAX_RETRIES further tickets the item has FAILED."""
+    """The budget is bounded: after MAX_RETRIES further tickets, each with a broken source that was
+    not known yet, the item has FAILED."""
     (track,) = world.add_album(1, 1, seconds=SECONDS)
     good = make_audio(world.folder / "good.mp3", seconds=SECONDS, codec="mp3")
-    bad = cut(world.folder / "bad.mp3", good)
-    world.faults.substitute[f"song {int(track[1:])}"] = [bad] * 9
+    bad = [cut(world.folder / f"bad-{number}.mp3", good) for number in range(9)]
+    world.faults.substitute[f"song {int(track[1:])}"] = bad
     await queue(world, [track], seconds=SECONDS)
     await world.run("ticketer", "poller", "fetcher_writer", MAX_RETRIES=str(retries))
     (item,) = await world.until_ended(1)

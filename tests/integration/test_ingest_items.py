@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import httpx
 
 from tests.integration.ingest_helpers import V1, ask, ask_album, assert_problem, serve
+from tests.stages import Stages
 from tests.world import World, album_id, as_user
 
 FIELDS = {
@@ -134,7 +136,7 @@ async def test_active_items_come_first_whatever_there_is_behind_them(world: Worl
 
 
 async def test_paging_has_bounds(world: World) -> None:
-    """L-56: a limit or an offset that is none, or too large, is 422 and names itself."""
+    """L-56, L-57: a limit or an offset that is none, or too large, is 422 and names itself."""
     api = await serve(world)
     bad = (
         "limit=0", "limit=201", "limit=-1", "limit=abc", "limit=", "limit=1.5",
@@ -171,3 +173,59 @@ async def test_stats_tell_of_the_queue_and_the_world(world: World) -> None:
     assert stats["health"]["media"]["ok"] is True
     assert stats["health"]["media"]["free_mb"] > 0
     assert stats["health"]["torrentino"]["ok"] is None  # this process never asks it
+
+
+async def test_every_stage_shows_what_it_waits_for_and_until_when(
+    still: World, by_hand: Stages
+) -> None:
+    """I1: from the queue to the end, `waiting_for` and `waits_until` say what is next."""
+    [track] = still.add_album(1, 1)
+    api = await serve(still, STALL_TIMEOUT_S="100")
+    item_id = (await ask(api, track, "42")).json()["item"]["id"]
+
+    async def shown() -> tuple[str, str | None, int | None]:
+        item = (await api.get(f"{V1}/items/{item_id}", headers=as_user("42"))).json()
+        until = item["waits_until"]
+        return item["stage"], item["waiting_for"], until and until - round(time.time())
+
+    assert await shown() == ("queued", "its turn for a ticket", None)
+    await by_hand.ticket()
+    ticket = (await still.items())[0]
+    for state, stage, why in (
+        ("pending", "searching", "Torrentino to find a torrent"),
+        ("downloading", "downloading", "Torrentino to download the torrent"),
+        ("placing", "processing", "Torrentino to place the file"),
+    ):
+        by_hand.set_state(ticket, type=state, info_hash="a" * 40, progress_pct=1.0)
+        await by_hand.poll()
+        *found, until = await shown()
+        assert found == [stage, why]
+        assert until is not None
+        assert 80 <= until <= 101
+    by_hand.set_state(ticket, type="needs_approval", candidates=[])
+    await by_hand.poll()
+    *found, until = await shown()
+    assert found == ["needs_approval", "an administrator has to approve a torrent at Torrentino"]
+    assert until is None
+    by_hand.set_state(ticket, type="acquisition_failed", reason="No candidates found")
+    await by_hand.poll()
+    await still.execute("UPDATE queue_items SET due_at = now() + interval '50 s'")
+    *found, until = await shown()
+    assert found == ["retry_wait", "the time of its next attempt"]
+    assert until in (49, 50, 51)
+    await still.execute("UPDATE queue_items SET due_at = now()")
+    why = "an earlier ticket of the track to stay cancelled at Torrentino"
+    assert await shown() == ("retry_wait", why, None)
+    await still.execute("UPDATE tickets SET state = 'closed'")
+    assert await shown() == ("retry_wait", "its turn for a ticket", None)
+    await still.execute(
+        "UPDATE queue_items SET stage = 'verifying', status = 'DOWNLOADING',"
+        " lease_until = now() + interval '50 s'"
+    )
+    *found, until = await shown()
+    assert found == ["verifying", "the file to be decoded"]
+    assert until in (49, 50, 51)
+    await still.execute(
+        "UPDATE queue_items SET stage = 'ready', lease_until = NULL, due_at = now()"
+    )
+    assert await shown() == ("ready", "a fetcher-writer", None)

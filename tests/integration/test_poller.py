@@ -57,7 +57,7 @@ TABLE: list[tuple[str, dict[str, object], str, str | None, str]] = [
     ("failed", {"error": "All 2 candidates failed"}, "retry_wait", "connection", "closed"),
     ("failed", {"error": "Download stalled: x"}, "retry_wait", "stalled", "closed"),
     ("rejected", {"reason": None}, "failed", "rejected", "closed"),
-    ("cancelled", {"reason": "by hand"}, "retry_wait", "cancelled", "closed"),
+    ("cancelled", {"reason": "by hand"}, "retry_wait", "cancelled", "withdrawing"),
     (
         "acquisition_failed",
         {"reason": "No suitable candidates found"},
@@ -280,13 +280,20 @@ async def test_a_ticket_that_revives_after_its_end_is_a_stray(
 ) -> None:
     """2.5: a cancel overwritten long after it had held is found by the sweep for strays."""
     (item,) = await ticketed(still, by_hand)
-    by_hand.set_state(item, type="cancelled", reason=None)
+    by_hand.set_state(item, type="failed", error="Placement failed: x")
     await by_hand.poll()
+    await still.execute("UPDATE tickets SET collected_at = now()")
     assert (await tickets(still))[0]["state"] == "closed"
     by_hand.set_state(item, type="downloading", info_hash=HASH, progress_pct=1.0)
     await by_hand.strays()
+    assert await by_hand.ticket() == 0, "no second ticket beside a living one"
+    await by_hand.poll()
     assert still.live_tickets() == []
     assert still.standin.requests["DELETE /torrents/{hash}"] == 1
+    await still.execute("UPDATE tickets SET withdrawn_at = now() - interval '1 s'")
+    await by_hand.poll()
+    (row,) = await tickets(still)
+    assert (row["state"], row["collected_at"]) == ("closed", None)
 
 
 async def test_a_ticket_without_items_is_withdrawn(still: World, by_hand: Stages) -> None:
@@ -315,6 +322,9 @@ async def test_a_withdrawn_intent_that_led_to_nothing_is_closed(
     still.faults.drop_before, still.faults.only = 1, "POST /tickets"
     await by_hand.ticket()
     await still.execute("UPDATE tickets SET state = 'withdrawing'")
+    await by_hand.poll()
+    assert (await tickets(still))[0]["state"] == "withdrawing", "it may still be on its way"
+    await still.execute("UPDATE tickets SET withdrawn_at = now() - interval '1 s'")
     await by_hand.poll()
     assert (await tickets(still))[0]["state"] == "closed"
 
@@ -379,6 +389,8 @@ def _open(item: Row) -> OpenTicket:
         dest_path="/x",
         withdrawing=False,
         info_hash=None,
+        remote_state=None,
+        blocked=frozenset(),
         at_rest_since=None,
         progressed_at=item["updated_at"],
         claimed_until=item["updated_at"],
@@ -390,7 +402,7 @@ async def test_a_hint_during_a_look_is_not_lost(still: World, by_hand: Stages) -
     """L-35: what changed after we read the ticket is looked at at once, not an interval later."""
     await ticketed(still, by_hand, 1)
     store = Store(Database(still.database_url), poll_interval_s=3600)
-    [ticket] = await store.claim()
+    [ticket] = await store.claim(limit=9)
     assert ticket.torrentino_id is not None
     client = TorrentinoClient(base_url=still.standin.url, api_key=None)
     remote = await client.get(ticket.torrentino_id)
@@ -398,11 +410,11 @@ async def test_a_hint_during_a_look_is_not_lost(still: World, by_hand: Stages) -
     await store.hasten([ticket.torrentino_id])
     async with store.database.transaction() as connection:
         await store.observe(connection, ticket, remote)
-    [again] = await store.claim()
+    [again] = await store.claim(limit=9)
     assert again.id == ticket.id
     async with store.database.transaction() as connection:
         await store.observe(connection, again, remote)
-    assert await store.claim() == []
+    assert await store.claim(limit=9) == []
     await client.close()
     await store.database.close()
 
@@ -542,3 +554,47 @@ async def test_hints_that_end_are_not_missed_in_silence(
     )
     with pytest.raises(RuntimeError, match="a bug"):
         await hints.run(asyncio.Event())
+
+
+async def test_tickets_that_lead_nowhere_again_and_again_wait_longer(still: World) -> None:
+    """A detour burns no attempt; from MAX_RETRIES in a row on each waits longer, up to an hour, and
+    the item says so; an attempt, or a person's retry, begins the count anew."""
+    env = {"RETRY_INITIAL_S": "60", "RETRY_MULTIPLIER": "2.5", "MAX_RETRIES": "3"}
+    async with stages(still, **env) as by_hand:
+        await queue(still, [track_id(1)])
+        waits = []
+        for _ in range(8):
+            while not await by_hand.ticket():
+                await by_hand.poll()
+            by_hand.set_state(
+                await one(still), type="acquisition_failed", reason="Search failed: x"
+            )
+            await by_hand.poll()
+            item = await one(still)
+            assert (item["stage"], item["retry_count"]) == ("queued", 0)
+            waits.append((item["due_at"] - item["updated_at"]).total_seconds())
+            await still.execute("UPDATE tickets SET state = 'closed'")
+        longest = [60, 60, 60, 150, 375, 937.5, 2343.75, 3600]
+        for wait, most in zip(waits, longest, strict=True):
+            assert 0.8 * most <= wait <= most, waits
+        assert "8 tickets in a row" in str(item["reason"])
+        assert item["detours"] == 8
+        await by_hand.ticket()
+        by_hand.set_state(await one(still), type="failed", error="Placement failed: x")
+        await by_hand.poll()
+        item = await one(still)
+        assert (item["detours"], item["retry_count"]) == (0, 1)
+
+
+async def test_fifty_vanished_tickets_do_not_come_back_at_once(still: World) -> None:
+    """Torrentino's database was emptied: all items ask anew, spread over a fifth of the wait."""
+    async with stages(still, RETRY_INITIAL_S="100") as by_hand:
+        items = await ticketed(still, by_hand, 50)
+        for item in items:
+            await _delete(still, item)
+        await by_hand.poll()
+        items = await still.items()
+        assert {(item["stage"], item["retry_count"]) for item in items} == {("queued", 0)}
+        due = sorted(item["due_at"] for item in items)
+        assert len(set(due)) > 45
+        assert 10 < (due[-1] - due[0]).total_seconds() < 25

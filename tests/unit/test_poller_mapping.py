@@ -11,8 +11,10 @@ from services.poller.mapping import (
     Collect,
     Follow,
     GiveUp,
+    NextSource,
     Wait,
     action_for,
+    refusal_of,
 )
 from services.poller.reading import _LISTED, _LIVE
 from shared.errors import ErrorType
@@ -83,7 +85,7 @@ SEARCH_FAILED = (
         ("failed", {"error": "something new"}, "unknown", False),
         ("failed", {"error": None}, "unknown", False),
         ("rejected", {"reason": None}, "rejected", False),
-        ("cancelled", {"reason": "by hand"}, "cancelled", False),
+        ("cancelled", {"reason": "by hand"}, "cancelled", True),
     ],
 )
 def test_a_failure_is_sorted_by_its_cause(
@@ -94,7 +96,7 @@ def test_a_failure_is_sorted_by_its_cause(
     assert isinstance(action, GiveUp)
     assert action.failure.error_type == ErrorType(error_type)
     assert action.withdraw is withdraw
-    assert action.withdraw is (state not in ENDED)
+    assert action.withdraw is (state not in ENDED - {"cancelled"})
 
 
 @pytest.mark.parametrize("reason", [SEARCH_FAILED, "LLM error: 503"])
@@ -110,6 +112,40 @@ def test_a_ticket_that_is_gone_is_asked_for_again() -> None:
     """L-36: 404 burns no attempt, and there is nothing to withdraw."""
     assert isinstance(GONE, AskAgain)
     assert not GONE.withdraw
+
+
+def offering(state: str, *hashes: str, **fields: object) -> RemoteTicket:
+    return ticket(state, candidates=[{"info_hash": each} for each in hashes], **fields)
+
+
+@pytest.mark.parametrize("state", list(RemoteState))
+def test_a_good_source_is_never_refused(state: str) -> None:
+    """A ticket without a blocked torrent is left alone, whatever it shows."""
+    remote = offering(state, "b", "c", info_hash="b")
+    assert refusal_of(remote, seen="b", blocked=frozenset({"a"})) is None
+    assert refusal_of(ticket(state, info_hash="a"), seen="a", blocked=frozenset()) is None
+
+
+def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
+    """While another candidate is left, Torrentino goes on with it; then the attempt is over."""
+    bad = frozenset({"a"})
+    action = refusal_of(offering("downloading", "a", "b", info_hash="a"), seen=None, blocked=bad)
+    assert action == NextSource(info_hash="a")
+    for remote in (
+        offering("downloading", "a", info_hash="a"),
+        ticket("downloading", info_hash="a"),
+        offering("auto_approved", "a"),
+        offering("approved", "a"),
+        offering("needs_approval", "a"),
+        ticket("completed"),
+    ):
+        action = refusal_of(remote, seen="a", blocked=bad)
+        assert isinstance(action, GiveUp), remote
+        assert action.failure.error_type is ErrorType.NOT_FOUND
+        assert action.failure.evidence == {"blocked": ["a"]}
+        assert action.withdraw is (remote.state not in ENDED)
+    assert refusal_of(ticket("completed"), seen=None, blocked=bad) is None
+    assert refusal_of(offering("needs_approval", "a", "b"), seen=None, blocked=bad) is None
 
 
 @pytest.mark.parametrize("state", ["from_the_future", "COMPLETED", "Completed", " "])

@@ -38,6 +38,7 @@ COMMANDS = {command.name or command.callback.__name__ for command in cli.registe
 # Not settings of a service: the command line's address, and the streams.
 OTHER_VARIABLES = {
     "PEZZOTTIFY_DOWNLOADS_URL",
+    "STATE_PROFILE",
     subjects.REQUESTS_STREAM,
     subjects.EVENTS_STREAM,
     subjects.DEAD_STREAM,
