@@ -1,0 +1,79 @@
+"""A disk that fails at an exact call: every write of the file path goes through these."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+# All of `os` that changes a filesystem, or opens a file on it.
+CALLS = (
+    *("open", "write", "fsync", "fchmod", "mkdir", "rmdir"),
+    *("link", "unlink", "rename", "replace"),
+)
+
+
+class Disk:
+    """Counts the calls that concern `folder`, and fails one of them, or all from it on."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = str(folder)
+        self.calls: list[str] = []
+        self.fail_at: int | None = None
+        self.number = 0
+        self.for_good = False
+        self.failed = 0
+
+    def sicken(self, at: int, number: int, *, for_good: bool = False) -> None:
+        """Let the call `at` (counted from now, beginning with 0) fail with this errno."""
+        self.calls, self.failed = [], 0
+        self.fail_at, self.number, self.for_good = at, number, for_good
+
+    def heal(self) -> None:
+        """Everything works from now on."""
+        self.fail_at, self.calls = None, []
+
+    def _call(self, name: str, real: Callable[..., Any], args: Any, named: Any) -> Any:
+        if not any(self._concerns(each) for each in (*args[:2], named.get("src_dir_fd"))):
+            return real(*args, **named)
+        place = len(self.calls)
+        self.calls.append(name)
+        if self.fail_at is not None and (
+            place == self.fail_at or (self.for_good and place > self.fail_at)
+        ):
+            self.failed += 1
+            named_file = None if isinstance(args[0], int) else str(args[0])
+            raise OSError(self.number, os.strerror(self.number), named_file)
+        return real(*args, **named)
+
+    def _concerns(self, what: object) -> bool:
+        if isinstance(what, int) and not isinstance(what, bool):
+            try:
+                what = os.readlink(f"/proc/self/fd/{what}")  # noqa: PTH115 (not a path of ours)
+            except OSError:
+                return False
+        return isinstance(what, str | os.PathLike) and str(what).startswith(self._folder)
+
+
+@contextmanager
+def watched_disk(folder: Path) -> Iterator[Disk]:
+    """Below `folder` every call goes through the returned disk while the block runs."""
+    disk = Disk(folder)
+    patches = []
+    for name in CALLS:
+        real = getattr(os, name)
+
+        def through(*args: Any, _name: str = name, _real: Any = real, **named: Any) -> Any:
+            return disk._call(_name, _real, args, named)
+
+        patches.append(patch.object(os, name, through))
+    for each in patches:
+        each.start()
+    try:
+        yield disk
+    finally:
+        for each in patches:
+            each.stop()
