@@ -1,5 +1,7 @@
 """SIGKILL at random moments while 50 items are on their way: all of them arrive.
 
+The crash search kills each service at each of its points; this is everything at once, under load.
+
 CRASH_SEED=n replays a run.
 """
 
@@ -15,7 +17,6 @@ import httpx
 import pytest
 
 from shared.local.servers import free_port
-from shared.settings import SERVICES, Service
 from tests.crash.invariants import check_the_end, watching
 from tests.world import ADMIN, World, album_id, eventually
 
@@ -48,53 +49,31 @@ async def _until_events(world: World, count: int) -> None:
     await eventually(lambda: world.rows("SELECT 1 FROM events"), lambda rows: len(rows) >= count)
 
 
-async def _kill_again_and_again(
-    world: World, rng: random.Random, *services: Service, **env: str
-) -> None:
-    """Run the services as a process; kill and restart it at random moments of the work."""
-    process = await world.spawn(*services, **env)
+async def _kill_again_and_again(world: World, rng: random.Random) -> None:
+    """Run all services as a process; kill and restart it at random moments of the work."""
+    process = await world.spawn()
     for at in sorted(rng.sample(range(1, _EVENTS), _KILLS)):
         await _until_events(world, at)
         await asyncio.sleep(rng.uniform(0, 0.2))
         assert process.returncode is None, "it ended before it was killed"
         process.kill()
         await process.wait()
-        process = await world.spawn(*services, **env)
+        process = await world.spawn()
 
 
-async def _ask(base_url: str, path: str, body: dict[str, object] | None = None) -> None:
+async def _ask(base_url: str, path: str) -> None:
     """POST until it is answered, as a client does whose server goes away now and then."""
     async with httpx.AsyncClient(base_url=base_url, headers=ADMIN, timeout=5) as api:
 
         async def answered() -> bool:
             try:
-                answer = await api.post(f"/v1/download/{path}", json=body)
+                answer = await api.post(f"/v1/download/{path}")
             except httpx.HTTPError:
                 return False
             assert answer.status_code < 500 or answer.status_code == 503, answer.text
             return answer.is_success or answer.status_code == 409
 
         await eventually(answered, within_s=60)
-
-
-@pytest.mark.parametrize("service", SERVICES)
-async def test_killed_service_loses_nothing(world: World, service: Service, seed: int) -> None:
-    """L-25: a service killed at random moments and started again loses nothing, doubles nothing."""
-    wanted = [*world.add_album(1, 25, seconds=_SECONDS), *world.add_album(2, 25, seconds=_SECONDS)]
-    async with _replayable(world, seed) as rng, watching(world, seconds=_SECONDS):
-        world.env |= _QUICK | {"PORT": str(free_port())}
-        await world.run(*(name for name in SERVICES if name != service))
-        url = f"http://127.0.0.1:{world.env['PORT']}"
-        asking = asyncio.gather(
-            *(_ask(url, f"track/{track}") for track in wanted[:25]),
-            _ask(url, "admin/queue-all", {"scope": "album", "album_id": album_id(2)})
-            if service == "watchdog"
-            else _ask(url, f"album/{album_id(2)}"),
-        )
-        await _kill_again_and_again(world, rng, service)
-        await asking
-        await world.until_ended(_ITEMS)
-        await check_the_end(world, wanted)
 
 
 async def test_all_in_one_process_killed(world: World, seed: int) -> None:

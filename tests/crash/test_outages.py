@@ -1,4 +1,7 @@
-"""PostgreSQL and NATS go away while work goes on, come back empty, or are not there yet."""
+"""NATS goes away while work goes on, or PostgreSQL and NATS are not there yet.
+
+What a fault costs is in tests/faults.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,6 @@ import nats
 import pytest
 from nats.js.errors import NotFoundError
 
-from shared.bus.streams import STREAMS
 from shared.bus.subjects import REQUEST_ALBUM, REQUESTS_STREAM
 from shared.db.migrate import migrate
 from shared.local.servers import Postgres, free_port
@@ -47,14 +49,6 @@ async def _own_postgres(folder: Path, *, port: int | None = None) -> AsyncIterat
 async def _request_over_nats(world: World, number: int) -> None:
     body = {"v": 1, "request_id": str(uuid.uuid4()), "album_id": album_id(number)}
     await world.publish(REQUEST_ALBUM, body)
-
-
-async def _names_of_streams(world: World) -> set[str]:
-    client = await nats.connect(world.nats.url)
-    try:
-        return {str(info.config.name) for info in await client.jetstream().streams_info()}
-    finally:
-        await client.close()
 
 
 async def _has_consumer(world: World, durable: str) -> bool:
@@ -103,23 +97,6 @@ async def test_nats_away_for_half_a_minute(world: World) -> None:
         await check_the_end(world, wanted)
 
 
-async def test_nats_comes_back_without_its_storage(world: World) -> None:
-    """Streams and consumers that are gone with the storage come back by themselves."""
-    world.add_album(1, 2, seconds=_SECONDS)
-    await world.run()
-    await eventually(lambda: _has_consumer(world, "ingest"))
-    await world.nats.stop()
-    world.nats.forget()
-    await world.nats.start()
-    wanted = {str(stream.name) for stream in STREAMS}
-    await eventually(lambda: _names_of_streams(world), lambda names: names >= wanted)
-    await eventually(lambda: _has_consumer(world, "ingest"))
-    await eventually(lambda: _has_consumer(world, "watchdog"))
-    await _request_over_nats(world, 1)
-    await world.until_ended(2)
-    await eventually(lambda: world.events("audio.ready.*"), lambda events: len(events) == 2)
-
-
 async def test_nats_restarts_under_a_consumer(world: World) -> None:
     """A request that is published right after a restart is handled, without one of ours."""
     world.add_album(1, 2, seconds=_SECONDS)
@@ -149,35 +126,6 @@ async def test_a_connection_that_nats_ends_for_good_is_made_anew(world: World) -
     await eventually(another)
     await _request_over_nats(world, 1)
     await world.until_ended(1)
-
-
-async def test_postgres_restarts_under_load(folder: Path) -> None:
-    """L-41: everything arrives after PostgreSQL was killed twice, and no attempt is burnt."""
-    async with _own_postgres(folder) as postgres:
-        await postgres.start()
-        await migrate(postgres.url())
-        async with make_world(folder / "world", postgres.url()) as world:
-            world.env["LEASE_S"] = "2"
-            wanted = world.add_album(1, 30, seconds=_SECONDS)
-            running = await world.run()
-            assert running.api is not None
-            async with watching(world, seconds=_SECONDS):
-                await running.api.post(f"/v1/download/album/{album_id(1)}")
-                for events in (60, 120):
-                    await eventually(
-                        lambda: world.rows("SELECT 1 FROM events"),
-                        lambda rows, n=events: len(rows) >= n,  # type: ignore[misc]
-                    )
-                    await postgres.kill()
-                    await postgres.start()
-                # A look that was cut short is repeated after half a minute: no need to wait for it.
-                await world.execute("UPDATE tickets SET next_poll_at = now()")
-                items = await world.until_ended(30)
-                assert {item["retry_count"] for item in items} == {0}
-                await check_the_end(world, wanted)
-            # It is known to be back without anybody asking /readyz.
-            assert running.app.health.conditions()["postgres"].ok
-            await running.end()
 
 
 async def test_services_start_before_what_they_need(folder: Path) -> None:

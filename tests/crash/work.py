@@ -1,0 +1,198 @@
+"""What is asked for in a run of the crash search: all that can come up, and how it should end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import uuid
+from collections.abc import Awaitable
+from pathlib import Path
+
+import asyncpg
+import httpx
+import nats.errors
+import nats.js.errors
+
+from shared.bus.subjects import DEAD, DEAD_STREAM, REQUEST_CANCEL, REQUEST_TRACK
+from shared.media.paths import audio_uri
+from tests.audio import cut, make_audio
+from tests.world import ADMIN, Row, World, album_id, as_user, eventually
+
+SECONDS = 1.0
+_ITEMS = "SELECT id, track_id, stage, status FROM queue_items"
+_WITHIN_S = 90.0
+
+
+class Work:
+    """Requests over HTTP and NATS, made again until they are answered, as clients do.
+
+    Not only the good case: a misnamed and a good file that lie in place, a broken delivery, an
+    answer of Torrentino that is lost, a withdrawal and a retry, a message that nobody understands,
+    and a scan. All tracks end COMPLETED. `plain` is an album of two good tracks and no more.
+    """
+
+    def __init__(self, world: World, *, plain: bool) -> None:
+        self._world = world
+        self._plain = plain
+        self._song = make_audio(world.folder / "song.flac", seconds=SECONDS)
+        self._album = self._add_album(1, 2 if plain else 3)
+        self._others = [] if plain else self._add_album(2, 3)
+        self._found_missing = [] if plain else self._add_album(3, 1)
+        self._looking = asyncio.Lock()
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        # Attempts that the broken delivery costs.
+        self.burned = 0 if plain else 1
+
+    @property
+    def wanted(self) -> list[str]:
+        """Every track that has to arrive."""
+        return [*self._album, *self._others, *self._found_missing]
+
+    def _add_album(self, number: int, count: int) -> list[str]:
+        return self._world.add_album(number, count, seconds=SECONDS, audio=self._song)
+
+    async def prepare(self) -> None:
+        """Put everything in place that is to be met."""
+        # One for all looks: they come often.
+        self._connection = await asyncpg.connect(self._world.database_url)
+        if self._plain:
+            return
+        world = self._world
+        faults = world.faults
+        broken = cut(world.folder / "broken.flac", self._song)
+        _, delivered_broken, misnamed = self._album
+        faults.substitute[_title(delivered_broken)] = [broken]
+        faults.database_locked_after_effect, faults.only = 1, "POST /tickets"
+        for track in self._others[1:]:
+            faults.fates[_title(track)] = "stuck_downloading"
+        _lay(self._song, world.media / audio_uri(misnamed, "mp3"))
+        orphan = world.media / ".incoming" / "somebody.7.part"
+        orphan.parent.mkdir()
+        orphan.write_bytes(b"left behind long ago")
+        os.utime(orphan, (1, 1))
+
+    async def close(self) -> None:
+        """End what `prepare` opened."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def _items(self) -> list[Row]:
+        assert self._connection is not None
+        async with self._looking:
+            return [dict(row) for row in await self._connection.fetch(_ITEMS)]
+
+    async def ask(self) -> None:
+        """Ask for everything; returns when all of it was accepted."""
+        asking: list[Awaitable[object]] = [self._post(f"album/{album_id(1)}", headers=as_user("1"))]
+        if not self._plain:
+            asking += [
+                self._post("admin/queue-all", {"scope": "album", "album_id": album_id(3)}),
+                self._over_nats(self._others[0], twice=True),
+                self._misunderstood(),
+                self._withdrawn_and_retried(self._others[1]),
+                self._found_in_place(self._others[2]),
+            ]
+        await asyncio.gather(*asking)
+
+    async def until_over(self) -> None:
+        """Wait until every wanted track has its COMPLETED item, and no item is active."""
+
+        def over(items: list[Row]) -> bool:
+            active = [item for item in items if item["status"] in ("PENDING", "DOWNLOADING")]
+            done = {item["track_id"] for item in items if item["status"] == "COMPLETED"}
+            return not active and done == set(self.wanted)
+
+        await eventually(self._items, over, within_s=_WITHIN_S)
+
+    async def check_dead(self) -> None:
+        """The message that nobody understands is in the dead stream, once and whole."""
+        if self._plain:
+            return
+        dead = await eventually(lambda: self._world.events(DEAD, DEAD_STREAM))
+        assert [message["body"] for message in dead] == [b"not a request"]
+
+    async def _over_nats(self, track: str, *, twice: bool = False) -> str:
+        body = {"v": 1, "request_id": str(uuid.uuid4()), "user_id": "2", "track_id": track}
+        for _ in range(2 if twice else 1):
+            await self._publish(REQUEST_TRACK, body)
+        return str(body["request_id"])
+
+    async def _misunderstood(self) -> None:
+        await self._publish(REQUEST_TRACK, b"not a request")
+
+    async def _withdrawn_and_retried(self, track: str) -> None:
+        request_id = await self._over_nats(track)
+        item = await self._until(track, "downloading")
+        await self._publish(REQUEST_CANCEL, {"v": 1, "request_id": request_id, "user_id": "2"})
+        await self._until(track, "failed")
+        # Until then it hangs where a cancellation has something to do.
+        await eventually(lambda: self._is_at_rest(track), within_s=_WITHIN_S)
+        del self._world.faults.fates[_title(track)]
+        await self._post(f"items/{item['id']}/retry", headers=as_user("2"))
+
+    async def _is_at_rest(self, track: str) -> bool:
+        descriptions = [
+            str(ticket["query_context"]["description"]).casefold()
+            for ticket in self._world.live_tickets()
+        ]
+        return not any(_title(track) in description for description in descriptions)
+
+    async def _found_in_place(self, track: str) -> None:
+        await self._over_nats(track)
+        await self._until(track, "downloading")
+        _lay(self._song, self._world.media / audio_uri(track, "flac"))
+        del self._world.faults.fates[_title(track)]
+
+    async def _until(self, track: str, stage: str) -> Row:
+        async def there() -> list[Row]:
+            items = await self._items()
+            return [item for item in items if (item["track_id"], item["stage"]) == (track, stage)]
+
+        [item] = await eventually(there, within_s=_WITHIN_S)
+        return item
+
+    async def _publish(self, subject: str, body: object) -> None:
+        async def published() -> bool:
+            try:
+                await self._world.publish(subject, body)
+            except (TimeoutError, OSError, nats.errors.Error, nats.js.errors.Error):
+                return False  # it is being killed just now
+            return True
+
+        await eventually(published, within_s=_WITHIN_S)
+
+    async def _post(
+        self,
+        path: str,
+        body: dict[str, object] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        base = f"http://127.0.0.1:{self._world.env['PORT']}/v1/download/"
+        # Reading the machine's certificates would take half a second, for plain HTTP.
+        async with httpx.AsyncClient(
+            base_url=base,
+            headers=headers or ADMIN,
+            timeout=5,
+            verify=False,
+            trust_env=False,
+        ) as api:
+
+            async def answered() -> bool:
+                try:
+                    answer = await api.post(path, json=body)
+                except httpx.HTTPError:
+                    return False
+                assert answer.status_code < 500 or answer.status_code == 503, answer.text
+                return answer.is_success or answer.status_code == 409
+
+            await eventually(answered, within_s=_WITHIN_S)
+
+
+def _lay(song: Path, name: Path) -> None:
+    name.parent.mkdir(parents=True, exist_ok=True)
+    os.link(song, name)
+
+
+def _title(track: str) -> str:
+    return f"song {int(track[1:])}"
