@@ -134,6 +134,21 @@ def every(
     )
 
 
+async def drain(loop: Loop, working: Collection[asyncio.Task[None]], stop: asyncio.Event) -> None:
+    """Run the loop until the stop, then let the tasks it started end.
+
+    Cancelled, they are cancelled too, and have ended, having handed back, when this returns.
+    """
+    try:
+        await loop.run(stop)
+        while working:
+            await asyncio.wait(working)
+    finally:
+        for task in working:
+            task.cancel("stopping")
+        await asyncio.gather(*working, return_exceptions=True)
+
+
 async def first_of(*events: asyncio.Event, timeout_s: float) -> None:
     """Return when one of the events is set, or the time is over."""
     waits = [asyncio.ensure_future(event.wait()) for event in events]

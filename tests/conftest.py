@@ -50,6 +50,14 @@ async def _start(server: Postgres) -> None:
 
 
 @pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder that PostgreSQL's own user may enter."""
+    with tempfile.TemporaryDirectory(prefix="pezzottify-test-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
+
+
+@pytest.fixture
 async def database_url(postgres: Postgres) -> str:
     """A fresh, migrated database of this test's own."""
     name = f"test_{next(_numbers)}"

@@ -21,11 +21,12 @@ import asyncpg
 import httpx
 import nats
 from nats.js.api import DeliverPolicy
+from nats.js.errors import NotFoundError
 
 from services.every import every_service
 from shared.app import App, Duty, make_app
 from shared.bus.streams import ensure_streams
-from shared.bus.subjects import EVENT, EVENTS_STREAM
+from shared.bus.subjects import EVENT, EVENTS_STREAM, REQUESTS_STREAM
 from shared.local.sample import add_album, create_catalog
 from shared.local.servers import Nats, free_port
 from shared.local.torrentino import Faults, Song, SongList, Standin, StandinConfig
@@ -295,6 +296,18 @@ class World:
                     )
             except nats.errors.TimeoutError:
                 return found
+        finally:
+            await client.close()
+
+    async def has_consumer(self, durable: str) -> bool:
+        """Whether the requests stream has this durable consumer."""
+        client = await nats.connect(self.nats.url)
+        try:
+            await client.jetstream().consumer_info(REQUESTS_STREAM, durable)
+        except NotFoundError:
+            return False
+        else:
+            return True
         finally:
             await client.close()
 

@@ -49,7 +49,7 @@ from shared.metrics import (
     FILES_PLACED,
     VERIFY_SECONDS,
 )
-from shared.runtime import Loop
+from shared.runtime import Loop, drain
 from shared.states import Stage
 
 log = structlog.get_logger()
@@ -114,14 +114,7 @@ class FetcherWriter:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim until the stop, then let what is in hand end; cancelled, hand it back."""
-        try:
-            await self.loop.run(stop)
-            while self._working:
-                await asyncio.wait(self._working)
-        finally:
-            for task in self._working:
-                task.cancel("stopping")
-            await asyncio.gather(*self._working, return_exceptions=True)
+        await drain(self.loop, self._working, stop)
 
     async def run_once(self) -> int:
         """Claim as many items as there are free places; returns how many.

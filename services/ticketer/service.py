@@ -23,7 +23,7 @@ from shared.errors import AttemptFailed, Hold, OutcomeUnknown, Refused
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
-from shared.runtime import Loop
+from shared.runtime import Loop, drain
 from shared.states import Stage
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import ENDED, RemoteState, RemoteTicket, TicketRequest
@@ -91,14 +91,7 @@ class Ticketer:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim until the stop, then let what is in hand end; cancelled, hand it back."""
-        try:
-            await self.loop.run(stop)
-            while self._working:
-                await asyncio.wait(self._working)
-        finally:
-            for task in self._working:
-                task.cancel("stopping")
-            await asyncio.gather(*self._working, return_exceptions=True)
+        await drain(self.loop, self._working, stop)
 
     async def run_once(self) -> int:
         """Claim as many items as there are free places; returns how many.

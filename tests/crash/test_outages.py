@@ -7,18 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
-import nats
 import pytest
-from nats.js.errors import NotFoundError
 
-from shared.bus.subjects import REQUEST_ALBUM, REQUESTS_STREAM
+from shared.bus.subjects import REQUEST_ALBUM
 from shared.db.migrate import migrate
 from shared.local.servers import Postgres, free_port
 from tests.crash.invariants import check_the_end, watching
@@ -27,14 +24,6 @@ from tests.world import World, album_id, eventually, free_ops_port, make_world
 _SECONDS = 2.0
 # The issue's own figure; half a minute of waiting is for who asks for it.
 _LONG_S = 30.0
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's own user may enter."""
-    with tempfile.TemporaryDirectory(prefix="pezzottify-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @asynccontextmanager
@@ -49,18 +38,6 @@ async def _own_postgres(folder: Path, *, port: int | None = None) -> AsyncIterat
 async def _request_over_nats(world: World, number: int) -> None:
     body = {"v": 1, "request_id": str(uuid.uuid4()), "album_id": album_id(number)}
     await world.publish(REQUEST_ALBUM, body)
-
-
-async def _has_consumer(world: World, durable: str) -> bool:
-    client = await nats.connect(world.nats.url)
-    try:
-        await client.jetstream().consumer_info(REQUESTS_STREAM, durable)
-    except NotFoundError:
-        return False
-    else:
-        return True
-    finally:
-        await client.close()
 
 
 async def test_all_arrives_while_nats_is_away(world: World) -> None:
@@ -101,7 +78,7 @@ async def test_nats_restarts_under_a_consumer(world: World) -> None:
     """A request that is published right after a restart is handled, without one of ours."""
     world.add_album(1, 2, seconds=_SECONDS)
     await world.run()
-    await eventually(lambda: _has_consumer(world, "ingest"))
+    await eventually(lambda: world.has_consumer("ingest"))
     for _ in range(2):
         await world.nats.kill()
         await world.nats.start()
@@ -153,7 +130,7 @@ async def test_services_start_before_what_they_need(folder: Path) -> None:
         await migrate(postgres.url())
         await eventually(ready, lambda status: status == 200)
         await world.nats.start()
-        await eventually(lambda: _has_consumer(world, "ingest"))
+        await eventually(lambda: world.has_consumer("ingest"))
         await _request_over_nats(world, 1)
         await world.until_ended(3)
         process.terminate()

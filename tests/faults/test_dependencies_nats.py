@@ -5,10 +5,9 @@ from __future__ import annotations
 import uuid
 
 import nats
-from nats.js.errors import NotFoundError
 
 from shared.bus.streams import STREAMS
-from shared.bus.subjects import REQUEST_ALBUM, REQUESTS_STREAM
+from shared.bus.subjects import REQUEST_ALBUM
 from tests.faults.load import some_events, under_load
 from tests.faults.proxy import proxied
 from tests.world import World, album_id, eventually
@@ -18,18 +17,6 @@ async def _names_of_streams(world: World) -> set[str]:
     client = await nats.connect(world.nats.url)
     try:
         return {str(info.config.name) for info in await client.jetstream().streams_info()}
-    finally:
-        await client.close()
-
-
-async def _has_consumer(world: World, durable: str) -> bool:
-    client = await nats.connect(world.nats.url)
-    try:
-        await client.jetstream().consumer_info(REQUESTS_STREAM, durable)
-    except NotFoundError:
-        return False
-    else:
-        return True
     finally:
         await client.close()
 
@@ -58,7 +45,7 @@ async def test_nats_loses_its_storage_under_load(world: World) -> None:
         wanted = {str(stream.name) for stream in STREAMS}
         await eventually(lambda: _names_of_streams(world), lambda names: names >= wanted)
         for durable in ("ingest", "watchdog"):
-            await eventually(lambda d=durable: _has_consumer(world, d))  # type: ignore[misc]
+            await eventually(lambda d=durable: world.has_consumer(d))  # type: ignore[misc]
     unpublished = "SELECT 1 FROM events WHERE published_at IS NULL"
     await eventually(lambda: world.rows(unpublished), lambda rows: not rows)
     known = {str(row["id"]) for row in await world.rows("SELECT id FROM events")}

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -27,14 +26,6 @@ from tests.faults.proxy import Moment, Proxy, proxied
 from tests.outcomes import outcome
 from tests.stages import Stages, held_by, queue, stages
 from tests.world import ADMIN, World, album_id, eventually, make_world
-
-
-@pytest.fixture
-def folder() -> Iterator[Path]:
-    """A folder that PostgreSQL's own user may enter."""
-    with tempfile.TemporaryDirectory(prefix="pezzottify-test-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 @asynccontextmanager
