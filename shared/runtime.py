@@ -260,11 +260,12 @@ def on_signals(
     loop = asyncio.get_running_loop()
 
     def first(number: signal.Signals) -> None:
-        log.info("stopping", signal=number.name)
         for each in _SIGNALS:
             loop.remove_signal_handler(each)
             # The default ends the process even when its threads or its loop hang.
             signal.signal(each, second if at_once else signal.SIG_DFL)
+        # Only now: who reads this may send the second one.
+        log.info("stopping", signal=number.name)
         stop.set()
         if stopping is not None:
             stopping()

@@ -398,9 +398,9 @@ class Watch:
             for stem, n in Counter(p.stem for p in found).items()
             if n > 1
         ]
-        new = [p for p in found if (p, p.stat().st_ino) not in self._seen]
-        self._seen |= {(p, p.stat().st_ino) for p in new}
-        return new
+        new = {(p, n) for p in found if (n := _inode(p)) is not None} - self._seen
+        self._seen |= new
+        return [path for path, _ in new]
 
 
 @asynccontextmanager
@@ -423,8 +423,12 @@ _whole: set[tuple[str, int | None]] = set()
 
 
 async def _broken(path: Path, *, expected_ms: int | None) -> str | None:
-    """Why this file is not whole, if it is not."""
-    known = (await asyncio.to_thread(_digest, path), expected_ms)
+    """Why this file is not whole, if it is not and still has its name."""
+    try:
+        known = (await asyncio.to_thread(_digest, path), expected_ms)
+    except FileNotFoundError:
+        # A broken one of a stranger, moved aside; that none of ours goes is I4's to see.
+        return None
     if known in _whole:
         return None
     try:
@@ -433,6 +437,13 @@ async def _broken(path: Path, *, expected_ms: int | None) -> str | None:
         return f"{type(error).__name__}: {error}"
     _whole.add(known)
     return None
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return None
 
 
 def _digest(path: Path) -> str:

@@ -44,7 +44,7 @@ class Faults:
     only: str = ""  # the four counts hit only this, in `Standin.requests`' form: "POST /tickets"
     unauthorized: bool = False  # 401 with an empty body to everything under /api/v1
     html: bool = False  # 200 text/html to every GET and POST under /api/v1, without effect
-    delay_s: float = 0.0  # each answer under /api/v1 is held this long, its effect already done
+    delay_s: float = 0.0  # holds each answer under /api/v1, its effect done; 0 lets go
     delay_only: str = ""  # the delay hits only this, in the form of `only`
     down: bool = False  # 503 {"error": ...} to everything but /_standin
     fates: dict[str, str] = field(default_factory=dict)  # title -> one of FATES

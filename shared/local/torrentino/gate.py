@@ -12,6 +12,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.local.torrentino.core import Core
+from shared.local.torrentino.faults import Faults
 from shared.local.torrentino.routing import API
 
 PAGE = "<!doctype html><title>Quentin Torrentino</title><div id=app></div>"
@@ -70,7 +71,7 @@ class Gate:
 
         await answer(scope, receive, hold)
         if faults.delay_s > 0 and faults.delay_only in {"", request}:
-            await asyncio.sleep(faults.delay_s)
+            await _delayed(faults)
         if faults.take("drop_after", request):
             await self._drop(scope, receive)
         elif _changes_tickets(scope) and faults.take("database_locked_after_effect", request):
@@ -133,3 +134,11 @@ def _changes_tickets(scope: Scope) -> bool:
 
 def _locked() -> Response:
     return JSONResponse({"error": "Database error: database is locked"}, 500)
+
+
+async def _delayed(faults: Faults) -> None:
+    """Return when the delay is over, or is taken back."""
+    clock = asyncio.get_running_loop().time
+    over = clock() + faults.delay_s
+    while faults.delay_s > 0 and (left_s := over - clock()) > 0:  # noqa: ASYNC110 (a test sets it)
+        await asyncio.sleep(min(left_s, 0.05))
