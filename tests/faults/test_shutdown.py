@@ -426,6 +426,7 @@ async def test_restarted_again_and_again(world: World, api: httpx.AsyncClient) -
                 lambda: world.rows("SELECT 1 FROM events"),
                 lambda rows, n=moved: len(rows) >= n,  # type: ignore[misc]
             )
+            await eventually(lambda p=process: _listening([p]))  # type: ignore[misc]
             process.terminate()
             await _exited(process)
             await _nothing_held(world)
@@ -451,6 +452,7 @@ async def test_one_service_restarted_again_and_again(
         process = await world.spawn(service)
         await _asked(api)
         for _ in range(_RESTARTS):
+            await eventually(lambda p=process: _listening([p]))  # type: ignore[misc]
             process.terminate()
             await _exited(process)
             await _nothing_held(world)
