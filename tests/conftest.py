@@ -12,6 +12,7 @@ import pytest
 import structlog
 
 from shared.db.migrate import migrate
+from shared.db.pool import Database
 from shared.local.servers import Nats, Postgres
 from shared.local.torrentino import StandinConfig
 from tests.stages import Stages, stages
@@ -79,6 +80,14 @@ async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     """A whole world; see tests/world.py."""
     async with make_world(tmp_path, database_url) as made:
         yield made
+
+
+@pytest.fixture
+async def database(world: World) -> AsyncIterator[Database]:
+    """The pool of a test that talks to its world's database itself."""
+    made = Database(world.database_url)
+    yield made
+    await made.close()
 
 
 @pytest.fixture

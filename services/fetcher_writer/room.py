@@ -40,8 +40,8 @@ class MediaRoom:
         self._min_mb = min_free_mb
         self._paused = False
 
-    async def check(self) -> Room:
-        """What there is to take.
+    async def check(self) -> tuple[int, int]:
+        """Free and total bytes of the disk, when enough is free to go on.
 
         Raises:
             DependencyDown: less is free than MIN_FREE_DISK_MB, or it was and hardly more is now.
@@ -49,6 +49,10 @@ class MediaRoom:
         free_bytes, total_bytes = await asyncio.to_thread(room_on, self._path)
         MEDIA_FREE_BYTES.set(free_bytes)
         self._require(free_bytes // MIB)
+        return free_bytes, total_bytes
+
+    async def room(self, free_bytes: int, total_bytes: int) -> Room:
+        """What there is to take on such a disk, for a claim whose files take room."""
         return Room(
             usable_bytes=free_bytes - self._min_mb * MIB,
             total_bytes=total_bytes - self._min_mb * MIB,

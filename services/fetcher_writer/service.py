@@ -156,7 +156,7 @@ class FetcherWriter:
     async def _check(self) -> Room | None:
         """What may be claimed; None: what is collected takes no room of its own."""
         await self._root.check()
-        room = await self._room.check()
+        free_bytes, total_bytes = await self._room.check()
         self._health.up("media")
         await asyncio.to_thread(self._tools)
         self._health.up("ffmpeg")
@@ -166,6 +166,7 @@ class FetcherWriter:
             self._health.up("incoming")
         if not await self._collector.takes_room(self._root.path):
             return None
+        room = await self._room.room(free_bytes, total_bytes)
         await self._store.put_off(room)
         return room
 

@@ -12,7 +12,7 @@ from shared.db import conditions
 from shared.db.pool import Connection, Database, Row
 from shared.errors import Unknown
 from shared.ids import token
-from shared.states import Stage, Status
+from shared.states import ACTIVE_STATUSES, Stage, Status
 
 Json: TypeAlias = dict[str, Any]
 
@@ -180,7 +180,7 @@ class Items:
         queued = [row["id"] for row in rows if row["stage"] == Stage.QUEUED]
         found = await connection.fetch(_POSITIONS, queued) if queued else []
         positions = {row["id"]: row["position"] for row in found}
-        active = any(paused.may_wait(row["status"]) for row in rows)
+        active = any(row["status"] in ACTIVE_STATUSES for row in rows)
         known = await conditions.read(connection) if active else {}
         return [
             to_json(

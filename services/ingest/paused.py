@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from shared.errors import Dependency
-from shared.states import Stage, Status
+from shared.states import Stage
 
 Json: TypeAlias = dict[str, Any]
 
@@ -72,8 +72,3 @@ def _needed(stage: Stage) -> tuple[Dependency, ...]:
     if stage in _TO_TORRENTINO or stage in _AT_TORRENTINO:
         return ("torrentino",)
     return ("media", "space", "incoming", "ffmpeg") if stage in _TO_THE_DISK else ()
-
-
-def may_wait(status: str) -> bool:
-    """Whether an item of this status needs anything more."""
-    return status in (Status.PENDING, Status.DOWNLOADING)

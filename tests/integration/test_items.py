@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +28,6 @@ def world(tmp_path: Path, database_url: str) -> Iterator[World]:
     """The database is all that these tests need."""
     with bare_world(tmp_path, database_url) as made:
         yield made
-
-
-@pytest.fixture
-async def database(world: World) -> AsyncIterator[Database]:
-    made = Database(world.database_url)
-    yield made
-    await made.close()
 
 
 async def fail(
