@@ -125,6 +125,41 @@ class Settings(BaseModel):
         None,
         description="that folder over HTTP, with JSON listings as nginx gives them (`http`)",
     )
+    torrentino_downloads_root: AbsolutePath | None = Field(
+        None,
+        description="the torrents' own folder, as Torrentino sees it; with it files are taken from"
+        " there, whatever Torrentino's pipeline makes of them",
+    )
+    torrentino_downloads_mount: AbsolutePath | None = Field(
+        None,
+        description="the same folder as we see it; default: TORRENTINO_DOWNLOADS_ROOT",
+    )
+    torrentino_cleanup: Annotated[Literal["keep", "ticket", "torrent"], Word] = Field(
+        "keep",
+        description="what is removed at Torrentino when all is fetched: nothing (`keep`), the"
+        " `ticket`, or the ticket and the `torrent` with its data, which ends its seeding",
+    )
+    ticket_grouping: Annotated[Literal["auto", "track", "album"], Word] = Field(
+        "auto",
+        description="how many items one ticket serves: one (`track`), all that wait of an album"
+        " (`album`), or the latter from two tracks on and where a track's own ticket failed"
+        " (`auto`)",
+    )
+    audio_format: Annotated[
+        Literal["original", "ogg_vorbis", "opus", "mp3", "flac", "aac"], Word
+    ] = Field("original", description="what files are converted to after they were verified")
+    audio_quality: int | None = Field(
+        None,
+        ge=0,
+        le=512,
+        description="kbit/s from 32 on, for `flac` the compression level from 0 to 12; without it"
+        " the format's own default",
+    )
+    audio_keep_source: bool = Field(
+        False,
+        description="whether the file that was converted is kept, in .incoming/sources/ below"
+        " MEDIA_PATH",
+    )
     catalog_db: Path | None = Field(
         None, description="the path of the catalog server's catalog.db; opened read-only"
     )
@@ -195,6 +230,12 @@ class Settings(BaseModel):
         return Path(self.torrentino_dest_mount or self.torrentino_dest_root)
 
     @property
+    def downloads_mount(self) -> Path | None:
+        """Where we see `torrentino_downloads_root`; None when we do not."""
+        path = self.torrentino_downloads_mount or self.torrentino_downloads_root
+        return None if path is None else Path(path)
+
+    @property
     def media_root(self) -> Path:
         """The media root, for the services that require it."""
         assert self.media_path is not None, "media_path is required by this service"
@@ -218,6 +259,8 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
         at_fault |= {str(p["loc"][0]): _line(p) for p in reversed(error.errors())} | at_fault
     missing = {name: _not_set(name) for name in _required(services, values) if name not in values}
     at_fault |= missing | at_fault
+    if settings is not None:
+        at_fault |= _contradictions(settings) | at_fault
     if settings is None or at_fault:
         ordered = [at_fault[name] for name in Settings.model_fields if name in at_fault]
         raise SettingsError("\n".join(ordered))
@@ -246,6 +289,24 @@ def _add_from_files(values: dict[str, str], environ: Mapping[str, str]) -> dict[
             values[name] = text
             if not text:
                 at_fault[name] = f"{wants} (it is empty)"
+    return at_fault
+
+
+def _contradictions(settings: Settings) -> dict[str, str]:
+    """The lines of values that are good by themselves and cannot stand together."""
+    at_fault = {}
+    if settings.torrentino_downloads_mount and not settings.torrentino_downloads_root:
+        at_fault["torrentino_downloads_root"] = (
+            f"{_not_set('torrentino_downloads_root')} (TORRENTINO_DOWNLOADS_MOUNT is set)"
+        )
+    quality, format_ = settings.audio_quality, settings.audio_format
+    if quality is not None and (
+        format_ == "original" or (quality > 12 if format_ == "flac" else quality < 32)
+    ):
+        at_fault["audio_quality"] = (
+            f"AUDIO_QUALITY: got '{quality}', wants"
+            f" {Settings.model_fields['audio_quality'].description} (AUDIO_FORMAT is {format_})"
+        )
     return at_fault
 
 

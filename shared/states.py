@@ -29,9 +29,11 @@ class Stage(StrEnum):
     NEEDS_APPROVAL = "needs_approval"  # a person has to choose at Torrentino
     DOWNLOADING = "downloading"  # the torrent is being downloaded
     PROCESSING = "processing"  # Torrentino converts or places the file
-    READY = "ready"  # the ticket is completed; the file waits to be collected
-    FETCHING = "fetching"  # a fetcher-writer holds it and collects the file
+    READY = "ready"  # the torrent is there; the file waits to be collected
+    FETCHING = "fetching"  # a fetcher-writer holds it, looks for its file and collects it
+    HELD = "held"  # a person has to say which of the torrent's files it is
     VERIFYING = "verifying"  # the file is here and is being decoded
+    CONVERTING = "converting"  # the file is whole, and becomes what AUDIO_FORMAT asks for
     COMPLETED = "completed"  # the file is in place
     FAILED = "failed"  # given up, with the reason
 
@@ -46,7 +48,9 @@ STATUS_OF: dict[Stage, Status] = {
     Stage.PROCESSING: Status.DOWNLOADING,
     Stage.READY: Status.DOWNLOADING,
     Stage.FETCHING: Status.DOWNLOADING,
+    Stage.HELD: Status.DOWNLOADING,
     Stage.VERIFYING: Status.DOWNLOADING,
+    Stage.CONVERTING: Status.DOWNLOADING,
     Stage.COMPLETED: Status.COMPLETED,
     Stage.FAILED: Status.FAILED,
 }
@@ -55,7 +59,7 @@ STATUS_OF: dict[Stage, Status] = {
 # (failover starts the search again, a restart loses a conversion), so we follow it.
 REMOTE = frozenset({Stage.SEARCHING, Stage.NEEDS_APPROVAL, Stage.DOWNLOADING, Stage.PROCESSING})
 # The stages in which one of our workers holds a lease on the item.
-LEASED = frozenset({Stage.TICKETING, Stage.FETCHING, Stage.VERIFYING})
+LEASED = frozenset({Stage.TICKETING, Stage.FETCHING, Stage.VERIFYING, Stage.CONVERTING})
 TERMINAL = frozenset({Stage.COMPLETED, Stage.FAILED})
 ACTIVE_STATUSES = (Status.PENDING, Status.DOWNLOADING)
 
@@ -63,16 +67,20 @@ _GIVE_UP = {Stage.RETRY_WAIT, Stage.FAILED}
 
 # Why each edge exists is in docs/architecture.md, "The life of one request".
 TRANSITIONS: dict[Stage, frozenset[Stage]] = {
-    Stage.QUEUED: frozenset({Stage.TICKETING, Stage.COMPLETED, Stage.FAILED}),
-    Stage.RETRY_WAIT: frozenset({Stage.TICKETING, Stage.COMPLETED, Stage.FAILED}),
+    Stage.QUEUED: frozenset({Stage.TICKETING, Stage.SEARCHING, Stage.COMPLETED, Stage.FAILED}),
+    Stage.RETRY_WAIT: frozenset({Stage.TICKETING, Stage.SEARCHING, Stage.COMPLETED, Stage.FAILED}),
     Stage.TICKETING: frozenset({Stage.SEARCHING, Stage.QUEUED, *_GIVE_UP}),
     **{
         stage: frozenset({*(REMOTE - {stage}), Stage.READY, Stage.QUEUED, *_GIVE_UP})
         for stage in sorted(REMOTE)
     },
     Stage.READY: frozenset({Stage.FETCHING, Stage.FAILED}),
-    Stage.FETCHING: frozenset({Stage.VERIFYING, Stage.READY, Stage.COMPLETED, *_GIVE_UP}),
-    Stage.VERIFYING: frozenset({Stage.COMPLETED, Stage.READY, *_GIVE_UP}),
+    Stage.FETCHING: frozenset(
+        {Stage.VERIFYING, Stage.READY, Stage.HELD, Stage.QUEUED, Stage.COMPLETED, *_GIVE_UP}
+    ),
+    Stage.HELD: frozenset({Stage.READY, *_GIVE_UP}),
+    Stage.VERIFYING: frozenset({Stage.CONVERTING, Stage.COMPLETED, Stage.READY, *_GIVE_UP}),
+    Stage.CONVERTING: frozenset({Stage.COMPLETED, Stage.READY, *_GIVE_UP}),
     Stage.COMPLETED: frozenset(),
     Stage.FAILED: frozenset({Stage.QUEUED}),
 }

@@ -42,7 +42,7 @@ SELECT coalesce(sum(greatest(t.final_size_bytes - coalesce(p.bytes, 0), 0)), 0):
   JOIN tickets t ON t.id = q.ticket_id
   LEFT JOIN unnest($1::text[], $2::bigint[]) AS p (name, bytes)
     ON p.name = q.id || '.' || q.fence || '.part'
- WHERE q.stage IN ('fetching', 'verifying')
+ WHERE q.stage IN ('fetching', 'verifying', 'converting')
 """
 
 # Of the most urgent ones that fit by themselves, as many as fit together. $7 NULL: all fit.
@@ -92,7 +92,7 @@ RETURNING q.id
 
 _HELD = """
 SELECT 1 FROM queue_items
- WHERE id = $1 AND fence = $2 AND stage IN ('fetching', 'verifying')
+ WHERE id = $1 AND fence = $2 AND stage IN ('fetching', 'verifying', 'converting')
    FOR NO KEY UPDATE
 """
 
@@ -101,7 +101,8 @@ _TO_CLEAN = """
 SELECT t.id, t.dest_path FROM tickets t
  WHERE t.state = 'closed' AND t.collected_at IS NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.stage IN ('ready', 'fetching', 'verifying'))
+                    WHERE q.ticket_id = t.id
+                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
  ORDER BY t.closed_at
  LIMIT 50
 """

@@ -51,6 +51,7 @@ UPDATE queue_items q
        error_type = NULL, error_message = NULL, error_evidence = NULL,
        started_at = NULL, completed_at = NULL, bytes_downloaded = NULL,
        processing_duration_ms = NULL, torrentino_ticket_id = NULL,
+       ask_next = NULL, chosen_file = NULL, converted_pct = NULL,
        ticket_id = (SELECT t.id FROM tickets t WHERE t.id = q.ticket_id AND t.state <> 'closed'),
        fence = nextval('fence_seq'), updated_at = now()
  WHERE q.id = $1 AND q.stage = ANY($6)

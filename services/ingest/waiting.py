@@ -13,7 +13,9 @@ _AT_WORK = {
     Stage.PROCESSING: "Torrentino to place the file",
     Stage.READY: "a fetcher-writer",
     Stage.FETCHING: "the file to be collected",
+    Stage.HELD: "an administrator has to say which file of the torrent it is",
     Stage.VERIFYING: "the file to be decoded",
+    Stage.CONVERTING: "the file to be converted",
 }
 _IN_THE_QUEUE = frozenset({Stage.QUEUED, Stage.RETRY_WAIT})
 assert _AT_WORK.keys() | _IN_THE_QUEUE == set(Stage) - TERMINAL, "each stage waits for something"

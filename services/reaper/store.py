@@ -15,6 +15,7 @@ BACK_TO = {
     Stage.TICKETING: Stage.QUEUED,
     Stage.FETCHING: Stage.READY,
     Stage.VERIFYING: Stage.READY,
+    Stage.CONVERTING: Stage.READY,
 }
 assert BACK_TO.keys() == LEASED, "every leased stage has a way back"
 assert all(target in TRANSITIONS[stage] for stage, target in BACK_TO.items())

@@ -115,13 +115,17 @@ SELECT retry_count FROM queue_items
 """
 
 _FAIL = """
-UPDATE queue_items
+UPDATE queue_items q
    SET stage = $2, status = $3, retry_count = $4,
        due_at = now() + make_interval(secs => $5),
        completed_at = CASE WHEN $3 = 'FAILED' THEN extract(epoch FROM now())::bigint END,
        error_type = $6, error_message = $7, error_evidence = $8, reason = $7, actor = $9,
-       detours = 0, lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'),
-       updated_at = now()
+       detours = 0,
+       ask_next = coalesce((SELECT CASE WHEN t.kind = 'track' AND q.album_id IS NOT NULL
+                                        THEN 'album' ELSE 'track' END
+                              FROM tickets t WHERE t.id = q.ticket_id), q.ask_next),
+       chosen_file = NULL, converted_pct = NULL,
+       lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'), updated_at = now()
  WHERE id = $1
 """
 

@@ -112,13 +112,13 @@ async def test_only_what_the_table_allows_is_completed(
     world: World, database: Database, stage: Stage
 ) -> None:
     """`complete` takes its guard from the table, and writes ledger and event with it."""
-    leased = stage in {Stage.TICKETING, Stage.FETCHING, Stage.VERIFYING}
+    leased = stage in LEASED
     claim = await put(world, track_id(1), stage, lease_s=60 if leased else None)
     async with database.transaction() as connection:
         done = await complete(
             connection, claim.item_id, FACTS, fence=claim.fence, reason="x", actor="a test"
         )
-    allowed = {Stage.QUEUED, Stage.RETRY_WAIT, Stage.FETCHING, Stage.VERIFYING}
+    allowed = {Stage.QUEUED, Stage.RETRY_WAIT, *LEASED} - {Stage.TICKETING}
     assert done is (stage in allowed)
     assert len(await world.rows("SELECT 1 FROM media_files")) == int(done)
     assert len(await world.rows("SELECT 1 FROM events WHERE kind = 'audio.ready'")) == int(done)

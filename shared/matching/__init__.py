@@ -1,0 +1,1 @@
+"""Which file of a torrent is which track of an album."""

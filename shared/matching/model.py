@@ -1,0 +1,58 @@
+"""What is compared: the tracks of an album, and what a torrent offers for them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbumTrack:
+    """A track as the catalog knows it, wanted or not."""
+
+    id: str
+    title: str
+    artist: str | None = None
+    disc: int | None = None
+    number: int | None = None
+    duration_ms: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offered:
+    """A file of the torrent, or a part of one that a CUE sheet names.
+
+    `name` is the path in the torrent, with its folders and forward slashes. `duration_s` is
+    measured, None as long as nobody has looked. Title, disc and number are what tags or the CUE
+    sheet say; those in the name are read from it. `mapped` is Torrentino's own opinion: confidence
+    (0 to 1) by track number.
+    """
+
+    name: str
+    size_bytes: int
+    duration_s: float | None = None
+    title: str | None = None
+    disc: int | None = None
+    number: int | None = None
+    mapped: Mapping[int, float] = field(default_factory=dict, hash=False)
+    # Of a part: where it begins and ends in the file; None: at the file's end.
+    start_s: float | None = None
+    end_s: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Doubt:
+    """Why it cannot be said which file a track is; what a person gets to see."""
+
+    reason: str
+    # Each {"file", "duration_s", "title_score", "why"}, likeliest first.
+    candidates: tuple[Mapping[str, object], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assignment:
+    """What became of the wanted tracks, by track id; each is in exactly one of the three."""
+
+    sure: Mapping[str, Offered]
+    doubtful: Mapping[str, Doubt]
+    missing: frozenset[str]
