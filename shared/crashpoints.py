@@ -26,9 +26,11 @@ POINTS: dict[str, str] = {
     "withdraw.ended": "items are ended, uncommitted | their tickets are not withdrawn",
     "withdraw.committed": "a withdrawal is committed | nobody is woken",
     "retry.committed": "a FAILED item is queued again | nobody is woken, the caller has no answer",
+    "decision.committed": "a person's decision is committed | nobody is woken",
     # ticketer
     "ticketer.intended": "intents are inserted, uncommitted | their items are not claimed",
     "ticketer.claimed": "items and intents are committed | Torrentino is not asked",
+    "ticketer.joined": "items have joined the ticket of their album | nobody is woken",
     "ticketer.found": "the ticket of an earlier try is found | it is not recorded",
     "ticketer.posting": "the intent is committed | the ticket is not asked for",
     "ticketer.posted": "Torrentino has made the ticket | its id is not recorded",

@@ -31,7 +31,7 @@ from shared.local.torrentino import SongList, Standin, StandinConfig
 from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.states import TRANSITIONS, Stage
-from tests.world import Row, World, eventually
+from tests.world import Row, World, album_id, eventually
 
 D = TypeVar("D")
 
@@ -139,8 +139,12 @@ async def queue(
     seconds: float = 8.0,
     artist: str = "The Testers",
     user_id: str | None = "42",
+    album: int | None = None,
 ) -> str:
-    """Put tracks into the queue as ingest does, with one request; returns the request's id."""
+    """Put tracks into the queue as ingest does, with one request; returns the request's id.
+
+    `album` is the number of the album that they are of, of which nothing more is known.
+    """
     request = Request(
         id=str(uuid.uuid4()),
         user_id=user_id,
@@ -158,7 +162,7 @@ async def queue(
             await enqueue(
                 connection,
                 request,
-                [_track(id_, seconds=seconds, artist=artist) for id_ in tracks],
+                [_track(id_, seconds=seconds, artist=artist, album=album) for id_ in tracks],
                 actor="ingest",
             )
     finally:
@@ -166,16 +170,17 @@ async def queue(
     return request.id
 
 
-def _track(id_: str, *, seconds: float, artist: str) -> Track:
+def _track(id_: str, *, seconds: float, artist: str, album: int | None) -> Track:
+    number = int(id_[1:])
     return Track(
         id=id_,
-        name=f"Song {int(id_[1:])}",
+        name=f"Song {number}",
         artists=(artist,),
-        album_id=None,
-        album_name=None,
-        album_artist=None,
+        album_id=None if album is None else album_id(album),
+        album_name=None if album is None else f"Album {album}",
+        album_artist=None if album is None else artist,
         disc_number=1,
-        track_number=1,
+        track_number=1 if album is None else number % 1000,
         duration_ms=int(seconds * 1000),
         isrc=None,
         popularity=None,

@@ -5,6 +5,7 @@ from functools import cache
 from services.ingest.auth import Keys
 from services.ingest.availability import Availability
 from services.ingest.consumer import DURABLE, FILTERS, RequestMessages
+from services.ingest.decisions import Decisions
 from services.ingest.http import Api
 from services.ingest.items import Items
 from services.ingest.limits import Policy
@@ -61,6 +62,13 @@ def build(app: App) -> list[Duty]:
             relay_wake=app.relay.wake,
             policy=policy,
             health=app.health,
+        ),
+        decisions=Decisions(
+            database=app.database,
+            bus=app.bus,
+            relay_wake=app.relay.wake,
+            retries=app.retries,
+            rng=app.rng,
         ),
         scans=Scans(app.database, app.bus),
         database=app.database,

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from services.ingest import limits, problems, stats
 from services.ingest.admission import Admission
 from services.ingest.auth import Keys, NotAllowed, Principal
+from services.ingest.decisions import Decisions
 from services.ingest.items import Items
 from services.ingest.retry import Retries
 from services.ingest.scans import Scans
@@ -62,6 +63,7 @@ class Api:
         items: Items,
         withdrawals: Withdrawals,
         retries: Retries,
+        decisions: Decisions,
         scans: Scans,
         database: Database,
         root: MediaRoot,
@@ -75,6 +77,7 @@ class Api:
         self._items = items
         self._withdrawals = withdrawals
         self._retries = retries
+        self._decisions = decisions
         self._scans = scans
         self._database = database
         self._root = root
@@ -99,6 +102,9 @@ class Api:
             Route(f"{_V1}/admin/scan/{{scan_id}}", self.scan_report),
             Route(f"{_V1}/admin/stats", self.stats),
             Route(f"{_V1}/admin/failed", self.failed),
+            Route(f"{_V1}/admin/attention", self.attention),
+            Route(f"{_V1}/admin/items/{{item_id}}/approve", self.approve, methods=["POST"]),
+            Route(f"{_V1}/admin/items/{{item_id}}/reject", self.reject, methods=["POST"]),
         ]
         app = Starlette(
             routes=routes,
@@ -254,6 +260,29 @@ class Api:
         limit, offset = _paging(request)
         page = await self._items.failed(limit=limit, offset=offset)
         return JSONResponse(page.to_json())
+
+    async def attention(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = _paging(request)
+        page = await self._items.attention(limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def approve(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        item_id = request.path_params["item_id"]
+        file = (await _json_body(request)).get("file")
+        await self._decisions.approve(item_id, file, by=_name(principal))
+        return await self._decided(item_id)
+
+    async def reject(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        item_id = request.path_params["item_id"]
+        await self._decisions.reject(item_id, by=_name(principal))
+        return await self._decided(item_id)
+
+    async def _decided(self, item_id: str) -> Response:
+        [item] = await self._items.by_ids([item_id])
+        return JSONResponse({"item": item})
 
     async def _held(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, Hold)

@@ -27,6 +27,7 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
        q.stage IN ('queued', 'retry_wait') AND EXISTS (
            SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
             WHERE o.track_id = q.track_id AND ot.state = 'withdrawing') AS tombstone,
+       q.converted_pct, t.kind AS ticket_kind, t.torrent_title,
        t.progress_pct, t.speed_bps, t.eta_s, t.size_bytes, t.remote_state, t.candidates,
        f.audio_uri
   FROM queue_items q
@@ -68,6 +69,14 @@ _FAILED = f"""
 """
 
 _FAILED_TOTAL = "SELECT count(*) FROM queue_items WHERE status = 'FAILED'"
+
+_WAITS_FOR_A_PERSON = "q.stage IN ('needs_approval', 'held')"
+
+_ATTENTION = f"""
+{_COLUMNS} WHERE {_WAITS_FOR_A_PERSON} ORDER BY q.updated_at, q.seq LIMIT $1 OFFSET $2
+"""
+
+_ATTENTION_TOTAL = f"SELECT count(*) FROM queue_items q WHERE {_WAITS_FOR_A_PERSON}"
 
 _REQUESTED_BY = """
 SELECT EXISTS (SELECT 1 FROM item_requesters WHERE item_id = $1 AND user_id = $2)
@@ -145,6 +154,15 @@ def _next_attempt_at(row: Row) -> int | None:
 
 
 def _progress(row: Row) -> Json | None:
+    if row["stage"] == Stage.CONVERTING:
+        # Of the conversion; what there was to download is here.
+        return {
+            "ratio": round((row["converted_pct"] or 0) / 100, 4),
+            "bytes_done": None,
+            "bytes_total": None,
+            "speed_bps": None,
+            "eta_s": None,
+        }
     percent = row["progress_pct"]
     if row["status"] != Status.DOWNLOADING or percent is None:
         return None
@@ -218,6 +236,8 @@ class Items:
             "attempt": row["attempt"],
             "remote_state": row["remote_state"],
             "candidates": row["candidates"],
+            "ticket_kind": row["ticket_kind"],
+            "torrent_title": row["torrent_title"],
             "timeline": [_entry(entry) for entry in timeline],
         }
 
@@ -236,6 +256,28 @@ class Items:
             items = await self._all(connection, rows)
             total = await connection.fetchval(_FAILED_TOTAL)
         return Page(items=items, total=total, limit=limit, offset=offset)
+
+    async def attention(self, *, limit: int, offset: int) -> Page:
+        """What waits for a person, longest first, each with what there is to choose from."""
+        async with self._snapshot() as connection:
+            rows = await connection.fetch(_ATTENTION, limit, offset)
+            items = await self._all(connection, rows)
+            total = await connection.fetchval(_ATTENTION_TOTAL)
+        choices = [_choice(row) for row in rows]
+        return Page(
+            items=[item | each for item, each in zip(items, choices, strict=True)],
+            total=total,
+            limit=limit,
+            offset=offset,
+        )
+
+
+def _choice(row: Row) -> Json:
+    """Where it is decided, and between what."""
+    if row["stage"] == Stage.HELD:
+        evidence = row["error_evidence"] or {}
+        return {"decided_at": "here", "candidates": evidence.get("candidates", [])}
+    return {"decided_at": "torrentino", "candidates": row["candidates"] or []}
 
 
 async def _visible(connection: Connection, item_id: str, user_id: str | None) -> bool:

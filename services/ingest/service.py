@@ -22,6 +22,7 @@ from shared.catalog.models import Album, Track
 from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.adopt import adopt, busy
+from shared.db.albums import remember_albums
 from shared.db.enqueue import Enqueued, Request, Source, clipped, enqueue, record_request
 from shared.db.events import record_event
 from shared.db.ledger import placed
@@ -99,8 +100,12 @@ class Requests:
         track = carried or await self._looked_up(self._catalog.track(order.content_id))
         if track is None:
             raise Unknown(f"the catalog has no track {order.content_id}")
+        album = None
+        if carried is None and track.album_id is not None:
+            # Torrents are albums: which of its files is this one, its other tracks tell.
+            album = await self._looked_up(self._catalog.album(track.album_id))
         names = (track.name, ", ".join(track.artists) or None)
-        return await self._accept(order, [track], names=names)
+        return await self._accept(order, [track], names=names, album=album)
 
     async def album(self, order: Order, *, carried: Album | None = None) -> Accepted:
         """Ask for every track of an album; counts as one request.
@@ -116,7 +121,9 @@ class Requests:
             raise Unknown(f"the catalog has no album {order.content_id}")
         if not album.tracks:
             raise Unknown(f"album {order.content_id} has no tracks in the catalog")
-        return await self._accept(order, album.tracks, names=(album.name, album.artist))
+        return await self._accept(
+            order, album.tracks, names=(album.name, album.artist), album=album
+        )
 
     async def _looked_up(self, answer: Awaitable[T]) -> T:
         found = await answer
@@ -141,7 +148,12 @@ class Requests:
         self._relay_wake.set()
 
     async def _accept(
-        self, order: Order, tracks: Sequence[Track], *, names: tuple[str, str | None]
+        self,
+        order: Order,
+        tracks: Sequence[Track],
+        *,
+        names: tuple[str, str | None],
+        album: Album | None,
     ) -> Accepted:
         unique = list({track.id: track for track in tracks}.values())
         request = Request(
@@ -159,7 +171,7 @@ class Requests:
             self._health.up("media")
             reached("ingest.looked")
             try:
-                accepted = await self._decide(order.caller, request, unique, available)
+                accepted = await self._decide(order.caller, request, unique, available, album=album)
             except Stale as stale:
                 log.info("request_looks_again", request_id=request.id, why=str(stale))
                 continue
@@ -173,7 +185,13 @@ class Requests:
         return accepted
 
     async def _decide(
-        self, caller: Caller, request: Request, tracks: Sequence[Track], available: Available
+        self,
+        caller: Caller,
+        request: Request,
+        tracks: Sequence[Track],
+        available: Available,
+        *,
+        album: Album | None,
     ) -> Accepted:
         async with self._database.transaction() as connection:
             await limits.lock(connection, caller)
@@ -189,6 +207,8 @@ class Requests:
             # Before any item is completed, so that no album ends with its first tracks.
             enqueued = await enqueue(connection, request, wanted, actor=ACTOR)
             reached("ingest.queued")
+            if enqueued.queued and album is not None:
+                await remember_albums(connection, [album])
             await _check_unchanged(connection, enqueued, available)
             adopted = {
                 id_: await adopt(

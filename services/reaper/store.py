@@ -94,6 +94,17 @@ DELETE FROM events
 
 _PRUNE_SOURCES = "DELETE FROM bad_sources WHERE at < now() - make_interval(secs => $1)"
 
+# A tracklist is of use as long as there are items of its album.
+_PRUNE_ALBUMS = """
+DELETE FROM albums
+ WHERE album_id = ANY(ARRAY(
+       SELECT a.album_id FROM albums a
+        WHERE a.seen_at < now() - make_interval(secs => $1)
+          AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.album_id = a.album_id)
+        LIMIT 500
+          FOR UPDATE SKIP LOCKED))
+"""
+
 _PRUNE_SCANS = "DELETE FROM scans WHERE finished_at < now() - make_interval(secs => $1)"
 
 _COUNTS = "SELECT stage, priority, count(*) AS count FROM queue_items GROUP BY stage, priority"
@@ -133,6 +144,7 @@ class Store:
                 _PRUNE_TICKETS,
                 _PRUNE_EVENTS,
                 _PRUNE_SOURCES,
+                _PRUNE_ALBUMS,
                 _PRUNE_SCANS,
             ):
                 done: str = await connection.execute(query, older_than_s)

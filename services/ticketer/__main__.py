@@ -19,6 +19,7 @@ def build(app: App) -> list[Duty]:
         store=Store(
             app.database,
             dest_root=settings.torrentino_dest_root,
+            grouping=settings.ticket_grouping,
             max_in_flight=settings.max_tickets_in_flight,
             lease_s=settings.lease_s,
             worker=app.worker,
@@ -30,6 +31,7 @@ def build(app: App) -> list[Duty]:
         health=app.health,
         retries=app.retries,
         rng=app.rng,
+        grouping=settings.ticket_grouping,
         sweep_interval_s=settings.sweep_interval_s,
     )
     app.bus.listen("ticket", ticketer.loop.wake, queue="ticketer")

@@ -1,4 +1,4 @@
-"""The ticketer: from a due item to a ticket at Torrentino, exactly one for each attempt.
+"""The ticketer: from due items to a ticket at Torrentino, exactly one for each attempt.
 
 Torrentino cannot deduplicate, so the intent, with a `dest_path` of its own, is in the database
 before the call. Whatever happens to the call, the next ticketer that takes the item looks for a
@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import structlog
 
+from services.ticketer.grouping import Grouping
 from services.ticketer.store import Store, Work, close_intent
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
-from shared.db.items import fail_attempt, hand_back
-from shared.db.pool import Database
+from shared.db.albums import KnownAlbum
+from shared.db.items import Claim, fail_attempt, go_on, hand_back
+from shared.db.pool import Connection, Database
 from shared.errors import AttemptFailed, Hold, OutcomeUnknown, Refused
 from shared.health import Health
 from shared.leases import LeaseKeeper
@@ -26,12 +29,18 @@ from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
 from shared.runtime import Loop, drain
 from shared.states import Stage
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import ENDED, RemoteState, RemoteTicket, TicketRequest
+from shared.torrentino.model import (
+    ENDED,
+    ExpectedTrack,
+    RemoteState,
+    RemoteTicket,
+    TicketRequest,
+)
 
 log = structlog.get_logger()
 
 ACTOR = "ticketer"
-# Items in hand, and calls under way: the rest is ready for the next free call.
+# Tickets in hand, and calls under way: the rest is ready for the next free call.
 _PLACES = 16
 _AT_ONCE = 8
 # Ours is 1 for the most urgent, Torrentino's is higher for the more urgent.
@@ -43,13 +52,14 @@ _SETTLED_S = 1.0
 # While we may still be asking nobody else may begin to look: the lease lasts as long as a call can,
 # also where LEASE_S is shorter.
 _ASKING_S = 20.0
+_MOST_LOGGED = 20
 _LEADS_NOWHERE = ENDED - {RemoteState.COMPLETED}
 
 Found = dict[str, list[RemoteTicket]]
 
 
 class Ticketer:
-    """Gets a ticket for each due item, some at once; `run_once` fills the free places."""
+    """Gets the tickets of all due items, some at once; `run_once` fills the free places."""
 
     name = ACTOR
 
@@ -65,6 +75,7 @@ class Ticketer:
         health: Health,
         retries: RetryPolicy,
         rng: random.Random,
+        grouping: Grouping,
         sweep_interval_s: float,
     ) -> None:
         self._database = database
@@ -76,6 +87,7 @@ class Ticketer:
         self._health = health
         self._retries = retries
         self._rng = rng
+        self._grouping = grouping
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
@@ -94,7 +106,9 @@ class Ticketer:
         await drain(self.loop, self._working, stop)
 
     async def run_once(self) -> int:
-        """Claim as many items as there are free places; returns how many.
+        """Claim items for as many tickets as there are free places; returns how many items.
+
+        Those that can join a ticket do so, which takes no place.
 
         Raises:
             Hold: Torrentino or PostgreSQL is away; what it met is handed back, unburnt.
@@ -106,23 +120,26 @@ class Ticketer:
             # Asked before anything is claimed: an outage must not fill the items' histories.
             await self._client.health()
             self._health.up("torrentino")
+        joined = await self._store.join()
+        if joined:
+            reached("ticketer.joined")
+            self._relay_wake.set()
+            await self._bus.wake("poll")
         free = self._torrentino.allowance(_PLACES) - len(self._working)
         if free <= 0:
-            return 0
+            return joined
         batch = await self._store.claim(free)
         if not batch:
-            return 0
+            return joined
         reached("ticketer.claimed")
         self._relay_wake.set()
         finding = asyncio.create_task(self._find_again(batch))
         finding.add_done_callback(_retrieved)
         for work in batch:
-            task = asyncio.create_task(
-                self._ticket(work, finding), name=f"ticket {work.claim.item_id}"
-            )
+            task = asyncio.create_task(self._ticket(work, finding), name=f"ticket {work.ticket_id}")
             self._working.add(task)
             task.add_done_callback(self._done)
-        return len(batch)
+        return joined + sum(len(work.wanted) for work in batch)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._working.discard(task)
@@ -139,8 +156,8 @@ class Ticketer:
 
     async def _ticket(self, work: Work, finding: asyncio.Task[Found]) -> None:
         cut_s = 0.0
-        # The lease is kept from here on, also while the item waits for the others.
-        with self._leases.holding(work.claim):
+        # The leases are kept from here on, also while the items wait for the others.
+        with self._holding(work):
             try:
                 found = await asyncio.shield(finding)
                 async with self._calls:
@@ -159,6 +176,13 @@ class Ticketer:
                 await asyncio.shield(self._hand_back(work, cut_s, str(reason) or "stopping"))
                 raise
 
+    @contextmanager
+    def _holding(self, work: Work) -> Iterator[None]:
+        with ExitStack() as leases:
+            for claim in work.claims:
+                leases.enter_context(self._leases.holding(claim))
+            yield
+
     async def _create_or_adopt(self, work: Work, found: Sequence[RemoteTicket]) -> None:
         priority = REMOTE_PRIORITY[work.priority]
         how = "found" if found else "created"
@@ -168,20 +192,27 @@ class Ticketer:
         else:
             reached("ticketer.posting")
             if not await self._store.keep(work, for_s=_ASKING_S):
-                log.warning("claim_lost_before_asking", item_id=work.claim.item_id)
+                log.warning("claim_lost_before_asking", ticket=work.ticket_id)
                 return
             remote = await self._client.create(request_for(work, priority))
             reached("ticketer.posted")
         recorded = await self._store.record(work, torrentino_id=remote.id, priority=priority)
         if not recorded:
-            log.warning("ticket_of_a_lost_claim", item_id=work.claim.item_id, ticket=remote.id)
+            log.warning("ticket_of_a_lost_claim", ticket=work.ticket_id, torrentino=remote.id)
             await self._take_back(work, remote)
             return
         reached("ticketer.recorded")
         TICKETS_CREATED.labels(how).inc()
         self._health.up("torrentino")
         await self._bus.wake("poll")
-        log.info("ticket", item_id=work.claim.item_id, torrentino_ticket_id=remote.id, how=how)
+        log.info(
+            "ticket",
+            item_ids=[claim.item_id for claim in work.claims[:_MOST_LOGGED]],
+            items=len(work.claims),
+            kind=work.kind,
+            torrentino_ticket_id=remote.id,
+            how=how,
+        )
 
     async def _take_back(self, work: Work, remote: RemoteTicket) -> None:
         """Cancel a ticket of a lost claim, if its item goes on with another one or has ended.
@@ -205,29 +236,42 @@ class Ticketer:
         return kept
 
     async def _fail(self, work: Work, failure: AttemptFailed) -> None:
+        """End the attempt of each item; what an album was refused for may do for its tracks."""
+        goes_on = work.kind == "album" and self._grouping == "auto"
         async with self._database.transaction() as connection:
-            ended = await fail_attempt(
-                connection,
-                work.claim.item_id,
-                failure,
-                stages=[Stage.TICKETING],
-                fence=work.claim.fence,
-                policy=self._retries,
-                rng=self._rng,
-                actor=ACTOR,
-            )
+            ended = [await self._end(connection, c, failure, goes_on=goes_on) for c in work.claims]
             reached("ticketer.refused")
-            if ended is not None:
+            if any(ended):
                 # Otherwise it is somebody else's intent by now.
                 await close_intent(connection, work.ticket_id)
-        ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        if not goes_on:
+            ATTEMPTS_FAILED.labels(failure.error_type).inc(len(work.claims))
+
+    async def _end(
+        self, connection: Connection, claim: Claim, failure: AttemptFailed, *, goes_on: bool
+    ) -> bool:
+        if goes_on:
+            reason = f"no ticket for the album: {failure.message}"
+            return await go_on(connection, claim, ask_next="track", reason=reason, actor=ACTOR)
+        ended = await fail_attempt(
+            connection,
+            claim.item_id,
+            failure,
+            stages=[Stage.TICKETING],
+            fence=claim.fence,
+            policy=self._retries,
+            rng=self._rng,
+            actor=ACTOR,
+        )
+        return ended is not None
 
     async def _hand_back(self, work: Work, delay_s: float, reason: str) -> None:
         reached("ticketer.handing_back")
-        async with self._database.connection() as connection:
-            await hand_back(
-                connection, work.claim, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
-            )
+        async with self._database.transaction() as connection:
+            for claim in work.claims:
+                await hand_back(
+                    connection, claim, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
+                )
 
 
 def _retrieved(finding: asyncio.Task[Found]) -> None:
@@ -237,12 +281,30 @@ def _retrieved(finding: asyncio.Task[Found]) -> None:
 
 
 def request_for(work: Work, priority: int) -> TicketRequest:
-    """The ticket for one track: artist and title as description, for only that is searched by."""
-    words = [work.main_artist, work.track_name] if work.main_artist else [work.track_name]
+    """The ticket: artist and title as description, for only that is searched by."""
+    if work.album is None:
+        (wanted,) = work.wanted
+        artist, title, tracks = wanted.artist, wanted.title, None
+    else:
+        artist, title, tracks = work.album.artist, work.album.name, _expected(work.album)
     return TicketRequest(
-        description=" ".join(words),
-        artist=work.main_artist,
-        title=work.track_name,
+        description=f"{artist} {title}" if artist else title,
+        artist=artist,
+        title=title,
         dest_path=work.dest_path,
         priority=priority,
+        tracks=tracks,
+    )
+
+
+def _expected(album: KnownAlbum) -> tuple[ExpectedTrack, ...]:
+    """Its whole tracklist, wanted or not: a torrent is judged by how much of it it has."""
+    return tuple(
+        ExpectedTrack(
+            number=track.number or place,
+            title=track.title,
+            disc=track.disc,
+            duration_ms=track.duration_ms,
+        )
+        for place, track in enumerate(album.tracks, start=1)
     )

@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import uuid
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from services.ticketer.grouping import Group, Grouping, Kind, grouped, may_share
 from shared.crashpoints import reached
+from shared.db.albums import KnownAlbum, KnownTrack, known_albums
 from shared.db.items import Claim
-from shared.db.pool import IN_INDEX_ORDER, Connection, Database, Row
+from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import STATUS_OF, Stage, sources
 
 
 @dataclass(frozen=True, kw_only=True)
-class Work:
-    """An item to get a ticket for, and the intent under which it is asked for."""
+class Wanted:
+    """An item of a ticket, with what the catalog said of its track."""
 
     claim: Claim
+    title: str
+    artist: str | None
+    disc: int | None
+    number: int | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The items to get one ticket for, and the intent under which it is asked for."""
+
+    wanted: tuple[Wanted, ...]
     ticket_id: str
     dest_path: str
-    track_name: str
-    main_artist: str | None
+    kind: Kind
+    # Of an album's ticket: its whole tracklist, as far as we know it.
+    album: KnownAlbum | None
+    # The most urgent item's.
     priority: int
     # The intent is an earlier run's: the ticket may exist already.
     resumed: bool
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What proves that the items are ours."""
+        return [each.claim for each in self.wanted]
 
 
 # One ticketer at a time counts and claims, so that all together keep MAX_TICKETS_IN_FLIGHT.
@@ -37,33 +60,51 @@ SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state =
   FROM tickets WHERE state <> 'closed'
 """
 
+# All items of an intent together; while one of them is held, its ticket may be being made.
 _RESUMABLE = """
 SELECT q.id, q.ticket_id
   FROM queue_items q
  WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t WHERE t.state = 'intent'))
    AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+   AND NOT EXISTS (SELECT 1 FROM queue_items h
+                    WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
  ORDER BY q.priority, q.seq
- LIMIT $1
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
 # A ticket that is still being withdrawn keeps its item waiting, and so does that of an earlier item
 # of the same track: never two live tickets for one track, which might share a torrent.
-_FRESH = """
-SELECT q.id
+_DUE = """
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
    AND (t.id IS NULL OR t.state = 'closed')
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                     WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
+"""
+
+# An album without a name cannot be asked for.
+_FRESH = f"""
+SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next
+{_DUE}
+   AND q.id <> ALL($2)
  ORDER BY q.priority, q.seq
  LIMIT $1
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
+_OF_ALBUMS = f"""
+SELECT q.id, q.album_id, q.ask_next
+{_DUE}
+   AND q.album_id = ANY($1)
+ ORDER BY q.priority, q.seq
+ LIMIT 500
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
 _NEW_INTENTS = """
-INSERT INTO tickets (id, dest_path, priority)
-SELECT t.id, t.dest_path, 0 FROM unnest($1::text[], $2::text[]) AS t (id, dest_path)
+INSERT INTO tickets (id, dest_path, priority, kind, album_id)
+SELECT t.id, t.dest_path, 0, t.kind, t.album_id
+  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS t (id, dest_path, kind, album_id)
 """
 
 _CLAIM = """
@@ -71,22 +112,50 @@ UPDATE queue_items q
    SET stage = $1, status = $2, actor = 'ticketer', lease_owner = $3,
        lease_until = now() + make_interval(secs => $4), fence = nextval('fence_seq'),
        reason = CASE WHEN d.resumed THEN 'looking for the ticket of an earlier try'
+                     WHEN t.kind = 'album' THEN 'asking for a ticket for its album'
                      ELSE 'asking for a ticket' END,
        attempt = q.attempt + CASE WHEN d.resumed THEN 0 ELSE 1 END,
        torrentino_ticket_id = CASE WHEN d.resumed THEN q.torrentino_ticket_id END,
-       ticket_id = d.ticket_id,
+       ticket_id = d.ticket_id, chosen_file = NULL, converted_pct = NULL,
        started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint),
        updated_at = now()
   FROM unnest($5::text[], $6::text[], $7::boolean[]) AS d (item_id, ticket_id, resumed)
+  JOIN tickets t ON t.id = d.ticket_id
  WHERE q.id = d.item_id AND q.stage = ANY($8)
-RETURNING q.id, q.fence, q.ticket_id, q.track_name, q.main_artist, q.artist_name, q.priority,
-          q.seq, d.resumed
+RETURNING q.id, q.fence, q.ticket_id, q.track_id, q.track_name, q.main_artist, q.artist_name,
+          q.disc_number, q.track_number, q.duration_ms, q.album_name, q.album_artist, q.priority,
+          q.seq, d.resumed, t.kind, t.album_id
+"""
+
+# Also those that an open ticket served before, and that a dead worker or a person gave back.
+_JOIN = """
+UPDATE queue_items q
+   SET stage = $1, status = $2, actor = 'ticketer', reason = 'joins the ticket of its album',
+       attempt = q.attempt + 1, ticket_id = d.ticket_id, torrentino_ticket_id = d.torrentino_id,
+       chosen_file = NULL, converted_pct = NULL,
+       started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint), updated_at = now()
+  FROM (SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
+          FROM tickets t JOIN queue_items q
+            ON q.ticket_id = t.id OR (t.album_id = q.album_id AND $4)
+         WHERE t.state = 'open' AND t.kind = 'album' AND t.process_asked_at IS NULL
+           AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+           AND (q.ticket_id = t.id OR q.ask_next IS DISTINCT FROM 'track')
+           AND NOT EXISTS (SELECT 1 FROM bad_sources b
+                            WHERE b.track_id = q.track_id AND b.info_hash = t.info_hash)
+           AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
+                            WHERE o.track_id = q.track_id AND ot.state <> 'closed'
+                              AND ot.id <> t.id)
+         LIMIT 500
+           FOR NO KEY UPDATE OF q, t SKIP LOCKED) d
+ WHERE q.id = d.item_id AND q.stage = ANY($3)
 """
 
 
 _KEEP = """
-UPDATE queue_items SET lease_until = greatest(lease_until, now() + make_interval(secs => $3))
- WHERE id = $1 AND fence = $2 AND stage = 'ticketing'
+UPDATE queue_items q
+   SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
+  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
+ WHERE q.id = held.id AND q.fence = held.fence AND q.stage = 'ticketing'
 """
 
 
@@ -94,92 +163,143 @@ class Store:
     """The ticketer's side of the queue."""
 
     def __init__(
-        self, database: Database, *, dest_root: str, max_in_flight: int, lease_s: float, worker: str
+        self,
+        database: Database,
+        *,
+        dest_root: str,
+        grouping: Grouping,
+        max_in_flight: int,
+        lease_s: float,
+        worker: str,
     ) -> None:
         self._database = database
         self._dest_root = dest_root.rstrip("/")
+        self._grouping = grouping
         self._max_in_flight = max_in_flight
         self._lease_s = lease_s
         self._worker = worker
 
+    async def join(self) -> int:
+        """Let due items join the open ticket of their album, as far as it can still help them."""
+        async with self._database.transaction() as connection:
+            done: str = await connection.execute(
+                _JOIN,
+                Stage.SEARCHING.value,
+                STATUS_OF[Stage.SEARCHING].value,
+                sorted(set(sources(Stage.SEARCHING)) - {Stage.TICKETING}),
+                self._grouping != "track",
+            )
+        return int(done.rsplit(maxsplit=1)[-1])
+
     async def claim(self, limit: int) -> list[Work]:
-        """Take up to `limit` due items, most urgent first, and record the intent of each.
+        """Take the items for up to `limit` tickets, most urgent first, and record each intent.
 
         Items whose intent an earlier run left behind come first and need no free place.
         """
         async with self._database.transaction() as connection:
             await connection.execute(_ONE_AT_A_TIME)
-            resumed = await connection.fetch(_RESUMABLE, limit)
+            resumed = await self._resumed(connection, limit)
             in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
             room = min(limit - len(resumed), self._max_in_flight - in_flight)
-            fresh = await self._fresh(connection, room) if room > 0 else []
+            fresh = await self._fresh(connection, room) if room > 0 else {}
             if not resumed and not fresh:
                 return []
-            intents = {row["id"]: str(uuid.uuid4()) for row in fresh}
             await connection.execute(
                 _NEW_INTENTS,
-                list(intents.values()),
-                [self._dest_path(ticket_id) for ticket_id in intents.values()],
+                list(fresh),
+                [self._dest_path(ticket_id) for ticket_id in fresh],
+                [group.kind for group in fresh.values()],
+                [group.album_id for group in fresh.values()],
             )
             reached("ticketer.intended")
-            linked = {row["id"]: row["ticket_id"] for row in resumed} | intents
-            return await self._mark(connection, linked, fresh=set(intents))
+            linked = resumed | {id_: group.item_ids for id_, group in fresh.items()}
+            return await self._mark(connection, linked, resumed=resumed)
 
-    async def _fresh(self, connection: Connection, limit: int) -> list[Row]:
-        await connection.execute(IN_INDEX_ORDER)
-        rows: list[Row] = await connection.fetch(_FRESH, limit)
-        return rows
+    async def _resumed(self, connection: Connection, limit: int) -> dict[str, Sequence[str]]:
+        """The items of intents that an earlier run left behind, by ticket."""
+        found: defaultdict[str, list[str]] = defaultdict(list)
+        for row in await connection.fetch(_RESUMABLE):
+            found[row["ticket_id"]].append(row["id"])
+        return dict(list(found.items())[:limit])
+
+    async def _fresh(self, connection: Connection, limit: int) -> dict[str, Group]:
+        """The items that are to share a ticket, by the new ticket's id."""
+        groups: list[Group] = []
+        # The most urgent may all be of one album: then there is room for what comes after it.
+        while len(groups) < limit:
+            taken = [item_id for group in groups for item_id in group.item_ids]
+            await connection.execute(IN_INDEX_ORDER)
+            rows = await connection.fetch(_FRESH, limit - len(groups), taken)
+            await connection.execute(IN_ANY_ORDER)
+            if not rows:
+                break
+            albums = sorted({row["album_id"] for row in rows if may_share(row, self._grouping)})
+            of_albums = await connection.fetch(_OF_ALBUMS, albums) if albums else []
+            groups += grouped(rows, of_albums, self._grouping)
+        return {str(uuid.uuid4()): group for group in groups}
 
     def _dest_path(self, ticket_id: str) -> str:
         return f"{self._dest_root}/{ticket_id}"
 
     async def _mark(
-        self, connection: Connection, linked: dict[str, str], *, fresh: set[str]
+        self,
+        connection: Connection,
+        linked: dict[str, Sequence[str]],
+        *,
+        resumed: Collection[str],
     ) -> list[Work]:
+        pairs = [(item_id, ticket_id) for ticket_id, ids in linked.items() for item_id in ids]
         rows = await connection.fetch(
             _CLAIM,
             Stage.TICKETING.value,
             STATUS_OF[Stage.TICKETING].value,
             self._worker,
             self._lease_s,
-            list(linked),
-            list(linked.values()),
-            [item_id not in fresh for item_id in linked],
+            [item_id for item_id, _ in pairs],
+            [ticket_id for _, ticket_id in pairs],
+            [ticket_id in resumed for _, ticket_id in pairs],
             sources(Stage.TICKETING),
         )
         ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
-        return [
-            Work(
-                claim=Claim(item_id=row["id"], fence=row["fence"]),
-                ticket_id=row["ticket_id"],
-                dest_path=self._dest_path(row["ticket_id"]),
-                track_name=row["track_name"],
-                main_artist=row["main_artist"] or row["artist_name"],
-                priority=row["priority"],
-                resumed=row["resumed"],
-            )
-            for row in sorted(rows, key=lambda row: (row["priority"], row["seq"]))
-        ]
+        albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
+        by_ticket: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
+            by_ticket[row["ticket_id"]].append(row)
+        return [self._work(each, albums) for each in by_ticket.values()]
+
+    def _work(self, rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> Work:
+        first = rows[0]
+        return Work(
+            wanted=tuple(_wanted(row) for row in rows),
+            ticket_id=first["ticket_id"],
+            dest_path=self._dest_path(first["ticket_id"]),
+            kind=first["kind"],
+            album=_album(rows, albums) if first["kind"] == "album" else None,
+            priority=first["priority"],
+            resumed=first["resumed"],
+        )
 
     async def keep(self, work: Work, *, for_s: float) -> bool:
-        """Make the claim last this long from now; False when the item is no longer ours."""
+        """Make the claims last this long from now; False when no item is ours any more."""
         async with self._database.connection() as connection:
-            done = await connection.execute(_KEEP, work.claim.item_id, work.claim.fence, for_s)
-        return bool(done == "UPDATE 1")
+            done = await connection.execute(
+                _KEEP, [c.item_id for c in work.claims], [c.fence for c in work.claims], for_s
+            )
+        return bool(done != "UPDATE 0")
 
     async def record(self, work: Work, *, torrentino_id: str, priority: int) -> bool:
-        """Note the ticket that Torrentino made; False when the item is no longer ours."""
+        """Note the ticket that Torrentino made; False when no item is ours any more."""
         async with self._database.transaction() as connection:
             moved = await connection.execute(
-                _RECORD_ITEM,
-                work.claim.item_id,
-                work.claim.fence,
+                _RECORD_ITEMS,
+                [c.item_id for c in work.claims],
+                [c.fence for c in work.claims],
                 Stage.SEARCHING.value,
                 STATUS_OF[Stage.SEARCHING].value,
                 torrentino_id,
                 sources(Stage.SEARCHING),
             )
-            if moved != "UPDATE 1":
+            if moved == "UPDATE 0":
                 return False
             reached("ticketer.recording")
             opened = await connection.execute(
@@ -194,11 +314,12 @@ class Store:
             return bool(await connection.fetchval(_SUPERSEDED, work.ticket_id, torrentino_id))
 
 
-_RECORD_ITEM = """
-UPDATE queue_items
+_RECORD_ITEMS = """
+UPDATE queue_items q
    SET stage = $3, status = $4, torrentino_ticket_id = $5, lease_until = NULL, lease_owner = NULL,
        actor = 'ticketer', reason = 'Torrentino has the ticket', updated_at = now()
- WHERE id = $1 AND fence = $2 AND stage = ANY($6)
+  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
+ WHERE q.id = held.id AND q.fence = held.fence AND q.stage = ANY($6)
 """
 
 _RECORD_TICKET = """
@@ -216,9 +337,41 @@ SELECT EXISTS (SELECT 1 FROM tickets
 _CLOSE_INTENT = """
 UPDATE tickets SET state = 'closed', closed_at = now(), remote_state = 'refused'
  WHERE id = $1 AND state = 'intent'
+   AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = $1 AND q.stage = 'ticketing')
 """
 
 
 async def close_intent(connection: Connection, ticket_id: str) -> None:
-    """Drop an intent that certainly led to no ticket."""
+    """Drop an intent that certainly led to no ticket, and that nobody holds any more."""
     await connection.execute(_CLOSE_INTENT, ticket_id)
+
+
+def _wanted(row: Row) -> Wanted:
+    return Wanted(
+        claim=Claim(item_id=row["id"], fence=row["fence"]),
+        title=row["track_name"],
+        artist=row["main_artist"] or row["artist_name"],
+        disc=row["disc_number"],
+        number=row["track_number"],
+        duration_ms=row["duration_ms"],
+    )
+
+
+def _album(rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> KnownAlbum:
+    """The album as the catalog had it; else what its items say."""
+    first = rows[0]
+    return albums.get(first["album_id"]) or KnownAlbum(
+        name=first["album_name"],
+        artist=first["album_artist"] or first["main_artist"] or first["artist_name"],
+        tracks=tuple(
+            KnownTrack(
+                id=row["track_id"],
+                title=row["track_name"],
+                artist=row["main_artist"] or row["artist_name"],
+                disc=row["disc_number"],
+                number=row["track_number"],
+                duration_ms=row["duration_ms"],
+            )
+            for row in rows
+        ),
+    )

@@ -18,9 +18,10 @@ import structlog
 from services.watchdog.commands import ACTOR
 from services.watchdog.store import Findings, Scan, Store
 from shared.bus.nats import Bus
-from shared.catalog.models import Scope, Track
+from shared.catalog.models import Album, Scope, Track
 from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
+from shared.db.albums import remember_albums
 from shared.db.enqueue import Request, enqueue, record_request
 from shared.db.installation import MediaRoot
 from shared.db.items import Json
@@ -182,18 +183,27 @@ class Watchdog:
         # A disk that went away during the page made its tracks look missing: ask before queueing.
         if missing:
             await self._root.check()
+        albums = await self._albums(missing) if scan.queue else []
         async with self._store.database.transaction() as connection:
             if scan.queue and missing:
                 request = _request(scan)
                 await record_request(connection, request, settled=True)
                 enqueued = await enqueue(connection, request, missing, actor=ACTOR)
                 found = replace(found, queued=len(enqueued.queued))
+                await remember_albums(connection, albums)
                 reached("watchdog.queued")
             await self._store.progress(connection, scan, rowid, found)
         reached("watchdog.page")
         if found.queued:
             self._relay_wake.set()
             await self._bus.wake("ticket")
+
+    async def _albums(self, tracks: Sequence[Track]) -> list[Album]:
+        """The tracklists of these tracks' albums that are not known yet."""
+        wanted = {track.album_id for track in tracks if track.album_id is not None}
+        unknown = sorted(wanted - await self._store.known_albums(wanted))
+        found = [await self._catalog.album(album_id) for album_id in unknown]
+        return [album for album in found if album is not None]
 
 
 def _scope(order: ScanOrder) -> Scope:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
+from shared.db.albums import known_albums
 from shared.db.items import Json
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database
@@ -105,6 +106,11 @@ class Store:
             ledger = await placed(connection, track_ids)
             rows = await connection.fetch(_ACTIVE, list(track_ids))
         return ledger, {row["track_id"] for row in rows}
+
+    async def known_albums(self, album_ids: Collection[str]) -> set[str]:
+        """Those of these albums whose tracklist is known."""
+        async with self.database.connection() as connection:
+            return set(await known_albums(connection, album_ids))
 
     async def total(self, scan: Scan, rows: int | None) -> None:
         """Note how many tracks there are to look at, if that is known."""

@@ -61,6 +61,35 @@ async def hand_back(
     return _one(done, claim, stage)
 
 
+_GO_ON = """
+UPDATE queue_items
+   SET stage = $3, status = $4, lease_until = NULL, lease_owner = NULL, due_at = now(),
+       ask_next = $5, reason = $6, actor = $7, updated_at = now()
+ WHERE id = $1 AND fence = $2 AND stage = ANY($8)
+"""
+
+
+async def go_on(
+    connection: Connection, claim: Claim, *, ask_next: str, reason: str, actor: str
+) -> bool:
+    """Queue a held item at once for the other kind of ticket (`track`, `album`); burns no attempt.
+
+    False: it is no longer held by this claim.
+    """
+    done = await connection.execute(
+        _GO_ON,
+        claim.item_id,
+        claim.fence,
+        Stage.QUEUED.value,
+        STATUS_OF[Stage.QUEUED].value,
+        ask_next,
+        reason,
+        actor,
+        sorted(LEASED & set(sources(Stage.QUEUED))),
+    )
+    return _one(done, claim, Stage.QUEUED)
+
+
 _ADVANCE = """
 UPDATE queue_items
    SET stage = $3, status = $4, reason = $5, actor = $6, updated_at = now()

@@ -46,6 +46,7 @@ _DOWN = (
 # For the rest of a transaction, before the first few of many rows are taken: a backlog that has
 # grown since PostgreSQL last counted looks short to it, and it would sort all of it each time.
 IN_INDEX_ORDER = "SET LOCAL enable_sort = off"
+IN_ANY_ORDER = "SET LOCAL enable_sort = on"
 
 _CONNECT_TIMEOUT_S = 10
 _COMMAND_TIMEOUT_S = 30

@@ -1,4 +1,7 @@
-"""Torrents that gave broken audio for a track: blocked for it, until an administrator retries."""
+"""Torrents that gave broken audio for a track, or lack it: blocked for it alone.
+
+Until an administrator retries the item.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,15 @@ ON CONFLICT (track_id, info_hash) DO UPDATE
    SET reason = excluded.reason, item_id = excluded.item_id, at = now(), removed_at = NULL
 """
 
+# What was broken before is so still: that it lacks the track does not make it better.
+_LACKS = """
+INSERT INTO bad_sources (track_id, info_hash, reason, item_id, lacks)
+SELECT q.track_id, t.info_hash, $2, q.id, true
+  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
+ WHERE q.id = $1 AND t.info_hash IS NOT NULL
+ON CONFLICT (track_id, info_hash) DO NOTHING
+"""
+
 _UNBLOCK = "DELETE FROM bad_sources WHERE track_id = $1"
 
 
@@ -24,6 +36,14 @@ async def block_source(connection: Connection, item_id: str, failure: AttemptFai
     """
     if failure.error_type is ErrorType.CORRUPTION:
         await connection.execute(_BLOCK, item_id, failure.message)
+
+
+async def lacks_source(connection: Connection, item_id: str, reason: str) -> None:
+    """Note that the torrent of the item's ticket, as far as it is known, does not have its track.
+
+    Call it in the transaction that moves the item on, while it is locked.
+    """
+    await connection.execute(_LACKS, item_id, reason)
 
 
 async def unblock_sources(connection: Connection, track_id: str) -> None:

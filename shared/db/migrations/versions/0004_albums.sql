@@ -32,8 +32,7 @@ ALTER TABLE queue_items
     DROP CONSTRAINT leased_has_a_lease,
     ADD CONSTRAINT leased_has_a_lease CHECK (
         (stage IN ('ticketing', 'fetching', 'verifying', 'converting')) = (lease_until IS NOT NULL));
-CREATE INDEX queue_items_of_album ON queue_items (album_id)
-    WHERE album_id IS NOT NULL AND status IN ('PENDING', 'DOWNLOADING');
+CREATE INDEX queue_items_of_album ON queue_items (album_id) WHERE album_id IS NOT NULL;
 
 -- The tracks of an album as the catalog had them when it was last asked for, wanted or not: a file
 -- that is another track's is not taken for a wanted one.

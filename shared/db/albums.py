@@ -1,0 +1,85 @@
+"""The tracklists of albums, as the catalog had them when they were last asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass
+
+from shared.catalog.models import Album, Track
+from shared.db.enqueue import clipped
+from shared.db.pool import Connection
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownTrack:
+    """A track of an album, wanted or not."""
+
+    id: str
+    title: str
+    artist: str | None
+    disc: int | None
+    number: int | None
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownAlbum:
+    """An album with all of its tracks, by disc and number."""
+
+    name: str
+    artist: str | None
+    tracks: tuple[KnownTrack, ...]
+
+
+# More than any release has; a request may carry what it wants.
+_MOST_TRACKS = 1000
+
+# Only what differs is written: an album is asked for again and again.
+_REMEMBER = """
+INSERT INTO albums AS a (album_id, name, artist, tracks)
+VALUES ($1, $2, $3, $4)
+ON CONFLICT (album_id) DO UPDATE
+   SET name = excluded.name, artist = excluded.artist, tracks = excluded.tracks, seen_at = now()
+ WHERE (a.name, a.artist, a.tracks) IS DISTINCT FROM
+       (excluded.name, excluded.artist, excluded.tracks)
+"""
+
+_KNOWN = "SELECT album_id, name, artist, tracks FROM albums WHERE album_id = ANY($1)"
+
+
+async def remember_albums(connection: Connection, albums: Iterable[Album]) -> None:
+    """Keep the tracklists; in the order of their ids, so that two who do so do not block."""
+    for album in sorted(albums, key=lambda each: each.id):
+        await connection.execute(
+            _REMEMBER,
+            album.id,
+            clipped(album.name),
+            clipped(album.artist),
+            [_track(each) for each in album.tracks[:_MOST_TRACKS]],
+        )
+
+
+def _track(track: Track) -> dict[str, object]:
+    return asdict(
+        KnownTrack(
+            id=track.id,
+            title=clipped(track.name),
+            artist=clipped(track.artists[0]) if track.artists else None,
+            disc=track.disc_number,
+            number=track.track_number,
+            duration_ms=track.duration_ms,
+        )
+    )
+
+
+async def known_albums(connection: Connection, album_ids: Collection[str]) -> dict[str, KnownAlbum]:
+    """Those of these albums whose tracklist is known, by id."""
+    rows = await connection.fetch(_KNOWN, list(album_ids)) if album_ids else []
+    return {
+        row["album_id"]: KnownAlbum(
+            name=row["name"],
+            artist=row["artist"],
+            tracks=tuple(KnownTrack(**each) for each in row["tracks"]),
+        )
+        for row in rows
+    }
