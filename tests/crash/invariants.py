@@ -77,12 +77,12 @@ class Snapshot:
 
 _ITEMS = """
 SELECT id, track_id, stage, status, attempt, retry_count, ticket_id, lease_until, error_message,
-       duration_ms, reason, extract(epoch FROM due_at - now()) AS due_in_s
+       duration_ms, reason, error_evidence, extract(epoch FROM due_at - now()) AS due_in_s
   FROM queue_items ORDER BY seq
 """
 
 _TICKETS = """
-SELECT id, dest_path, torrentino_id, state,
+SELECT id, dest_path, torrentino_id, state, kind,
        extract(epoch FROM next_poll_at - now()) AS poll_in_s FROM tickets
 """
 
@@ -184,7 +184,8 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
     """I1: why nobody and nothing will ever move this item on; None when something will.
 
     A due time is the ticketer's or fetcher-writer's waker, a lease the reaper's, an open ticket's
-    `next_poll_at` the poller's, a withdrawn ticket's too, for the item that waits behind it.
+    `next_poll_at` the poller's, a withdrawn ticket's too, for the item that waits behind it. Beside
+    an open ticket of its album an item waits to join it again.
     """
     stage, ticket = Stage(item["stage"]), seen.ticket_of(item)
     state = ticket["state"] if ticket else None
@@ -196,8 +197,12 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
         "its ticket is never looked at": bool(
             at_torrentino and ticket and ticket["poll_in_s"] > _HORIZON_S
         ),
-        "waits for a new ticket beside an open one": stage in _PENDING and state == "open",
+        "waits for a new ticket beside an open one": bool(
+            stage in _PENDING and ticket and state == "open" and ticket["kind"] == "track"
+        ),
         "ready without a ticket": stage is Stage.READY and ticket is None,
+        "held without a choice": stage is Stage.HELD
+        and not (item["error_evidence"] or {}).get("candidates"),
     }
     return next((why for why, broken in rules.items() if broken), None)
 
