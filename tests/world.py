@@ -13,7 +13,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,14 +27,28 @@ from services.every import every_service
 from shared.app import App, Duty, make_app
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import EVENT, EVENTS_STREAM, REQUESTS_STREAM
-from shared.local.sample import add_album, create_catalog
+from shared.local.sample import create_catalog
 from shared.local.servers import Nats, free_port
-from shared.local.torrentino import Faults, Song, SongList, Standin, StandinConfig
+from shared.local.torrentino import Faults, Song, Standin, StandinConfig, TorrentSpec
 from shared.media.paths import find_audio
 from shared.runtime import build_all, serve
 from shared.settings import SERVICES, Service, Settings, load
 from shared.web import WebServer
-from tests.audio import make_audio
+from tests.music import Growing, Music, album_id, track_id
+
+__all__ = [  # what tests import from here, wherever it is made
+    "ADMIN",
+    "ADMIN_KEY",
+    "Row",
+    "Running",
+    "World",
+    "album_id",
+    "as_user",
+    "eventually",
+    "free_ops_port",
+    "make_world",
+    "track_id",
+]
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -67,16 +81,6 @@ async def eventually(
         raise AssertionError(f"not within {within_s} s; last seen: {last!r}") from None
 
 
-def track_id(number: int, prefix: str = "T") -> str:
-    """A 22-character id, as Spotify's are."""
-    return f"{prefix}{number:021d}"
-
-
-def album_id(number: int) -> str:
-    """The id of an album."""
-    return track_id(number, "A")
-
-
 @dataclass
 class Running:
     """Services that run in this process."""
@@ -95,15 +99,13 @@ class Running:
             await self.api.aclose()
 
 
-@dataclass
-class World:
+@dataclass(kw_only=True)
+class World(Music):
     """Everything around the services."""
 
-    folder: Path
     database_url: str
     nats: Nats
     standin: Standin
-    songs: list[Song]
     env: dict[str, str]
     _running: list[Running] = field(default_factory=list)
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
@@ -117,8 +119,9 @@ class World:
         return self.folder / "incoming"
 
     @property
-    def catalog(self) -> Path:
-        return self.folder / "catalog.db"
+    def downloads(self) -> Path:
+        """Where the torrent client saves; TORRENTINO_DOWNLOADS_ROOT of a test that shows it."""
+        return self.standin.downloads or self.folder / "downloads"
 
     @property
     def faults(self) -> Faults:
@@ -128,45 +131,6 @@ class World:
     def settings(self, services: Sequence[Service] = SERVICES, **overrides: str) -> Settings:
         """The settings of this world; overrides by variable name."""
         return load(services, self.env | overrides)
-
-    def add_album(
-        self,
-        number: int,
-        count: int,
-        *,
-        artist: str = "The Testers",
-        seconds: float = 8.0,
-        audio: Path | None = None,
-        first: int | None = None,
-    ) -> list[str]:
-        """An album in the catalog, its songs at the stand-in; returns the track ids.
-
-        All songs are copies of one file (`audio`, made when not given) unless a test substitutes
-        others.
-        """
-        start = number * 1000 if first is None else first
-        source = audio or make_audio(self.folder / f"song-{seconds:g}.flac", seconds=seconds)
-        tracks = [
-            {
-                "id": track_id(start + place),
-                "name": f"Song {start + place}",
-                "duration_ms": int(seconds * 1000),
-                "disc_number": 1,
-                "track_number": place,
-            }
-            for place in range(1, count + 1)
-        ]
-        add_album(
-            self.catalog,
-            album_id=album_id(number),
-            name=f"Album {number}",
-            artist=artist,
-            tracks=tracks,
-        )
-        self.songs.extend(
-            Song(artist=artist, title=str(track["name"]), path=source) for track in tracks
-        )
-        return [str(track["id"]) for track in tracks]
 
     async def run(self, *services: Service, **overrides: str) -> Running:
         """Run services (none named: all) in this process until the test ends."""
@@ -334,14 +298,17 @@ async def make_world(
 ) -> AsyncIterator[World]:
     """A world in `folder`, on a database that is migrated already."""
     songs: list[Song] = []
+    torrents: list[TorrentSpec] = []
     server = Nats(folder / "nats")
     await server.start()
     for name in ("media", "incoming"):
         (folder / name).mkdir(parents=True)
     create_catalog(folder / "catalog.db")
-    # Read at every search, so that a test may add songs while the stand-in runs.
     config = config or StandinConfig(acquire_s=0.0, download_s=0.1, tick_s=0.02)
-    async with _stopped_at_the_end(server), Standin(config, _Growing(songs)) as standin:
+    downloads = config.downloads or folder / "downloads"
+    downloads.mkdir(parents=True, exist_ok=True)
+    standin = Standin(replace(config, downloads=downloads), Growing(songs, torrents))
+    async with _stopped_at_the_end(server), standin:
         env = {
             "DATABASE_URL": database_url,
             "NATS_URL": server.url,
@@ -369,6 +336,7 @@ async def make_world(
             standin=standin,
             songs=songs,
             env=env,
+            torrents=torrents,
         )
         try:
             yield world
@@ -382,14 +350,6 @@ async def _stopped_at_the_end(server: Nats) -> AsyncIterator[None]:
         yield
     finally:
         await server.stop()
-
-
-class _Growing:
-    def __init__(self, songs: list[Song]) -> None:
-        self._songs = songs
-
-    def find(self, query_context: Any) -> Song | None:
-        return SongList(self._songs).find(query_context)
 
 
 def free_ops_port() -> str:

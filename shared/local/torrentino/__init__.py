@@ -4,8 +4,10 @@ It serves the routes, states, bodies and races that are written down in the refe
 server; `make run` uses it for newcomers, the tests use it to provoke what the real one does on
 bad days. What it does not do:
 
-* convert: `output_constraints` are validated and echoed, but every file is delivered byte for byte;
-* search, text analysis, catalogs, adding torrents, `/pipeline/process`: unknown routes here;
+* convert by itself: `output_constraints` are validated and echoed, but the automatic pipeline
+  delivers every file byte for byte (`/pipeline/process` does convert, with ffmpeg);
+* search on request, text analysis, external catalogs, adding torrents but by magnet: unknown
+  routes here;
 * time out a stalled download by itself (the fates `failover` and `download_stalled` do that).
 
 Times are scaled: what takes the real server minutes takes `StandinConfig`'s fractions of a second.
@@ -13,8 +15,20 @@ Times are scaled: what takes the real server minutes takes `StandinConfig`'s fra
 
 from __future__ import annotations
 
-from shared.local.torrentino.config import Song, SongList, Source, StandinConfig
+from shared.local.torrentino.config import StandinConfig
+from shared.local.torrentino.content import Song, TorrentFile, TorrentSpec
 from shared.local.torrentino.faults import FATES, Faults
 from shared.local.torrentino.server import Standin
+from shared.local.torrentino.source import SongList, Source
 
-__all__ = ["FATES", "Faults", "Song", "SongList", "Source", "Standin", "StandinConfig"]
+__all__ = [
+    "FATES",
+    "Faults",
+    "Song",
+    "SongList",
+    "Source",
+    "Standin",
+    "StandinConfig",
+    "TorrentFile",
+    "TorrentSpec",
+]

@@ -8,8 +8,9 @@ import signal
 import sys
 from pathlib import Path
 
-from shared.local.torrentino.config import SongList, StandinConfig, load_songs
+from shared.local.torrentino.config import StandinConfig
 from shared.local.torrentino.server import Standin
+from shared.local.torrentino.source import SongList, load_songs
 
 _DEFAULTS = StandinConfig()
 
@@ -23,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
         port=options.port,
         api_key=options.api_key,
         database=options.database,
+        downloads=None if options.downloads is None else options.downloads.resolve(),
         acquire_s=options.acquire_s,
         download_s=options.download_s,
         convert_s=options.convert_s,
@@ -51,10 +53,11 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--host", default=_DEFAULTS.host)
     parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="0: a free one")
     parser.add_argument(
-        "--songs", type=Path, help="a folder of `Artist - Title.ext`, or JSON {artist,title,path}"
+        "--songs", type=Path, help="a folder of `Artist - Title.ext`, or JSON: see load_songs"
     )
     parser.add_argument("--api-key", help="without it anybody is let in")
     parser.add_argument("--database", type=Path, help="SQLite file; without it tickets are lost")
+    parser.add_argument("--downloads", type=Path, help="where finished torrents are to lie")
     for name in ("acquire", "download", "convert", "place", "tick"):
         default: float = getattr(_DEFAULTS, f"{name}_s")
         parser.add_argument(f"--{name}-s", type=float, default=default, metavar="SECONDS")

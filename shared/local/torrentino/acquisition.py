@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.local.torrentino import states
-from shared.local.torrentino.config import Song
+from shared.local.torrentino.content import Song
 from shared.local.torrentino.core import Core
 from shared.local.torrentino.faults import FATES
-from shared.local.torrentino.states import Candidate, State
+from shared.local.torrentino.offers import Offer, offer_of_torrent, offers_of_song
+from shared.local.torrentino.scoring import AUTO_APPROVE, Scored
+from shared.local.torrentino.states import State
 from shared.local.torrentino.tickets import Ticket
 from shared.local.torrentino.timestamps import now_ns, zulu_now
-from shared.local.torrentino.torrents import Offer, offers_for
 
 _SEARCH_ERROR = (
     "Search failed: Search backend connection failed: error sending request for url"
     " (http://jackett:9117/api/v2.0/indexers/all/results?apikey=0123456789abcdef&Query=x)"
 )
 _TRANSIENT_ERROR = "Search backend API error: 503 Service Unavailable"
+_LOG = logging.getLogger(__name__)
+_CANDIDATES = 5
 _RETRY_BEATS = 5  # the first delay; the real server's 5 s, with its 5 s beat scaled down
 
 
@@ -34,34 +39,37 @@ class Acquisition:
         hands = ticket.hands
         query = str(ticket.query_context["description"])
         started_ns = now_ns()
-        song = self._core.source.find(ticket.query_context)
-        found = 0 if song is None else 2
+        found = self._search(ticket)
         for phase in (
             {"phase": "query_building"},
             {"phase": "searching", "query": query},
-            {"phase": "scoring", "candidates_count": found},
+            {"phase": "scoring", "candidates_count": found.count},
         ):
             if ticket.hands != hands:
                 return
             state = states.acquiring(
                 started_ns=started_ns,
                 queries=[] if phase["phase"] == "query_building" else [query],
-                found=found if phase["phase"] == "scoring" else 0,
+                found=found.count if phase["phase"] == "scoring" else 0,
                 phase=phase,
             )
             self._core.tickets.put(ticket.id, state)
             await asyncio.sleep(self._core.config.acquire_s / 3)
         if ticket.hands == hands:
-            self._core.tickets.put(ticket.id, self._outcome(ticket, song, query))
+            self._core.tickets.put(ticket.id, self._outcome(ticket, found, query))
 
-    def restore(self, ticket: Ticket) -> list[Offer]:
-        """Offer again what an earlier acquisition of the ticket has found; [] when it is gone."""
-        song = self._core.source.find(ticket.query_context)
-        ticket.titles = ticket.titles or _titles(ticket, song)
-        return [] if song is None else self._offers(ticket, song)
+    def restore(self, ticket: Ticket) -> None:
+        """Offer again what an earlier acquisition of the ticket has found, if it is there yet."""
+        found = self._search(ticket)
+        ticket.titles = ticket.titles or _titles(ticket, found.song)
+        self._offers(ticket, found)
 
-    def _outcome(self, ticket: Ticket, song: Song | None, query: str) -> State:
-        ticket.titles = _titles(ticket, song)
+    def _search(self, ticket: Ticket) -> _Found:
+        source, context = self._core.source, ticket.query_context
+        return _Found(song=source.find(context), torrents=source.search(context))
+
+    def _outcome(self, ticket: Ticket, found: _Found, query: str) -> State:
+        ticket.titles = _titles(ticket, found.song)
         fate = self._core.fate(ticket)
         if fate not in FATES:
             return states.failed(f"the stand-in knows no fate {fate!r}", retryable=False)
@@ -71,32 +79,46 @@ class Acquisition:
             return states.acquisition_failed(queries=[query], seen=0, reason=_SEARCH_ERROR)
         if fate == "unknown_state":
             return {"type": "from_the_future", "since": zulu_now(), "detail": {"level": 7}}
-        offers = [] if song is None or fate == "not_found" else self._offers(ticket, song)
+        offers = [] if fate == "not_found" else self._offers(ticket, found)
         if not offers:
             reason = "No suitable candidates found"
             return states.acquisition_failed(queries=[query], seen=0, reason=reason)
         return _choice(offers, fate)
 
-    def _offers(self, ticket: Ticket, song: Song) -> list[Offer]:
+    def _offers(self, ticket: Ticket, found: _Found) -> list[Offer]:
+        """What the ticket may be served from, best first; all of it can be added from here on."""
+        offers = [] if found.song is None else self._of_song(ticket, found.song)
+        offers += self._of_torrents(ticket, found.torrents)
+        for offer in offers:
+            self._core.torrents.offer(offer)
+            self._core.catalog.saw(offer)
+        return sorted(offers, key=lambda offer: -offer.score)[:_CANDIDATES]
+
+    def _of_song(self, ticket: Ticket, song: Song) -> list[Offer]:
         faults, titles = self._core.faults, tuple(ticket.titles)
         if ticket.content is None:
             ticket.content = str(faults.next_substitute(titles) or song.path)
         try:
-            offers = offers_for(
-                artist=song.artist,
-                title=song.title,
-                path=Path(ticket.content),
+            return offers_of_song(
+                song,
+                Path(ticket.content),
                 titles=titles,
                 folder=faults.fate(titles) == "multi_file",
+                spoiler=faults.spoiler(titles),
             )
-            if (spoiler := faults.spoiler(titles)) is not None:
-                size_bytes = spoiler.stat().st_size
-                offers[0] = replace(offers[0], path=spoiler, size_bytes=size_bytes)
         except OSError:
             return []  # the song's file is away: nobody seeds it
-        for offer in offers:
-            self._core.torrents.offer(offer)
-        return offers
+
+    def _of_torrents(self, ticket: Ticket, torrents: Sequence[Scored]) -> list[Offer]:
+        titles = tuple(ticket.titles)
+        try:
+            return [
+                offer_of_torrent(found, titles=titles, second=place > 0)
+                for place, found in enumerate(torrents)
+            ]
+        except OSError as exc:
+            _LOG.warning("a torrent's file is away, so it is not found: %s", exc)
+            return []
 
     def _later(self, ticket: Ticket) -> State:
         ticket.retry_count += 1
@@ -110,10 +132,25 @@ class Acquisition:
         )
 
 
-def _choice(offers: list[Offer], fate: str) -> State:
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    song: Song | None
+    torrents: Sequence[Scored]
+
+    @property
+    def count(self) -> int:
+        return len(self.torrents) + (0 if self.song is None else 2)
+
+
+def _choice(offers: Sequence[Offer], fate: str) -> State:
     if fate == "needs_approval":
-        return states.needs_approval([offers[0].candidate(0.1), offers[1].candidate(0.08)])
-    candidates: list[Candidate] = [offers[0].candidate(0.93), offers[1].candidate(0.87)]
+        doubtful = [
+            replace(offer, score=round(0.1 / 1.25**place, 4)) for place, offer in enumerate(offers)
+        ]
+        return states.needs_approval([offer.candidate() for offer in doubtful])
+    candidates = [offer.candidate() for offer in offers]
+    if offers[0].score < AUTO_APPROVE:
+        return states.needs_approval(candidates)
     return states.auto_approved(candidates)
 
 

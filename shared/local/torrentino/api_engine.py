@@ -1,4 +1,4 @@
-"""The handlers of `/orchestrator`, `/pipeline` and `/torrents` (reference, 1.2 to 1.4)."""
+"""The handlers of `/orchestrator` and `/pipeline` (reference, 1.2 and 1.3)."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from shared.local.torrentino.bodies import error, refusal
+from shared.local.torrentino.bodies import error, required
+from shared.local.torrentino.convert import Order, SourceFile, is_known
 from shared.local.torrentino.core import Core
 from shared.local.torrentino.engine import Engine
-from shared.local.torrentino.pipeline import Pool
+from shared.local.torrentino.pipeline import JobExists
+from shared.local.torrentino.pool import Pool
 from shared.local.torrentino.routing import api_route
+from shared.local.torrentino.schema import ProcessBody
 from shared.local.torrentino.tickets import Ticket
 
-_TORRENT_STATES = frozenset(
-    {"downloading", "seeding", "paused", "checking", "queued", "stalled", "error", "unknown"}
-)
 _UNAVAILABLE = "Orchestrator not available. Check that searcher and torrent_client are configured."
 _NAMED_PHASES = frozenset({"converting", "placing", "completed", "failed"})
 
@@ -37,9 +37,7 @@ class EngineApi:
             api_route("/pipeline/status", GET=self.pipeline),
             api_route("/pipeline/progress/{id}", GET=self.progress),
             api_route("/pipeline/validate", GET=self.validate),
-            api_route("/torrents", GET=self.torrents),
-            api_route("/torrents/status", GET=self.torrent_client),
-            api_route("/torrents/{hash}", GET=self.torrent, DELETE=self.remove_torrent),
+            api_route("/pipeline/process/{id}", POST=self.process),
         ]
 
     async def orchestrator(self, _request: Request) -> Response:
@@ -85,45 +83,37 @@ class EngineApi:
                 "valid": True,
                 "ffmpeg_available": True,
                 "ffprobe_available": True,
-                "message": "The stand-in copies and needs no converter",
+                "message": "The stand-in copies; only /pipeline/process asks for ffmpeg",
             }
         )
 
-    async def torrent_client(self, _request: Request) -> Response:
-        return JSONResponse({"backend": "qbittorrent", "configured": True})
+    async def process(self, request: Request) -> Response:
+        """Convert and place files that the body names, for a ticket in any state."""
+        ticket_id: str = request.path_params["id"]
+        body = await required(request, ProcessBody)
+        ticket = self._core.tickets.get(ticket_id)
+        output_format = body.output_format or "ogg_vorbis"
+        if ticket is None:
+            return _submitted(404, f"Ticket not found: {ticket_id}", ticket_id)
+        if not is_known(output_format):
+            return _submitted(400, f"Unsupported output format: {output_format}", ticket_id)
+        order = Order(
+            files=tuple(SourceFile(**file.model_dump()) for file in body.source_files),
+            dest_dir=body.dest_dir,
+            output_format=output_format,
+            bitrate_kbps=320 if body.bitrate_kbps is None else body.bitrate_kbps,
+        )
+        try:
+            self._engine.pipeline.submit_order(ticket, order)
+        except JobExists:
+            text = f"Failed to submit job: Job already exists for ticket: {ticket_id}"
+            return _submitted(500, text, ticket_id)
+        return _submitted(202, "Job submitted to pipeline", ticket_id)
 
-    async def torrents(self, request: Request) -> Response:
-        kind = request.query_params.get("state")
-        if kind is not None and kind not in _TORRENT_STATES:
-            raise refusal(400, f"Failed to deserialize query string: unknown variant `{kind}`")
-        self._core.torrents.advance()
-        words = request.query_params.get("search", "").casefold()
-        shown = [
-            torrent.json()
-            for torrent in self._core.torrents.every()
-            if kind in {None, torrent.state}
-            and words in torrent.offer.name.casefold()
-            and not request.query_params.get("category")  # ours have none
-        ]
-        return JSONResponse({"torrents": shown, "count": len(shown)})
 
-    async def torrent(self, request: Request) -> Response:
-        info_hash: str = request.path_params["hash"]
-        self._core.torrents.advance()
-        torrent = self._core.torrents.get(info_hash)
-        if torrent is None:
-            raise error(404, f"Torrent not found: {info_hash}")
-        return JSONResponse(torrent.json())
-
-    async def remove_torrent(self, request: Request) -> Response:
-        """`delete_files` makes no difference: the files are the test's own."""
-        info_hash: str = request.path_params["hash"]
-        if request.query_params.get("delete_files", "false") not in {"true", "false"}:
-            text = "Failed to deserialize query string: provided string was not `true` or `false`"
-            raise refusal(400, text)
-        if not self._core.torrents.remove(info_hash):
-            raise error(404, f"Torrent not found: {info_hash}")
-        return JSONResponse({"message": "Torrent removed"})
+def _submitted(status: int, message: str, ticket_id: str) -> Response:
+    shown = {"success": status == 202, "message": message, "ticket_id": ticket_id}
+    return JSONResponse(shown, status)
 
 
 def _progress(ticket: Ticket) -> dict[str, object]:
@@ -132,7 +122,9 @@ def _progress(ticket: Ticket) -> dict[str, object]:
     if kind not in _NAMED_PHASES:
         shown["phase"] = _debug_dump(ticket)
     elif kind == "converting":
-        shown["progress"] = _files(state.get("current_idx"), 1, state.get("current_name"))
+        shown["progress"] = _files(
+            state.get("current_idx"), state.get("total", 1), state.get("current_name")
+        )
     elif kind == "placing":
         shown["progress"] = _files(state.get("files_placed"), state.get("total_files"), "")
     elif kind == "failed":
@@ -141,11 +133,15 @@ def _progress(ticket: Ticket) -> dict[str, object]:
 
 
 def _files(current: object, total: object, name: object) -> dict[str, object]:
+    """The percentage is by the number of files, not by what ffmpeg has done of one."""
+    percent = 0.0
+    if isinstance(current, int) and isinstance(total, int) and total > 0:
+        percent = 100.0 * current / total
     return {
         "current_file": current,
         "total_files": total,
         "current_file_name": name,
-        "percent": 0.0,
+        "percent": percent,
     }
 
 

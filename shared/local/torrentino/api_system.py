@@ -16,7 +16,6 @@ from shared.local.torrentino.bodies import integer, refusal
 from shared.local.torrentino.core import Core
 from shared.local.torrentino.engine import Engine
 from shared.local.torrentino.routing import API, api_route, route
-from shared.local.torrentino.torrents import SAVE_PATH
 
 _LIMIT_MAX = 1000
 
@@ -58,7 +57,7 @@ class SystemApi:
                 "database": {"path": str(config.database or ":memory:")},
                 "torrent_client": {
                     "backend": "qbittorrent",
-                    "qbittorrent": {"download_path": SAVE_PATH},
+                    "qbittorrent": {"download_path": config.save_path},
                 },
                 "textbrain": {"mode": "dumbonly", "auto_approve_threshold": 0.85},
                 "orchestrator": {

@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Scope
 from shared.local.torrentino.api_engine import EngineApi
 from shared.local.torrentino.api_system import SystemApi
 from shared.local.torrentino.api_tickets import TicketApi
+from shared.local.torrentino.api_torrents import TorrentApi
 from shared.local.torrentino.core import Core
 from shared.local.torrentino.engine import Engine
 from shared.local.torrentino.gate import PAGE, Gate
@@ -24,6 +25,7 @@ def make_app(core: Core, engine: Engine, hang_up: Callable[[Scope], None]) -> AS
     api: list[BaseRoute] = [
         *TicketApi(core).routes(),
         *EngineApi(core, engine).routes(),
+        *TorrentApi(core).routes(),
         *system.routes(),
     ]
 

@@ -6,10 +6,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from shared.local.torrentino.audit import Audit
-from shared.local.torrentino.config import Source, StandinConfig
+from shared.local.torrentino.catalog import Catalog
+from shared.local.torrentino.config import StandinConfig
 from shared.local.torrentino.database import Database
 from shared.local.torrentino.faults import Faults
 from shared.local.torrentino.hub import Hub
+from shared.local.torrentino.source import Source
 from shared.local.torrentino.tickets import Ticket, Tickets
 from shared.local.torrentino.torrents import Torrents
 
@@ -26,6 +28,7 @@ class Core:
     audit: Audit
     tickets: Tickets
     torrents: Torrents
+    catalog: Catalog = field(default_factory=Catalog)
     requests: Counter[str] = field(default_factory=Counter)
 
     @property
@@ -50,5 +53,5 @@ def make_core(config: StandinConfig, source: Source, faults: Faults) -> Core:
         hub=hub,
         audit=audit,
         tickets=Tickets(database, hub, audit),
-        torrents=Torrents(faults, config.download_s),
+        torrents=Torrents(faults, config),
     )

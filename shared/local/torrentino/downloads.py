@@ -175,7 +175,7 @@ class Downloads:
         if active.candidate_idx >= len(_candidates(ticket)):
             self._core.tickets.put(ticket.id, states.failed(_NO_CANDIDATE, retryable=True))
         else:
-            self._pipeline.submit(ticket, torrent.offer)
+            self._pipeline.submit(ticket, torrent)
 
     def _write(self, ticket: Ticket, active: _Active, torrent: Torrent | None) -> None:
         """Rewrite `downloading`, even over a cancel; the candidates are lost with that."""

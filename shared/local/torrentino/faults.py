@@ -17,6 +17,7 @@ FATES: frozenset[str] = frozenset(
         "download_stalled",  # failed "Download stalled: ..." half-way, retryable false
         "add_failed",  # failed "All N candidates failed to add. ...", retryable true
         "conversion_failed",  # failed "Conversion failed: ...", retryable false
+        "process_failed",  # as usual, but `/pipeline/process` ends failed "Conversion failed: ..."
         "multi_file",  # EISDIR: failed "Placement failed: ...", 0-byte .converted left
         "stuck_downloading",  # progress stops half-way for as long as the fate stands
         "stuck_converting",  # stays converting for ever, in no pool
@@ -47,7 +48,9 @@ class Faults:
     delay_s: float = 0.0  # holds each answer under /api/v1, its effect done; 0 lets go
     delay_only: str = ""  # the delay hits only this, in the form of `only`
     down: bool = False  # 503 {"error": ...} to everything but /_standin
-    fates: dict[str, str] = field(default_factory=dict)  # title -> one of FATES
+    # title of a track or an album, as the ticket expects it -> one of FATES
+    fates: dict[str, str] = field(default_factory=dict)
+    # What follows is for songs; a torrent of several files is made with the files it needs.
     # title -> files delivered instead, one for each ticket in turn, then the song's own again;
     # a retry of the same ticket gets the same file again
     substitute: dict[str, list[Path]] = field(default_factory=dict)

@@ -16,7 +16,14 @@ from shared.local.torrentino.faults import Faults
 from shared.local.torrentino.routing import API
 
 PAGE = "<!doctype html><title>Quentin Torrentino</title><div id=app></div>"
-_NAMED = {"tickets": "{id}", "torrents": "{hash}", "progress": "{id}", "process": "{id}"}
+_NAMED = {
+    "tickets": "{id}",
+    "torrents": "{hash}",
+    "catalog": "{hash}",
+    "progress": "{id}",
+    "process": "{id}",
+}
+_NO_NAMES = frozenset({"status", "stats", "add"})
 _LOG = logging.getLogger(__name__)
 
 
@@ -110,7 +117,7 @@ def request_key(method: str, path: str) -> str:
     """How `Standin.requests` counts a request: `GET /tickets/{id}`, `POST /tickets`, ..."""
     parts = path.removeprefix(API).strip("/").split("/")
     for index in range(1, len(parts)):
-        if parts[index - 1] in _NAMED and parts[index] != "status":
+        if parts[index - 1] in _NAMED and parts[index] not in _NO_NAMES:
             parts[index] = _NAMED[parts[index - 1]]
     return f"{method} /{'/'.join(parts)}"
 

@@ -1,78 +1,43 @@
-"""From a finished download to a file in `dest_path`.
+"""From a finished download, or files named by a client, to files in a folder.
 
-The file is `<dest_path>/<torrent name>.converted`, grows under that name, overwrites what is
-there, and is the source byte for byte whatever the ticket's output constraints say. `dest_path`
-is used as it came, wherever it points: the real server does not check it either.
+Automatically it is one file, `<dest_path>/<torrent name>.converted`: it grows under that name,
+overwrites what is there, and is the source byte for byte whatever the ticket's output constraints
+say; a torrent with a folder fails there. What a client orders (`/pipeline/process`) is converted
+by ffmpeg and placed under the client's names. Paths are used as they came, wherever they point:
+the real server does not check them either.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
-from shared.local.torrentino import states
+from shared.local.torrentino import convert, states
+from shared.local.torrentino.convert import Order
 from shared.local.torrentino.core import Core
-from shared.local.torrentino.states import State
+from shared.local.torrentino.pool import Pool
 from shared.local.torrentino.tickets import Ticket
 from shared.local.torrentino.timestamps import now_ns
-from shared.local.torrentino.torrents import SAVE_PATH, Offer
+from shared.local.torrentino.torrents import Torrent
 
 _LOG = logging.getLogger(__name__)
 _CHUNKS = 4
 _CHUNK_BYTES = 4 * 1024 * 1024
-_FFMPEG_FAILED = "Conversion failed: Conversion failed: FFmpeg exited with code: Some(1)"
 
 
-@dataclass
-class Pool:
-    """How many jobs of one kind run at once."""
-
-    name: str
-    max_concurrent: int
-    active: int = 0
-    queued: int = 0
-    processed: int = 0
-    failed: int = 0
-    _slots: asyncio.Semaphore = field(init=False)
-
-    def __post_init__(self) -> None:
-        self._slots = asyncio.Semaphore(self.max_concurrent)
-
-    @asynccontextmanager
-    async def slot(self) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
-        self.queued += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self.queued -= 1
-        self.active += 1
-        try:
-            yield
-        finally:
-            self.active -= 1
-            self._slots.release()
-
-    def json(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "active_jobs": self.active,
-            "max_concurrent": self.max_concurrent,
-            "queued_jobs": self.queued,
-            "total_processed": self.processed,
-            "total_failed": self.failed,
-        }
+class JobExists(Exception):
+    """The ticket has a job already."""
 
 
 class _Failure(Exception):
     """A job that ends as `failed`."""
 
-    def __init__(self, error: str, *, retryable: bool) -> None:
+    def __init__(self, error: str, *, event: str, retryable: bool) -> None:
         super().__init__(error)
+        self.error, self.event = error, event
         self.state = states.failed(error, retryable=retryable)
 
 
@@ -87,12 +52,19 @@ class Pipeline:
         self.converting: set[str] = set()
         self.placing: set[str] = set()
 
-    def submit(self, ticket: Ticket, offer: Offer) -> None:
+    def submit(self, ticket: Ticket, torrent: Torrent) -> None:
         """Start the job of a downloaded ticket; its state is `converting` on return."""
-        self._put(ticket, states.converting(current_name="Starting...", started_ns=now_ns()))
-        job = asyncio.create_task(self._run(ticket, offer), name=f"pipeline {ticket.id}")
-        self._jobs[ticket.id] = job
-        job.add_done_callback(lambda done: self._ended(ticket.id, done))
+        self._start(ticket, self._automatic(ticket, torrent), files=1)
+
+    def submit_order(self, ticket: Ticket, order: Order) -> None:
+        """Start a job that a client asks for, whatever state the ticket is in.
+
+        Raises:
+            JobExists: it has one that has not ended.
+        """
+        if ticket.id in self._jobs:
+            raise JobExists(ticket.id)
+        self._start(ticket, self._ordered(ticket, order), files=len(order.files))
 
     def forget(self, ticket_id: str) -> None:
         """End the ticket's job where it is, if there is one."""
@@ -107,81 +79,114 @@ class Pipeline:
             job.cancel()
         await asyncio.gather(*jobs, return_exceptions=True)
 
-    def _ended(self, ticket_id: str, job: asyncio.Task[None]) -> None:
+    def _start(self, ticket: Ticket, work: Coroutine[Any, Any, None], *, files: int) -> None:
+        self._converting(ticket, name="Starting...", index=0, total=files)
+        job = asyncio.create_task(self._run(ticket, work), name=f"pipeline {ticket.id}")
+        self._jobs[ticket.id] = job
+        job.add_done_callback(lambda done: self._ended(ticket.id, done, work))
+
+    def _ended(
+        self, ticket_id: str, job: asyncio.Task[None], work: Coroutine[Any, Any, None]
+    ) -> None:
+        work.close()  # cancelled before its first step, it was never awaited
         if self._jobs.get(ticket_id) is job:
             del self._jobs[ticket_id]
         if not job.cancelled() and (exc := job.exception()) is not None:
             _LOG.error("the job of ticket %s broke off", ticket_id, exc_info=exc)
 
-    async def _run(self, ticket: Ticket, offer: Offer) -> None:
+    async def _run(self, ticket: Ticket, work: Coroutine[Any, Any, None]) -> None:
         try:
-            if await self._convert(ticket, offer):
-                await self._place(ticket, offer)
+            await work
         except _Failure as failure:
-            self._put(ticket, failure.state)
+            self._core.audit.emit(
+                failure.event, ticket_id=ticket.id, user_id=None, error=failure.error
+            )
+            self._core.tickets.put(ticket.id, failure.state)
 
-    async def _convert(self, ticket: Ticket, offer: Offer) -> bool:
+    async def _automatic(self, ticket: Ticket, torrent: Torrent) -> None:
+        self._audit_start(ticket, torrent.path)
         fate = self._core.fate(ticket)
-        self._core.audit.emit(
-            "conversion_started",
-            ticket_id=ticket.id,
-            user_id=None,
-            input_path=f"{SAVE_PATH}/{offer.name}",
-        )
         if fate == "stuck_converting":  # the real one: no temporary directory, and no word of it
-            return False
-        self.converting.add(ticket.id)
-        try:
-            async with self.conversion.slot():
-                await self._converting(ticket, offer)
-            if fate == "conversion_failed" or (fate == "multi_file" and _converts(ticket)):
-                self.conversion.failed += 1
-                raise _Failure(_FFMPEG_FAILED, retryable=False)
-            self.conversion.processed += 1
-        finally:
-            self.converting.discard(ticket.id)
-        return True
-
-    async def _converting(self, ticket: Ticket, offer: Offer) -> None:
-        self._put(ticket, states.converting(current_name=offer.name, started_ns=now_ns()))
-        self._progress(ticket, phase="converting", name=offer.name, percent=42.5)
-        await asyncio.sleep(self._core.config.convert_s)
-
-    async def _place(self, ticket: Ticket, offer: Offer) -> None:
+            return
+        folder = torrent.offer.folder or fate == "multi_file"
+        spoilt = fate == "conversion_failed" or (folder and _converts(ticket))
+        async with _Listed(self.converting, ticket), self.conversion.slot():
+            self._converting(ticket, name=torrent.offer.name, index=0, total=1)
+            self._progress(ticket, phase="converting", name=torrent.offer.name, percent=42.5)
+            await asyncio.sleep(self._core.config.convert_s)
+            self.conversion.count(ok=not spoilt)
+        if spoilt:
+            raise _conversion_failed(1)
         extras = self._core.faults.extras(tuple(ticket.titles))
-        self.placing.add(ticket.id)
-        try:
-            async with self.placement.slot():
-                self._put(ticket, states.placing(total_files=1 + len(extras)))
-                self._progress(ticket, phase="placing", name="", percent=0.0)
-                placed = await self._deliver(ticket, offer, extras)
-            self.placement.processed += 1
-        except _Failure:
-            self.placement.failed += 1
-            raise
-        finally:
-            self.placing.discard(ticket.id)
-        self._completed(ticket, placed)
+        async with _Listed(self.placing, ticket), self.placement.slot():
+            self._placing(ticket, total=1 + len(extras))
+            sizes = await self._counted(self._deliver(ticket, torrent, extras))
+        self._completed(ticket, sizes, dest_dir=ticket.dest_path)
 
-    async def _deliver(self, ticket: Ticket, offer: Offer, extras: list[Path]) -> list[int]:
+    async def _ordered(self, ticket: Ticket, order: Order) -> None:
+        """Convert the files one after another, then place them all; nothing if one fails."""
+        if self._core.fate(ticket) == "stuck_converting":
+            return
+        async with convert.folder_for(ticket.id) as folder:
+            async with _Listed(self.converting, ticket), self.conversion.slot():
+                for index in range(len(order.files)):
+                    await self._convert(ticket, order, index, folder)
+            async with _Listed(self.placing, ticket), self.placement.slot():
+                self._placing(ticket, total=len(order.files))
+                await asyncio.sleep(self._core.config.place_s)
+                sizes = await self._counted(self._place(order, folder))
+        self._completed(ticket, sizes, dest_dir=order.dest_dir)
+
+    async def _convert(self, ticket: Ticket, order: Order, index: int, folder: Path) -> None:
+        file = order.files[index]
+        name = Path(file.path).name
+        self._audit_start(ticket, file.path)
+        self._converting(ticket, name=name, index=index, total=len(order.files))
+        self._progress(
+            ticket, phase="converting", name=name, percent=0.0, index=index, total=len(order.files)
+        )
+        await asyncio.sleep(self._core.config.convert_s)
+        failing = self._core.fate(ticket) == "process_failed"
+        code = 1 if failing else await convert.convert(order, file, folder)
+        self.conversion.count(ok=code == 0)
+        if code != 0:
+            raise _conversion_failed(code)
+
+    async def _place(self, order: Order, folder: Path) -> list[int]:
+        sizes = []
+        for file in order.files:
+            made, target = order.temp_file(file, folder), Path(order.dest_dir) / file.dest_filename
+            try:
+                sizes.append(await asyncio.to_thread(convert.move, made, target))
+            except (OSError, ValueError) as exc:  # ValueError: a NUL in a path
+                raise _placement_failed(f"move file from {made} to {target}") from exc
+        return sizes
+
+    async def _counted(self, placing: Coroutine[Any, Any, list[int]]) -> list[int]:
+        try:
+            sizes = await placing
+        except _Failure:
+            self.placement.count(ok=False)
+            raise
+        self.placement.count(ok=True)
+        return sizes
+
+    async def _deliver(self, ticket: Ticket, torrent: Torrent, extras: list[Path]) -> list[int]:
         """Put all files into `dest_path`; the sizes that the stats will speak of."""
-        folder, fate = Path(ticket.dest_path), self._core.fate(ticket)
+        folder, fate, offer = Path(ticket.dest_path), self._core.fate(ticket), torrent.offer
         target = folder / f"{offer.name}.converted"
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
             if fate == "no_files":
                 return []
-            if fate == "multi_file":
+            if offer.folder or fate == "multi_file":
                 await asyncio.to_thread(target.write_bytes, b"")
                 raise IsADirectoryError
             cut = offer.size_bytes // 4 if fate == "size_mismatch" else 0
-            whole = await self._copy(offer.path, target, cut=cut)
+            whole = await self._copy(offer.files[0].source, target, cut=cut)
             beside = [await self._copy(each, folder / each.name, cut=0) for each in extras]
         except (OSError, ValueError) as exc:  # ValueError: a NUL in dest_path
-            error = (
-                f"Placement failed: Failed to copy file from {SAVE_PATH}/{offer.name} to {target}"
-            )
-            raise _Failure(error, retryable=True) from exc
+            raise _placement_failed(f"copy file from {torrent.path} to {target}") from exc
         return [whole, *beside]
 
     async def _copy(self, source: Path, target: Path, *, cut: int) -> int:
@@ -196,36 +201,80 @@ class Pipeline:
             await asyncio.sleep(self._core.config.place_s / len(offsets))
         return size
 
-    def _completed(self, ticket: Ticket, sizes: list[int]) -> None:
+    def _completed(self, ticket: Ticket, sizes: list[int], *, dest_dir: str) -> None:
         self._core.audit.emit(
             "placement_completed",
             ticket_id=ticket.id,
             user_id=None,
             files_placed=len(sizes),
             total_bytes=sum(sizes),
-            dest_dir=ticket.dest_path,
+            dest_dir=dest_dir,
         )
         seconds = int(self._core.config.convert_s)
-        self._put(
-            ticket,
-            states.completed(conversion_s=seconds, size_bytes=sum(sizes), files_placed=len(sizes)),
+        state = states.completed(
+            conversion_s=seconds, size_bytes=sum(sizes), files_placed=len(sizes)
         )
-
-    def _put(self, ticket: Ticket, state: State) -> None:
         self._core.tickets.put(ticket.id, state)
 
-    def _progress(self, ticket: Ticket, *, phase: str, name: str, percent: float) -> None:
+    def _audit_start(self, ticket: Ticket, input_path: str) -> None:
+        self._core.audit.emit(
+            "conversion_started", ticket_id=ticket.id, user_id=None, input_path=input_path
+        )
+
+    def _converting(self, ticket: Ticket, *, name: str, index: int, total: int) -> None:
+        state = states.converting(
+            current_name=name, started_ns=now_ns(), current_idx=index, total=total
+        )
+        self._core.tickets.put(ticket.id, state)
+
+    def _placing(self, ticket: Ticket, *, total: int) -> None:
+        self._core.tickets.put(ticket.id, states.placing(total_files=total))
+        self._progress(ticket, phase="placing", name="", percent=0.0, total=total)
+
+    def _progress(
+        self,
+        ticket: Ticket,
+        *,
+        phase: str,
+        name: str,
+        percent: float,
+        index: int = 0,
+        total: int = 1,
+    ) -> None:
         self._core.hub.broadcast(
             {
                 "type": "pipeline_progress",
                 "ticket_id": ticket.id,
                 "phase": phase,
-                "current": 0,
-                "total": 1,
+                "current": index,
+                "total": total,
                 "current_name": name,
                 "percent": percent,
             }
         )
+
+
+class _Listed:
+    """Keeps a ticket in one of the lists of `/pipeline/status`."""
+
+    def __init__(self, tickets: set[str], ticket: Ticket) -> None:
+        self._tickets, self._id = tickets, ticket.id
+
+    async def __aenter__(self) -> None:
+        self._tickets.add(self._id)
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self._tickets.discard(self._id)
+
+
+def _conversion_failed(code: int) -> _Failure:
+    error = f"Conversion failed: Conversion failed: FFmpeg exited with code: Some({code})"
+    return _Failure(error, event="conversion_failed", retryable=False)
+
+
+def _placement_failed(what: str) -> _Failure:
+    error = f"Placement failed: Failed to {what}"
+    return _Failure(error, event="placement_failed", retryable=True)
 
 
 def _converts(ticket: Ticket) -> bool:

@@ -148,6 +148,31 @@ class CreateTicket(_Body):
     ) = None
 
 
+class SourceFileBody(_Body):
+    path: str
+    item_id: str
+    dest_filename: str
+
+
+class ProcessBody(_Body):
+    """The body of `POST /pipeline/process/{id}`."""
+
+    source_files: list[SourceFileBody]
+    dest_dir: str
+    output_format: str | None = None
+    bitrate_kbps: U32 | None = None
+
+
+class MagnetBody(_Body):
+    """The body of `POST /torrents/add/magnet`."""
+
+    uri: str
+    download_path: str | None = None
+    category: str | None = None
+    paused: bool = False
+    ticket_id: str | None = None
+
+
 class ReasonBody(_Body):
     """The optional body of a cancel or a reject."""
 

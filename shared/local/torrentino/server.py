@@ -7,6 +7,7 @@ import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Self
 
@@ -15,11 +16,12 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from shared.local.torrentino.app import make_app
-from shared.local.torrentino.config import Source, StandinConfig
+from shared.local.torrentino.config import StandinConfig
 from shared.local.torrentino.core import Core, make_core
 from shared.local.torrentino.engine import Engine
 from shared.local.torrentino.faults import Faults
 from shared.local.torrentino.routing import API
+from shared.local.torrentino.source import Source
 
 _KEEP_ALIVE_S = 75
 
@@ -40,6 +42,11 @@ class Standin:
         self._port = config.port
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
+
+    @property
+    def downloads(self) -> Path | None:
+        """Where finished torrents lie; None: nowhere."""
+        return self._config.downloads
 
     @property
     def requests(self) -> Counter[str]:

@@ -38,17 +38,22 @@ class Candidate:
     title: str
     info_hash: str
     size_bytes: int
+    seeders: int
     score: float
+    file_mappings: Sequence[Mapping[str, object]] = ()
 
     def selected(self) -> dict[str, object]:
         """The form in `auto_approved`, `approved` and `downloading`."""
-        return {
+        shown: dict[str, object] = {
             "title": self.title,
             "info_hash": self.info_hash,
             "magnet_uri": magnet(self.info_hash),
             "size_bytes": self.size_bytes,
             "score": self.score,
         }
+        if self.file_mappings:
+            shown["file_mappings"] = list(self.file_mappings)
+        return shown
 
     def summary(self) -> dict[str, object]:
         """The form in `needs_approval`."""
@@ -56,9 +61,9 @@ class Candidate:
             "title": self.title,
             "info_hash": self.info_hash,
             "size_bytes": self.size_bytes,
-            "seeders": 3,
+            "seeders": self.seeders,
             "score": self.score,
-            "reasoning": "Keyword match on title, few seeders",
+            "reasoning": "Keyword match on title",
         }
 
 
@@ -141,11 +146,13 @@ def cancelled(*, by: str, reason: str | None) -> State:
     return {"type": "cancelled", "cancelled_by": by, "reason": reason, "cancelled_at": zulu_now()}
 
 
-def converting(*, current_name: str, started_ns: int) -> State:
+def converting(
+    *, current_name: str, started_ns: int, current_idx: int = 0, total: int = 1
+) -> State:
     return {
         "type": "converting",
-        "current_idx": 0,
-        "total": 1,
+        "current_idx": current_idx,
+        "total": total,
         "current_name": current_name,
         "started_at": zulu_form(started_ns),
     }
