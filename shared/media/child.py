@@ -27,11 +27,14 @@ _PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
 
 
 @asynccontextmanager
-async def child_of(command: Sequence[str]) -> AsyncIterator[Process]:
+async def child_of(
+    command: Sequence[str], *, file_bytes: int = 0, cpu_s: int | None = None
+) -> AsyncIterator[Process]:
     """The started program, with pipes for its output; killed when the block is left early.
 
-    It may take `MEMORY_BYTES` of address space and `CPU_S` of processor time, writes no file, and
-    does not see our environment, which has the passwords in it.
+    It may take `MEMORY_BYTES` of address space and `cpu_s` (by default `CPU_S`) of processor time,
+    writes no file beyond `file_bytes`, so none by default, and does not see our environment, which
+    has the passwords in it.
 
     Raises:
         Misconfigured: it does not start.
@@ -50,7 +53,7 @@ async def child_of(command: Sequence[str]) -> AsyncIterator[Process]:
     except OSError as exc:
         raise missing_tools(f"{command[0]} does not start ({exc.strerror})") from exc
     try:
-        _limit(child.pid)
+        _limit(child.pid, file_bytes=file_bytes, cpu_s=CPU_S if cpu_s is None else cpu_s)
         yield child
     finally:
         if child.returncode is None:
@@ -60,7 +63,7 @@ async def child_of(command: Sequence[str]) -> AsyncIterator[Process]:
             await asyncio.shield(child.wait())
 
 
-def _limit(pid: int) -> None:
+def _limit(pid: int, *, file_bytes: int, cpu_s: int) -> None:
     """Bound what a process may take from now on.
 
     From outside, right after the start: code between fork and exec is not safe in a process with
@@ -71,8 +74,8 @@ def _limit(pid: int) -> None:
         return
     limits = {
         resource.RLIMIT_AS: MEMORY_BYTES,
-        resource.RLIMIT_CPU: CPU_S,
-        resource.RLIMIT_FSIZE: 0,
+        resource.RLIMIT_CPU: cpu_s,
+        resource.RLIMIT_FSIZE: file_bytes,
         resource.RLIMIT_NOFILE: _OPEN_FILES,
         resource.RLIMIT_CORE: 0,
     }

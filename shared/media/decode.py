@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from asyncio.subprocess import Process
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from shared.media.child import STOPPED, child_of, first_bytes
 from shared.media.probe import DEMUXERS, source_name
 from shared.media.tools import AudioTools
 
-_STDERR_LIMIT_BYTES = 64 * 1024
+STDERR_LIMIT_BYTES = 64 * 1024
 _KEPT_LINES = 20
 
 # Complaints about tags and cover pictures: the music is whole without them.
@@ -70,8 +71,8 @@ async def decode(path: Path, tools: AudioTools, *, longest_s: float) -> Decoded:
     """
     async with child_of(command(path, tools, longest_s=longest_s)) as child:
         seconds, (stderr, flooded) = await asyncio.gather(
-            _last_position(child),
-            first_bytes(child, child.stderr, most_bytes=_STDERR_LIMIT_BYTES),
+            last_position(child),
+            first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
         )
         returncode = await child.wait()
     errors = serious_lines(stderr.decode("utf-8", "replace"))
@@ -95,11 +96,15 @@ def serious_lines(stderr: str) -> tuple[str, ...]:
     return tuple(serious[:_KEPT_LINES])
 
 
-async def _last_position(child: Process) -> float:
+async def last_position(
+    child: Process, on_position: Callable[[float], None] = lambda _: None
+) -> float:
+    """Read `-progress pipe:1` to its end: the last position in seconds, and each one on the way."""
     assert child.stdout is not None
     last = 0.0
     async for line in child.stdout:
         name, _, value = line.strip().partition(b"=")
         if name == b"out_time_us" and value.isdigit():
             last = int(value) / 1_000_000
+            on_position(last)
     return last

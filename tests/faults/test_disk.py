@@ -6,9 +6,8 @@ import errno
 import hashlib
 import os
 import shutil
-import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from shared.media.paths import audio_uri
 from tests.contract.autoindex import Autoindex
 from tests.crash.invariants import sweep
 from tests.faults.disk import Disk, watched_disk
+from tests.mounts import bound, mounted, tmpfs
 from tests.outcomes import VARIABLE, outcome
 from tests.stages import Stages, held_by, in_audio, one, queue, stages
 from tests.world import Row, World, album_id, eventually
@@ -138,33 +138,6 @@ async def _fetching(world: World, delivery: str) -> AsyncIterator[Files]:
 # --- real filesystems
 
 
-@contextmanager
-def tmpfs(folder: Path, *, kib: int) -> Iterator[None]:
-    """A small filesystem of its own at `folder`."""
-    _mount("mount", "-t", "tmpfs", "-o", f"size={kib}k", "tmpfs", str(folder))
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(folder)], check=False, capture_output=True)
-
-
-@contextmanager
-def bound(source: Path, target: Path) -> Iterator[None]:
-    """The same filesystem under a second name."""
-    target.mkdir(exist_ok=True)
-    _mount("mount", "--bind", str(source), str(target))
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "-l", str(target)], check=False, capture_output=True)
-
-
-def _mount(*command: str) -> None:
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"this machine lets nobody mount here: {done.stderr.strip()}")
-
-
 @asynccontextmanager
 async def _on_small_disk(world: World, *, kib: int) -> AsyncIterator[Stages]:
     """The media root is a tmpfs of this size, and one song of 8 s (more than 24 KiB) is ready."""
@@ -242,12 +215,12 @@ async def test_a_disk_that_became_read_only(world: World) -> None:
     async with outcome(world, "media disk read-only") as timed:  # noqa: SIM117
         async with _on_small_disk(world, kib=8192) as by_hand:
             assert await held_by(by_hand.fetcher._check) is None
-            _mount("mount", "-o", "remount,ro", str(world.media))
+            mounted("mount", "-o", "remount,ro", str(world.media))
             held = await held_by(by_hand.fetch)
             assert isinstance(held, DependencyDown)
             assert "mount it writable" in held.detail
             assert (await one(world))["retry_count"] == 0
-            _mount("mount", "-o", "remount,rw", str(world.media))
+            mounted("mount", "-o", "remount,rw", str(world.media))
             timed.removed()
             await held_by(by_hand.fetch)
 
@@ -268,14 +241,14 @@ async def test_a_disk_unmounted_under_way(
                 real = getattr(by_hand.fetcher, name)
 
                 async def unmounted(*args: object) -> object:
-                    _mount("umount", "-l", str(world.media))
+                    mounted("umount", "-l", str(world.media))
                     return await real(*args)
 
                 monkeypatch.setattr(by_hand.fetcher, name, unmounted)
                 held = await held_by(by_hand.fetch)
                 monkeypatch.undo()
                 below = [p for p in world.media.rglob("*") if p.is_file()]
-                _mount("mount", "--bind", str(kept), str(world.media))
+                mounted("mount", "--bind", str(kept), str(world.media))
             assert isinstance(held, Hold)
             assert "Mount it" in held.detail
             assert below == []

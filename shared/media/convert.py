@@ -1,0 +1,78 @@
+"""From one verified file to another format, as `shared.media.encoders.plan` decided it."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from shared.media.encoders import Plan
+from shared.media.tools import AudioTools
+from shared.media.writing import SPARE_BYTES, command, write_audio
+
+
+class Slots(asyncio.Semaphore):
+    """How many conversions may run at once: one for each core that this process may use.
+
+    One for each process, taken around `convert` and `cut`, so that no deadline runs meanwhile:
+    `async with slots: await convert(…)`.
+    """
+
+    def __init__(self, count: int | None = None) -> None:
+        super().__init__(count or _cores())
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+async def convert(
+    source: Path,
+    target: Path,
+    plan: Plan,
+    tools: AudioTools,
+    *,
+    duration_s: float,
+    on_progress: Callable[[float], None] | None = None,
+    timeout_s: float,
+) -> None:
+    """Write `source`, which `verify` has passed with `duration_s`, to `target` as planned.
+
+    The first audio stream and the text tags are kept, pictures and all other streams are not.
+    `target` is whole and on disk when this returns, and not there when it raises or is cancelled.
+    `on_progress` gets 0 to 100, twice a second at most. An hour of music takes a minute or two.
+
+    Raises:
+        CorruptAudio: the source gives less than `duration_s`, or ffmpeg turns it down.
+        AttemptFailed: it took longer than `timeout_s`, or ffmpeg does not take the plan.
+        DependencyDown: the disk is full or away, or ffmpeg was stopped from outside.
+        Misconfigured: ffmpeg does not start.
+    """
+    await write_audio(
+        arguments(source, target, plan, tools),
+        target,
+        expected_s=duration_s,
+        most_bytes=_most_bytes(plan, duration_s),
+        timeout_s=timeout_s,
+        on_progress=on_progress,
+    )
+
+
+def arguments(source: Path, target: Path, plan: Plan, tools: AudioTools) -> list[str]:
+    """What ffmpeg is called with for this conversion."""
+    options: dict[str, object] = {"c:a": plan.encoder, **plan.options, "f": plan.muxer}
+    if plan.filters is not None:
+        options["af"] = plan.filters
+    return command(source, target, tools, writing=options | {"map_metadata": plan.tags_from})
+
+
+def _most_bytes(plan: Plan, duration_s: float) -> int:
+    """What no sound becomes: the samples themselves, or twice the bit rate that is aimed at."""
+    if plan.bitrate_kbps is None:
+        bytes_per_s = plan.sample_rate_hz * plan.channels * 4
+    else:
+        bytes_per_s = plan.bitrate_kbps * 250
+    return int(bytes_per_s * duration_s) + SPARE_BYTES

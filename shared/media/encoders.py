@@ -1,0 +1,353 @@
+"""What a file is converted to, and what for: decided from its facts alone, before ffmpeg runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from shared.errors import Misconfigured
+from shared.media.bitrates import bounds, mp3_steps, native_vorbis_quality
+from shared.media.child import child_of, first_bytes
+from shared.media.tools import AudioTools
+from shared.media.verify import AudioFacts
+
+AudioFormat = Literal["ogg_vorbis", "opus", "mp3", "flac", "aac"]
+
+_LOSSLESS = frozenset({"flac", "alac", "wmalossless"})
+# What ffmpeg calls the layouts that every encoder here takes, by the number of channels: those of
+# FLAC, Vorbis and Opus. Another one, as 5.1 with its rear at the sides, Opus refuses.
+_LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1"}
+_CD_HZ = 44_100
+_MOST_CHANNELS = 8
+
+_MP3_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+_AAC_RATES = (96_000, 88_200, 64_000, *_MP3_RATES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """What AUDIO_FORMAT and AUDIO_QUALITY ask for.
+
+    `quality` is kbit/s, for flac the compression level; None is the format's own default: for
+    stereo ogg_vorbis 256, opus 160, mp3 320, aac 256 kbit/s, for mono half and for more channels
+    twice as much; flac 8. Beyond what an encoder can do with the channels and the sample rate at
+    hand it gets what it can.
+    """
+
+    format: Literal["original"] | AudioFormat
+    quality: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """The encoders of one ffmpeg, as it names them."""
+
+    encoders: frozenset[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """One conversion, decided: what comes out, and the arguments for it.
+
+    `encoder` is `copy` when only the container changes. `filters` bring rate and channels to what
+    the encoder gets. `bitrate_kbps` is what is aimed at, None for what is lossless or copied.
+    `tags_from` is where ffmpeg finds the source's text tags.
+    """
+
+    ext: str
+    codec: str
+    container: str
+    muxer: str
+    encoder: str
+    sample_rate_hz: int
+    channels: int
+    bitrate_kbps: int | None
+    filters: str | None
+    tags_from: str
+    options: Mapping[str, str | int | float] = field(default_factory=dict, hash=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Format:
+    """One line of the table: `codec`, `container` and `ext` as `verify` names them."""
+
+    codec: str
+    container: str
+    ext: str
+    muxer: str
+    encoders: tuple[str, ...]  # the best first
+    default: int
+    most_rate_hz: int
+    rates_hz: tuple[int, ...]  # falling; what a source beyond `most_rate_hz` may come down to
+    any_rate: bool = False
+    most_channels: int = 6
+
+
+_FORMATS: Mapping[AudioFormat, _Format] = {
+    "ogg_vorbis": _Format(
+        codec="vorbis",
+        container="ogg",
+        ext="ogg",
+        muxer="ogg",
+        # Static builds often lack libvorbis; ffmpeg's own encoder is in all of them.
+        encoders=("libvorbis", "vorbis"),
+        default=256,
+        most_rate_hz=48_000,
+        rates_hz=(48_000, 44_100),
+        any_rate=True,
+    ),
+    "opus": _Format(
+        codec="opus",
+        container="ogg",
+        ext="opus",
+        muxer="opus",
+        encoders=("libopus",),
+        default=160,
+        most_rate_hz=48_000,
+        rates_hz=(48_000,),
+    ),
+    "mp3": _Format(
+        codec="mp3",
+        container="mp3",
+        ext="mp3",
+        muxer="mp3",
+        encoders=("libmp3lame",),
+        default=320,
+        most_rate_hz=48_000,
+        rates_hz=_MP3_RATES,
+        most_channels=2,
+    ),
+    "flac": _Format(
+        codec="flac",
+        container="flac",
+        ext="flac",
+        muxer="flac",
+        encoders=("flac",),
+        default=8,
+        most_rate_hz=655_350,
+        rates_hz=(),
+        any_rate=True,
+        most_channels=_MOST_CHANNELS,
+    ),
+    "aac": _Format(
+        codec="aac",
+        container="mp4",
+        ext="m4a",
+        muxer="ipod",
+        encoders=("aac", "libfdk_aac"),
+        default=256,
+        most_rate_hz=96_000,
+        rates_hz=_AAC_RATES,
+    ),
+}
+
+_ANSWER_LIMIT_BYTES = 256 * 1024
+_ASKING_S = 30.0
+_known: dict[str, Capabilities] = {}
+
+
+async def capabilities(tools: AudioTools) -> Capabilities:
+    """What this ffmpeg can encode; it is asked once in the life of the process.
+
+    Raises:
+        Misconfigured: it does not start, or does not answer.
+    """
+    if tools.ffmpeg not in _known:
+        _known[tools.ffmpeg] = Capabilities(encoders=frozenset(await _encoders(tools.ffmpeg)))
+    return _known[tools.ffmpeg]
+
+
+async def _encoders(ffmpeg: str) -> list[str]:
+    try:
+        async with asyncio.timeout(_ASKING_S), child_of((ffmpeg, "-v", "0", "-encoders")) as child:
+            answer, _ = await first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES)
+            await child.wait()
+    except TimeoutError as exc:
+        raise Misconfigured("ffmpeg", "ffmpeg does not say which encoders it has") from exc
+    lines = [line.split() for line in answer.decode("utf-8", "replace").splitlines()]
+    # Flags, name, description; the legend above has "=" for a name.
+    found = [w[1] for w in lines if len(w) > 2 and len(w[0]) == 6 and w[1] != "="]
+    if not found:
+        raise Misconfigured("ffmpeg", "ffmpeg does not say which encoders it has")
+    return found
+
+
+def encoder_of(format_: AudioFormat, has: Capabilities) -> str:
+    """The best encoder there is.
+
+    Raises:
+        Misconfigured: this ffmpeg has none.
+    """
+    wanted = _FORMATS[format_].encoders
+    for name in wanted:
+        if name in has.encoders:
+            return name
+    raise Misconfigured(
+        "ffmpeg",
+        f"AUDIO_FORMAT={format_} needs an ffmpeg with {' or '.join(wanted)}, and this one has not:"
+        " install another, or choose another AUDIO_FORMAT",
+    )
+
+
+def is_lossless(codec: str) -> bool:
+    """Whether the codec, as `verify` names it, keeps every sample."""
+    return codec in _LOSSLESS or codec.startswith("pcm_")
+
+
+def tags_of(container: str) -> str:
+    """Where ffmpeg finds the tags of a file, for `map_metadata`: Ogg's belong to the stream."""
+    return "0:s:a:0" if container == "ogg" else "0"
+
+
+def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
+    """How the file of these facts becomes `target`; None if it should stay as it is.
+
+    It stays when `target` is `original`; when it is in that format already, whatever its bit rate;
+    and when the conversion could only pretend to a quality that is not there: nothing lossy becomes
+    lossless, and nothing lossy gets a higher bit rate than it has. Sample rate and channels are
+    never raised, but for Opus, which knows only 48 kHz, and mono where the encoder has only stereo.
+
+    Raises:
+        Misconfigured: this ffmpeg lacks the encoder.
+    """
+    if target.format == "original" or facts.channels > _MOST_CHANNELS:
+        return None
+    form = _FORMATS[target.format]
+    if (facts.codec, facts.container) == (form.codec, form.container):
+        return None
+    if target.format == "flac":
+        return _to_flac(facts, form, target, encoder_of("flac", has))
+    if facts.codec == form.codec:
+        return _in_another_container(facts, form)
+    return _to_lossy(facts, form, target, encoder_of(target.format, has))
+
+
+def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
+    """Rate, channels and bit depth stay: without filters ffmpeg hands all three on."""
+    if not is_lossless(facts.codec) or facts.sample_rate_hz > form.most_rate_hz:
+        return None
+    level = form.default if target.quality is None else min(target.quality, 12)
+    return Plan(
+        ext=form.ext,
+        codec=form.codec,
+        container=form.container,
+        muxer=form.muxer,
+        encoder=encoder,
+        sample_rate_hz=facts.sample_rate_hz,
+        channels=facts.channels,
+        bitrate_kbps=None,
+        filters=None,
+        tags_from=tags_of(facts.container),
+        options={"compression_level": level},
+    )
+
+
+def _to_lossy(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
+    channels = _channels(facts.channels, form, encoder)
+    rate_hz = _sample_rate(facts.sample_rate_hz, form)
+    if rate_hz is None:
+        return None
+    kbps = _bitrate(facts, form, target, encoder, channels=channels, rate_hz=rate_hz)
+    if kbps is None:
+        return None
+    ceiling = None if is_lossless(facts.codec) else facts.bitrate_kbps
+    return Plan(
+        ext=form.ext,
+        codec=form.codec,
+        container=form.container,
+        muxer=form.muxer,
+        encoder=encoder,
+        sample_rate_hz=rate_hz,
+        channels=channels,
+        bitrate_kbps=kbps,
+        filters=_filters(facts.channels, channels, rate_hz),
+        tags_from=tags_of(facts.container),
+        options=_options(encoder, kbps, rate_hz, ceiling_kbps=ceiling),
+    )
+
+
+def _in_another_container(facts: AudioFacts, form: _Format) -> Plan:
+    """Raw AAC is put into its container as it is: encoding it again would only lose."""
+    return Plan(
+        ext=form.ext,
+        codec=form.codec,
+        container=form.container,
+        muxer=form.muxer,
+        encoder="copy",
+        sample_rate_hz=facts.sample_rate_hz,
+        channels=facts.channels,
+        bitrate_kbps=None,
+        filters=None,
+        tags_from=tags_of(facts.container),
+    )
+
+
+def _channels(source: int, form: _Format, encoder: str) -> int:
+    if encoder == "vorbis":
+        return 2  # ffmpeg's own encoder knows nothing else: mono is doubled, 5.1 mixed down
+    return min(source, form.most_channels)
+
+
+def _sample_rate(source_hz: int, form: _Format) -> int | None:
+    """The source's own, or the best below it; None if all that the encoder takes are above."""
+    if form.codec == "opus":
+        return 48_000  # it knows no other, whatever went in
+    if form.any_rate and source_hz <= form.most_rate_hz:
+        return source_hz
+    below = [rate for rate in form.rates_hz if rate <= source_hz]
+    # 176.4 kHz becomes 44.1 and not 48: a whole ratio. But never for less than all we can hear.
+    whole = [rate for rate in below if source_hz % rate == 0 and rate >= _CD_HZ]
+    return max(whole or below, default=None)
+
+
+def _bitrate(
+    facts: AudioFacts,
+    form: _Format,
+    target: Target,
+    encoder: str,
+    *,
+    channels: int,
+    rate_hz: int,
+) -> int | None:
+    """kbit/s to aim at; None if the encoder can do nothing as low as a lossy source is."""
+    wanted = target.quality or _default_kbps(form, channels)
+    least, most = bounds(encoder, channels, rate_hz)
+    if not is_lossless(facts.codec):
+        if facts.bitrate_kbps < least:
+            return None
+        wanted = min(wanted, facts.bitrate_kbps)
+    kbps = max(least, min(wanted, most))
+    if encoder == "libmp3lame":
+        return max(step for step in mp3_steps(rate_hz) if step <= kbps)
+    return kbps
+
+
+def _default_kbps(form: _Format, channels: int) -> int:
+    if channels == 2:
+        return form.default
+    return form.default // 2 if channels == 1 else form.default * 2
+
+
+def _filters(source_channels: int, channels: int, rate_hz: int) -> str:
+    layout = _LAYOUTS[channels]
+    # ffmpeg's own mix would make both channels quieter than the one was.
+    double = "pan=stereo|c0=c0|c1=c0," if (source_channels, channels) == (1, 2) else ""
+    return f"{double}aformat=sample_rates={rate_hz}:channel_layouts={layout}"
+
+
+def _options(
+    encoder: str, kbps: int, rate_hz: int, *, ceiling_kbps: int | None
+) -> Mapping[str, str | int | float]:
+    if encoder == "vorbis":
+        return {"strict": "-2", "q:a": native_vorbis_quality(kbps, rate_hz, ceiling_kbps)}
+    if encoder in ("aac", "libfdk_aac"):
+        # The index in front: a player over HTTP starts without having read all of the file.
+        return {"b:a": f"{kbps}k", "movflags": "+faststart"}
+    if ceiling_kbps is not None and encoder == "libopus":
+        # Left to itself it gives pure tones a third more than it was asked for.
+        return {"b:a": f"{kbps}k", "vbr": "constrained"}
+    if ceiling_kbps is not None and encoder == "libvorbis":
+        return {"b:a": f"{kbps}k", "maxrate": f"{kbps}k"}
+    return {"b:a": f"{kbps}k"}
