@@ -1,9 +1,13 @@
 """`python -m services.poller`."""
 
+from services.poller.gathering import Gatherer
 from services.poller.hints import Hints
 from services.poller.reading import Reader
 from services.poller.service import Poller
+from services.poller.sources import Sources
 from services.poller.store import Store
+from services.poller.tidying import Tidier
+from services.poller.withdrawing import Withdrawals
 from shared.app import App, Duty
 from shared.runtime import every, main
 from shared.torrentino.wiring import torrentino_client
@@ -18,25 +22,49 @@ def build(app: App) -> list[Duty]:
     client = torrentino_client(settings)
     app.closers.append(client.close)
     store = Store(app.database, poll_interval_s=settings.poll_interval_s)
+    reader = Reader(client, dest_root=settings.torrentino_dest_root)
+    sources = Sources(app.database, client)
+    withdrawals = Withdrawals(
+        store=store,
+        client=client,
+        reader=reader,
+        sources=sources,
+        health=app.health,
+        poll_interval_s=settings.poll_interval_s,
+    )
     poller = Poller(
         store=store,
         client=client,
-        reader=Reader(client, dest_root=settings.torrentino_dest_root),
+        reader=reader,
+        sources=sources,
+        withdrawals=withdrawals,
+        gatherer=Gatherer(
+            client,
+            store,
+            downloads_root=settings.torrentino_downloads_root,
+            poll_interval_s=settings.poll_interval_s,
+        ),
         bus=app.bus,
         relay_wake=app.relay.wake,
         health=app.health,
         retries=app.retries,
         rng=app.rng,
+        grouping=settings.ticket_grouping,
         poll_interval_s=settings.poll_interval_s,
         stall_timeout_s=settings.stall_timeout_s,
     )
+    tidier = Tidier(app.database, client, sources, policy=settings.torrentino_cleanup)
     # A beat finer than the interval, so that no ticket waits for nearly two of them.
     beat_s = min(settings.poll_interval_s / 2, settings.sweep_interval_s)
     loop = every(app, "poller", poller.run_once, interval_s=beat_s, needs=["torrentino"])
     strays_s = _STRAYS_EVERY * settings.sweep_interval_s
-    strays = every(app, "strays", poller.cancel_strays, interval_s=strays_s, needs=["torrentino"])
+    strays = every(
+        app, "strays", withdrawals.cancel_strays, interval_s=strays_s, needs=["torrentino"]
+    )
+    tidying_s = settings.sweep_interval_s
+    tidying = every(app, "tidying", tidier.run_once, interval_s=tidying_s, needs=["torrentino"])
     app.bus.listen("poll", loop.wake, queue="poller")
-    return [loop, strays, Hints(settings=settings, store=store, wake=loop.wake)]
+    return [loop, strays, tidying, Hints(settings=settings, store=store, wake=loop.wake)]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ too. Texts of failures are classified here because Torrentino gives no codes.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeAlias
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 from shared.errors import AttemptFailed, ErrorType
 from shared.states import Stage
+from shared.torrentino.engine import SourceFile
 from shared.torrentino.model import RemoteState, RemoteTicket
 
 
@@ -20,11 +21,35 @@ class Follow:
     """Torrentino is at work, or waits for a person: the items show where."""
 
     stage: Stage
+    # What a person should know beyond the ticket's state.
+    reason: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """The files are placed: the items can be fetched."""
+    """The files are there: in the ticket's folder, or at `torrent_path` in the torrent's own."""
+
+    torrent_path: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gather:
+    """The torrent is there, but the pipeline could not convert or place it: mostly a folder."""
+
+    failure: AttemptFailed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Process:
+    """The pipeline is to be told which files to place; `names`: new name -> path in the torrent.
+
+    `again`: it was told before, and nothing came of it.
+    """
+
+    files: tuple[SourceFile, ...]
+    names: dict[str, str] = field(hash=False)
+    output_format: str
+    again: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,8 +69,16 @@ class AskAgain:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GoOn:
+    """This kind of ticket serves the items no further; the other kind may. The ticket is ended."""
+
+    ask_next: Literal["track", "album"]
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class NextSource:
-    """This torrent gave broken audio before: Torrentino is to go on with its next candidate."""
+    """This torrent is blocked for all items: Torrentino is to go on with its next candidate."""
 
     info_hash: str
 
@@ -55,7 +88,9 @@ class Wait:
     """A state that we do not know: keep looking until it changes or stalls."""
 
 
-Action: TypeAlias = Follow | Collect | GiveUp | AskAgain | NextSource | Wait
+Action: TypeAlias = (
+    Follow | Collect | Gather | Process | GiveUp | AskAgain | GoOn | NextSource | Wait
+)
 
 GONE = AskAgain(reason="the ticket no longer exists at Torrentino")
 
@@ -71,6 +106,8 @@ _FOLLOW = {
     RemoteState.PLACING: Stage.PROCESSING,
 }
 
+# Failures of the pipeline: the torrent itself is there.
+_NOT_PLACED = ("conversion failed", "placement failed")
 # The beginnings of `failed.error`, with what they say about the source or about Torrentino.
 _FAILURES = (
     ("all ", ErrorType.CONNECTION),
@@ -89,12 +126,44 @@ _REFUSED = (
 )
 
 
+NO_HASH = (
+    "Torrentino downloads this without knowing which torrent it is (empty info-hash): what it"
+    " completes may be another torrent's, so nothing of it is collected. It goes on by itself when"
+    " Torrentino takes a candidate with a hash; or cancel the ticket and retry"
+)
+
+
 def action_for(remote: RemoteTicket) -> Action:
     """What to do about a ticket in this state."""
     if remote.state in _FOLLOW:
         return Follow(stage=_FOLLOW[RemoteState(remote.state)])
     ending = _ENDINGS.get(remote.state)
     return Wait() if ending is None else ending(remote.reason or "no reason given")
+
+
+def distrusted(remote: RemoteTicket) -> Action | None:
+    """What to do about a ticket whose download had no hash; None: as about any other.
+
+    It is held while it downloads so, for Torrentino may yet take a candidate with a hash. When it
+    ends, the attempt does: what it brought is not looked at.
+    """
+    match remote.state:
+        case RemoteState.DOWNLOADING if remote.empty_hash:
+            return Follow(stage=Stage.NEEDS_APPROVAL, reason=NO_HASH)
+        case RemoteState.CONVERTING | RemoteState.PLACING:
+            return Follow(stage=Stage.NEEDS_APPROVAL, reason=NO_HASH)
+        case RemoteState.COMPLETED | RemoteState.FAILED:
+            if not isinstance(action := action_for(remote), Collect | Gather):
+                return action
+            message = "Torrentino found only a torrent without a hash, which cannot be trusted"
+            return GiveUp(failure=AttemptFailed(ErrorType.NOT_FOUND, message))
+    return None
+
+
+def is_nothing_found(remote: RemoteTicket) -> bool:
+    """Whether the search went well and found nothing."""
+    reason = (remote.reason or "").lower()
+    return remote.state == RemoteState.ACQUISITION_FAILED and reason.startswith(_NOTHING_FOUND)
 
 
 _CHOOSING = frozenset({RemoteState.NEEDS_APPROVAL, RemoteState.AUTO_APPROVED, RemoteState.APPROVED})
@@ -105,6 +174,7 @@ def refusal_of(
 ) -> GiveUp | NextSource | None:
     """What to do about a ticket that may serve a blocked torrent; None: it does not.
 
+    `blocked` are those that are blocked for all of the ticket's items.
     `seen` is the torrent that the ticket was last seen to download; once it is completed, the
     ticket no longer tells.
     """
@@ -112,7 +182,9 @@ def refusal_of(
         return None
     others = remote.offered - blocked
     match remote.state:
-        case RemoteState.COMPLETED if seen in blocked:
+        case RemoteState.COMPLETED | RemoteState.FAILED if seen in blocked and (
+            isinstance(action_for(remote), Collect | Gather)
+        ):
             return only_bad_sources(blocked, withdraw=False)
         case RemoteState.DOWNLOADING if remote.info_hash in blocked:
             assert remote.info_hash is not None, "nothing that is None is blocked"
@@ -128,7 +200,8 @@ def only_bad_sources(blocked: frozenset[str], *, withdraw: bool) -> GiveUp:
     """As when nothing was found: what was found is known not to be it."""
     failure = AttemptFailed(
         ErrorType.NOT_FOUND,
-        "Torrentino has only sources that gave broken audio before",
+        "Torrentino has only sources that gave broken audio before or lack the track; a person may"
+        " find and approve another candidate at Torrentino",
         {"blocked": sorted(blocked)},
     )
     return GiveUp(failure=failure, withdraw=withdraw)
@@ -147,12 +220,11 @@ def _acquisition_failed(reason: str) -> Action:
     return GiveUp(failure=failure, withdraw=True)
 
 
-def _failed(reason: str) -> AttemptFailed:
+def _failed(reason: str) -> Action:
     text = reason.lower()
-    for beginning, error_type in _FAILURES:
-        if text.startswith(beginning):
-            return AttemptFailed(error_type, f"Torrentino: {reason}")
-    return AttemptFailed(ErrorType.UNKNOWN, f"Torrentino: {reason}")
+    error_type = next((type_ for begin, type_ in _FAILURES if text.startswith(begin)), None)
+    failure = AttemptFailed(error_type or ErrorType.UNKNOWN, f"Torrentino: {reason}")
+    return Gather(failure=failure) if text.startswith(_NOT_PLACED) else GiveUp(failure=failure)
 
 
 def _rejected(reason: str) -> Action:
@@ -170,7 +242,7 @@ def _cancelled(reason: str) -> Action:
 _ENDINGS: dict[str, Callable[[str], Action]] = {
     RemoteState.COMPLETED: lambda _: Collect(),
     RemoteState.ACQUISITION_FAILED: _acquisition_failed,
-    RemoteState.FAILED: lambda reason: GiveUp(failure=_failed(reason)),
+    RemoteState.FAILED: _failed,
     RemoteState.REJECTED: _rejected,
     RemoteState.CANCELLED: _cancelled,
 }

@@ -1,7 +1,6 @@
 """The poller: follows open tickets until Torrentino has ended each of them.
 
-Polling is the truth, the WebSocket only says which ticket to look at first. A ticket whose
-attempt was given up is cancelled until it stays cancelled, because Torrentino forgets cancels.
+Polling is the truth, the WebSocket only says which ticket to look at first.
 """
 
 from __future__ import annotations
@@ -10,51 +9,58 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
+from typing import Literal, assert_never
 
 import structlog
 
+from services.poller.choosing import bears_name, only_albums
+from services.poller.gathering import Gatherer, is_process_job
 from services.poller.mapping import (
     GONE,
     Action,
     AskAgain,
     Collect,
     Follow,
+    Gather,
     GiveUp,
+    GoOn,
     NextSource,
+    Process,
     Wait,
     action_for,
+    distrusted,
+    is_nothing_found,
     only_bad_sources,
     refusal_of,
 )
+from services.poller.moves import ask_again, detours, go_on, items_of, move_items
 from services.poller.reading import Reader
+from services.poller.sources import Sources
 from services.poller.store import ACTOR, OpenTicket, Store
-from services.poller.stranded import stranded
+from services.poller.stranded import AtWork, stranded
+from services.poller.withdrawing import Withdrawals
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection
 from shared.db.sources import block_source
-from shared.errors import AttemptFailed, ErrorType, Hold, OutcomeUnknown, Refused
+from shared.errors import AttemptFailed, ErrorType, Hold
 from shared.health import Health
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_POLLED
 from shared.states import REMOTE, Stage
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import ENDED, RemoteState, RemoteTicket
+from shared.torrentino.model import RemoteState, RemoteTicket
 
 log = structlog.get_logger()
 
 # Tickets to look at in one run.
 _MOST = 500
-# For how many poll intervals a cancel has to hold: a search may take 30 s to get an answer and
-# write over it, a creation 20 s to arrive.
-_LOOKS = 2
-_SEARCH_LOOKS = 8
-_UNSEEN_LOOKS = 4
 # A detour waits no longer: what it waits for is the end of an outage.
 _LONGEST_DETOUR_S = 3600.0
 # Five candidates in three rounds are all that Torrentino tries.
 _MOST_REFUSALS = 15
+_BY_TRACK = GoOn(ask_next="track", reason="no torrent of the album: asks by track")
 _WAITS_FOR_A_PERSON = frozenset({Stage.NEEDS_APPROVAL})
 
 
@@ -67,17 +73,25 @@ class Poller:
         store: Store,
         client: TorrentinoClient,
         reader: Reader,
+        sources: Sources,
+        withdrawals: Withdrawals,
+        gatherer: Gatherer,
         bus: Bus,
         relay_wake: asyncio.Event,
         health: Health,
         retries: RetryPolicy,
         rng: random.Random,
+        grouping: Literal["auto", "track", "album"],
         poll_interval_s: float,
         stall_timeout_s: float,
     ) -> None:
         self._store = store
         self._client = client
         self._reader = reader
+        self._sources = sources
+        self._withdrawals = withdrawals
+        self._gatherer = gatherer
+        self._grouping = grouping
         self._bus = bus
         self._relay_wake = relay_wake
         self._health = health
@@ -87,6 +101,7 @@ class Poller:
         self._poll_interval_s = poll_interval_s
         self._stall_timeout_s = stall_timeout_s
         self._woken: Counter[str] = Counter()
+        self._at_work = AtWork(client)
         # How often a blocked torrent was taken from a ticket; forgotten with the ticket.
         self._refused: Counter[str] = Counter()
 
@@ -99,7 +114,7 @@ class Poller:
         if not self._torrentino.ok:
             await self._client.health()
             self._health.up("torrentino")
-        await self._remove_bad_torrents()
+        await self._sources.remove_bad()
         recovering = not self._torrentino.closed
         due = await self._store.claim(limit=self._torrentino.allowance(_MOST))
         if not due:
@@ -116,24 +131,13 @@ class Poller:
         self._health.up("torrentino")
         reached("poller.read")
         self._woken.clear()
+        self._at_work = AtWork(self._client)
         try:
             await self._look_at_all(due, seen)
         finally:
             await self._wake_others()
         # What is due again at once is for the next beat, not for this one.
         return len(due) if recovering else 0
-
-    async def _remove_bad_torrents(self) -> None:
-        """Take blocked torrents out of the client, so that no ticket finds one downloaded there."""
-        for info_hash in await self._store.bad_torrents():
-            try:
-                await self._client.remove_torrent(info_hash, delete_files=True)
-            except OutcomeUnknown as error:
-                log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
-                continue
-            except Refused as error:
-                log.warning("bad_torrent_stays", info_hash=info_hash, detail=str(error))
-            await self._store.bad_torrent_removed(info_hash)
 
     async def _look_at_all(
         self, due: Sequence[OpenTicket], seen: dict[str, RemoteTicket | None]
@@ -160,7 +164,9 @@ class Poller:
 
     async def _look(self, ticket: OpenTicket, seen: dict[str, RemoteTicket | None]) -> None:
         if ticket.withdrawing:
-            await self._withdraw(ticket, seen.get(ticket.torrentino_id or ""))
+            remote = seen.get(ticket.torrentino_id or "")
+            if await self._withdrawals.look(ticket, remote, self._at_work):
+                self._woken.update(["ticket"])
             return
         assert ticket.torrentino_id is not None, "an open ticket has Torrentino's id"
         remote = seen[ticket.torrentino_id]
@@ -175,41 +181,93 @@ class Poller:
                 reached("poller.observed")
                 if idle_s >= self._stall_timeout_s:
                     action = await self._stalled(connection, ticket, action, stopped) or action
-            await self._apply(connection, ticket, remote, action)
+            applied = await self._apply(connection, ticket, remote, action)
             reached("poller.applied")
         reached("poller.moved")
-        if isinstance(action, NextSource):
-            await self._refuse(ticket, action.info_hash)
+        match action:
+            case NextSource(info_hash=info_hash):
+                self._refused[ticket.id] += 1
+                await self._sources.refuse(ticket, info_hash)
+            case Process() if applied:
+                await self._process(ticket, remote, action)
 
     async def _action(self, ticket: OpenTicket, remote: RemoteTicket) -> Action:
+        """What to do about the ticket; asks Torrentino more where its state does not say it."""
         refusal = refusal_of(remote, seen=ticket.info_hash, blocked=ticket.blocked)
-        match refusal:
-            case None:
-                lost = await stranded(
-                    self._client, ticket, remote, stall_timeout_s=self._stall_timeout_s
-                )
-                return lost or action_for(remote)
-            case NextSource(info_hash=info_hash):
-                # A torrent that another ticket needs cannot be taken from this one.
-                shared = await self._store.is_wanted(info_hash, but=ticket.id)
-                if shared or self._refused[ticket.id] >= _MOST_REFUSALS:
-                    return only_bad_sources(ticket.blocked, withdraw=True)
-        return refusal
+        if refusal is not None:
+            return await self._refusal(ticket, refusal)
+        lost = await stranded(
+            self._client, self._at_work, ticket, remote, stall_timeout_s=self._stall_timeout_s
+        )
+        if lost is not None:
+            return (
+                await self._gatherer.again(ticket, lost) if is_process_job(ticket, remote) else lost
+            )
+        doubt = distrusted(remote) if ticket.distrusted or remote.empty_hash else None
+        action = doubt or action_for(remote)
+        match action:
+            case Collect():
+                return await self._gatherer.decide(ticket, remote, None)
+            case Gather(failure=failure):
+                return await self._gatherer.decide(ticket, remote, failure)
+        return action if doubt else await self._other_kind(ticket, remote) or action
 
-    async def _refuse(self, ticket: OpenTicket, info_hash: str) -> None:
-        """Remove the torrent under the living ticket: Torrentino then takes the next candidate."""
-        self._refused[ticket.id] += 1
-        try:
-            await self._client.remove_torrent(info_hash, delete_files=True)
-        except (OutcomeUnknown, Refused) as error:
-            log.info("refusal_unsettled", ticket=ticket.torrentino_id, detail=str(error))
+    async def _other_kind(self, ticket: OpenTicket, remote: RemoteTicket) -> GoOn | None:
+        """Whether the other kind of ticket is to serve the items instead."""
+        # Once: a person who looks at the candidates is not interrupted.
+        new = ticket.remote_state != RemoteState.NEEDS_APPROVAL == remote.state
+        if ticket.is_album:
+            if self._grouping == "album":
+                return None
+            lacking = is_nothing_found(remote) or (new and await self._is_another(ticket, remote))
+            return _BY_TRACK if lacking else None
+        if self._grouping != "auto":
+            return None
+        names = await self._store.album_to_ask_for(ticket) if new else None
+        if names is None:
+            return None
+        offered = [(title, await self._files(info_hash)) for title, info_hash in remote.choices]
+        if not only_albums(offered, title=names[0], album=names[1]):
+            return None
+        return GoOn(ask_next="album", reason="Torrentino found only albums: asks for the album")
+
+    async def _is_another(self, ticket: OpenTicket, remote: RemoteTicket) -> bool:
+        """Whether none of the candidates bears the album's name: Torrentino shows any it finds."""
+        album = await self._store.album_name(ticket)
+        titles = [title for title, _ in remote.choices]
+        return album is not None and not any(bears_name(title, album) for title in titles)
+
+    async def _files(self, info_hash: str | None) -> list[str] | None:
+        files = None if info_hash is None else await self._client.catalog_files(info_hash)
+        return None if files is None else [path for path, _ in files]
+
+    async def _refusal(
+        self, ticket: OpenTicket, refusal: GiveUp | NextSource
+    ) -> GiveUp | NextSource:
+        if isinstance(refusal, GiveUp):
+            return refusal
+        # A torrent that others need, or that goes on seeding, cannot be taken from this ticket.
+        removable = await self._sources.may_refuse(refusal.info_hash, ticket=ticket)
+        if removable and self._refused[ticket.id] < _MOST_REFUSALS:
+            return refusal
+        return only_bad_sources(ticket.blocked, withdraw=True)
+
+    async def _process(
+        self, ticket: OpenTicket, remote: RemoteTicket | None, plan: Process
+    ) -> None:
+        reached("poller.processing")
+        failure = await self._gatherer.ask(ticket, plan)
+        reached("poller.processed")
+        if failure is not None:
+            async with self._store.database.transaction() as connection:
+                await self._apply(connection, ticket, remote, GiveUp(failure=failure))
 
     async def _is_stopped(self, ticket: OpenTicket) -> bool | None:
         """Whether Torrentino works on no ticket at all; asked only about one that may stall."""
         idle_s = (ticket.now - ticket.progressed_at).total_seconds()
         if ticket.remote_state is None or idle_s < self._stall_timeout_s:
             return None
-        return not (await self._client.orchestrator()).get("running")
+        return not await self._at_work.running()
 
     async def _stalled(
         self, connection: Connection, ticket: OpenTicket, action: Action, stopped: bool | None
@@ -238,29 +296,65 @@ class Poller:
         ticket: OpenTicket,
         remote: RemoteTicket | None,
         action: Action,
-    ) -> None:
+    ) -> bool:
+        """Write what becomes of ticket and items; False when somebody else has done it."""
         match action:
-            case Follow(stage=stage):
-                reason = f"Torrentino: {remote.state}" if remote else ""
-                await self._store.move_items(connection, ticket, stage, reason=reason)
+            case Follow(stage=stage, reason=told):
+                reason = told or (f"Torrentino: {remote.state}" if remote else "")
+                await move_items(connection, ticket, stage, reason=reason, tell=told is not None)
             case Wait():
                 log.warning("unknown_ticket_state", ticket=ticket.torrentino_id, remote=remote)
             case Collect():
-                self._refused.pop(ticket.id, None)
-                if await self._store.close(connection, ticket, remote):
-                    await self._store.move_items(
-                        connection, ticket, Stage.READY, reason="Torrentino has placed the file"
-                    )
-                    self._woken.update(["fetch", "ticket"])
+                return await self._collect(connection, ticket, remote, action)
+            case Process():
+                return await self._note_processing(connection, ticket, remote, action)
             case AskAgain():
                 await self._end(connection, ticket, remote, withdraw=action.withdraw)
                 await self._ask_again(connection, ticket, action.reason)
+            case GoOn(ask_next=ask_next, reason=reason):
+                await self._end(connection, ticket, remote, withdraw=True)
+                await go_on(connection, ticket, ask_next=ask_next, reason=reason)
             case NextSource(info_hash=info_hash):
-                await self._store.forget_source(connection, ticket)
+                await self._sources.forget(connection, ticket)
                 log.info("source_refused", ticket=ticket.torrentino_id, info_hash=info_hash)
+            case Gather(failure=failure):
+                raise AssertionError(f"gathered before it is applied: {failure}")
             case GiveUp(failure=failure, withdraw=withdraw):
                 await self._end(connection, ticket, remote, withdraw=withdraw)
                 await self._fail_items(connection, ticket, failure)
+            case _:
+                assert_never(action)
+        return True
+
+    async def _collect(
+        self,
+        connection: Connection,
+        ticket: OpenTicket,
+        remote: RemoteTicket | None,
+        action: Collect,
+    ) -> bool:
+        self._refused.pop(ticket.id, None)
+        path = action.torrent_path
+        if not await self._store.close(connection, ticket, remote, torrent_path=path):
+            return False
+        reason = "Torrentino has placed the file" if path is None else "the torrent is complete"
+        await move_items(connection, ticket, Stage.READY, reason=reason)
+        self._woken.update(["fetch", "ticket"])
+        return True
+
+    async def _note_processing(
+        self,
+        connection: Connection,
+        ticket: OpenTicket,
+        remote: RemoteTicket | None,
+        plan: Process,
+    ) -> bool:
+        assert remote is not None, "a ticket that is gone is not processed"
+        if not await self._store.processing(connection, ticket, remote, plan):
+            return False
+        reason = f"Torrentino is told which {len(plan.files)} files of the torrent to place"
+        await move_items(connection, ticket, Stage.PROCESSING, reason=reason)
+        return True
 
     async def _end(
         self,
@@ -279,17 +373,17 @@ class Poller:
 
     async def _ask_again(self, connection: Connection, ticket: OpenTicket, reason: str) -> None:
         """Queue the items for another ticket; from MAX_RETRIES in a row on, each waits longer."""
-        before = await self._store.detours(connection, ticket)
+        before = await detours(connection, ticket)
         beyond = max(0, before + 1 - self._retries.max_retries)
         delay_s = min(self._retries.delay_s(beyond, self._rng), _LONGEST_DETOUR_S)
         if before:
             reason = f"{reason} ({before + 1} tickets in a row have led nowhere)"
-        await self._store.ask_again(connection, ticket, reason=reason, delay_s=delay_s)
+        await ask_again(connection, ticket, reason=reason, delay_s=delay_s)
 
     async def _fail_items(
         self, connection: Connection, ticket: OpenTicket, failure: AttemptFailed
     ) -> None:
-        for item_id in await self._store.items(connection, ticket):
+        for item_id in await items_of(connection, ticket):
             await fail_attempt(
                 connection,
                 item_id,
@@ -302,82 +396,6 @@ class Poller:
             )
             await block_source(connection, item_id, failure)
             ATTEMPTS_FAILED.labels(failure.error_type).inc()
-
-    async def _withdraw(self, ticket: OpenTicket, remote: RemoteTicket | None) -> None:
-        """Cancel a ticket that nobody wants any more, until it stays cancelled."""
-        if ticket.torrentino_id is None:
-            remote = await self._reader.find(ticket.dest_path)
-        if await self._is_over(ticket, remote):
-            async with self._store.database.transaction() as connection:
-                await self._store.close(connection, ticket, remote)
-            reached("poller.let_go")
-            self._woken.update(["ticket"])
-            return
-        alive_as = None
-        if remote is not None and remote.state not in ENDED:
-            alive_as = remote.state
-            reached("poller.cancelling")
-            await self._cancel(remote, reason="no longer wanted")
-        await self._store.at_rest(ticket, alive_as=alive_as)
-        reached("poller.rested")
-
-    async def _is_over(self, ticket: OpenTicket, remote: RemoteTicket | None) -> bool:
-        """Whether nothing can come of a withdrawn ticket any more (reference: §2.5)."""
-        if remote is None:
-            # Asked for, and never seen: the request may still be on its way.
-            return ticket.torrentino_id is not None or self._held(ticket, looks=_UNSEEN_LOOKS)
-        if remote.state not in ENDED:
-            return False
-        if remote.state != RemoteState.CANCELLED:
-            return True
-        # Its loops may still overwrite a cancel. A search writes only when it gets an answer, and
-        # a conversion when it is done.
-        searching = ticket.remote_state == RemoteState.ACQUIRING
-        if not self._held(ticket, looks=_SEARCH_LOOKS if searching else _LOOKS):
-            return False
-        return remote.id not in (await self._client.pipeline() or ())
-
-    def _held(self, ticket: OpenTicket, *, looks: int) -> bool:
-        since = ticket.at_rest_since
-        return since is not None and (
-            (ticket.now - since).total_seconds() >= looks * self._poll_interval_s
-        )
-
-    async def _cancel(self, remote: RemoteTicket, *, reason: str) -> None:
-        """Cancel once; whoever wants it to last looks again."""
-        try:
-            await self._client.cancel(remote.id, reason=reason)
-            reached("poller.cancelled")
-            if remote.state == RemoteState.DOWNLOADING and remote.info_hash:
-                # In this order: the other way round Torrentino goes on with the next candidate.
-                await self._remove_torrent(remote.info_hash)
-        except (OutcomeUnknown, Refused) as error:
-            log.info("cancel_unsettled", ticket=remote.id, detail=str(error))
-
-    async def _remove_torrent(self, info_hash: str) -> None:
-        if await self._store.is_wanted(info_hash):
-            log.info("torrent_kept", info_hash=info_hash, why="another ticket downloads it too")
-            return
-        await self._client.remove_torrent(info_hash, delete_files=True)
-        reached("poller.torrent_removed")
-
-    async def cancel_strays(self) -> int:
-        """Cancel what lives at Torrentino and serves no item of ours; returns 0.
-
-        Tickets of creations that were found too late, tickets that came back to life after a
-        cancel that seemed to hold, and open rows whose items have all ended.
-        """
-        orphans = await self._store.withdraw_orphans()
-        if orphans:
-            log.warning("tickets_without_items", count=orphans)
-        reached("poller.orphans")
-        strays = await self._reader.strays(self._store)
-        self._health.up("torrentino")
-        for stray in strays:
-            log.warning("stray_ticket", ticket=stray.id, dest_path=stray.dest_path)
-            if not await self._store.reopen(stray):
-                await self._cancel(stray, reason="a ticket that nobody waits for")
-        return 0
 
 
 def _label(remote: RemoteTicket) -> str:

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
+from services.poller.choosing import WantedTrack
+from services.poller.mapping import Process
 from shared.db.pool import Connection, Database, Row
-from shared.states import REMOTE, STATUS_OF, Stage, sources
-from shared.torrentino.model import RemoteTicket
+from shared.states import REMOTE
+from shared.torrentino.model import RemoteState, RemoteTicket
 
 ACTOR = "poller"
 # How many intervals a poller may take over a claimed ticket before another one looks at it too:
@@ -24,11 +27,18 @@ class OpenTicket:
     id: str
     torrentino_id: str | None
     dest_path: str
+    is_album: bool
     withdrawing: bool
+    # Of the torrent that it was last seen to download.
     info_hash: str | None
+    # It downloads without a hash, so what it brings may be anything.
+    distrusted: bool
     # As it was seen last.
     remote_state: str | None
-    # The torrents that gave broken audio for its track before.
+    # When its pipeline was told which files to place, and how the ticket was dated before.
+    process_asked_at: datetime | None
+    process_after: str | None
+    # The torrents that gave broken audio before, or lack the track, for all of its items.
     blocked: frozenset[str]
     # Since when the withdrawn ticket has been seen at rest, if it has.
     at_rest_since: datetime | None
@@ -47,10 +57,14 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
         ORDER BY next_poll_at
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING id, torrentino_id, dest_path, state, info_hash, remote_state, withdrawn_at,
-          progressed_at, next_poll_at, now() AS now,
+RETURNING id, torrentino_id, dest_path, kind, state, info_hash, remote_state, withdrawn_at,
+          progressed_at, next_poll_at, process_asked_at, process_after, now() AS now,
           ARRAY(SELECT b.info_hash FROM queue_items q JOIN bad_sources b USING (track_id)
-                 WHERE q.ticket_id = tickets.id) AS blocked
+                 WHERE q.ticket_id = tickets.id AND q.stage = ANY($3)
+                 GROUP BY b.info_hash
+                HAVING count(*) = (SELECT count(*) FROM queue_items i
+                                    WHERE i.ticket_id = tickets.id AND i.stage = ANY($3))
+                ) AS blocked
 """
 
 _HASTEN = """
@@ -65,12 +79,19 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
 """
 
 # Progress is what shows that something happens: another state, another torrent, more per cent.
+# An info-hash of '' is a torrent that cannot be trusted. While Torrentino searches ($14) nothing
+# is known of what comes; title and files are the torrent's, so they go when another one comes.
 _OBSERVE = """
 UPDATE tickets
    SET progressed_at = CASE WHEN (remote_state, info_hash, progress_pct)
                                  IS DISTINCT FROM ($2, coalesce($3, info_hash), $4)
                             THEN now() ELSE progressed_at END,
-       remote_state = $2, info_hash = coalesce($3, info_hash), progress_pct = $4, speed_bps = $5,
+       remote_state = $2, progress_pct = $4, speed_bps = $5,
+       info_hash = CASE WHEN $14 THEN NULL ELSE coalesce($3, info_hash) END,
+       torrent_title = CASE WHEN $14 OR $3 <> info_hash THEN $12
+                            ELSE coalesce($12, torrent_title) END,
+       file_mappings = CASE WHEN $14 OR $3 <> info_hash THEN $13
+                            ELSE coalesce($13, file_mappings) END,
        eta_s = $6, size_bytes = coalesce($7, size_bytes), remote_reason = $8, candidates = $9,
        next_poll_at = CASE WHEN next_poll_at = $11 THEN now() + make_interval(secs => $10)
                            ELSE next_poll_at END
@@ -78,10 +99,27 @@ UPDATE tickets
 RETURNING progressed_at, now() AS now
 """
 
+_SEARCHES = (RemoteState.PENDING, RemoteState.ACQUIRING, RemoteState.PENDING_RETRY)
+
+# Its files were in place before Torrentino forgot which torrent they are of.
+_REMEMBER_SOURCE = """
+UPDATE tickets SET info_hash = $2, torrent_title = coalesce(torrent_title, $3)
+ WHERE id = $1 AND state = 'open' AND info_hash IS NULL
+"""
+
+# What was told first decides what "before" is; a job that was lost begins its time anew.
+_PROCESSING = """
+UPDATE tickets
+   SET processed_files = $2, process_after = coalesce(process_after, $3), process_asked_at = now(),
+       progressed_at = CASE WHEN $5 THEN now() ELSE progressed_at END
+ WHERE id = $1 AND state = 'open' AND process_asked_at IS NOT DISTINCT FROM $4
+"""
+
 _CLOSE = """
 UPDATE tickets
    SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
        files_placed = $4, final_size_bytes = $5, speed_bps = NULL, eta_s = NULL,
+       delivery = CASE WHEN $6::text IS NULL THEN 'incoming' ELSE 'torrent' END, torrent_path = $6,
        progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END
  WHERE id = $1 AND state IN ('open', 'withdrawing')
 """
@@ -103,7 +141,7 @@ UPDATE tickets
 _REOPEN = """
 UPDATE tickets
    SET state = 'withdrawing', torrentino_id = $2, withdrawn_at = NULL, closed_at = NULL,
-       collected_at = NULL, next_poll_at = now()
+       collected_at = NULL, tidied_at = NULL, next_poll_at = now()
  WHERE dest_path = $1 AND state = 'closed' AND coalesce(torrentino_id, $2) = $2
 """
 
@@ -115,29 +153,6 @@ SELECT EXISTS (SELECT 1 FROM tickets
                   AND progressed_at > now() - make_interval(secs => $2))
 """
 
-_MOVE_ITEMS = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = 'poller',
-       due_at = now() + make_interval(secs => $5), updated_at = now()
- WHERE ticket_id = $1 AND stage = ANY($6)
-"""
-
-_DETOURS = "SELECT coalesce(max(detours), 0) FROM queue_items WHERE ticket_id = $1"
-
-_ASK_AGAIN = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = 'poller', detours = detours + 1,
-       due_at = now() + make_interval(secs => $5), updated_at = now()
- WHERE ticket_id = $1 AND stage = ANY($6)
-"""
-
-# What is downloaded next is another torrent, of which nothing has been seen yet.
-_FORGET_SOURCE = """
-UPDATE tickets SET info_hash = NULL WHERE id = $1 AND state = 'open'
-"""
-
-_ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
-
 # As when a file was found in place while the outcome of asking for a ticket was still unknown.
 _WITHDRAW_ORPHANS = """
 UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
@@ -146,19 +161,23 @@ UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = 
                     WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
 """
 
-_IS_WANTED = """
-SELECT EXISTS (SELECT 1 FROM tickets WHERE info_hash = $1 AND state = 'open' AND id <> $2)
+_FILE_MAPPINGS = "SELECT file_mappings FROM tickets WHERE id = $1"
+_PROCESSED_FILES = "SELECT processed_files FROM tickets WHERE id = $1"
+
+_WANTED = """
+SELECT track_name, track_number, disc_number FROM queue_items
+ WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq
 """
 
-_BAD_TORRENTS = """
-SELECT DISTINCT b.info_hash FROM bad_sources b
- WHERE b.removed_at IS NULL
-   AND NOT EXISTS (SELECT 1 FROM tickets t WHERE t.info_hash = b.info_hash AND t.state = 'open')
- LIMIT 20
+_ALBUM_TO_ASK_FOR = """
+SELECT q.track_name, q.album_name
+  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
+ WHERE q.ticket_id = $1 AND q.stage = ANY($2) AND t.kind = 'track'
+   AND q.album_id IS NOT NULL AND q.album_name <> '' AND q.ask_next IS DISTINCT FROM 'track'
 """
 
-_BAD_TORRENT_REMOVED = """
-UPDATE bad_sources SET removed_at = now() WHERE info_hash = $1 AND removed_at IS NULL
+_ALBUM_NAME = """
+SELECT album_name FROM queue_items WHERE ticket_id = $1 AND album_name <> '' LIMIT 1
 """
 
 _KNOWN = """
@@ -172,9 +191,13 @@ def _ticket(row: Row) -> OpenTicket:
         id=row["id"],
         torrentino_id=row["torrentino_id"],
         dest_path=row["dest_path"],
+        is_album=row["kind"] == "album",
         withdrawing=row["state"] == "withdrawing",
-        info_hash=row["info_hash"],
+        info_hash=row["info_hash"] or None,
+        distrusted=row["info_hash"] == "",
         remote_state=row["remote_state"],
+        process_asked_at=row["process_asked_at"],
+        process_after=row["process_after"],
         blocked=frozenset(row["blocked"]),
         at_rest_since=row["withdrawn_at"],
         progressed_at=row["progressed_at"],
@@ -194,7 +217,8 @@ class Store:
     async def claim(self, *, limit: int) -> list[OpenTicket]:
         """The tickets that are due to be looked at, kept from other pollers for a while."""
         async with self.database.connection() as connection:
-            return [_ticket(row) for row in await connection.fetch(_CLAIM, self._claim_s, limit)]
+            rows = await connection.fetch(_CLAIM, self._claim_s, limit, sorted(REMOTE))
+        return [_ticket(row) for row in rows]
 
     async def hasten(self, torrentino_ids: Collection[str] | None) -> int:
         """Make these tickets (None: all) due now, for Torrentino hinted that they changed."""
@@ -216,7 +240,7 @@ class Store:
             _OBSERVE,
             ticket.id,
             remote.state,
-            remote.info_hash,
+            "" if remote.empty_hash else remote.info_hash,
             remote.progress_pct,
             remote.speed_bps,
             remote.eta_s,
@@ -225,13 +249,79 @@ class Store:
             remote.candidates or None,
             self._poll_interval_s,
             ticket.claimed_until,
+            remote.torrent_title,
+            remote.file_mappings or None,
+            remote.state in _SEARCHES,
         )
         return None if row is None else (row["now"] - row["progressed_at"]).total_seconds()
 
-    async def close(
-        self, connection: Connection, ticket: OpenTicket, remote: RemoteTicket | None
+    async def remember_source(self, ticket: OpenTicket, info_hash: str, title: str) -> None:
+        """Note the torrent of a ticket that was never seen to download it."""
+        async with self.database.connection() as connection:
+            await connection.execute(_REMEMBER_SOURCE, ticket.id, info_hash, title)
+
+    async def file_mappings(self, ticket: OpenTicket) -> list[dict[str, Any]]:
+        """Which files Torrentino took for which tracks; see `RemoteTicket.file_mappings`."""
+        async with self.database.connection() as connection:
+            return await connection.fetchval(_FILE_MAPPINGS, ticket.id) or []
+
+    async def processed_files(self, ticket: OpenTicket) -> dict[str, str]:
+        """What the pipeline was told to place: new name -> path in the torrent."""
+        async with self.database.connection() as connection:
+            return await connection.fetchval(_PROCESSED_FILES, ticket.id) or {}
+
+    async def wanted(self, ticket: OpenTicket) -> list[WantedTrack]:
+        """The tracks that wait for this ticket."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_WANTED, ticket.id, sorted(REMOTE))
+        return [
+            WantedTrack(
+                title=row["track_name"], number=row["track_number"], disc=row["disc_number"]
+            )
+            for row in rows
+        ]
+
+    async def album_to_ask_for(self, ticket: OpenTicket) -> tuple[str, str] | None:
+        """Title and album of a track's ticket, if a ticket of the album may serve it next.
+
+        Not when that is where it comes from.
+        """
+        async with self.database.connection() as connection:
+            row = await connection.fetchrow(_ALBUM_TO_ASK_FOR, ticket.id, sorted(REMOTE))
+        return None if row is None else (row["track_name"], row["album_name"])
+
+    async def album_name(self, ticket: OpenTicket) -> str | None:
+        """What the album of an album's ticket is called."""
+        async with self.database.connection() as connection:
+            name: str | None = await connection.fetchval(_ALBUM_NAME, ticket.id)
+        return name
+
+    async def processing(
+        self, connection: Connection, ticket: OpenTicket, remote: RemoteTicket, plan: Process
     ) -> bool:
-        """The ticket has ended (None: it is gone). False when it was closed already."""
+        """Note what the pipeline is about to be told; False when somebody else has told it."""
+        done = await connection.execute(
+            _PROCESSING,
+            ticket.id,
+            plan.names,
+            remote.updated,
+            ticket.process_asked_at,
+            remote.state != RemoteState.FAILED,
+        )
+        return bool(done == "UPDATE 1")
+
+    async def close(
+        self,
+        connection: Connection,
+        ticket: OpenTicket,
+        remote: RemoteTicket | None,
+        *,
+        torrent_path: str | None = None,
+    ) -> bool:
+        """The ticket has ended (None: it is gone). False when it was closed already.
+
+        `torrent_path`: its files are collected from there, and not from its own folder.
+        """
         done = await connection.execute(
             _CLOSE,
             ticket.id,
@@ -239,6 +329,7 @@ class Store:
             None if remote is None else remote.reason,
             None if remote is None else remote.files_placed,
             None if remote is None else remote.final_size_bytes,
+            torrent_path,
         )
         return bool(done == "UPDATE 1")
 
@@ -268,74 +359,11 @@ class Store:
         """Whether another ticket of ours has moved in that time."""
         return bool(await connection.fetchval(_OTHERS_PROGRESS, ticket.id, within_s))
 
-    async def move_items(
-        self,
-        connection: Connection,
-        ticket: OpenTicket,
-        stage: Stage,
-        *,
-        reason: str,
-        delay_s: float = 0.0,
-    ) -> int:
-        """Move the ticket's items, as far as Torrentino has them; returns how many moved."""
-        done: str = await connection.execute(
-            _MOVE_ITEMS,
-            ticket.id,
-            stage.value,
-            STATUS_OF[stage].value,
-            reason,
-            delay_s,
-            sorted(REMOTE & set(sources(stage))),
-        )
-        return int(done.rsplit(maxsplit=1)[-1])
-
-    async def ask_again(
-        self, connection: Connection, ticket: OpenTicket, *, reason: str, delay_s: float
-    ) -> None:
-        """Queue the ticket's items for another one: a detour more, no attempt less."""
-        await connection.execute(
-            _ASK_AGAIN,
-            ticket.id,
-            Stage.QUEUED.value,
-            STATUS_OF[Stage.QUEUED].value,
-            reason,
-            delay_s,
-            sorted(REMOTE & set(sources(Stage.QUEUED))),
-        )
-
-    async def detours(self, connection: Connection, ticket: OpenTicket) -> int:
-        """How many tickets in a row have led its items nowhere before this one."""
-        return int(await connection.fetchval(_DETOURS, ticket.id))
-
-    async def items(self, connection: Connection, ticket: OpenTicket) -> list[str]:
-        """The items that wait for this ticket."""
-        rows = await connection.fetch(_ITEMS, ticket.id, sorted(REMOTE))
-        return [row["id"] for row in rows]
-
     async def withdraw_orphans(self) -> int:
         """Withdraw the tickets that no active item waits for; returns how many."""
         async with self.database.connection() as connection:
             done: str = await connection.execute(_WITHDRAW_ORPHANS)
         return int(done.rsplit(maxsplit=1)[-1])
-
-    async def is_wanted(self, info_hash: str, *, but: str = "") -> bool:
-        """Whether a ticket (`but` this one) that we still follow downloads this torrent."""
-        async with self.database.connection() as connection:
-            return bool(await connection.fetchval(_IS_WANTED, info_hash, but))
-
-    async def forget_source(self, connection: Connection, ticket: OpenTicket) -> None:
-        """The ticket goes on with another torrent than the one that we have seen."""
-        await connection.execute(_FORGET_SOURCE, ticket.id)
-
-    async def bad_torrents(self) -> list[str]:
-        """Blocked torrents that may still lie in Torrentino's client and that no ticket needs."""
-        async with self.database.connection() as connection:
-            return [row["info_hash"] for row in await connection.fetch(_BAD_TORRENTS)]
-
-    async def bad_torrent_removed(self, info_hash: str) -> None:
-        """Note that the torrent is out of the client, or never can be taken out."""
-        async with self.database.connection() as connection:
-            await connection.execute(_BAD_TORRENT_REMOVED, info_hash)
 
     async def known(self, dest_paths: Collection[str]) -> dict[str, Row]:
         """Our tickets with these paths, by path."""

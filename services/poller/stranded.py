@@ -19,8 +19,34 @@ _SUSPECT_S: dict[str, float] = {
 }
 
 
+class AtWork:
+    """What Torrentino works on, asked at most once: for the tickets of one run, read before it."""
+
+    def __init__(self, client: TorrentinoClient) -> None:
+        self._client = client
+        self._pipeline: list[frozenset[str] | None] = []
+        self._running: list[bool] = []
+
+    async def pipeline(self) -> frozenset[str] | None:
+        """As `TorrentinoClient.pipeline`."""
+        if not self._pipeline:
+            self._pipeline.append(await self._client.pipeline())
+        return self._pipeline[0]
+
+    async def running(self) -> bool:
+        """Whether the orchestrator works on tickets."""
+        if not self._running:
+            self._running.append((await self._client.orchestrator()).get("running") is True)
+        return self._running[0]
+
+
 async def stranded(
-    client: TorrentinoClient, ticket: OpenTicket, remote: RemoteTicket, *, stall_timeout_s: float
+    client: TorrentinoClient,
+    at_work: AtWork,
+    ticket: OpenTicket,
+    remote: RemoteTicket,
+    *,
+    stall_timeout_s: float,
 ) -> AskAgain | None:
     """What to do about a ticket that is at rest in such a state; None when it is not.
 
@@ -35,12 +61,12 @@ async def stranded(
     idle_s = (ticket.now - ticket.progressed_at).total_seconds()
     if idle_s < min(suspect_s, stall_timeout_s):
         return None
-    at_work = await client.pipeline()
-    if at_work is None or remote.id in at_work:
+    busy = await at_work.pipeline()
+    if busy is None or remote.id in busy:
         return None
-    # It may have been moved on between the two answers.
+    # It may have been moved on between the two answers, or begun anew since.
     again = await client.get(remote.id)
-    if again is None or again.state != remote.state:
+    if again is None or (again.state, again.updated) != (remote.state, remote.updated):
         return None
     reason = f"{remote.state} at Torrentino for {idle_s:.0f} s, but nothing there works on it"
     return AskAgain(reason=reason, withdraw=True)

@@ -5,84 +5,24 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-import re
-import ssl
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Collection, Mapping
 from contextlib import aclosing
-from urllib.parse import quote
 
 import httpx
 
-from shared.errors import (
-    AttemptFailed,
-    Conflict,
-    DependencyDown,
-    ErrorType,
-    InvalidRequest,
-    Misconfigured,
-    OutcomeUnknown,
-)
-from shared.torrentino.answers import (
-    MAX_BODY_BYTES,
-    Answer,
-    TooLarge,
-    lost,
-    refused,
-    unreadable,
-)
-from shared.torrentino.model import RemoteTicket, TicketRequest, redact
+from shared.errors import AttemptFailed, Conflict, ErrorType, InvalidRequest, Misconfigured
+from shared.torrentino.answers import Answer, TooLarge, unreadable
+from shared.torrentino.engine import EngineCalls
+from shared.torrentino.http import Http, Sleep, object_of, quoted, require_not_found
+from shared.torrentino.model import RemoteTicket, TicketRequest
+from shared.torrentino.torrents import TorrentCalls
 
-Sleep = Callable[[float], Awaitable[None]]
 # Named out here because inside the class `list` is the method.
 Tickets = list[RemoteTicket]
 
-_GET_RETRIES = 3
-_RETRY_BASE_S = 0.1
-_MAX_CONNECTIONS = 20
-_MAX_TYPE_CHARS = 100
-# What Torrentino answers when one of its three SQLite connections had to wait too long.
-_LOCKED = "database is locked"
-# Not only hexadecimal, but long: "all" would make qBittorrent delete every torrent it has.
-_INFO_HASH = re.compile(r"[0-9A-Za-z]{20,64}", re.ASCII)
 
-
-def base_url_of(base_url: str) -> httpx.URL:
-    """`base_url` parsed, without a trailing slash.
-
-    Raises:
-        Misconfigured: it is not an absolute http or https URL.
-    """
-    try:
-        url = httpx.URL(base_url.strip().rstrip("/"))
-    except httpx.InvalidURL as exc:
-        raise Misconfigured("torrentino", f"TORRENTINO_URL is not a URL: {exc}") from exc
-    if url.scheme not in ("http", "https") or not url.host:
-        raise Misconfigured(
-            "torrentino", "TORRENTINO_URL must be like http://torrentino:8080/api/v1"
-        )
-    return url
-
-
-def auth_headers(api_key: str | None) -> dict[str, str]:
-    """The header that carries the key; none without a key.
-
-    Raises:
-        Misconfigured: the key cannot stand in a header.
-    """
-    if api_key is None:
-        return {}
-    if not api_key.isascii() or not api_key.isprintable() or api_key != api_key.strip():
-        raise Misconfigured(
-            "torrentino", "TORRENTINO_API_KEY must be printable ASCII without spaces around it"
-        )
-    return {"Authorization": f"Bearer {api_key}"}
-
-
-class TorrentinoClient:
+class TorrentinoClient(TorrentCalls, EngineCalls):
     """One server's API. Safe to share between tasks; `close` it once.
-
-    Proxies from the environment are not used, and redirects are not followed: the key goes to
-    the host that the setting names and to no other.
 
     Raises:
         Misconfigured: `base_url` or `api_key` can never work.
@@ -98,29 +38,18 @@ class TorrentinoClient:
         sleep: Sleep = asyncio.sleep,
         rng: random.Random | None = None,
     ) -> None:
-        url = base_url_of(base_url)
-        self._base = str(url)
-        self._sleep = sleep
-        self._rng = rng or random.Random()  # noqa: S311 jitter is no secret
-        # httpx limits each read, so a server that drips would never end; this limits the whole.
-        self._deadline_s = 2 * timeout_s
-        self._http = httpx.AsyncClient(
-            headers={"Accept": "application/json", "Accept-Encoding": "identity"}
-            | {"User-Agent": "pezzottify-downloads"}
-            | auth_headers(api_key),
-            timeout=timeout_s,
-            limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
+        self.http = Http(
+            base_url=base_url,
+            api_key=api_key,
+            timeout_s=timeout_s,
             transport=transport,
-            verify=ssl.create_default_context() if url.scheme == "https" else False,
-            trust_env=False,
-            follow_redirects=False,
+            sleep=sleep,
+            rng=rng,
         )
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._http.aclose()
-
-    # --- tickets
+        await self.http.close()
 
     async def create(self, request: TicketRequest) -> RemoteTicket:
         """Make a ticket. Not idempotent: two calls make two tickets.
@@ -129,7 +58,7 @@ class TorrentinoClient:
             AttemptFailed: Torrentino rejects what we ask for (REJECTED).
             OutcomeUnknown: find it by its `dest_path` before asking again.
         """
-        answer = await self._effect(
+        answer = await self.http.effect(
             "POST", "/tickets", body=request.to_json(), own={400, 413, 415, 422}
         )
         if answer.status >= 400:
@@ -141,9 +70,9 @@ class TorrentinoClient:
 
     async def get(self, ticket_id: str) -> RemoteTicket | None:
         """The ticket as it stands, or None when there is none with this id."""
-        answer = await self._read(f"/tickets/{_quoted(ticket_id)}", own={404})
+        answer = await self.http.read(f"/tickets/{quoted(ticket_id)}", own={404})
         if answer.status == 404:
-            _require_not_found(answer, effect=False)
+            require_not_found(answer, effect=False)
             return None
         return _ticket(answer, effect=False)
 
@@ -206,11 +135,22 @@ class TorrentinoClient:
         Raises:
             OutcomeUnknown: read it again before cancelling again.
         """
-        path, body = f"/tickets/{_quoted(ticket_id)}", json.dumps({"reason": reason}).encode()
-        answer = await self._effect("DELETE", path, body=body, own={404, 409})
+        path, body = f"/tickets/{quoted(ticket_id)}", json.dumps({"reason": reason}).encode()
+        answer = await self.http.effect("DELETE", path, body=body, own={404, 409})
         if answer.status == 409:
             return await self.get(ticket_id)
         return _ticket_or_none(answer)
+
+    async def delete_ticket(self, ticket_id: str) -> None:
+        """Remove the ticket's row, in whatever state; fine when there is none with this id.
+
+        What works on it goes on: only for tickets that have ended.
+
+        Raises:
+            OutcomeUnknown: it may be gone.
+        """
+        path = f"/tickets/{quoted(ticket_id)}/delete?confirm=true"
+        _ticket_or_none(await self.http.effect("POST", path, body=None, own={404}))
 
     async def approve(self, ticket_id: str, *, candidate_idx: int = 0) -> RemoteTicket | None:
         """Accept a candidate of a ticket that needs approval; None when there is no such ticket.
@@ -242,62 +182,21 @@ class TorrentinoClient:
     async def _decide(
         self, ticket_id: str, verb: str, body: Mapping[str, object] | None
     ) -> RemoteTicket | None:
-        path = f"/tickets/{_quoted(ticket_id)}/{verb}"
+        path = f"/tickets/{quoted(ticket_id)}/{verb}"
         content = None if body is None else json.dumps(body).encode()
-        answer = await self._effect("POST", path, body=content, own={400, 404, 409, 422})
+        answer = await self.http.effect("POST", path, body=content, own={400, 404, 409, 422})
         if answer.status == 409:
             raise Conflict(f"Torrentino: {answer.text}")
         if answer.status in (400, 422):
             raise InvalidRequest(f"Torrentino: {answer.text}")
         return _ticket_or_none(answer)
 
-    # --- the server
-
-    async def remove_torrent(self, info_hash: str, *, delete_files: bool) -> None:
-        """Take a torrent out of Torrentino's client; fine when it has none with this hash.
-
-        Raises:
-            InvalidRequest: `info_hash` is not the hash of one torrent.
-        """
-        if not _INFO_HASH.fullmatch(info_hash):
-            raise InvalidRequest(f"{info_hash[:80]!r} is not the hash of a torrent")
-        path = f"/torrents/{info_hash}?delete_files={'true' if delete_files else 'false'}"
-        answer = await self._effect("DELETE", path, body=None, own={404})
-        if answer.status == 404:
-            _require_not_found(answer, effect=True)
-        else:
-            _object(answer, effect=True)
-
-    async def health(self) -> None:
-        """Return when the API answers; it says nothing about searching or downloading."""
-        answer = await self._read("/health")
-        status = _object(answer, effect=False).get("status")
-        if status != "ok":
-            raise DependencyDown("torrentino", f"its health is {redact(str(status))[:80]!r}")
-
-    async def orchestrator(self) -> Mapping[str, object]:
-        """Whether tickets are being worked on (`available`, `running`), and counts by state."""
-        return _object(await self._read("/orchestrator/status"), effect=False)
-
-    async def pipeline(self) -> frozenset[str] | None:
-        """The tickets that are being converted or placed; None when the pipeline does not run."""
-        answer = await self._read("/pipeline/status")
-        body = _object(answer, effect=False)
-        lists = (body.get("converting_tickets"), body.get("placing_tickets"))
-        if body.get("running") is not True:
-            return None
-        if not all(isinstance(ids, _LIST) for ids in lists):
-            raise unreadable(answer, ValueError("not the status of a pipeline"), effect=False)
-        return frozenset(str(id_) for ids in lists if isinstance(ids, list) for id_ in ids)
-
-    # --- HTTP
-
     async def _page(self, *, state: str | None, limit: int, offset: int) -> tuple[Tickets, int]:
         query = f"limit={limit}&offset={offset}"
         if state is not None:
-            query += f"&state={_quoted(state)}"
-        answer = await self._read(f"/tickets?{query}")
-        body = _object(answer, effect=False)
+            query += f"&state={quoted(state)}"
+        answer = await self.http.read(f"/tickets?{query}")
+        body = object_of(answer, effect=False)
         entries, total = body.get("tickets"), body.get("total")
         if not isinstance(entries, _LIST) or not isinstance(total, int):
             raise unreadable(answer, ValueError("not a page of tickets"), effect=False)
@@ -306,82 +205,8 @@ class TorrentinoClient:
         except ValueError as exc:
             raise unreadable(answer, exc, effect=False) from exc
 
-    async def _read(self, path: str, *, own: Collection[int] = ()) -> Answer:
-        """GET, again after what passes by itself; never again after a time-out, which is long."""
-        for retry in range(_GET_RETRIES):
-            try:
-                answer = await self._send("GET", path, None)
-            except _TIMED_OUT as exc:
-                raise lost(exc, effect=False) from exc
-            except httpx.TransportError:
-                pass
-            else:
-                if answer.status != 500 or _LOCKED not in answer.text:
-                    return _checked(answer, own, effect=False)
-            await self._sleep(_RETRY_BASE_S * 2**retry * self._rng.uniform(0.5, 1.0))
-        try:
-            return _checked(await self._send("GET", path, None), own, effect=False)
-        except _LOST as exc:
-            raise lost(exc, effect=False) from exc
-
-    async def _effect(
-        self, method: str, path: str, *, body: bytes | None, own: Collection[int]
-    ) -> Answer:
-        """POST or DELETE, once. A cancelled call may have had its effect like any lost one."""
-        try:
-            answer = await self._send(method, path, body)
-        except _LOST as exc:
-            raise lost(exc, effect=True) from exc
-        except TooLarge as exc:
-            raise OutcomeUnknown(str(exc), settled=True) from exc
-        return _checked(answer, own, effect=True)
-
-    async def _send(self, method: str, path: str, body: bytes | None) -> Answer:
-        # Without a body no content type may be sent, or Torrentino rejects the empty JSON.
-        headers = {} if body is None else {"Content-Type": "application/json"}
-        url = self._base + path
-        async with (
-            asyncio.timeout(self._deadline_s),
-            self._http.stream(method, url, content=body, headers=headers) as response,
-        ):
-            content = bytearray()
-            async for piece in response.aiter_bytes():
-                content += piece
-                if len(content) > MAX_BODY_BYTES:
-                    raise TooLarge("torrentino", f"answered more than {MAX_BODY_BYTES} bytes")
-            return Answer(
-                status=response.status_code,
-                content_type=redact(response.headers.get("content-type", ""))[:_MAX_TYPE_CHARS],
-                body=bytes(content),
-            )
-
 
 _LIST = list
-_TIMED_OUT = (TimeoutError, httpx.TimeoutException)
-_LOST = (TimeoutError, httpx.HTTPError, httpx.InvalidURL)
-
-
-def _quoted(value: str) -> str:
-    """`value` as one segment of a path; "." and ".." would be resolved away, so they are none."""
-    if value in ("", ".", ".."):
-        raise InvalidRequest(f"{value!r} is not the id of a ticket")
-    return quote(value, safe="")
-
-
-def _checked(answer: Answer, own: Collection[int], *, effect: bool) -> Answer:
-    if answer.status in own or 200 <= answer.status < 300:
-        return answer
-    raise refused(answer, effect=effect)
-
-
-def _object(answer: Answer, *, effect: bool) -> Mapping[str, object]:
-    try:
-        parsed = answer.json()
-        if not isinstance(parsed, dict):
-            raise ValueError("not an object")  # noqa: TRY004 it is the answer's fault
-    except ValueError as exc:
-        raise unreadable(answer, exc, effect=effect) from exc
-    return parsed
 
 
 def _ticket(answer: Answer, *, effect: bool) -> RemoteTicket:
@@ -394,11 +219,5 @@ def _ticket(answer: Answer, *, effect: bool) -> RemoteTicket:
 def _ticket_or_none(answer: Answer) -> RemoteTicket | None:
     if answer.status != 404:
         return _ticket(answer, effect=True)
-    _require_not_found(answer, effect=True)
+    require_not_found(answer, effect=True)
     return None
-
-
-def _require_not_found(answer: Answer, *, effect: bool) -> None:
-    """Pass for Torrentino's own "not found"; a stranger's 404 is a wrong URL, and no news."""
-    if answer.error is None:
-        raise refused(answer, effect=effect)

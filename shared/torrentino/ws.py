@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from shared.clock import Clock, SystemClock
-from shared.torrentino.client import auth_headers, base_url_of
+from shared.torrentino.http import auth_headers, base_url_of
 from shared.torrentino.model import redact
 
 log = structlog.get_logger(__name__)

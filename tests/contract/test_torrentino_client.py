@@ -16,11 +16,22 @@ from shared.errors import (
     InvalidRequest,
     Misconfigured,
     OutcomeUnknown,
+    Unknown,
 )
-from shared.local.torrentino import Song, SongList, Standin, StandinConfig
+from shared.local.torrentino import (
+    Song,
+    SongList,
+    Standin,
+    StandinConfig,
+    TorrentFile,
+    TorrentSpec,
+)
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import RemoteState, RemoteTicket, TicketRequest
+from shared.torrentino.engine import SourceFile
+from shared.torrentino.model import ExpectedTrack, RemoteState, RemoteTicket, TicketRequest
 from shared.torrentino.ws import ticket_hints
+from tests.audio import make_audio
+from tests.world import eventually
 
 KEY = "k3y"
 
@@ -292,3 +303,80 @@ async def test_hints_come_back_after_a_restart(
         assert await anext(hints) == ""
         ticket = await client.create(request(tmp_path))
         assert await anext(hints) == ticket.id
+
+
+@pytest.fixture
+async def album(tmp_path: Path) -> AsyncIterator[tuple[Standin, TorrentinoClient]]:
+    """A stand-in whose only torrent is a folder with two files, and a client of it."""
+    files = []
+    for number in (1, 2):
+        source = make_audio(tmp_path / f"{number}.flac", seconds=1, frequency=200 * number)
+        files.append(
+            TorrentFile(path=f"Radiohead - Kid A/0{number} - T{number}.flac", source=source)
+        )
+    spec = TorrentSpec(title="Radiohead - Kid A", files=tuple(files))
+    config = StandinConfig(acquire_s=0, download_s=0.1, tick_s=0.02, downloads=tmp_path / "down")
+    async with Standin(config, SongList([], [spec])) as running:
+        client = TorrentinoClient(base_url=running.url, api_key=None, sleep=no_sleep)
+        yield running, client
+        await client.close()
+
+
+async def test_an_albums_folder_and_its_files(
+    album: tuple[Standin, TorrentinoClient], tmp_path: Path
+) -> None:
+    """The whole way of an album that the pipeline cannot place: asked for, found by its traces,
+    listed, placed by order, and removed for good."""
+    standin, client = album
+    folder = tmp_path / "incoming" / "a"
+    tracks = tuple(ExpectedTrack(number=n, title=f"T{n}", duration_ms=1_000) for n in (1, 2))
+    ticket = await client.create(
+        TicketRequest(
+            description="Radiohead Kid A",
+            artist="Radiohead",
+            title="Kid A",
+            dest_path=str(folder),
+            priority=1,
+            tracks=tracks,
+        )
+    )
+    seen: list[RemoteTicket] = []
+
+    async def failed() -> RemoteTicket:
+        found = await client.get(ticket.id)
+        assert found is not None
+        seen.append(found)
+        return found
+
+    failure = await eventually(failed, lambda found: found.state == RemoteState.FAILED)
+    assert (failure.reason or "").startswith("Placement failed")
+    path = await client.conversion_input(ticket.id)
+    assert path == str(tmp_path / "down" / "Radiohead - Kid A")
+    info_hash = await client.torrent_named("Radiohead - Kid A")
+    assert info_hash is not None
+    torrent = await client.torrent(info_hash)
+    assert torrent is not None
+    assert (torrent.path, torrent.complete) == (path, True)
+    listed = await client.catalog_files(info_hash)
+    assert listed is not None
+    names = [name for name, _ in listed]
+    assert names == [f"Radiohead - Kid A/0{n} - T{n}.flac" for n in (1, 2)]
+    mapped = [remote.file_mappings for remote in seen if remote.file_mappings]
+    assert all({m["path"] for m in each} <= set(names) for each in mapped)
+    files = [
+        SourceFile(path=f"{torrent.save_path}/{names[1]}", item_id="f1", dest_filename="0001.flac")
+    ]
+    order = {"dest_dir": str(folder), "output_format": "flac", "bitrate_kbps": 320}
+    await client.process(ticket.id, files, **order)  # type: ignore[arg-type]
+    done = await eventually(failed, lambda found: found.state == RemoteState.COMPLETED)
+    assert (done.files_placed, done.updated != failure.updated) == (1, True)
+    assert (folder / "0001.flac").stat().st_size == done.final_size_bytes
+    with pytest.raises(Unknown):
+        await client.process("no-such-ticket", files, **order)  # type: ignore[arg-type]
+    with pytest.raises(InvalidRequest):
+        await client.process(ticket.id, files, **order | {"output_format": "alac"})  # type: ignore[arg-type]
+    await client.remove_torrent(info_hash, delete_files=True)
+    assert await client.torrent(info_hash) is None
+    for _ in range(2):
+        await client.delete_ticket(ticket.id)
+    assert standin.tickets() == []

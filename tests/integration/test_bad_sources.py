@@ -12,7 +12,7 @@ from tests.audio import cut, make_audio
 from tests.integration.ingest_helpers import serve
 from tests.integration.test_ingest_cancel import queued
 from tests.integration.test_ingest_retry import retry
-from tests.stages import Stages, assert_lawful, one, queue, tickets
+from tests.stages import Stages, assert_lawful, one, queue, stages, tickets
 from tests.world import Row, World, eventually, make_world
 
 HASHES = [letter * 40 for letter in "abc"]
@@ -133,10 +133,12 @@ async def test_what_follows_a_refused_source_is_collected(still: World, by_hand:
     assert (await one(still))["stage"] == "ready"
 
 
+@pytest.mark.parametrize("broken", [True, False])
 async def test_a_torrent_that_another_ticket_needs_is_not_removed(
-    still: World, by_hand: Stages
+    still: World, by_hand: Stages, broken: bool
 ) -> None:
-    """Two tracks from one torrent, broken for one of them: that one's ticket is withdrawn."""
+    """Two tracks from one torrent, broken for one of them: that one's ticket is withdrawn; the
+    torrent is removed when the other one's file is broken, too, and otherwise never."""
     [other] = still.add_album(2, 1)
     await queue(still, [other], priority=3)
     await by_hand.ticket()
@@ -157,8 +159,64 @@ async def test_a_torrent_that_another_ticket_needs_is_not_removed(
     by_hand.set_state(second, type="completed", stats={"files_placed": 1})
     await by_hand.poll()
     await by_hand.poll()
-    assert still.standin.requests["DELETE /torrents/{hash}"] == 1, "nobody needs it any more"
+    assert still.standin.requests["DELETE /torrents/{hash}"] == 0, "it is being collected from"
+    await _end(still, second, "failed" if broken else "completed")
+    await by_hand.poll()
+    removed = still.standin.requests["DELETE /torrents/{hash}"]
+    assert removed == (1 if broken else 0), "nobody needs it any more, or it goes on seeding"
     assert await still.rows("SELECT 1 FROM bad_sources WHERE removed_at IS NULL") == []
+
+
+async def _end(still: World, item: Row, stage: str) -> None:
+    """As when its file was fetched."""
+    await still.execute(
+        "UPDATE queue_items SET stage = $2, status = upper($2), completed_at = 1 WHERE id = $1",
+        item["id"],
+        stage,
+    )
+
+
+async def test_a_torrent_that_only_lacks_a_track_is_left_alone(
+    still: World, by_hand: Stages
+) -> None:
+    """It is not taken for that track again, and goes on seeding for all others."""
+    item = await _waits_with(still, by_hand, HASHES[0])
+    await still.execute("UPDATE bad_sources SET lacks = true")
+    both = candidates(HASHES[0], HASHES[1])
+    by_hand.set_state(item, type="downloading", info_hash=HASHES[0], candidates=both)
+    await by_hand.poll()
+    item = await one(still)
+    assert (item["stage"], item["error_type"]) == ("retry_wait", "not_found")
+    assert "approve another candidate" in item["error_message"]
+    await by_hand.poll()
+    assert still.standin.requests["DELETE /tickets/{id}"] == 1
+    assert still.standin.requests["DELETE /torrents/{hash}"] == 0
+
+
+async def test_a_torrent_that_serves_one_of_its_items_is_not_refused(
+    still: World, by_hand: Stages
+) -> None:
+    """Blocked for one track of an album's ticket, it may still be right for the others."""
+    await queue(still, still.add_album(1, 2), album=1)
+    await still.execute(
+        "INSERT INTO bad_sources (track_id, info_hash, reason, item_id)"
+        " SELECT min(track_id), $1, 'was broken', 'before' FROM queue_items",
+        HASHES[0],
+    )
+    async with stages(still, TICKET_GROUPING="auto") as albums:
+        await albums.ticket()
+        first, _ = await still.items()
+        downloading = {"type": "downloading", "info_hash": HASHES[0], "progress_pct": 1.0}
+        albums.set_state(first, **downloading)
+        await albums.poll()
+        assert {item["stage"] for item in await still.items()} == {"downloading"}
+        await still.execute(
+            "INSERT INTO bad_sources (track_id, info_hash, reason, item_id, lacks)"
+            " SELECT max(track_id), $1, 'lacks it', 'before', true FROM queue_items",
+            HASHES[0],
+        )
+        await albums.poll()
+        assert {item["stage"] for item in await still.items()} == {"retry_wait"}
 
 
 async def test_an_administrators_retry_gives_all_sources_another_chance(world: World) -> None:

@@ -10,10 +10,13 @@ from services.poller.mapping import (
     AskAgain,
     Collect,
     Follow,
+    Gather,
     GiveUp,
     NextSource,
     Wait,
     action_for,
+    distrusted,
+    is_nothing_found,
     refusal_of,
 )
 from services.poller.reading import _LISTED, _LIVE
@@ -93,10 +96,41 @@ def test_a_failure_is_sorted_by_its_cause(
 ) -> None:
     """Each way to fail has its error_type; what is not terminal at Torrentino is withdrawn."""
     action = action_for(ticket(state, **fields))
-    assert isinstance(action, GiveUp)
+    assert isinstance(action, GiveUp | Gather)
     assert action.failure.error_type == ErrorType(error_type)
-    assert action.withdraw is withdraw
-    assert action.withdraw is (state not in ENDED - {"cancelled"})
+    placed = not str(fields.get("error")).startswith(("Conversion", "Placement"))
+    assert isinstance(action, GiveUp) is placed, "what is not placed may be had all the same"
+    if isinstance(action, GiveUp):
+        assert action.withdraw is withdraw
+        assert action.withdraw is (state not in ENDED - {"cancelled"})
+
+
+@pytest.mark.parametrize("state", list(RemoteState))
+def test_what_was_downloaded_without_a_hash_is_held_and_never_collected(state: str) -> None:
+    """An empty hash holds the items while Torrentino works, with a reason that says what to do;
+    what completes ends the attempt; every other state means what it always means."""
+    remote = ticket(state, info_hash="", error="Placement failed: x")
+    action = distrusted(remote)
+    match state:
+        case "downloading" | "converting" | "placing":
+            assert isinstance(action, Follow)
+            assert action.stage is Stage.NEEDS_APPROVAL
+            assert "cancel the ticket and retry" in (action.reason or "")
+        case "completed" | "failed":
+            assert isinstance(action, GiveUp)
+            assert action.failure.error_type is ErrorType.NOT_FOUND
+        case _:
+            assert action is None
+    assert isinstance(distrusted(ticket("failed", error="Download stalled: x")), GiveUp)
+    assert distrusted(ticket("downloading", info_hash="a" * 40)) is None
+
+
+def test_only_a_search_that_found_nothing_found_nothing() -> None:
+    """An album's ticket goes on by track when there is no torrent, not when there was no search."""
+    assert is_nothing_found(ticket("acquisition_failed", reason="No suitable candidates found"))
+    assert not is_nothing_found(ticket("acquisition_failed", reason="Search failed: away"))
+    assert not is_nothing_found(ticket("acquisition_failed"))
+    assert not is_nothing_found(ticket("failed", error="No candidates found"))
 
 
 @pytest.mark.parametrize("reason", [SEARCH_FAILED, "LLM error: 503"])
@@ -138,6 +172,7 @@ def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
         offering("approved", "a"),
         offering("needs_approval", "a"),
         ticket("completed"),
+        ticket("failed", error="Placement failed: a folder"),
     ):
         action = refusal_of(remote, seen="a", blocked=bad)
         assert isinstance(action, GiveUp), remote
@@ -145,6 +180,7 @@ def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
         assert action.failure.evidence == {"blocked": ["a"]}
         assert action.withdraw is (remote.state not in ENDED)
     assert refusal_of(ticket("completed"), seen=None, blocked=bad) is None
+    assert refusal_of(ticket("failed", error="All 2 failed"), seen="a", blocked=bad) is None
     assert refusal_of(offering("needs_approval", "a", "b"), seen=None, blocked=bad) is None
 
 

@@ -21,7 +21,7 @@ from shared.errors import (
     Misconfigured,
     OutcomeUnknown,
 )
-from shared.torrentino import client as client_module
+from shared.torrentino import http as http_module
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteState, TicketRequest
 
@@ -337,7 +337,7 @@ async def test_a_rejected_request_ends_the_attempt(status: int) -> None:
 
 async def test_an_endless_answer_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory is bounded whatever the server sends."""
-    monkeypatch.setattr(client_module, "MAX_BODY_BYTES", 1_000)
+    monkeypatch.setattr(http_module, "MAX_BODY_BYTES", 1_000)
     async with client_of(always(httpx.Response(200, json="x" * 1_000))) as client:
         with pytest.raises(Misconfigured, match="more than 1000 bytes"):
             await client.get("t1")
@@ -439,7 +439,7 @@ async def test_list_asks_for_less_when_the_answer_is_too_large(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A few huge tickets of other people must not keep us from ours."""
-    monkeypatch.setattr(client_module, "MAX_BODY_BYTES", 900)
+    monkeypatch.setattr(http_module, "MAX_BODY_BYTES", 900)
     live = [str(i) for i in range(5)]
 
     def handler(request: httpx.Request) -> httpx.Response:

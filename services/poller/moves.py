@@ -1,0 +1,97 @@
+"""The moves of the items that a ticket serves; each in the transaction that changes the ticket."""
+
+from __future__ import annotations
+
+from services.poller.store import ACTOR, OpenTicket
+from shared.db.pool import Connection
+from shared.states import REMOTE, STATUS_OF, Stage, sources
+
+_MOVE_ITEMS = """
+UPDATE queue_items
+   SET stage = $2, status = $3, reason = $4, actor = $6,
+       due_at = now(), updated_at = now()
+ WHERE ticket_id = $1
+   AND (stage = ANY($5) OR (stage = $2 AND $7 AND reason IS DISTINCT FROM $4))
+"""
+
+_DETOURS = "SELECT coalesce(max(detours), 0) FROM queue_items WHERE ticket_id = $1"
+
+_ASK_AGAIN = """
+UPDATE queue_items
+   SET stage = $2, status = $3, reason = $4, actor = $7, detours = detours + 1,
+       due_at = now() + make_interval(secs => $5), updated_at = now()
+ WHERE ticket_id = $1 AND stage = ANY($6)
+"""
+
+_GO_ON = """
+UPDATE queue_items
+   SET stage = $2, status = $3, reason = $4, actor = $7, ask_next = $5,
+       due_at = now(), updated_at = now()
+ WHERE ticket_id = $1 AND stage = ANY($6)
+"""
+
+_ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
+
+
+async def move_items(
+    connection: Connection, ticket: OpenTicket, stage: Stage, *, reason: str, tell: bool = False
+) -> None:
+    """Move the ticket's items, as far as Torrentino has them.
+
+    `tell`: those that are there already get the reason, which is more than the stage says.
+    """
+    await connection.execute(
+        _MOVE_ITEMS,
+        ticket.id,
+        stage.value,
+        STATUS_OF[stage].value,
+        reason,
+        sorted(REMOTE & set(sources(stage))),
+        ACTOR,
+        tell,
+    )
+
+
+async def ask_again(
+    connection: Connection, ticket: OpenTicket, *, reason: str, delay_s: float
+) -> None:
+    """Queue the ticket's items for another one: a detour more, no attempt less."""
+    await connection.execute(
+        _ASK_AGAIN,
+        ticket.id,
+        Stage.QUEUED.value,
+        STATUS_OF[Stage.QUEUED].value,
+        reason,
+        delay_s,
+        _remote(),
+        ACTOR,
+    )
+
+
+async def go_on(connection: Connection, ticket: OpenTicket, *, ask_next: str, reason: str) -> None:
+    """Queue the ticket's items at once for the other kind of ticket; burns no attempt."""
+    await connection.execute(
+        _GO_ON,
+        ticket.id,
+        Stage.QUEUED.value,
+        STATUS_OF[Stage.QUEUED].value,
+        reason,
+        ask_next,
+        _remote(),
+        ACTOR,
+    )
+
+
+async def detours(connection: Connection, ticket: OpenTicket) -> int:
+    """How many tickets in a row have led its items nowhere before this one."""
+    return int(await connection.fetchval(_DETOURS, ticket.id))
+
+
+async def items_of(connection: Connection, ticket: OpenTicket) -> list[str]:
+    """The items that wait for this ticket."""
+    rows = await connection.fetch(_ITEMS, ticket.id, sorted(REMOTE))
+    return [row["id"] for row in rows]
+
+
+def _remote() -> list[str]:
+    return sorted(REMOTE & set(sources(Stage.QUEUED)))
