@@ -3,22 +3,35 @@
 import asyncio
 from functools import cache
 
+from services.fetcher_writer.cleaning import Cleaner
 from services.fetcher_writer.collecting import Collector
-from services.fetcher_writer.delivery import Delivery
+from services.fetcher_writer.converting import Converter
+from services.fetcher_writer.delivery import Delivery, DeliveryName
 from services.fetcher_writer.http_files import HttpFiles
+from services.fetcher_writer.outcomes import ACTOR, Outcomes
 from services.fetcher_writer.service import FetcherWriter
 from services.fetcher_writer.shared_folder import SharedFolder
 from services.fetcher_writer.store import Store
+from services.fetcher_writer.torrent_folder import TorrentFolder
 from shared.app import App, Duty
 from shared.db.installation import MediaRoot
 from shared.leases import LeaseKeeper
+from shared.media.encoders import Target
 from shared.media.tools import find_tools
 from shared.runtime import every, main
 from shared.settings import Settings
 
 
-def delivery(settings: Settings) -> Delivery:
-    """The adapter that TORRENTINO_DELIVERY names."""
+def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
+    """The adapter that TORRENTINO_DELIVERY names, and the torrents' own folder if we see it."""
+    found: dict[DeliveryName, Delivery] = {"incoming": _incoming(settings)}
+    root, mount = settings.torrentino_downloads_root, settings.downloads_mount
+    if root is not None and mount is not None:
+        found["torrent"] = TorrentFolder(dest_root=root, dest_mount=mount)
+    return found
+
+
+def _incoming(settings: Settings) -> Delivery:
     match settings.torrentino_delivery:
         case "shared":
             return SharedFolder(
@@ -35,19 +48,29 @@ def build(app: App) -> list[Duty]:
     """The fetcher-writer's duties, wired."""
     settings = app.settings
     leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
-    files = delivery(settings)
-    app.closers.append(files.close)
+    ways = deliveries(settings)
+    app.closers.extend(way.close for way in ways.values())
+    store = Store(app.database, lease_s=settings.lease_s, worker=app.worker, deliveries=tuple(ways))
+    collector = Collector(ways)
+    target = Target(format=settings.audio_format, quality=settings.audio_quality)
     cleaning_wake = asyncio.Event()
     fetcher = FetcherWriter(
-        store=Store(app.database, lease_s=settings.lease_s, worker=app.worker),
-        collector=Collector(files),
+        store=store,
+        collector=collector,
+        converter=Converter(store, target, actor=ACTOR),
+        outcomes=Outcomes(
+            store,
+            bus=app.bus,
+            retries=app.retries,
+            rng=app.rng,
+            grouping=settings.ticket_grouping,
+        ),
+        keep_source=settings.audio_keep_source,
         root=MediaRoot(app.database, settings.media_root),
         leases=leases,
         tools=cache(find_tools),
-        bus=app.bus,
         relay_wake=app.relay.wake,
         health=app.health,
-        retries=app.retries,
         rng=app.rng,
         concurrency=settings.fetch_concurrency,
         tolerance_s=settings.duration_tolerance_s,
@@ -56,7 +79,8 @@ def build(app: App) -> list[Duty]:
         cleaning=cleaning_wake,
     )
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
-    cleaning = every(app, "cleaning", fetcher.clean, wake=cleaning_wake)
+    clean = Cleaner(store, collector).clean
+    cleaning = every(app, "cleaning", clean, wake=cleaning_wake)
     return [fetcher, leases, cleaning]
 
 

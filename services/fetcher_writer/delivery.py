@@ -1,16 +1,18 @@
-"""How the files of a finished ticket reach us: the port, and what both of its adapters share.
+"""How the files of a finished ticket reach us: the port, and what all of its adapters share.
 
 Torrentino's API gives out no file. `shared_folder.SharedFolder` collects from a folder that both
 see, `http_files.HttpFiles` from a file server beside Torrentino. A ticket's folder may be looked
 at only when the ticket is completed: until then files grow under their final names.
+`torrent_folder.TorrentFolder` takes the originals where the torrent client keeps them.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Protocol
+from typing import Literal, Protocol
 
 from shared.errors import AttemptFailed, ErrorType
 from shared.media.paths import AUDIO_EXTENSIONS
@@ -27,6 +29,10 @@ MAX_TICKET_BYTES = 64 * 1024**3
 # What Torrentino appends to whatever it places, converted or not.
 _APPENDED = ".converted"
 
+# Padding, what the client was told to leave out, and what a Mac leaves beside each file. "...Baby"
+# and ".5" are titles.
+_HIDDEN = re.compile(r"(^|/)\.[A-Za-z_~]")
+
 _AUDIO_ENDINGS = AUDIO_EXTENSIONS | {"aif", "aiff", "alac", "ape", "mka", "mp4", "oga", "wv"}
 _NON_AUDIO_ENDINGS = frozenset(
     {
@@ -34,21 +40,28 @@ _NON_AUDIO_ENDINGS = frozenset(
         *("accurip", "cue", "log", "m3u", "m3u8", "pls", "sfv", "md5", "ffp", "sha1", "sha256"),
         *("nfo", "txt", "md", "rtf", "doc", "html", "htm", "url", "xml", "json", "lrc", "srt"),
         *("zip", "rar", "7z", "gz", "tar", "iso", "torrent", "exe", "db", "ini", "ds_store"),
-        *("part", "!qb", "aria2", "tmp"),
+        *("part", "parts", "!qb", "!ut", "aria2", "tmp"),
     }
 )
 
 
+# Where a ticket's files are: placed by Torrentino, or left where its torrent client has them.
+DeliveryName = Literal["incoming", "torrent"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class DeliveredFile:
-    """A file of a ticket; `name` is relative to the ticket's folder, with forward slashes."""
+    """A file of a ticket; `name` is relative to the ticket's folder, with forward slashes.
+
+    Of a torrent that is one file, it is that file's own.
+    """
 
     name: str
     size_bytes: int
 
 
 class Delivery(Protocol):
-    """Where finished files lie. `dest_path` is always the folder as Torrentino sees it.
+    """Where finished files lie. `dest_path` is always the place as Torrentino sees it.
 
     Every method raises `DependencyDown` or `Misconfigured` ("incoming") while the place cannot be
     reached, and `AttemptFailed` (STORAGE) for a `dest_path` that is not below the root.
@@ -96,8 +109,12 @@ class Delivery(Protocol):
         ...
 
 
-def parts_below(dest_root: str, dest_path: str) -> tuple[str, ...]:
+def parts_below(
+    dest_root: str, dest_path: str, *, setting: str = "TORRENTINO_DEST_ROOT"
+) -> tuple[str, ...]:
     """The path of a ticket's folder below the root, one name each and at least one.
+
+    `setting` is the variable that names the root.
 
     Raises:
         AttemptFailed: STORAGE, it is not below the root or could lead out of it.
@@ -109,7 +126,7 @@ def parts_below(dest_root: str, dest_path: str) -> tuple[str, ...]:
             return parts
     raise AttemptFailed(
         ErrorType.STORAGE,
-        "the ticket's folder is not below TORRENTINO_DEST_ROOT",
+        f"the ticket's folder is not below {setting}",
         {"dest_path": ascii(dest_path)[:500], "dest_root": dest_root},
     )
 
@@ -178,12 +195,31 @@ def audio_candidates(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
 
     A hint for the order of looking only: what a file is, its content decides.
     """
-    possible = [file for file in files if _ending(file.name) not in _NON_AUDIO_ENDINGS]
+    possible = [
+        file
+        for file in files
+        if _ending(file.name) not in _NON_AUDIO_ENDINGS and not _HIDDEN.search(file.name)
+    ]
     return sorted(
         possible,
-        key=lambda file: (_ending(file.name) not in _AUDIO_ENDINGS, -file.size_bytes, file.name),
+        key=lambda file: (not is_named_audio(file.name), -file.size_bytes, file.name),
     )
 
 
+def is_named_audio(name: str) -> bool:
+    """Whether the name of the file says that it is audio."""
+    return _ending(name) in _AUDIO_ENDINGS
+
+
+def cue_sheets(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
+    """The files that say where the songs are in another one."""
+    return [file for file in files if _ending(file.name) == "cue" and not _HIDDEN.search(file.name)]
+
+
+def without_appended(name: str) -> str:
+    """The name of the file before Torrentino placed it."""
+    return name[: -len(_APPENDED)] if name.lower().endswith(_APPENDED) else name
+
+
 def _ending(name: str) -> str:
-    return name.lower().removesuffix(_APPENDED).rpartition("/")[2].rpartition(".")[2]
+    return without_appended(name).lower().rpartition("/")[2].rpartition(".")[2]

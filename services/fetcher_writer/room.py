@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from services.fetcher_writer.delivery import DeliveryName
 from shared.errors import DependencyDown
 from shared.media.paths import INCOMING
 from shared.media.place import room_on, translated
@@ -25,11 +27,19 @@ _BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What a claim may take. `parts`: bytes on disk of each temporary file, by name."""
+    """What a claim may take. `parts`: bytes on disk of each temporary file, by name.
+
+    `times`: how often a file is written that comes by this way, as a link it is not.
+    """
 
     usable_bytes: int
     total_bytes: int
     parts: dict[str, int]
+    times: Mapping[DeliveryName, int] = field(default_factory=lambda: {"incoming": 1, "torrent": 1})
+
+    def ways(self) -> tuple[list[DeliveryName], list[int]]:
+        """The names and numbers of `times`."""
+        return list(self.times), list(self.times.values())
 
 
 class MediaRoom:
@@ -51,12 +61,15 @@ class MediaRoom:
         self._require(free_bytes // MIB)
         return free_bytes, total_bytes
 
-    async def room(self, free_bytes: int, total_bytes: int) -> Room:
+    async def room(
+        self, free_bytes: int, total_bytes: int, times: Mapping[DeliveryName, int]
+    ) -> Room:
         """What there is to take on such a disk, for a claim whose files take room."""
         return Room(
             usable_bytes=free_bytes - self._min_mb * MIB,
             total_bytes=total_bytes - self._min_mb * MIB,
             parts=await asyncio.to_thread(self._parts),
+            times=times,
         )
 
     def _require(self, free_mb: int) -> None:

@@ -1,69 +1,67 @@
 """The fetcher-writer: from a finished ticket to a verified file under its final name.
 
-For each item: look whether the file is there already, else collect it under a temporary name,
-decode it to the end, and only then give it its name, in the transaction that completes the item
-while the row is locked by our fence. Whatever goes wrong, nothing else ever appears under
-`audio/`. docs/architecture.md, "Placing a file", goes through each crash.
+For each item: look whether the file is there already, else find out which file of its ticket it is,
+collect that under a temporary name, decode it to the end, and only then give it its name, in the
+transaction that completes the item while the row is locked by our fence. Whatever goes wrong,
+nothing else ever appears under `audio/`. docs/architecture.md, "Placing a file", goes through each
+crash, and "Out of a torrent" says how files are told apart.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import structlog
 
 from services.fetcher_writer.collecting import Collector
+from services.fetcher_writer.converting import Converter, Original
+from services.fetcher_writer.delivery import DeliveryName
+from services.fetcher_writer.outcomes import ACTOR, Outcomes
+from services.fetcher_writer.placing import give_name, keep_original
+from services.fetcher_writer.proving import Proven, prove
 from services.fetcher_writer.room import MediaRoom, Room
-from services.fetcher_writer.store import Store, Work, hold
-from shared.backoff import RetryPolicy
-from shared.bus.nats import Bus
+from services.fetcher_writer.samples import Samples
+from services.fetcher_writer.sheets import take
+from services.fetcher_writer.sorting import Found, Lacking, Sorting
+from services.fetcher_writer.store import Store, hold
+from services.fetcher_writer.work import Work
 from shared.crashpoints import reached
 from shared.db.installation import MediaRoot
-from shared.db.items import advance, fail_attempt, hand_back
+from shared.db.items import advance
 from shared.db.ledger import complete
-from shared.db.sources import block_source
-from shared.errors import (
-    AttemptFailed,
-    CorruptAudio,
-    Dependency,
-    DependencyDown,
-    ErrorType,
-    Hold,
-    Stale,
-)
+from shared.errors import AttemptFailed, Dependency, DependencyDown, ErrorType, Hold, Stale
 from shared.health import Health
 from shared.leases import LeaseKeeper
+from shared.matching.model import Doubt
 from shared.media.existing import look
-from shared.media.paths import audio_uri, taken_in_another_case, temp_file
-from shared.media.place import discard, publish, translated, written
+from shared.media.paths import audio_uri, temp_file
+from shared.media.place import discard
 from shared.media.refused import move_aside
 from shared.media.tools import AudioTools
-from shared.media.verify import AudioFacts, verify
-from shared.metrics import (
-    ATTEMPTS_FAILED,
-    BYTES_PLACED,
-    FILES_PLACED,
-    VERIFY_SECONDS,
-)
+from shared.media.verify import AudioFacts
+from shared.metrics import BYTES_PLACED, FILES_PLACED
 from shared.runtime import Loop, drain
 from shared.states import Stage
 
 log = structlog.get_logger()
 
-ACTOR = "fetcher_writer"
 # A file that Torrentino says is there may take a moment to be seen over a network.
 _HAND_BACK_S = 5.0
 _DISKS: tuple[Dependency, ...] = ("media", "space")
 # Each turn moves aside what had taken the name meanwhile; more than this is no accident.
 _TURNS = 3
+# Of the numbered temporary files of an attempt; the others are samples.
+_CONVERTED = 0
 
 
 class FetcherWriter:
-    """Works on up to `concurrency` items at once; `run_once` fills the free places."""
+    """Has up to `concurrency` files in hand at once; `run_once` fills the free places.
+
+    Items of one ticket come together, for only together can its files be told apart.
+    """
 
     name = ACTOR
 
@@ -72,13 +70,14 @@ class FetcherWriter:
         *,
         store: Store,
         collector: Collector,
+        converter: Converter,
+        outcomes: Outcomes,
+        keep_source: bool,
         root: MediaRoot,
         leases: LeaseKeeper,
         tools: Callable[[], AudioTools],
-        bus: Bus,
         relay_wake: asyncio.Event,
         health: Health,
-        retries: RetryPolicy,
         rng: random.Random,
         concurrency: int,
         tolerance_s: float,
@@ -88,18 +87,20 @@ class FetcherWriter:
     ) -> None:
         self._store = store
         self._collector = collector
+        self._converter = converter
+        self._keep_source = keep_source
+        self._outcomes = outcomes
         self._root = root
         self._leases = leases
         self._tools = tools
-        self._bus = bus
         self._relay_wake = relay_wake
         self._health = health
-        self._retries = retries
-        self._rng = rng
         self._concurrency = concurrency
         self._tolerance_s = tolerance_s
         self._room = MediaRoom(root.path, min_free_mb=min_free_mb)
         self._working: set[asyncio.Task[None]] = set()
+        self._in_hand = 0
+        self._slots = asyncio.Semaphore(concurrency)
         self._held: Hold | None = None
         self._incoming = health.breaker("incoming")
         self._cleaning = cleaning
@@ -125,24 +126,62 @@ class FetcherWriter:
         held, self._held = self._held, None
         if held is not None and self._health.is_news(held):
             raise held
-        free = self._allowance() - len(self._working)
+        free = self._allowance() - self._in_hand
         if free <= 0:
             return 0
         room = await self._check()
-        batch = await self._store.claim(free, room)
+        works = await self._store.claim(free, room)
         # Only now: that there is some room does not say that what waits fits into it.
         self._health.up("space")
-        if batch:
+        if works:
             reached("fetcher.claimed")
-        for work in batch:
-            task = asyncio.create_task(self._work(work), name=f"fetch {work.claim.item_id}")
+        # Not when their tasks begin: the next run may come before that.
+        self._in_hand += len(works)
+        for batch in _by_ticket(works):
+            ticket_id = batch[0].ticket.id
+            task = asyncio.create_task(self._together(batch), name=f"fetch of {ticket_id}")
             self._working.add(task)
-            task.add_done_callback(self._done)
+            task.add_done_callback(self._working.discard)
         self._relay_wake.set()
-        return len(batch)
+        return len(works)
+
+    async def _together(self, works: Sequence[Work]) -> None:
+        """Work on items of one ticket, each by itself but for finding out which file is which."""
+        sorting = self._sorting(works)
+        tasks = []
+        for work in works:
+            name = f"fetch {work.claim.item_id}"
+            task = asyncio.create_task(self._work(work, sorting), name=name)
+            task.add_done_callback(self._done)
+            tasks.append(task)
+        try:
+            await asyncio.wait(tasks)
+        finally:
+            for task in tasks:
+                task.cancel("stopping")
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await sorting.close()
+
+    def _sorting(self, works: Sequence[Work]) -> Sorting:
+        first = works[0]
+        samples = Samples(
+            first.ticket,
+            first.claim,
+            collector=self._collector,
+            root=self._root,
+            slots=self._slots,
+            tools=self._tools,
+        )
+        return Sorting(
+            works,
+            store=self._store,
+            collector=self._collector,
+            samples=samples,
+            tolerance_s=self._tolerance_s,
+        )
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._working.discard(task)
+        self._in_hand -= 1
         self.loop.wake.set()
         self._relay_wake.set()
         if task.cancelled() or (error := task.exception()) is None:
@@ -154,7 +193,7 @@ class FetcherWriter:
             log.error("fetch_failed", task=task.get_name(), exc_info=error)
 
     async def _check(self) -> Room | None:
-        """What may be claimed; None: what is collected takes no room of its own."""
+        """What may be claimed; None: what is fetched takes no room of its own."""
         await self._root.check()
         free_bytes, total_bytes = await self._room.check()
         self._health.up("media")
@@ -164,43 +203,53 @@ class FetcherWriter:
             # Asked before anything is claimed: an outage must not fill the items' histories.
             await self._collector.check()
             self._health.up("incoming")
-        if not await self._collector.takes_room(self._root.path):
+        copied = await self._collector.taking_room(self._root.path)
+        if not copied and self._converter.idle:
             return None
-        room = await self._room.room(free_bytes, total_bytes)
+        room = await self._room.room(free_bytes, total_bytes, self._times(copied))
         await self._store.put_off(room)
         return room
+
+    def _times(self, copied: frozenset[DeliveryName]) -> dict[DeliveryName, int]:
+        """How often a file is written: as it came, and converted."""
+        again = 0 if self._converter.idle else 1
+        names: tuple[DeliveryName, ...] = ("incoming", "torrent")
+        return {name: again + (1 if name in copied else 0) for name in names}
 
     def _allowance(self) -> int:
         breakers = (*(self._health.breaker(name) for name in _DISKS), self._incoming)
         return min(breaker.allowance(self._concurrency) for breaker in breakers)
 
-    async def _work(self, work: Work) -> None:
-        temp = temp_file(self._root.path, work.claim.item_id, work.claim.fence)
+    async def _work(self, work: Work, sorting: Sorting) -> None:
         with self._leases.holding(work.claim):
             try:
-                await self._attempt(work, temp)
+                await self._attempt(work, sorting)
             except Stale as stale:
                 log.info("lost_claim_dropped", item_id=work.claim.item_id, detail=str(stale))
             except AttemptFailed as failure:
-                await self._fail(work, failure)
+                await self._outcomes.fail(work, failure)
             except Hold as held:
                 self._held = held
-                await self._hand_back(work, _HAND_BACK_S, str(held))
+                await self._outcomes.hand_back(work, _HAND_BACK_S, str(held))
             except asyncio.CancelledError as reason:
-                await asyncio.shield(self._hand_back(work, 0.0, str(reason) or "stopping"))
+                await asyncio.shield(self._outcomes.hand_back(work, 0.0, str(reason) or "stopping"))
                 raise
             except Exception as bug:
                 # Handed back it would fail again, for ever: a bug uses up attempts as well.
                 log.exception("fetch_broke", item_id=work.claim.item_id)
                 message = f"a bug of ours: {type(bug).__name__}: {bug}"[:500]
-                await self._fail(work, AttemptFailed(ErrorType.UNKNOWN, message))
+                await self._outcomes.fail(work, AttemptFailed(ErrorType.UNKNOWN, message))
             finally:
                 reached("fetcher.ending")
-                await asyncio.to_thread(discard, temp)
+                for number in (None, _CONVERTED):
+                    await asyncio.to_thread(discard, self._temp(work, number))
 
-    async def _attempt(self, work: Work, temp: Path) -> None:
+    def _temp(self, work: Work, number: int | None = None) -> Path:
+        return temp_file(self._root.path, work.claim.item_id, work.claim.fence, number)
+
+    async def _attempt(self, work: Work, sorting: Sorting) -> None:
         try:
-            await self._fetch(work, temp)
+            await self._fetch(work, sorting)
         except AttemptFailed as failure:
             if failure.error_type is ErrorType.STORAGE:
                 # Below an unmounted disk, too, files are not there; that is nobody's attempt.
@@ -208,14 +257,26 @@ class FetcherWriter:
                 await self._collector.check()
             raise
 
-    async def _fetch(self, work: Work, temp: Path) -> None:
-        existing = await self._look(work)
+    async def _fetch(self, work: Work, sorting: Sorting) -> None:
+        async with self._slots:
+            existing = await self._look(work)
         if existing is not None:
             await self._adopt(work, existing)
             return
-        facts, how = await self._collect(work, temp)
+        # Without a slot: what has to be looked at for it takes one for each file.
+        match await sorting.verdict(work):
+            case Found() as found:
+                async with self._slots:
+                    await self._serve(work, found, sorting)
+            case Doubt() as doubt:
+                await self._outcomes.leave_to_a_person(work, doubt)
+            case Lacking() as lacking:
+                await self._outcomes.miss(work, lacking)
+
+    async def _serve(self, work: Work, found: Found, sorting: Sorting) -> None:
+        proven = await self._collect(work, found, sorting)
         for _ in range(_TURNS):
-            if await self._place(work, temp, facts, how):
+            if await self._place(work, proven):
                 return
             existing = await self._look(work)
             if existing is not None:
@@ -241,45 +302,32 @@ class FetcherWriter:
                 reached("fetcher.moved_aside")
         return existing.facts
 
-    async def _collect(self, work: Work, temp: Path) -> tuple[AudioFacts, str]:
-        """The first of the ticket's files that is the right, whole audio, now at `temp`.
+    async def _collect(self, work: Work, found: Found, sorting: Sorting) -> Proven:
+        """The file, verified and in the format that is wanted.
 
         Raises:
-            AttemptFailed: there is none; tells of the likeliest.
+            AttemptFailed: it is not the right, whole audio.
         """
-        first: CorruptAudio | None = None
-        for file in await self._collector.candidates(work):
-            await asyncio.to_thread(self._root.still_there)
-            how = await self._collector.collect(work, file, temp)
-            reached("fetcher.staged")
-            if first is None:
-                await self._say_verifying(work)
-            started, before = time.monotonic(), await asyncio.to_thread(written, temp)
-            try:
-                facts = await verify(
-                    temp,
-                    expected_ms=work.duration_ms,
-                    tolerance_s=self._tolerance_s,
-                    tools=self._tools(),
-                )
-            except CorruptAudio as corrupt:
-                corrupt.evidence["file"] = file.name
-                first = first or corrupt
-                continue
-            finally:
-                VERIFY_SECONDS.observe(time.monotonic() - started)
-            # A hard link is the very file that Torrentino placed. Should it have a second ticket
-            # with this path, that one writes over it.
-            if await asyncio.to_thread(written, temp) != before:
-                raise AttemptFailed(
-                    ErrorType.STORAGE,
-                    "the file was written to while it was verified",
-                    {"file": file.name},
-                )
-            reached("fetcher.decoded")
-            return facts, how
-        assert first is not None, "candidates() gives at least one file"
-        raise first
+        await asyncio.to_thread(self._root.still_there)
+        temp = self._temp(work)
+        how = await take(found.offer, found.file, temp, sorting.samples, tools=self._tools())
+        reached("fetcher.staged")
+        await self._say_verifying(work)
+        facts = await prove(
+            temp, found.offer, work, tolerance_s=self._tolerance_s, tools=self._tools()
+        )
+        reached("fetcher.decoded")
+        converted = await self._converter.convert(
+            work.claim, temp, facts, self._temp(work, _CONVERTED), tools=self._tools()
+        )
+        if converted is None:
+            return Proven(temp=temp, facts=facts, how=how)
+        return Proven(
+            temp=self._temp(work, _CONVERTED),
+            facts=converted,
+            how="converted",
+            original=Original(temp=temp, ext=facts.ext) if self._keep_source else None,
+        )
 
     async def _say_verifying(self, work: Work) -> None:
         self._health.up("incoming")
@@ -289,14 +337,16 @@ class FetcherWriter:
             )
         reached("fetcher.verifying")
 
-    async def _place(self, work: Work, temp: Path, facts: AudioFacts, how: str) -> bool:
+    async def _place(self, work: Work, proven: Proven) -> bool:
         """Give the file its name and complete the item; False when the name is taken."""
-        final = self._root.path / audio_uri(work.track_id, facts.ext)
+        facts, final = proven.facts, self._root.path / audio_uri(work.track_id, proven.facts.ext)
         async with self._store.database.transaction() as connection:
             # From here to the commit nobody else can move this item or place a file for it.
             await hold(connection, work.claim)
             reached("fetcher.locked")
-            if not await asyncio.to_thread(self._publish, temp, final):
+            if proven.original is not None:
+                await asyncio.to_thread(keep_original, self._root, work.track_id, proven.original)
+            if not await asyncio.to_thread(give_name, self._root, proven.temp, final):
                 return False
             reached("fetcher.named")
             placed = await complete(
@@ -312,25 +362,10 @@ class FetcherWriter:
         reached("fetcher.committed")
         # The sooner the incoming name is gone, the less can happen to a file that shares it.
         self._cleaning.set()
-        FILES_PLACED.labels(how).inc()
+        FILES_PLACED.labels(proven.how).inc()
         BYTES_PLACED.inc(facts.size_bytes)
-        log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=how)
+        log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=proven.how)
         return True
-
-    def _publish(self, temp: Path, final: Path) -> bool:
-        self._root.still_there()
-        if publish(temp, final):
-            return True
-        with translated("looking at a name that is taken"):
-            other = taken_in_another_case(final)
-        if other is not None:
-            raise AttemptFailed(
-                ErrorType.REJECTED,
-                f"{other} has the place of {final.name}: the filesystem of MEDIA_PATH does not"
-                " tell upper from lower case, so it cannot hold both",
-                {"path": str(final), "taken_by": other},
-            )
-        return False
 
     async def _adopt(self, work: Work, facts: AudioFacts) -> None:
         reached("fetcher.adopting")
@@ -348,47 +383,10 @@ class FetcherWriter:
             FILES_PLACED.labels("adopted").inc()
             log.info("file_adopted", item_id=work.claim.item_id, track_id=work.track_id)
 
-    async def _fail(self, work: Work, failure: AttemptFailed) -> None:
-        reached("fetcher.failing")
-        async with self._store.database.transaction() as connection:
-            ended = await fail_attempt(
-                connection,
-                work.claim.item_id,
-                failure,
-                stages=[Stage.FETCHING, Stage.VERIFYING],
-                fence=work.claim.fence,
-                policy=self._retries,
-                rng=self._rng,
-                actor=ACTOR,
-            )
-            if ended is not None:
-                await block_source(connection, work.claim.item_id, failure)
-        reached("fetcher.failed")
-        ATTEMPTS_FAILED.labels(failure.error_type).inc()
-        await self._bus.wake("ticket")
 
-    async def _hand_back(self, work: Work, delay_s: float, reason: str) -> None:
-        async with self._store.database.connection() as connection:
-            await hand_back(
-                connection, work.claim, Stage.READY, delay_s=delay_s, reason=reason, actor=ACTOR
-            )
-
-    async def clean(self) -> int:
-        """Remove the incoming folders that are done with; returns how many."""
-        done, held = [], None
-        for ticket_id, dest_path in (await self._store.to_clean()).items():
-            try:
-                if await self._collector.remove(dest_path):
-                    reached("cleaning.folder_removed")
-                    done.append(ticket_id)
-            except (Hold, AttemptFailed) as reason:
-                held = reason  # perhaps this one only: the others get their turn
-        if done:
-            await self._store.cleaned(done)
-            reached("cleaning.noted")
-        if held is None:
-            return len(done)
-        await self._collector.check()
-        # One folder that cannot be removed must not stop the fetching of all others.
-        log.warning("folder_not_removed", detail=str(held))
-        return 0
+def _by_ticket(works: Sequence[Work]) -> list[list[Work]]:
+    """The works in batches of one ticket each, in the order of their first."""
+    batches: dict[str, list[Work]] = {}
+    for work in works:
+        batches.setdefault(work.ticket.id, []).append(work)
+    return list(batches.values())

@@ -40,6 +40,11 @@ _LOOK_TIMEOUT_S = 30.0
 class SharedFolder:
     """`dest_root` as Torrentino sees it is `dest_mount` as we do."""
 
+    # What its two variables are called between "TORRENTINO_" and "_ROOT", "_MOUNT".
+    _named = "DEST"
+    # Whether nothing of a file may be changed when it is collected.
+    _theirs = False
+
     def __init__(self, *, dest_root: str, dest_mount: Path) -> None:
         self._root = dest_root
         self._mount = dest_mount
@@ -49,13 +54,13 @@ class SharedFolder:
 
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """See `Delivery.files`."""
-        parts = parts_below(self._root, dest_path)
+        parts = self._parts(dest_path)
         return await self._look(lambda: self._list(parts))
 
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
         """See `Delivery.collect`. A cancelled call may go on writing `temp` for a while."""
-        parts = (*parts_below(self._root, dest_path), *name_parts(file))
-        return await asyncio.to_thread(self._collect, parts, file, temp)
+        parts, names = self._parts(dest_path), name_parts(file)
+        return await asyncio.to_thread(self._collect, (*parts, *names), file, temp)
 
     async def takes_room(self, media_path: Path) -> bool:
         """See `Delivery.takes_room`: not on one filesystem, where files are linked."""
@@ -63,7 +68,7 @@ class SharedFolder:
 
     async def remove(self, dest_path: str) -> bool:
         """See `Delivery.remove`; always True."""
-        parts = parts_below(self._root, dest_path)
+        parts = self._parts(dest_path)
         await asyncio.to_thread(self._remove, parts)
         return True
 
@@ -74,13 +79,17 @@ class SharedFolder:
     async def close(self) -> None:
         """Nothing is held open."""
 
+    def _parts(self, dest_path: str) -> tuple[str, ...]:
+        setting = f"TORRENTINO_{self._named}_ROOT"
+        return parts_below(self._root, dest_path, setting=setting)
+
     async def _look(self, look: Callable[[], T]) -> T:
         try:
             async with asyncio.timeout(_LOOK_TIMEOUT_S):
                 return await asyncio.to_thread(look)
         except TimeoutError as exc:
             raise DependencyDown(
-                "incoming", f"{self._mount} (TORRENTINO_DEST_MOUNT) does not respond"
+                "incoming", f"{self._mount} (TORRENTINO_{self._named}_MOUNT) does not respond"
             ) from exc
 
     # --- in threads
@@ -106,7 +115,13 @@ class SharedFolder:
                     raise _changed(file, "is gone, or no regular file")
                 if status.st_size != file.size_bytes:
                     raise _changed(file, f"has {status.st_size} bytes now")
-                how = stage(Path(name), temp, size_bytes=file.size_bytes, folder_fd=fd)
+                how = stage(
+                    Path(name),
+                    temp,
+                    size_bytes=file.size_bytes,
+                    folder_fd=fd,
+                    theirs=self._theirs,
+                )
         except FileNotFoundError as exc:
             self._check_mount()
             raise _changed(file, "is gone") from exc
@@ -134,8 +149,8 @@ class SharedFolder:
         if self._device not in (None, device):
             raise DependencyDown(
                 "incoming",
-                f"TORRENTINO_DEST_MOUNT={self._mount} is another filesystem than before: is it"
-                " mounted? If the change is meant, start the fetcher-writer again",
+                f"TORRENTINO_{self._named}_MOUNT={self._mount} is another filesystem than before:"
+                " is it mounted? If the change is meant, start the fetcher-writer again",
             )
 
     def _device_of(self, path: Path) -> int:
@@ -147,8 +162,8 @@ class SharedFolder:
     def _error(self, exc: OSError, what: str) -> DownloadsError:
         """Every failure to read the incoming folder is the place's fault, never the item's."""
         where = (
-            f"TORRENTINO_DEST_MOUNT={self._mount} {what} ({exc.strerror or exc}): it must be the"
-            f" folder that Torrentino sees as TORRENTINO_DEST_ROOT={self._root}"
+            f"TORRENTINO_{self._named}_MOUNT={self._mount} {what} ({exc.strerror or exc}): it must"
+            f" be the folder that Torrentino sees as TORRENTINO_{self._named}_ROOT={self._root}"
         )
         if isinstance(exc, PermissionError):
             return Misconfigured("incoming", f"{where}, readable by user id {os.getuid()}")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
+from services.fetcher_writer.delivery import DeliveryName
 from services.fetcher_writer.room import MIB, Room
+from services.fetcher_writer.work import Ticket, Work, works
+from shared.db.albums import known_albums
 from shared.db.items import Claim
-from shared.db.pool import Connection, Database, Row
-from shared.errors import DependencyDown, Stale
+from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
+from shared.errors import DependencyDown, Misconfigured, Stale
+from shared.matching.model import AlbumTrack
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import STATUS_OF, Stage, sources
 
@@ -18,82 +21,141 @@ log = structlog.get_logger()
 
 # How often a file is looked at again that no emptying of the disk would help.
 _PUT_OFF_S = 3600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """An item whose file is ready to be collected."""
-
-    claim: Claim
-    track_id: str
-    duration_ms: int | None
-    dest_path: str
-    files_placed: int | None
-    final_size_bytes: int | None
+# Items of one ticket that are taken at once; what is left over comes with the next claim.
+_MOST_TOGETHER = 200
 
 
 # Who counts what is reserved must see what the one before has claimed.
 _LOCK_ROOM = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_room'))"
 
-# What the holders of items have yet to write; a ticket that does not say its size counts nothing.
+# In all of these an item counts with its share of what its ticket has, as often as its way of
+# delivery writes it ($: names and times); a ticket that does not say its size counts nothing.
+
+# What the holders of items have yet to write.
 _RESERVED = """
-SELECT coalesce(sum(greatest(t.final_size_bytes - coalesce(p.bytes, 0), 0)), 0)::bigint
-  FROM queue_items q
-  JOIN tickets t ON t.id = q.ticket_id
-  LEFT JOIN unnest($1::text[], $2::bigint[]) AS p (name, bytes)
-    ON p.name = q.id || '.' || q.fence || '.part'
- WHERE q.stage IN ('fetching', 'verifying', 'converting')
+SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
+    SELECT sum(s.bytes) AS bytes, coalesce(sum(p.bytes), 0) AS written
+      FROM queue_items q
+      JOIN tickets t ON t.id = q.ticket_id
+      CROSS JOIN LATERAL (
+          SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
+                 * ($4::int[])[array_position($3::text[], t.delivery)] / count(*) AS bytes
+            FROM queue_items o WHERE o.ticket_id = t.id) s
+      LEFT JOIN (
+          SELECT split_part(n.name, '.', 1) AS id, split_part(n.name, '.', 2) AS fence,
+                 sum(n.bytes) AS bytes
+            FROM unnest($1::text[], $2::bigint[]) AS n (name, bytes)
+           GROUP BY 1, 2) p ON p.id = q.id AND p.fence = q.fence::text
+     WHERE q.stage IN ('fetching', 'verifying', 'converting')
+     GROUP BY t.id) r
 """
 
-# Of the most urgent ones that fit by themselves, as many as fit together. $7 NULL: all fit.
-_CLAIM = """
-WITH due AS (
-    SELECT q.id, q.priority, q.seq, coalesce(t.final_size_bytes, 0) AS bytes
-      FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
-     WHERE q.stage = 'ready' AND q.due_at <= now()
-       AND ($7::bigint IS NULL OR coalesce(t.final_size_bytes, 0) <= $7)
-     ORDER BY q.priority, q.seq
-     LIMIT $5
-       FOR NO KEY UPDATE OF q SKIP LOCKED
-), fitting AS (
-    SELECT s.id FROM (
-        SELECT d.id, sum(d.bytes) OVER (ORDER BY d.priority, d.seq) AS together FROM due d) s
-     WHERE $7::bigint IS NULL OR s.together <= $7
-), taken AS (
+# The most urgent ones that fit by themselves. $2 NULL: all fit.
+_DUE = """
+SELECT q.id, q.ticket_id, s.bytes
+  FROM queue_items q
+  JOIN tickets t ON t.id = q.ticket_id
+  CROSS JOIN LATERAL (
+      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
+             * ($4::int[])[array_position($3::text[], t.delivery)] / count(*) AS bytes
+        FROM queue_items o WHERE o.ticket_id = t.id) s
+ WHERE q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
+   AND ($2::bigint IS NULL OR s.bytes <= $2)
+ ORDER BY q.priority, q.seq
+ LIMIT $1
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
+# Those of the same tickets.
+_DUE_AS_WELL = """
+SELECT q.id, q.ticket_id, s.bytes
+  FROM queue_items q
+  JOIN tickets t ON t.id = q.ticket_id
+  CROSS JOIN LATERAL (
+      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
+             * ($4::int[])[array_position($3::text[], t.delivery)] / count(*) AS bytes
+        FROM queue_items o WHERE o.ticket_id = t.id) s
+ WHERE q.ticket_id = ANY($5) AND NOT q.id = ANY($6)
+   AND q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
+   AND ($2::bigint IS NULL OR s.bytes <= $2)
+ ORDER BY q.priority, q.seq
+ LIMIT $1
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
+_TAKE = """
+WITH taken AS (
     UPDATE queue_items
        SET stage = $1, status = $2, actor = 'fetcher_writer', reason = 'collecting the file',
-           fence = nextval('fence_seq'), lease_owner = $3,
+           fence = nextval('fence_seq'), lease_owner = $3, converted_pct = NULL,
            lease_until = now() + make_interval(secs => $4), updated_at = now()
-     WHERE id IN (SELECT f.id FROM fitting f)
-       AND stage = ANY($6)
-    RETURNING id, fence, track_id, duration_ms, ticket_id, priority, seq
+     WHERE id = ANY($5) AND stage = ANY($6)
+    RETURNING id, fence, track_id, duration_ms, album_id, chosen_file, ticket_id, priority, seq
 )
-SELECT i.id, i.fence, i.track_id, i.duration_ms, t.dest_path, t.files_placed, t.final_size_bytes
+SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ticket_id, t.kind,
+       t.delivery, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
+       t.info_hash, t.torrent_title, t.files_placed, t.final_size_bytes, t.file_mappings,
+       t.processed_files
   FROM taken i JOIN tickets t ON t.id = i.ticket_id
  ORDER BY i.priority, i.seq
 """
 
 _LEAST_WAITING = """
-SELECT min(t.final_size_bytes)
-  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
- WHERE q.stage = 'ready' AND q.due_at <= now() AND t.final_size_bytes > $1
+SELECT min(s.bytes)
+  FROM queue_items q
+  JOIN tickets t ON t.id = q.ticket_id
+  CROSS JOIN LATERAL (
+      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
+             * ($3::int[])[array_position($2::text[], t.delivery)] / count(*) AS bytes
+        FROM queue_items o WHERE o.ticket_id = t.id) s
+ WHERE q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
 """
 
 # More than the whole disk: told once, and looked at again when a larger one may be there.
 _NEVER_FITTING = """
 UPDATE queue_items q
    SET due_at = now() + make_interval(secs => $2), actor = 'fetcher_writer', updated_at = now(),
-       reason = 'waits for a larger disk: its ticket has ' || t.final_size_bytes / 1048576
+       reason = 'waits for a larger disk: its file may take ' || s.bytes / 1048576
                 || ' MiB, all of the media root has ' || $1 / 1048576
   FROM tickets t
- WHERE t.id = q.ticket_id AND q.stage = 'ready' AND q.due_at <= now() AND t.final_size_bytes > $1
+  CROSS JOIN LATERAL (
+      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
+             * ($4::int[])[array_position($3::text[], t.delivery)] / greatest(count(*), 1) AS bytes
+        FROM queue_items o WHERE o.ticket_id = t.id) s
+ WHERE t.id = q.ticket_id AND q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
 RETURNING q.id
+"""
+
+_OUT_OF_SIGHT = """
+SELECT 1 FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
+ WHERE q.stage = 'ready' AND q.due_at <= now() AND NOT t.delivery = ANY($1)
+ LIMIT 1
+"""
+
+_ITEMS_OF_TICKET = """
+SELECT track_id, track_name, coalesce(main_artist, artist_name) AS artist, disc_number,
+       track_number, duration_ms
+  FROM queue_items WHERE ticket_id = $1
+ ORDER BY seq
+ LIMIT 1000
 """
 
 _HELD = """
 SELECT 1 FROM queue_items
  WHERE id = $1 AND fence = $2 AND stage IN ('fetching', 'verifying', 'converting')
    FOR NO KEY UPDATE
+"""
+
+_LEAVE_TO_A_PERSON = """
+UPDATE queue_items
+   SET stage = $3, status = $4, reason = $5, error_evidence = $6, actor = 'fetcher_writer',
+       lease_until = NULL, lease_owner = NULL, updated_at = now()
+ WHERE id = $1 AND fence = $2 AND stage = ANY($7)
+"""
+
+_CONVERTED = """
+UPDATE queue_items SET converted_pct = $3, updated_at = now()
+ WHERE id = $1 AND fence = $2 AND stage = 'converting'
 """
 
 # Folders of ended tickets that no item still collects from.
@@ -111,48 +173,139 @@ _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND colle
 
 
 class Store:
-    """The fetcher-writer's side of the queue."""
+    """The fetcher-writer's side of the queue; `deliveries` are the ways by which it can collect."""
 
-    def __init__(self, database: Database, *, lease_s: float, worker: str) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        lease_s: float,
+        worker: str,
+        deliveries: Collection[DeliveryName],
+    ) -> None:
         self.database = database
         self._lease_s = lease_s
         self._worker = worker
+        self._deliveries = tuple(deliveries)
 
     async def claim(self, limit: int, room: Room | None = None) -> list[Work]:
         """Take up to `limit` items whose file is ready, most urgent first.
 
-        Only what fits into `room` beside what all workers hold; None: what is collected takes none.
+        What else is ready of their tickets comes with them, for files of one ticket are told apart
+        together. Only what fits into `room` beside what all workers hold; None: what is collected
+        takes none.
 
         Raises:
             DependencyDown: files wait, and none of them fits now.
+            Misconfigured: files wait in a place that no setting names.
         """
         async with self.database.transaction() as connection:
             usable_bytes = None if room is None else await _unreserved(connection, room)
-            rows = await connection.fetch(
-                _CLAIM,
-                Stage.FETCHING.value,
-                STATUS_OF[Stage.FETCHING].value,
-                self._worker,
-                self._lease_s,
-                limit,
-                sources(Stage.FETCHING),
-                usable_bytes,
-            )
-            least_bytes = None
-            if not rows and usable_bytes is not None:
-                least_bytes = await connection.fetchval(_LEAST_WAITING, usable_bytes)
+            ids = await self._due(connection, limit, usable_bytes, room)
+            rows = await self._take(connection, ids) if ids else []
+            if not rows:
+                await self._explain(connection, usable_bytes, room)
         ITEMS_CLAIMED.labels(Stage.FETCHING).inc(len(rows))
-        if least_bytes is not None:
-            raise DependencyDown("space", _no_room(least_bytes, usable_bytes or 0))
-        return [_work(row) for row in rows]
+        return works(rows)
+
+    async def _due(
+        self, connection: Connection, limit: int, usable_bytes: int | None, room: Room | None
+    ) -> list[str]:
+        times = [0 if room is None else room.times.get(each, 0) for each in self._deliveries]
+        ways = (list(self._deliveries), times)
+        await connection.execute(IN_INDEX_ORDER)
+        first = await connection.fetch(_DUE, limit, usable_bytes, *ways)
+        await connection.execute(IN_ANY_ORDER)
+        together = _fitting(first, usable_bytes)
+        if not together:
+            return []
+        tickets = sorted({row["ticket_id"] for row in together})
+        ids = [row["id"] for row in first]
+        more = await connection.fetch(
+            _DUE_AS_WELL, _MOST_TOGETHER, usable_bytes, *ways, tickets, ids
+        )
+        return [row["id"] for row in _fitting([*together, *more], usable_bytes)]
+
+    async def _take(self, connection: Connection, ids: Sequence[str]) -> list[Row]:
+        return await connection.fetch(
+            _TAKE,
+            Stage.FETCHING.value,
+            STATUS_OF[Stage.FETCHING].value,
+            self._worker,
+            self._lease_s,
+            list(ids),
+            sources(Stage.FETCHING),
+        )
+
+    async def _explain(
+        self, connection: Connection, usable_bytes: int | None, room: Room | None
+    ) -> None:
+        """Say why nothing was taken, if something waits."""
+        if room is not None:
+            least_bytes = await connection.fetchval(_LEAST_WAITING, usable_bytes, *room.ways())
+            if least_bytes is not None:
+                raise DependencyDown("space", _no_room(least_bytes, usable_bytes or 0))
+        if await connection.fetchval(_OUT_OF_SIGHT, list(self._deliveries)):
+            raise Misconfigured(
+                "incoming",
+                "files wait in the torrents' own folder: set TORRENTINO_DOWNLOADS_ROOT and"
+                " TORRENTINO_DOWNLOADS_MOUNT here as the poller has them",
+            )
 
     async def put_off(self, room: Room) -> int:
         """Let those wait that would not fit on the empty disk; returns how many."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_NEVER_FITTING, room.total_bytes, _PUT_OFF_S)
+            rows = await connection.fetch(
+                _NEVER_FITTING, room.total_bytes, _PUT_OFF_S, *room.ways()
+            )
         for row in rows:
             log.warning("larger_than_the_disk", item_id=row["id"], total_bytes=room.total_bytes)
         return len(rows)
+
+    async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[AlbumTrack]:
+        """All that the ticket's files may be, wanted or not: the tracks of these albums.
+
+        Where an album's tracklist is not known, those of its tracks that the ticket has served.
+        """
+        async with self.database.connection() as connection:
+            albums = await known_albums(connection, album_ids)
+            items = await connection.fetch(_ITEMS_OF_TICKET, ticket.id)
+        tracks = {
+            track.id: AlbumTrack(
+                id=track.id,
+                title=track.title,
+                artist=track.artist,
+                disc=track.disc,
+                number=track.number,
+                duration_ms=track.duration_ms,
+            )
+            for album in albums.values()
+            for track in album.tracks
+        }
+        # What an item says of its track is what its file is verified against.
+        return list((tracks | {row["track_id"]: _track(row) for row in items}).values())
+
+    async def leave_to_a_person(
+        self, claim: Claim, *, reason: str, evidence: Mapping[str, object]
+    ) -> bool:
+        """Move the item to `held` until somebody says which file it is; False: it is not ours."""
+        async with self.database.connection() as connection:
+            done = await connection.execute(
+                _LEAVE_TO_A_PERSON,
+                claim.item_id,
+                claim.fence,
+                Stage.HELD.value,
+                STATUS_OF[Stage.HELD].value,
+                reason,
+                evidence,
+                sources(Stage.HELD),
+            )
+        return bool(done == "UPDATE 1")
+
+    async def converted(self, claim: Claim, percent: float) -> None:
+        """Show how far the conversion is; nothing happens when the item is not ours any more."""
+        async with self.database.connection() as connection:
+            await connection.execute(_CONVERTED, claim.item_id, claim.fence, percent)
 
     async def to_clean(self) -> dict[str, str]:
         """Incoming folders that nobody needs any more: dest_path by ticket id."""
@@ -166,14 +319,27 @@ class Store:
             await connection.execute(_CLEANED, list(ticket_ids))
 
 
-def _work(row: Row) -> Work:
-    return Work(
-        claim=Claim(item_id=row["id"], fence=row["fence"]),
-        track_id=row["track_id"],
+def _fitting(rows: Sequence[Row], usable_bytes: int | None) -> list[Row]:
+    """As many of them, in their order, as fit together."""
+    if usable_bytes is None:
+        return list(rows)
+    found, total_bytes = [], 0
+    for row in rows:
+        total_bytes += row["bytes"]
+        if total_bytes > usable_bytes:
+            break
+        found.append(row)
+    return found
+
+
+def _track(row: Row) -> AlbumTrack:
+    return AlbumTrack(
+        id=row["track_id"],
+        title=row["track_name"],
+        artist=row["artist"],
+        disc=row["disc_number"],
+        number=row["track_number"],
         duration_ms=row["duration_ms"],
-        dest_path=row["dest_path"],
-        files_placed=row["files_placed"],
-        final_size_bytes=row["final_size_bytes"],
     )
 
 
@@ -181,7 +347,7 @@ async def _unreserved(connection: Connection, room: Room) -> int:
     """Bytes that nobody holds; until the transaction ends nobody else counts them."""
     await connection.execute(_LOCK_ROOM)
     reserved: int = await connection.fetchval(
-        _RESERVED, list(room.parts), list(room.parts.values())
+        _RESERVED, list(room.parts), list(room.parts.values()), *room.ways()
     )
     return max(0, room.usable_bytes - reserved)
 

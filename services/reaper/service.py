@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from services.reaper.store import Store
+from services.reaper.store import BACK_TO, Store
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
 from shared.db.installation import MediaRoot
@@ -57,7 +57,7 @@ class Reaper:
             self._relay_wake.set()
         if freed[Stage.TICKETING]:
             await self._bus.wake("ticket")
-        if freed[Stage.FETCHING] or freed[Stage.VERIFYING]:
+        if any(freed[stage] for stage, target in BACK_TO.items() if target is Stage.READY):
             await self._bus.wake("fetch")
         await self._store.measure()
         return 0

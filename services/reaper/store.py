@@ -39,9 +39,12 @@ SELECT coalesce(extract(epoch FROM now() - (
            SELECT at FROM events WHERE published_at IS NULL ORDER BY seq LIMIT 1)), 0)
 """
 
+# Named {item_id}.{fence}.part and {item_id}.{fence}.{number}.part; an id has no dots.
 _HELD = """
-SELECT id || '.' || fence || '.part' AS name FROM queue_items
- WHERE lease_until IS NOT NULL AND id || '.' || fence || '.part' = ANY($1)
+SELECT n.name
+  FROM unnest($1::text[]) AS n (name)
+  JOIN queue_items q ON q.id = split_part(n.name, '.', 1)
+ WHERE q.lease_until IS NOT NULL AND q.fence::text = split_part(n.name, '.', 2)
 """
 
 # A finished item goes with its whole history, never a part of it. Items that an open album

@@ -14,7 +14,8 @@ SELECT q.track_id, t.info_hash, $2, q.id
   FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.id = $1 AND t.info_hash IS NOT NULL
 ON CONFLICT (track_id, info_hash) DO UPDATE
-   SET reason = excluded.reason, item_id = excluded.item_id, at = now(), removed_at = NULL
+   SET reason = excluded.reason, item_id = excluded.item_id, at = now(), removed_at = NULL,
+       lacks = false
 """
 
 # What was broken before is so still: that it lacks the track does not make it better.

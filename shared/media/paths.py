@@ -52,6 +52,15 @@ def taken_in_another_case(final: Path) -> str | None:
     return next((name for name in names if name.casefold() == final.name.casefold()), None)
 
 
-def temp_file(media_path: Path, item_id: str, fence: int) -> Path:
-    """Where one attempt of one item writes; the fence keeps two workers apart."""
-    return media_path / INCOMING / f"{item_id}.{fence}.part"
+def temp_file(media_path: Path, item_id: str, fence: int, number: int | None = None) -> Path:
+    """Where one attempt of one item writes; the fence keeps two workers apart.
+
+    What it writes beside the item's own file is numbered.
+    """
+    more = "" if number is None else f".{number}"
+    return media_path / INCOMING / f"{item_id}.{fence}{more}.part"
+
+
+def source_uri(track_id: str, ext: str) -> str:
+    """Where the file is kept that a converted one was made from, relative to the media root."""
+    return f"{INCOMING}/sources/{track_id[0:2]}/{track_id[2:4]}/{track_id[4:6]}/{track_id}.{ext}"

@@ -81,14 +81,20 @@ def translated(what: str, dependency: Dependency = "media") -> Iterator[None]:
 
 
 def stage(
-    source: Path, temp: Path, *, size_bytes: int | None = None, folder_fd: int | None = None
+    source: Path,
+    temp: Path,
+    *,
+    size_bytes: int | None = None,
+    folder_fd: int | None = None,
+    theirs: bool = False,
 ) -> Staged:
     """Make `temp` hold the bytes of `source`, durably and readable by all, the cheapest way.
 
     `source` is relative to the open folder `folder_fd`, if there is one. An old `temp` is
     replaced. After a failure no `temp` is left. A symbolic link, or anything that is no regular
     file, is refused. A file that grows is copied to one byte behind `size_bytes`, so that its
-    size gives it away. Blocks.
+    size gives it away. Of what is `theirs` nothing is changed, not even the mode: linked is then
+    only what everybody may read and not everybody may write. Blocks.
 
     Raises:
         AttemptFailed: `source` is gone or refused.
@@ -102,7 +108,7 @@ def stage(
             temp.parent.mkdir(exist_ok=True)
             temp.unlink(missing_ok=True)
             try:
-                if _hard_link(source, source_fd, temp, folder_fd):
+                if _hard_link(source, source_fd, temp, folder_fd, theirs=theirs):
                     return "hardlink"
                 return _clone_or_copy(source_fd, temp, size_bytes)
             except BaseException:
@@ -133,18 +139,22 @@ def _not_regular(source: Path) -> AttemptFailed:
     )
 
 
-def _hard_link(source: Path, source_fd: int, temp: Path, folder_fd: int | None) -> bool:
+def _hard_link(
+    source: Path, source_fd: int, temp: Path, folder_fd: int | None, *, theirs: bool
+) -> bool:
     if os.fstat(source_fd).st_nlink > 1:
         return False  # whoever has its other name could write to what we serve
+    if theirs and os.fstat(source_fd).st_mode & 0o446 != 0o444:
+        return False  # as it is it cannot be served, and it is not ours to change
     try:
         os.link(source, temp, src_dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
         return False  # whatever the reason, a copy decides
     reached("media.linked")
-    ours, theirs = temp.lstat(), os.fstat(source_fd)
+    ours, linked = temp.lstat(), os.fstat(source_fd)
     # The name may have been given to another file between our open and our link.
-    same = (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino)
-    if not same or not _make_readable(source_fd):
+    same = (ours.st_dev, ours.st_ino) == (linked.st_dev, linked.st_ino)
+    if not same or not (theirs or _make_readable(source_fd)):
         temp.unlink()
         return False
     os.fsync(source_fd)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,8 @@ class Claims:
     sample_rate_hz: int
     channels: int
     tagged_at_end: bool
+    # Of "title", "track" and "disc", as far as they are there.
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def refuse(evidence: Mapping[str, object], rule: str, message: str) -> CorruptAudio:
@@ -145,7 +147,19 @@ def _claims(
         sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
         channels=int(_number(stream["channels"]) or 0),
         tagged_at_end=_tagged_at_end(path),
+        tags=_tags(form, stream),
     )
+
+
+def _tags(*places: Mapping[str, Any]) -> dict[str, str]:
+    """Ogg has its tags at the stream, the others at the file; the spelling differs as well."""
+    found = {
+        name.lower(): value[:500]
+        for place in places
+        for name, value in place.get("tags", {}).items()
+        if isinstance(value, str)
+    }
+    return {name: found[name] for name in ("title", "track", "disc") if name in found}
 
 
 def _is_video(stream: Mapping[str, Any]) -> bool:

@@ -1,4 +1,4 @@
-"""What every way of collecting promises, run against the shared folder and the file server."""
+"""What every way of collecting promises: the shared folder, the file server, the torrents' own."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from services.fetcher_writer.delivery import (
 )
 from services.fetcher_writer.http_files import HttpFiles
 from services.fetcher_writer.shared_folder import SharedFolder
+from services.fetcher_writer.torrent_folder import TorrentFolder
 from shared.errors import (
     AttemptFailed,
     DependencyDown,
@@ -90,13 +91,20 @@ async def http(tmp_path: Path) -> AsyncIterator[HttpPlace]:
         await delivery.close()
 
 
-@pytest.fixture(params=["shared", "http"])
+@pytest.fixture
+def torrents(tmp_path: Path) -> Place:
+    incoming, temp = folders(tmp_path)
+    delivery = TorrentFolder(dest_root=ROOT, dest_mount=incoming)
+    return Place(delivery=delivery, incoming=incoming, temp=temp)
+
+
+@pytest.fixture(params=["shared", "http", "torrents"])
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(request.param)
     return found
 
 
-# --- the contract of both
+# --- the contract of all
 
 
 async def test_files_are_listed_recursively_and_sorted(place: Place) -> None:
@@ -231,9 +239,66 @@ async def test_a_place_that_is_not_there_is_told_apart_from_no_files(place: Plac
     """Else an unmounted disk would count as failed attempts of every item."""
     place.incoming.rmdir()
     for call in (place.delivery.check(), place.delivery.files(TICKET)):
-        with pytest.raises(Misconfigured, match="TORRENTINO_DEST_ROOT") as caught:
+        with pytest.raises(Misconfigured, match=r"TORRENTINO_(DEST|DOWNLOADS)_ROOT") as caught:
             await call
         assert caught.value.dependency == "incoming"
+
+
+# --- the torrents' own folder only
+
+
+async def test_a_torrent_may_be_one_file(torrents: Place) -> None:
+    """Then that file is all there is, whatever lies beside it."""
+    torrents.put("song.flac", BIG, ticket=".")
+    torrents.put("other.flac", BIG, ticket=".")
+    path = f"{ROOT}/song.flac"
+    (file,) = await torrents.delivery.files(path)
+    assert (file.name, file.size_bytes) == ("song.flac", len(BIG))
+    await torrents.delivery.collect(path, file, torrents.temp)
+    assert torrents.temp.read_bytes() == BIG
+    gone = DeliveredFile(name="other.flac", size_bytes=len(BIG))
+    with pytest.raises(AttemptFailed):
+        await torrents.delivery.collect(path, gone, torrents.temp)
+
+
+async def test_a_file_may_be_named_as_its_folder(torrents: Place) -> None:
+    """A torrent's folder and the file in it: not a torrent of one file."""
+    torrents.put("t1", BIG)
+    (file,) = await torrents.delivery.files(TICKET)
+    await torrents.delivery.collect(TICKET, file, torrents.temp)
+    assert torrents.temp.read_bytes() == BIG
+
+
+@pytest.mark.parametrize(
+    ("mode", "how"),
+    [
+        *((0o644, "hardlink"), (0o664, "hardlink"), (0o755, "hardlink")),
+        *((0o600, "copy"), (0o640, "copy"), (0o666, "copy")),
+    ],
+)
+async def test_what_is_seeded_is_never_changed(torrents: Place, mode: int, how: str) -> None:
+    """Mode, times and bytes stay; what cannot be served as it is, is copied."""
+    torrents.put("song.flac", BIG)
+    original = torrents.incoming / "t1" / "song.flac"
+    original.chmod(mode)
+    before = original.stat()
+    (file,) = await torrents.delivery.files(TICKET)
+    used = await torrents.delivery.collect(TICKET, file, torrents.temp)
+    assert used == how or (how, used) == ("copy", "reflink")
+    assert not await torrents.delivery.remove(TICKET)
+    after = original.stat()
+    assert (after.st_mode, after.st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
+    assert original.read_bytes() == BIG
+    assert torrents.temp.stat().st_mode & 0o444 == 0o444
+
+
+async def test_errors_name_the_variables_of_the_folder(torrents: Place) -> None:
+    """Not those of the incoming folder, which may be as it should."""
+    with pytest.raises(AttemptFailed, match="TORRENTINO_DOWNLOADS_ROOT"):
+        await torrents.delivery.files("/elsewhere/t1")
+    torrents.incoming.rmdir()
+    with pytest.raises(Misconfigured, match="TORRENTINO_DOWNLOADS_MOUNT="):
+        await torrents.delivery.check()
 
 
 # --- the shared folder only
@@ -507,6 +572,11 @@ def test_audio_comes_first_and_the_rest_is_dropped() -> None:
         "list.m3u": 9,
         "rip.log.converted": 9,
         "booklet.pdf": 9,
+        "CD1/._small.mp3": 9,
+        ".unwanted/song.mp3": 9,
+        "half.flac.!qB": 9,
+        "half.parts": 9,
+        "...And.mp3": 2,
         "no ending": 8,
         "Artist - Song.converted": 7,
         "small.mp3": 1,
@@ -517,6 +587,7 @@ def test_audio_comes_first_and_the_rest_is_dropped() -> None:
     assert [file.name for file in audio_candidates(files)] == [
         "also big.ogg",
         "big.FLAC.converted",
+        "...And.mp3",
         "small.mp3",
         "no ending",
         "Artist - Song.converted",

@@ -340,7 +340,7 @@ async def test_work_outlives_its_lease_while_postgres_is_away(world: World) -> N
             await proxy.listen()
             # The reaper was faster: what the worker wants to write now finds another fence.
             await _leases_over(by_hand)
-            await by_hand.fetcher._work(work)
+            await by_hand.fetcher._together([work])
             assert world.files() == {}
             timed.removed()
             await _to_the_end(world, by_hand)

@@ -371,7 +371,7 @@ async def test_one_folder_that_cannot_be_removed_keeps_no_other(
         await by_hand.until_ready()
         await by_hand.fetch()
         stuck = sorted(world.incoming.iterdir())[1]
-        delivery = by_hand.fetcher._collector._delivery
+        delivery = by_hand.fetcher._collector._deliveries["incoming"]
         remove = delivery.remove
 
         async def refuse(dest_path: str) -> bool:
@@ -517,7 +517,7 @@ async def test_an_old_worker_moves_nothing_aside(world: World) -> None:
         await next_.fetch()
         shutil.copy(broken, world.folder / "again")
         (world.folder / "again").replace(final(world, track))
-        await late.fetcher._work(work)
+        await late.fetcher._together([work])
         assert final(world, track).exists(), "it is no longer the late worker's to judge"
         assert len(list((world.media / ".incoming" / "refused").iterdir())) == 1
 

@@ -181,7 +181,7 @@ class Copy:
         gate.guard(stages.fetcher._collector, "candidates", before="before looking")
         gate.guard(stages.fetcher._collector, "collect", after="after collecting")
         gate.guard(stages.fetcher, "_place", before="before placing")
-        gate.guard(stages.fetcher, "_fail", before="before failing")
+        gate.guard(stages.fetcher._outcomes, "fail", before="before failing")
         gate.guard(messages._requests._availability, "check", after="after looking")
 
     async def step(self, worker: str) -> None:

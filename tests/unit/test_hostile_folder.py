@@ -20,8 +20,7 @@ from services.fetcher_writer.delivery import (
     check_placed,
 )
 from services.fetcher_writer.shared_folder import SharedFolder
-from services.fetcher_writer.store import Work
-from shared.db.items import Claim
+from services.fetcher_writer.work import Ticket
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown
 from shared.media.place import stage
 from shared.media.refused import move_aside, prune_refused
@@ -161,16 +160,9 @@ async def test_a_file_beyond_the_cap_is_not_taken(shared: SharedFolder, incoming
     """A sparse file of 4 GiB and more takes no room there; copied it would fill our disk."""
     path = incoming / "t1" / "a" / "b" / "song.mp3"
     os.truncate(path, MAX_FILE_BYTES + 1)
-    work = Work(
-        claim=Claim(item_id="i", fence=1),
-        track_id="t",
-        duration_ms=1000,
-        dest_path=TICKET,
-        files_placed=1,
-        final_size_bytes=MAX_FILE_BYTES + 1,
-    )
+    ticket = Ticket(id="t", path=TICKET, files_placed=1, final_size_bytes=MAX_FILE_BYTES + 1)
     with pytest.raises(CorruptAudio) as caught:
-        await Collector(shared).candidates(work)
+        await Collector({"incoming": shared}).candidates(ticket)
     assert caught.value.evidence["rule"] == "too_large"
 
 

@@ -1,0 +1,74 @@
+"""What there is to do: items whose file is ready, and the tickets that brought their files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from services.fetcher_writer.delivery import DeliveryName
+from shared.db.items import Claim
+from shared.db.pool import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ticket:
+    """What of a ticket says where its files are, and which of them is which track."""
+
+    id: str
+    path: str
+    """The folder, or the file of a torrent without one, as Torrentino sees it."""
+    kind: Literal["track", "album"] = "track"
+    delivery: DeliveryName = "incoming"
+    info_hash: str | None = None
+    torrent_title: str | None = None
+    files_placed: int | None = None
+    final_size_bytes: int | None = None
+    file_mappings: Sequence[Mapping[str, object]] = ()
+    processed_files: Mapping[str, str] = field(default_factory=dict)
+    """What the pipeline was told to place: the path in the torrent by the placed name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """An item whose file is ready to be collected."""
+
+    claim: Claim
+    track_id: str
+    duration_ms: int | None
+    ticket: Ticket
+    album_id: str | None = None
+    chosen_file: str | None = None
+
+
+def works(rows: Sequence[Row]) -> list[Work]:
+    """The claimed items of these rows; those of one ticket share it."""
+    tickets = {row["ticket_id"]: _ticket(row) for row in rows}
+    return [
+        Work(
+            claim=Claim(item_id=row["id"], fence=row["fence"]),
+            track_id=row["track_id"],
+            duration_ms=row["duration_ms"],
+            album_id=row["album_id"],
+            chosen_file=row["chosen_file"],
+            ticket=tickets[row["ticket_id"]],
+        )
+        for row in rows
+    ]
+
+
+def _ticket(row: Row) -> Ticket:
+    # What Torrentino placed says nothing of what lies in the torrent's own folder.
+    placed = row["delivery"] == "incoming"
+    return Ticket(
+        id=row["ticket_id"],
+        path=row["path"],
+        kind=row["kind"],
+        delivery=row["delivery"],
+        info_hash=row["info_hash"],
+        torrent_title=row["torrent_title"],
+        files_placed=row["files_placed"] if placed else None,
+        final_size_bytes=row["final_size_bytes"] if placed else None,
+        file_mappings=row["file_mappings"] or (),
+        processed_files=row["processed_files"] or {} if placed else {},
+    )
