@@ -202,7 +202,7 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
         ),
         "ready without a ticket": stage is Stage.READY and ticket is None,
         "held without a choice": stage is Stage.HELD
-        and not (item["error_evidence"] or {}).get("candidates"),
+        and '"candidates"' not in (item["error_evidence"] or ""),
     }
     return next((why for why, broken in rules.items() if broken), None)
 

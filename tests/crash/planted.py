@@ -4,35 +4,35 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from pathlib import Path
 
 from services.fetcher_writer import service as fetching
-from services.fetcher_writer.store import Work, hold
+from services.fetcher_writer.outcomes import ACTOR
+from services.fetcher_writer.proving import Proven
+from services.fetcher_writer.sorting import Found, Sorting
+from services.fetcher_writer.store import hold
+from services.fetcher_writer.work import Work
 from services.ticketer.service import Ticketer
 from shared.db.ledger import complete
 from shared.media.paths import audio_uri
 from shared.media.place import publish
-from shared.media.verify import AudioFacts
 
 
 def _complete_before_placing() -> None:
     """COMPLETED is committed first, and the file gets its name after it."""
 
-    async def place(
-        self: fetching.FetcherWriter, work: Work, temp: Path, facts: AudioFacts, how: str
-    ) -> bool:
+    async def place(self: fetching.FetcherWriter, work: Work, proven: Proven) -> bool:
         async with self._store.database.transaction() as connection:
             await hold(connection, work.claim)
             await complete(
                 connection,
                 work.claim.item_id,
-                facts,
+                proven.facts,
                 fence=work.claim.fence,
                 reason="too early",
-                actor=fetching.ACTOR,
+                actor=ACTOR,
             )
-        final = self._root.path / audio_uri(work.track_id, facts.ext)
-        return await asyncio.to_thread(publish, temp, final)
+        final = self._root.path / audio_uri(work.track_id, proven.facts.ext)
+        return await asyncio.to_thread(publish, proven.temp, final)
 
     fetching.FetcherWriter._place = place  # type: ignore[method-assign]
 
@@ -42,13 +42,13 @@ def _place_before_verifying() -> None:
     collected = fetching.FetcherWriter._collect
 
     async def collect(
-        self: fetching.FetcherWriter, work: Work, temp: Path
-    ) -> tuple[AudioFacts, str]:
+        self: fetching.FetcherWriter, work: Work, found: Found, sorting: Sorting
+    ) -> Proven:
+        temp = self._temp(work)
         await asyncio.to_thread(temp.parent.mkdir, exist_ok=True)
-        [file, *_] = await self._collector.candidates(work)
-        await self._collector.collect(work, file, temp)
+        await self._collector.collect(work.ticket, found.file, temp)
         await asyncio.to_thread(publish, temp, self._root.path / audio_uri(work.track_id, "flac"))
-        return await collected(self, work, temp)
+        return await collected(self, work, found, sorting)
 
     fetching.FetcherWriter._collect = collect  # type: ignore[method-assign]
 

@@ -73,8 +73,8 @@ async def run(schedule: Schedule, zygote: Zygote, folder: Path, database_url: st
 
 @asynccontextmanager
 async def _delivered(world: World, schedule: Schedule) -> AsyncIterator[None]:
-    """Make finished downloads come by hard link, by copy from another filesystem, or over HTTP."""
-    world.env |= _QUICK | {"PORT": str(_port())}
+    """Make finished downloads come as the schedule says: see `Delivery`."""
+    world.env |= _QUICK | {"PORT": str(_port())} | _album_settings(world, schedule)
     async with AsyncExitStack() as stack:
         if schedule.delivery == "http":
             server = await stack.enter_async_context(Autoindex(world.incoming))
@@ -85,6 +85,22 @@ async def _delivered(world: World, schedule: Schedule) -> AsyncIterator[None]:
             world.incoming.rmdir()
             world.incoming.symlink_to(elsewhere)
         yield
+
+
+def _album_settings(world: World, schedule: Schedule) -> dict[str, str]:
+    """What there is to be met of albums, of conversion, and of cleaning up behind both."""
+    if schedule.plain:
+        return {}
+    albums = {"TICKET_GROUPING": "auto"}
+    match schedule.delivery:
+        case "torrent":
+            return albums | {"TORRENTINO_DOWNLOADS_ROOT": str(world.downloads)}
+        case "copy":
+            converted = {"AUDIO_FORMAT": "opus", "AUDIO_KEEP_SOURCE": "true"}
+            return albums | converted | {"TORRENTINO_CLEANUP": "torrent"}
+        case "link":
+            return albums | {"TORRENTINO_CLEANUP": "ticket"}
+    return albums
 
 
 def logs_of(folder: Path) -> list[Path]:
@@ -117,7 +133,7 @@ class _Run:
         self._zygote = zygote
         self._world = world
         self._result = result
-        self._work = Work(world, plain=schedule.plain)
+        self._work = Work(world, plain=schedule.plain, sees_torrents=schedule.delivery == "torrent")
         self._last_death = time.monotonic()
 
     async def carry_out(self) -> None:

@@ -11,13 +11,15 @@ from typing import Literal
 from shared.crashpoints import POINTS
 from shared.settings import SERVICES, Service
 
-Delivery = Literal["link", "copy", "http"]
+# link, copy, http: what Torrentino has placed, on this filesystem, another, or over HTTP.
+# torrent: the torrents' own folder.
+Delivery = Literal["link", "copy", "http", "torrent"]
 Kill = tuple[str, int]
 
 _PREFIXES: dict[Service, tuple[str, ...]] = {
-    "ingest": ("ingest", "withdraw", "retry", "consumer", "relay"),
+    "ingest": ("ingest", "withdraw", "retry", "decision", "consumer", "relay"),
     "ticketer": ("ticketer", "relay"),
-    "poller": ("poller", "relay"),
+    "poller": ("poller", "tidying", "relay"),
     "fetcher_writer": ("fetcher", "cleaning", "download", "media", "ledger", "relay"),
     "watchdog": ("watchdog", "consumer", "relay"),
     "reaper": ("reaper", "relay"),
@@ -29,6 +31,15 @@ _ONLY: dict[str, Delivery] = {
     "media.copied": "copy",
     "media.linked": "link",
     "cleaning": "link",
+    "poller.processing": "link",
+    "poller.processed": "link",
+    "tidying.ticket_removed": "link",
+    "fetcher.converting": "copy",
+    "fetcher.converted": "copy",
+    "fetcher.source_kept": "copy",
+    "tidying.torrent_removed": "copy",
+    "fetcher.held": "torrent",
+    "decision": "torrent",
 }
 # What is only reached after another crash.
 _BEFORE = {"reaper.gave_back": "fetcher.claimed"}
@@ -41,6 +52,8 @@ FILE_PATH = [
     and _ONLY.get(point, "link") == "link"
     # Not on the way of a file that is delivered as it should be to a free name.
     and point not in ("fetcher.moved_aside", "fetcher.failing", "fetcher.failed")
+    # Nor where there is one file only.
+    and point not in ("fetcher.sampled", "fetcher.assigned", "fetcher.missed")
 ]
 
 
@@ -126,7 +139,7 @@ def by_seed(seed: int, *, of: int = 0) -> Schedule:
     """
     rng = random.Random(seed)
     shared = _SHARED[seed % of :: of] if of else []
-    chosen: Delivery = rng.choice(["link", "link", "link", "copy", "http"])
+    chosen: Delivery = rng.choice(["link", "link", "torrent", "copy", "http"])
     delivery = _delivery(shared) or chosen
     # Those that share the points are for every test run, so they are the lighter ones.
     layout = rng.choice(_LAYOUTS[: 3 if of else None])

@@ -13,12 +13,20 @@ import httpx
 import nats.errors
 import nats.js.errors
 
-from shared.bus.subjects import DEAD, DEAD_STREAM, REQUEST_CANCEL, REQUEST_TRACK
+from shared.bus.subjects import (
+    DEAD,
+    DEAD_STREAM,
+    REQUEST_ALBUM,
+    REQUEST_CANCEL,
+    REQUEST_TRACK,
+)
 from shared.media.paths import audio_uri
 from tests.audio import cut, make_audio
 from tests.world import ADMIN, Row, World, album_id, as_user, eventually
 
 SECONDS = 1.0
+# Whose torrents no search for another album finds, so that what is made to hang hangs.
+_OTHER_ARTIST = "Somebody Else"
 _ITEMS = "SELECT id, track_id, stage, status FROM queue_items"
 _WITHIN_S = 90.0
 
@@ -28,16 +36,20 @@ class Work:
 
     Not only the good case: a misnamed and a good file that lie in place, a broken delivery, an
     answer of Torrentino that is lost, a withdrawal and a retry, a message that nobody understands,
-    and a scan. All tracks end COMPLETED. `plain` is an album of two good tracks and no more.
+    and a scan; a torrent of an album that lacks a track, and, with `sees_torrents`, one whose files
+    only a person can tell apart. All tracks end COMPLETED. `plain` is an album of two good tracks
+    and no more.
     """
 
-    def __init__(self, world: World, *, plain: bool) -> None:
+    def __init__(self, world: World, *, plain: bool, sees_torrents: bool) -> None:
         self._world = world
         self._plain = plain
         self._song = make_audio(world.folder / "song.flac", seconds=SECONDS)
         self._album = self._add_album(1, 2 if plain else 3)
         self._others = [] if plain else self._add_album(2, 3)
         self._found_missing = [] if plain else self._add_album(3, 1)
+        self._in_torrent = [] if plain else self._add_torrent(4, lacks=1)
+        self._unclear = self._add_unclear(5) if sees_torrents and not plain else []
         self._looking = asyncio.Lock()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         # Attempts that the broken delivery costs.
@@ -46,10 +58,31 @@ class Work:
     @property
     def wanted(self) -> list[str]:
         """Every track that has to arrive."""
-        return [*self._album, *self._others, *self._found_missing]
+        albums = [*self._album, *self._others, *self._found_missing]
+        return [*albums, *self._in_torrent, *self._unclear]
 
-    def _add_album(self, number: int, count: int) -> list[str]:
-        return self._world.add_album(number, count, seconds=SECONDS, audio=self._song)
+    def _add_album(self, number: int, count: int, artist: str = "The Testers") -> list[str]:
+        return self._world.add_album(
+            number, count, seconds=SECONDS, audio=self._song, artist=artist
+        )
+
+    def _add_torrent(self, number: int, *, lacks: int) -> list[str]:
+        """An album of four, its last tracks as files of their own, the others in one torrent."""
+        tracks = self._add_album(number, 4, _OTHER_ARTIST)
+        del self._world.songs[-4:-lacks]
+        title = f"{_OTHER_ARTIST} - Album {number} [FLAC]"
+        names = [f"{n:02d} - Song {number * 1000 + n}.flac" for n in range(1, 5 - lacks)]
+        self._world.add_torrent(title, {f"{title}/{name}": self._song for name in names})
+        return tracks
+
+    def _add_unclear(self, number: int) -> list[str]:
+        """An album of two tracks of one length, whose files have numbers and no names."""
+        tracks = self._add_album(number, 2)
+        del self._world.songs[-2:]
+        title = f"The Testers - Album {number} [FLAC]"
+        files = {f"{title}/{name}.flac": self._song for name in ("01", "02")}
+        self._world.add_torrent(title, files, listed=False)
+        return tracks
 
     async def prepare(self) -> None:
         """Put everything in place that is to be met."""
@@ -84,8 +117,14 @@ class Work:
     async def ask(self) -> None:
         """Ask for everything; returns when all of it was accepted."""
         asking: list[Awaitable[object]] = [self._post(f"album/{album_id(1)}", headers=as_user("1"))]
+        if self._unclear:
+            asking += [
+                self._post(f"album/{album_id(5)}", headers=as_user("5")),
+                *(self._decided(track) for track in self._unclear),
+            ]
         if not self._plain:
             asking += [
+                self._joined_by_one(self._in_torrent),
                 self._post("admin/queue-all", {"scope": "album", "album_id": album_id(3)}),
                 self._over_nats(self._others[0], twice=True),
                 self._misunderstood(),
@@ -142,6 +181,37 @@ class Work:
         await self._until(track, "downloading")
         _lay(self._song, self._world.media / audio_uri(track, "flac"))
         del self._world.faults.fates[_title(track)]
+
+    async def _joined_by_one(self, tracks: list[str]) -> None:
+        """Ask for all but one of the album, and for that one when the ticket is at work."""
+        *first, last = tracks
+        fates = self._world.faults.fates
+        fates["album 4"] = "stuck_downloading"
+        carried = [
+            {"id": id_, "name": _title(id_).title(), "artists": [_OTHER_ARTIST]}
+            | {"track_number": number, "duration_ms": int(SECONDS * 1000)}
+            for number, id_ in enumerate(first, start=1)
+        ]
+        body = {"v": 1, "request_id": str(uuid.uuid4()), "user_id": "4", "album_id": album_id(4)}
+        await self._publish(REQUEST_ALBUM, body | {"album": "Album 4", "tracks": carried})
+        await self._until(first[0], "downloading")
+        await self._post(f"track/{last}", headers=as_user("4"))
+        await self._until(last, "downloading")
+        del fates["album 4"]
+
+    async def _decided(self, track: str) -> None:
+        item = await self._until(track, "held")
+        evidence = await self._evidence(item["id"])
+        await self._post(
+            f"admin/items/{item['id']}/approve", {"file": evidence["candidates"][0]["file"]}
+        )
+
+    async def _evidence(self, item_id: str) -> Row:
+        [row] = await self._world.rows(
+            "SELECT error_evidence FROM queue_items WHERE id = $1", item_id
+        )
+        evidence: Row = row["error_evidence"]
+        return evidence
 
     async def _until(self, track: str, stage: str) -> Row:
         async def there() -> list[Row]:
