@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import latency, reference, throughput
+from bench import conversion, latency, reference, throughput
 from bench.setting import bench_world
 from tests.world import World
 
@@ -27,6 +27,7 @@ BENCHES: dict[str, Bench] = {
     "latency": latency.run,
     "throughput": throughput.run,
     "reference": reference.run,
+    "conversion": conversion.run,
 }
 
 

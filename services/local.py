@@ -25,7 +25,8 @@ from shared.app import make_app
 from shared.db.migrate import migrate
 from shared.local.sample import Sample, write_sample
 from shared.local.servers import Nats, Postgres, ServerFailed
-from shared.local.torrentino import Song, SongList, Standin, StandinConfig
+from shared.local.torrentino import SongList, Standin, StandinConfig
+from shared.local.torrentino.source import load_songs
 from shared.ops import OpsServer
 from shared.runtime import build_all, on_signals, serve
 from shared.settings import SERVICES, Settings, load
@@ -174,16 +175,17 @@ async def _torrentino(
 ) -> None:
     if "TORRENTINO_URL" in environ:
         return
-    songs = SongList(
-        Song(artist=song["artist"], title=song["title"], path=Path(song["path"]))
-        for song in (sample.songs if sample else [])
-    )
-    config = replace(_SHOW, database=data / "torrentino.db")
-    standin = await stack.enter_async_context(Standin(config, songs))
+    # Without a catalog of ours there is nothing that it could be asked for.
+    offered = load_songs(data / "sample" / "songs.json") if sample else SongList([])
+    downloads = data / "downloads"
+    downloads.mkdir(exist_ok=True)
+    config = replace(_SHOW, database=data / "torrentino.db", downloads=downloads)
+    standin = await stack.enter_async_context(Standin(config, offered))
     incoming = data / "incoming"
     incoming.mkdir(exist_ok=True)
     environ["TORRENTINO_URL"] = standin.url
     environ.setdefault("TORRENTINO_DEST_ROOT", str(incoming))
+    environ.setdefault("TORRENTINO_DOWNLOADS_ROOT", str(downloads))
     # Like the real one, the stand-in forgets conversions when it is restarted; with it, unlike
     # with the real one, nothing takes long.
     environ.setdefault("STALL_TIMEOUT_S", "10")

@@ -72,15 +72,26 @@ SELECT q.id, q.ticket_id
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
+# What an album's ticket `t` may still bring for the item `q`.
+_CAN_HELP = """
+t.album_id = q.album_id AND t.kind = 'album' AND t.process_asked_at IS NULL
+           AND q.ask_next IS DISTINCT FROM 'track'
+           AND NOT EXISTS (SELECT 1 FROM bad_sources b
+                            WHERE b.track_id = q.track_id AND b.info_hash = t.info_hash)
+"""
+
 # A ticket that is still being withdrawn keeps its item waiting, and so does that of an earlier item
-# of the same track: never two live tickets for one track, which might share a torrent.
-_DUE = """
+# of the same track: never two live tickets for one track, which might share a torrent. What is to
+# join a ticket that is being made, or that somebody looks at just now, does so in a moment.
+_DUE = f"""
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
    AND (t.id IS NULL OR t.state = 'closed')
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                     WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
-"""
+   AND NOT ($1 AND EXISTS (SELECT 1 FROM tickets t
+                            WHERE t.state IN ('intent', 'open') AND {_CAN_HELP}))
+"""  # noqa: S608 (made of constants)
 
 # An album without a name cannot be asked for.
 _FRESH = f"""
@@ -88,14 +99,14 @@ SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask
 {_DUE}
    AND q.id <> ALL($2)
  ORDER BY q.priority, q.seq
- LIMIT $1
+ LIMIT $3
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
 _OF_ALBUMS = f"""
 SELECT q.id, q.album_id, q.ask_next
 {_DUE}
-   AND q.album_id = ANY($1)
+   AND q.album_id = ANY($2)
  ORDER BY q.priority, q.seq
  LIMIT 500
    FOR NO KEY UPDATE OF q SKIP LOCKED
@@ -128,7 +139,7 @@ RETURNING q.id, q.fence, q.ticket_id, q.track_id, q.track_name, q.main_artist, q
 """
 
 # Also those that an open ticket served before, and that a dead worker or a person gave back.
-_JOIN = """
+_JOIN = f"""
 UPDATE queue_items q
    SET stage = $1, status = $2, actor = 'ticketer', reason = 'joins the ticket of its album',
        attempt = q.attempt + 1, ticket_id = d.ticket_id, torrentino_ticket_id = d.torrentino_id,
@@ -136,19 +147,17 @@ UPDATE queue_items q
        started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint), updated_at = now()
   FROM (SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
           FROM tickets t JOIN queue_items q
-            ON q.ticket_id = t.id OR (t.album_id = q.album_id AND $4)
-         WHERE t.state = 'open' AND t.kind = 'album' AND t.process_asked_at IS NULL
+            ON (q.ticket_id = t.id AND t.kind = 'album' AND t.process_asked_at IS NULL)
+            OR ($4 AND {_CAN_HELP})
+         WHERE t.state = 'open'
            AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
-           AND (q.ticket_id = t.id OR q.ask_next IS DISTINCT FROM 'track')
-           AND NOT EXISTS (SELECT 1 FROM bad_sources b
-                            WHERE b.track_id = q.track_id AND b.info_hash = t.info_hash)
            AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                             WHERE o.track_id = q.track_id AND ot.state <> 'closed'
                               AND ot.id <> t.id)
          LIMIT 500
            FOR NO KEY UPDATE OF q, t SKIP LOCKED) d
  WHERE q.id = d.item_id AND q.stage = ANY($3)
-"""
+"""  # noqa: S608 (made of constants)
 
 
 _KEEP = """
@@ -229,12 +238,13 @@ class Store:
         while len(groups) < limit:
             taken = [item_id for group in groups for item_id in group.item_ids]
             await connection.execute(IN_INDEX_ORDER)
-            rows = await connection.fetch(_FRESH, limit - len(groups), taken)
+            joins = self._grouping != "track"
+            rows = await connection.fetch(_FRESH, joins, taken, limit - len(groups))
             await connection.execute(IN_ANY_ORDER)
             if not rows:
                 break
             albums = sorted({row["album_id"] for row in rows if may_share(row, self._grouping)})
-            of_albums = await connection.fetch(_OF_ALBUMS, albums) if albums else []
+            of_albums = await connection.fetch(_OF_ALBUMS, joins, albums) if albums else []
             groups += grouped(rows, of_albums, self._grouping)
         return {str(uuid.uuid4()): group for group in groups}
 

@@ -34,7 +34,8 @@ class KnownAlbum:
 # More than any release has; a request may carry what it wants.
 _MOST_TRACKS = 1000
 
-# Only what differs is written: an album is asked for again and again.
+# Only what differs is written: an album is asked for again and again. A message may carry a part of
+# its tracks, which is no news where all of them are known.
 _REMEMBER = """
 INSERT INTO albums AS a (album_id, name, artist, tracks)
 VALUES ($1, $2, $3, $4)
@@ -42,6 +43,7 @@ ON CONFLICT (album_id) DO UPDATE
    SET name = excluded.name, artist = excluded.artist, tracks = excluded.tracks, seen_at = now()
  WHERE (a.name, a.artist, a.tracks) IS DISTINCT FROM
        (excluded.name, excluded.artist, excluded.tracks)
+   AND jsonb_array_length(excluded.tracks) >= jsonb_array_length(a.tracks)
 """
 
 _KNOWN = "SELECT album_id, name, artist, tracks FROM albums WHERE album_id = ANY($1)"

@@ -32,12 +32,16 @@ SECOND_ALBUM_ID = "2NightTrainToOstuni000"
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Where the sample lies; each song is {"artist", "title", "path"}."""
+    """Where the sample lies.
+
+    Each song is {"artist", "title", "path"}, each torrent {"title", "files": [{"path", "source"}]}.
+    """
 
     catalog: Path
     album_id: str
     second_album_id: str
     songs: list[dict[str, str]]
+    torrents: list[dict[str, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +99,34 @@ def write_sample(folder: Path) -> Sample:
     if not catalog.exists():
         _write_catalog(catalog)
     songs = _write_songs(folder / "songs")
-    (folder / "songs.json").write_text(json.dumps(songs, indent=2, ensure_ascii=False) + "\n")
-    return Sample(catalog=catalog, album_id=ALBUM_ID, second_album_id=SECOND_ALBUM_ID, songs=songs)
+    torrents = [_torrent(songs, ALBUM_ID), _torrent(songs, SECOND_ALBUM_ID, lacks=2)]
+    offered = json.dumps([*songs, *torrents], indent=2, ensure_ascii=False)
+    (folder / "songs.json").write_text(offered + "\n")
+    return Sample(
+        catalog=catalog,
+        album_id=ALBUM_ID,
+        second_album_id=SECOND_ALBUM_ID,
+        songs=songs,
+        torrents=torrents,
+    )
+
+
+def _torrent(songs: Sequence[dict[str, str]], album_id: str, *, lacks: int = 0) -> dict[str, Any]:
+    """An album as a torrent has it, without its last few tracks: those come one by one."""
+    [(name, artist)] = [(name, artist) for id_, name, artist, _ in _ALBUMS if id_ == album_id]
+    title = f"{artist} - {name} [FLAC]"
+    mine = [(s, song["path"]) for s, song in zip(_songs(), songs, strict=True)]
+    there = [(s, path) for s, path in mine if s.album_id == album_id]
+    return {
+        "title": title,
+        "files": [
+            {
+                "path": f"{title}/{song.number:02d} - {song.title}{Path(path).suffix}",
+                "source": path,
+            }
+            for song, path in there[: len(there) - lacks]
+        ],
+    }
 
 
 def create_catalog(path: Path) -> None:

@@ -146,6 +146,27 @@ async def test_nobody_joins_what_cannot_help(still: World, by_hand: Stages, why:
     assert len(await tickets(still)) == 2
 
 
+async def test_who_cannot_join_at_this_moment_waits_for_the_next(
+    still: World, by_hand: Stages
+) -> None:
+    """A poller has the ticket's row, or its POST is under way: no second ticket is made for it."""
+    await queue(still, of_album(1, 1, 2), album=1)
+    await by_hand.ticketer._store.claim(1)
+    await queue(still, of_album(1, 3), album=1)
+    assert await by_hand.ticket() == 0, "the album's ticket is being made"
+    await still.execute(
+        "UPDATE queue_items SET lease_until = now() - interval '1 s' WHERE stage = 'ticketing'"
+    )
+    await by_hand.give_back()
+    await by_hand.ticket()
+    async with by_hand.app.database.transaction() as connection:
+        await connection.fetch("SELECT 1 FROM tickets FOR NO KEY UPDATE")
+        assert await by_hand.ticket() == 0, "somebody looks at the ticket"
+    assert await by_hand.ticket() == 1
+    assert await stages_of(still) == ["searching"] * 3
+    assert still.standin.requests[CREATE] == 1
+
+
 async def test_grouping_by_track_joins_nothing(still: World, by_hand: Stages) -> None:
     """TICKET_GROUPING=track after a change of the setting: the open album ticket gets no more."""
     await queue(still, of_album(1, 1, 2), album=1)
