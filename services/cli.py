@@ -166,6 +166,44 @@ def cancel(
 
 
 @app.command()
+def attention(
+    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    as_json: AsJson = False,
+    url: Url = _DEFAULT_URL,
+    key: Key = "",
+) -> None:
+    """Show what waits for a person, with what there is to choose from."""
+    page = _call(url, key, lambda api: api.get("admin/attention", limit=limit))
+    table = Table(box=None, pad_edge=False)
+    table.add_column("id", no_wrap=True, overflow="fold", min_width=36)
+    for name in ("track", "decided at", "candidates"):
+        table.add_column(name)
+    for item in page["items"]:
+        choices = [str(each.get("file") or each.get("title")) for each in item["candidates"]]
+        table.add_row(
+            item["id"], _shown(item["track_name"]), item["decided_at"], _shown("\n".join(choices))
+        )
+    _print(page, as_json=as_json, table=table)
+
+
+@app.command()
+def approve(
+    id_: str, file: str, as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = ""
+) -> None:
+    """Say which of the files that `attention` shows a held item is."""
+    path = f"admin/items/{id_}/approve"
+    answer = _call(url, key, lambda api: api.post(path, {"file": file}))
+    _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+
+
+@app.command()
+def reject(id_: str, as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
+    """Say that a held item is none of the files: another torrent is tried."""
+    answer = _call(url, key, lambda api: api.post(f"admin/items/{id_}/reject"))
+    _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+
+
+@app.command()
 def scan(
     scope: Annotated[str, typer.Option(help="all, partial_albums or album")] = "all",
     album_id: Annotated[str | None, typer.Option(help="With scope album.")] = None,

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
+import sys
 from typing import Any
 
 import httpx
@@ -9,7 +12,7 @@ import pytest
 
 from tests.integration.ingest_helpers import V1, ask, assert_problem, serve
 from tests.stages import assert_lawful, one, timeline
-from tests.world import World, as_user
+from tests.world import ADMIN_KEY, World, as_user
 
 CANDIDATES = [
     {"file": "Root/03 - Song.flac", "duration_s": 8.0, "title_score": 90, "why": "its number"},
@@ -104,6 +107,31 @@ async def test_only_a_file_that_was_shown_can_be_approved(world: World, body: An
     assert_problem(answer, 422, "invalid-request")
     assert "Root/03 - Song.flac" in answer.json()["detail"]
     assert (await one(world))["stage"] == "held"
+
+
+async def test_the_command_line_decides(world: World) -> None:
+    """It shows the names of the files as they have to be given back, and gives one back."""
+    api = await serve(world)
+    item_id = await held(world, api)
+
+    async def command(*args: str) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.cli", *args, "--url", str(api.base_url)),
+            env=os.environ | {"BOOTSTRAP_ADMIN_KEY": ADMIN_KEY, "COLUMNS": "200"},
+            stdout=asyncio.subprocess.PIPE,
+        )
+        shown, _ = await process.communicate()
+        assert process.returncode == 0
+        return shown.decode()
+
+    shown = await command("attention")
+    assert item_id in shown
+    assert "Root/Song (alt).flac" in shown
+    assert "ready" in await command("approve", item_id, "Root/Song (alt).flac")
+    await world.execute(
+        "UPDATE queue_items SET stage = 'held', actor = $1, error_evidence = '{}'", "a test's own"
+    )
+    assert "retry_wait" in await command("reject", item_id)
 
 
 async def test_users_decide_nothing(world: World) -> None:
