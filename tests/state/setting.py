@@ -396,6 +396,8 @@ def _env(folder: Path, database_url: str, torrentino: str) -> dict[str, str]:
         "OPS_PORT": "0",
         "MIN_FREE_DISK_MB": "0",
         "DURATION_TOLERANCE_S": "1",
+        # The model knows torrents of one file; the crash search meets those of albums.
+        "TICKET_GROUPING": "track",
         "MAX_RETRIES": str(MAX_RETRIES),
         "USER_MAX_REQUESTS_PER_DAY": str(MAX_PER_DAY),
         "USER_MAX_QUEUE_SIZE": str(MAX_QUEUE),
