@@ -74,7 +74,7 @@ def _offer(world: World, album: Release, place: int) -> None:
     if there:
         world.add_torrent(album.title, album.files(there), listed=False)
     world.songs += [
-        Song(artist=ARTIST, title=f"Song {n}", path=album.tracks[album.ids[n - 1]])
+        Song(artist=ARTIST, title=album.name(n), path=album.tracks[album.ids[n - 1]])
         for n in range(1, _TRACKS + 1)
         if n not in there
     ]

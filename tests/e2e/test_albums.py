@@ -66,7 +66,7 @@ async def test_what_the_torrent_lacks_goes_on_by_track(world: World) -> None:
     # With a listing that lacks a third, Torrentino would want it approved.
     world.add_torrent(album.title, album.files(range(1, 9)), listed=False)
     world.songs += [
-        Song(artist=ARTIST, title=f"Song {n}", path=album.tracks[album.ids[n - 1]])
+        Song(artist=ARTIST, title=album.name(n), path=album.tracks[album.ids[n - 1]])
         for n in range(9, 13)
     ]
     api = await serve(
@@ -86,7 +86,7 @@ async def test_swapped_names_are_put_right_by_length(world: World) -> None:
     """Tracks 3 and 4 bear each other's names in the torrent, and in Torrentino's mapping."""
     album = make_release(world, 6)
     files = album.files()
-    third, fourth = f"{album.title}/03 - Song 3.flac", f"{album.title}/04 - Song 4.flac"
+    third, fourth = album.path(3), album.path(4)
     files[third], files[fourth] = files[fourth], files[third]
     world.add_torrent(album.title, files)
     api = await serve(
