@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import conversion, latency, reference, throughput
+from bench import albums, conversion, latency, matching, reference, throughput
 from bench.setting import bench_world
 from tests.world import World
 
@@ -27,7 +27,9 @@ BENCHES: dict[str, Bench] = {
     "latency": latency.run,
     "throughput": throughput.run,
     "reference": reference.run,
+    "albums": albums.run,
     "conversion": conversion.run,
+    "matching": matching.run,
 }
 
 

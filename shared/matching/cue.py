@@ -1,0 +1,276 @@
+"""CUE sheets: where the tracks lie in one big file. What is ambiguous is refused with a reason."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from shared.matching.model import Offered
+
+MAX_BYTES = 256 * 1024
+MAX_TRACKS = 200
+_FRAMES_PER_S = 75
+
+_LINE = re.compile(r"^\s*(REM\s+\w+|\w+)\s*(.*?)\s*$", re.IGNORECASE)
+_FILE = re.compile(r'^(?:"([^"]*)"|(.*?))(?:\s+\w+)?$')
+_TRACK = re.compile(r"^(\d{1,3})\s+(\w+)", re.IGNORECASE)
+_INDEX = re.compile(r"^(\d{1,2})\s+(\d{1,4}):(\d{1,2}):(\d{1,2})$")
+_KANA = re.compile(r"[\u3041-\u30ff]{2}")
+_CYRILLIC_RUN = re.compile(rb"[\xc0-\xff\xa8\xb8]{3,}")
+_HIGH = re.compile(rb"[\x80-\xff]")
+_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CueTrack:
+    """A track of a sheet; `end_s` None: to the end of the file. Gaps belong to the track before."""
+
+    number: int
+    start_s: float
+    end_s: float | None = None
+    title: str | None = None
+    performer: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CueFile:
+    """A file as the sheet calls it, with the tracks that begin in it."""
+
+    name: str
+    tracks: tuple[CueTrack, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class CueSheet:
+    """What a sheet says."""
+
+    files: tuple[CueFile, ...]
+    title: str | None = None
+    performer: str | None = None
+    disc: int | None = None
+
+
+@dataclass
+class _Reading:
+    """The sheet up to the line that is being read."""
+
+    files: list[tuple[str, list[CueTrack]]] = field(default_factory=list)
+    texts: dict[str, str] = field(default_factory=dict)
+    disc: int | None = None
+    track: CueTrack | None = None
+    count: int = 0
+
+
+def parse(data: bytes) -> CueSheet:
+    """Read a sheet. Raises ValueError with the reason if it cannot be one, or is not in order."""
+    if len(data) > MAX_BYTES:
+        raise ValueError(f"a sheet of {len(data)} bytes; at most {MAX_BYTES} are read")
+    reading = _Reading()
+    for line in _decoded(data).splitlines():
+        if found := _LINE.match(line):
+            _read(reading, " ".join(found[1].upper().split()), found[2])
+    _end_track(reading)
+    if not reading.count:
+        raise ValueError("names no track")
+    return CueSheet(
+        files=tuple(_file(name, tracks) for name, tracks in reading.files if tracks),
+        title=reading.texts.get("TITLE"),
+        performer=reading.texts.get("PERFORMER"),
+        disc=reading.disc,
+    )
+
+
+def parts(sheet: CueSheet, beside: Sequence[Offered]) -> list[Offered]:
+    """The parts that the sheet names of the files `beside` it (in its own folder).
+
+    Their lengths are known as soon as the file is measured. Raises ValueError with the reason
+    where it is ambiguous what belongs to which file, where the sheet goes beyond a file's length,
+    and where it has one file for each track: then there is nothing to split.
+    """
+    if all(len(file.tracks) < 2 for file in sheet.files):
+        raise ValueError("one file for each track: nothing to split")
+    found = []
+    for file in sheet.files:
+        audio = _meant(file.name, beside)
+        _check_within(file, audio)
+        if len(file.tracks) > 1:
+            found += [_part(track, sheet, audio, len(file.tracks)) for track in file.tracks]
+    if len({part.name for part in found}) != len(found):
+        raise ValueError("names a track twice")
+    return found
+
+
+def agreed(told: Mapping[str, Sequence[Offered]]) -> list[Offered]:
+    """The parts that several sheets, by path, name together; none of a file they disagree about."""
+    by_file: dict[str, dict[str, list[Offered]]] = {}
+    for path, found in sorted(told.items()):
+        for part in found:
+            whole = part.name.rpartition("#")[0]
+            by_file.setdefault(whole, {}).setdefault(path, []).append(part)
+    return [
+        part
+        for _, sheets in sorted(by_file.items())
+        if len({_places(found) for found in sheets.values()}) == 1
+        for part in next(iter(sheets.values()))
+    ]
+
+
+def _places(told: Iterable[Offered]) -> tuple[tuple[str, float | None], ...]:
+    return tuple((part.name, part.start_s) for part in told)
+
+
+def _decoded(data: bytes) -> str:
+    """The text, by its mark, else the first encoding that it fits and that makes sense.
+
+    Every byte is a letter in Windows' code pages, so those are told apart by how letters follow
+    each other: runs of high bytes are Cyrillic, single ones accents.
+    """
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return _strictly(data, encoding) or _refuse_encoding()
+    utf8 = _strictly(data, "utf-8")
+    if utf8 is not None:
+        return utf8
+    japanese = _strictly(data, "cp932")
+    if japanese is not None and _KANA.search(japanese):
+        return japanese
+    runs = sum(len(run) for run in _CYRILLIC_RUN.findall(data))
+    if 2 * runs > len(_HIGH.findall(data)) and (russian := _strictly(data, "cp1251")) is not None:
+        return russian
+    western = _strictly(data, "cp1252")
+    return western if western is not None else _refuse_encoding()
+
+
+def _refuse_encoding() -> str:
+    raise ValueError("its text is in no encoding that is known here")
+
+
+def _strictly(data: bytes, encoding: str) -> str | None:
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _read(reading: _Reading, word: str, rest: str) -> None:
+    match word:
+        case "FILE":
+            _begin_file(reading, rest)
+        case "TRACK":
+            _begin_track(reading, rest)
+        case "INDEX":
+            _read_index(reading, rest)
+        case "TITLE" | "PERFORMER":
+            _read_text(reading, word, rest)
+        case "REM DISCNUMBER":
+            disc = rest.strip('"')
+            reading.disc = int(disc) if disc.isdecimal() and 0 < int(disc) < 100 else None
+        case _:
+            pass  # PREGAP is silence that no file has; FLAGS, ISRC and remarks tell nothing here.
+
+
+def _begin_file(reading: _Reading, rest: str) -> None:
+    found = _FILE.match(rest)
+    name = (found[1] if found and found[1] is not None else found and found[2]) or ""
+    base = name.replace("\\", "/").rpartition("/")[2].strip()
+    if not base:
+        raise ValueError("a FILE without a name")
+    # A track that has begun, but not at its INDEX 01 yet, goes on in this file.
+    if reading.track is not None and reading.track.start_s >= 0:
+        _end_track(reading)
+    reading.files.append((base, []))
+
+
+def _begin_track(reading: _Reading, rest: str) -> None:
+    _end_track(reading)
+    found = _TRACK.match(rest)
+    if not found or not reading.files:
+        raise ValueError(f"TRACK {rest[:40]!r} is not understood")
+    if found[2].upper() != "AUDIO":
+        raise ValueError(f"track {int(found[1])} is no audio")
+    reading.count += 1
+    if reading.count > MAX_TRACKS:
+        raise ValueError(f"more than {MAX_TRACKS} tracks")
+    reading.track = CueTrack(number=int(found[1]), start_s=-1.0)
+
+
+def _read_index(reading: _Reading, rest: str) -> None:
+    found = _INDEX.match(rest)
+    if not found or reading.track is None or int(found[3]) > 59 or int(found[4]) >= _FRAMES_PER_S:
+        raise ValueError(f"INDEX {rest[:40]!r} is not understood")
+    if int(found[1]) == 1:
+        at_s = int(found[2]) * 60 + int(found[3]) + int(found[4]) / _FRAMES_PER_S
+        reading.track = replace(reading.track, start_s=at_s)
+
+
+def _read_text(reading: _Reading, word: str, rest: str) -> None:
+    text = rest.strip().removeprefix('"').removesuffix('"').strip()
+    if reading.track is None:
+        reading.texts.setdefault(word, text)
+    elif word == "TITLE":
+        reading.track = replace(reading.track, title=text or None)
+    else:
+        reading.track = replace(reading.track, performer=text or None)
+
+
+def _end_track(reading: _Reading) -> None:
+    if reading.track is None:
+        return
+    if reading.track.start_s < 0:
+        raise ValueError(f"track {reading.track.number} has no INDEX 01")
+    reading.files[-1][1].append(reading.track)
+    reading.track = None
+
+
+def _file(name: str, tracks: Sequence[CueTrack]) -> CueFile:
+    """The file with each track's end, which is the next one's start."""
+    ended = []
+    for track, after in zip(tracks, [*tracks[1:], None], strict=True):
+        if after is not None and after.start_s <= track.start_s:
+            raise ValueError(f"track {after.number} begins before track {track.number} does")
+        ended.append(replace(track, end_s=after.start_s if after is not None else None))
+    return CueFile(name=name, tracks=tuple(ended))
+
+
+def _meant(name: str, beside: Sequence[Offered]) -> Offered:
+    """The file that has the name, or else the only one that has it with another ending."""
+    named = [one for one in beside if _base(one) == name.casefold()]
+    if not named:
+        stem = _stem(name.casefold())
+        named = [one for one in beside if _stem(_base(one)) == stem]
+    if len(named) != 1:
+        raise ValueError(f"{len(named) or 'no'} files beside it can be {name!r}")
+    return named[0]
+
+
+def _base(one: Offered) -> str:
+    return one.name.rpartition("/")[2].casefold()
+
+
+def _stem(name: str) -> str:
+    return name.rpartition(".")[0] or name
+
+
+def _check_within(file: CueFile, audio: Offered) -> None:
+    last = file.tracks[-1]
+    if audio.duration_s is not None and last.start_s >= audio.duration_s:
+        raise ValueError(f"track {last.number} begins beyond the end of {audio.name!r}")
+
+
+def _part(track: CueTrack, sheet: CueSheet, audio: Offered, count: int) -> Offered:
+    length_s = None
+    size_bytes = audio.size_bytes // count
+    if audio.duration_s is not None:
+        length_s = (audio.duration_s if track.end_s is None else track.end_s) - track.start_s
+        size_bytes = round(audio.size_bytes * length_s / audio.duration_s)
+    return Offered(
+        name=f"{audio.name}#{track.number:02d}",
+        size_bytes=size_bytes,
+        duration_s=length_s,
+        title=track.title,
+        disc=sheet.disc,
+        number=track.number,
+        start_s=track.start_s,
+        end_s=track.end_s,
+    )

@@ -1,0 +1,257 @@
+"""What speaks for and against a file being a track, pair by pair."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import cached_property
+
+from shared.matching.model import AlbumTrack, Offered
+from shared.matching.names import Named, Reading, read_names
+from shared.matching.titles import Likeness, Title, likeness, score, title_of
+
+_LOSSLESS = re.compile(
+    r"\.(?:flac|wav|wave|alac|ape|wv|aiff?|tta|tak|dsf)(?:#\d+)?$", re.IGNORECASE
+)
+
+# Points for a pair. The same title outweighs all else together; what a number says counts for more
+# than what Torrentino's mapping or a length that fits a little better say.
+_TITLE = {
+    Likeness.SAME: 240,
+    Likeness.NEAR: 70,
+    Likeness.SIMILAR: 20,
+    Likeness.UNKNOWN: 0,
+    Likeness.OTHER_RECORDING: -90,
+    Likeness.OTHER_TITLE: -70,
+}
+_LENGTH = 30
+_MAPPED = 8
+
+
+class Position(IntEnum):
+    """What disc and number of a file say about it being a certain track."""
+
+    CONTRARY = 0
+    UNKNOWN = 1
+    # The number is right, but the album has several discs and the file does not tell which.
+    NUMBER = 2
+    MATCH = 3
+
+
+_POSITION = {
+    Position.MATCH: 40,
+    Position.NUMBER: 10,
+    Position.UNKNOWN: 0,
+    Position.CONTRARY: -30,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """An offered file with what its path and tags say."""
+
+    offered: Offered
+    readings: tuple[Reading, ...]
+    disc: int | None
+    number: int | None
+
+    @property
+    def name(self) -> str:
+        return self.offered.name
+
+    @property
+    def measured(self) -> bool:
+        return self.offered.duration_s is not None
+
+    @property
+    def lossless(self) -> bool:
+        return _LOSSLESS.search(self.name) is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """A track and a file beside each other. `off_s`: how far their lengths are apart."""
+
+    track: AlbumTrack
+    file: File
+    likeness: Likeness
+    title_score: int
+    position: Position
+    off_s: float | None
+    tolerance_s: float
+
+    @property
+    def permitted(self) -> bool:
+        """Whether the lengths allow it, as far as they are known."""
+        return self.off_s is None or self.off_s <= self.tolerance_s
+
+    @property
+    def fits(self) -> bool:
+        """Whether both lengths are known and agree."""
+        return self.off_s is not None and self.off_s <= self.tolerance_s
+
+    @property
+    def points(self) -> int:
+        exact = 0.0 if self.off_s is None else 1 - min(1.0, self.off_s / (self.tolerance_s or 1))
+        mapped = self.file.offered.mapped.get(self.track.number or 0, 0.0)
+        return (
+            _TITLE[self.likeness]
+            + _POSITION[self.position]
+            + round(_LENGTH * exact)
+            + round(_MAPPED * min(1.0, max(0.0, mapped)))
+        )
+
+
+class Album:
+    """The tracks in their order, and how each compares with each file of a torrent."""
+
+    def __init__(
+        self, tracks: Sequence[AlbumTrack], offered: Sequence[Offered], *, tolerance_s: float
+    ) -> None:
+        self.tolerance_s = tolerance_s
+        self.tracks = sorted(tracks, key=_place)
+        self.titles = {track.id: title_of(track.title) for track in self.tracks}
+        self.files = _files(self.tracks, offered)
+        self.by_name = {file.name: file for file in self.files}
+        self._discs = max((track.disc or 1 for track in self.tracks), default=1)
+
+    @cached_property
+    def pairs(self) -> Mapping[tuple[str, str], Pair]:
+        """Every pair, by track id and file name."""
+        return {
+            (track.id, file.name): self._compared(track, file)
+            for track in self.tracks
+            for file in self.files
+        }
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one track and one file."""
+        return len(self.tracks) == len(self.files) == 1
+
+    @cached_property
+    def _usual(self) -> frozenset[str]:
+        """The marks of all tracks: on a live album "(Live)" tells nothing apart."""
+        if len(self.tracks) < 3:
+            return frozenset()
+        return frozenset.intersection(*(title.marks for title in self.titles.values()))
+
+    @cached_property
+    def _alike(self) -> Mapping[tuple[str, str], tuple[Likeness, int]]:
+        """How alike the titles of each pair are.
+
+        Where the torrent writes titles as the catalog does, in whatever script those are, a title
+        in another script is another title, not a transliteration.
+        """
+        alike = {
+            (track.id, file.name): self._likeness(self.titles[track.id], file)
+            for track in self.tracks
+            for file in self.files
+        }
+        keeps_scripts = any(
+            found >= Likeness.NEAR and "LATIN" not in self.titles[track_id].scripts
+            for (track_id, _), (found, _) in alike.items()
+        )
+        titled = {file.name for file in self.files if file.readings and keeps_scripts}
+        return {
+            key: (Likeness.OTHER_TITLE, points)
+            if found is Likeness.UNKNOWN and key[1] in titled
+            else (found, points)
+            for key, (found, points) in alike.items()
+        }
+
+    @cached_property
+    def _running(self) -> Mapping[str, int] | None:
+        """The running number of each track, if that is how the files that may be one count."""
+        possible = {
+            name for (_, name), (found, _) in self._alike.items() if found >= Likeness.UNKNOWN
+        }
+        return _running_numbers(self.tracks, [file for file in self.files if file.name in possible])
+
+    def _compared(self, track: AlbumTrack, file: File) -> Pair:
+        alike, points = self._alike[track.id, file.name]
+        return Pair(
+            track=track,
+            file=file,
+            likeness=alike,
+            title_score=points,
+            position=self._position(track, file),
+            off_s=_off_s(track, file),
+            tolerance_s=self.tolerance_s,
+        )
+
+    def _likeness(self, title: Title, file: File) -> tuple[Likeness, int]:
+        """The best that any reading of the file's names says; UNKNOWN without a reading.
+
+        A piece of a name can make it likelier, never turn a different title into an unknown one.
+        """
+        best: tuple[Likeness, int] | None = None
+        for reading in file.readings:
+            alike = likeness(title, reading.title, usual=self._usual)
+            if reading.at_most < Likeness.SAME and alike <= Likeness.UNKNOWN:
+                continue
+            found = (min(alike, reading.at_most), score(title, reading.title))
+            best = found if best is None else max(best, found)
+        return best or (Likeness.UNKNOWN, 0)
+
+    def _position(self, track: AlbumTrack, file: File) -> Position:
+        if file.number is None or track.number is None:
+            other = file.disc is not None and self._discs > 1 and file.disc != (track.disc or 1)
+            return Position.CONTRARY if other else Position.UNKNOWN
+        if self._running is not None:
+            right = self._running[track.id] == file.number
+            return Position.MATCH if right else Position.CONTRARY
+        if file.number != track.number:
+            return Position.CONTRARY
+        if file.disc is None:
+            return Position.MATCH if self._discs == 1 else Position.NUMBER
+        return Position.MATCH if file.disc == (track.disc or 1) else Position.CONTRARY
+
+
+def _place(track: AlbumTrack) -> tuple[int, int, str]:
+    return track.disc or 1, track.number or 0, track.id
+
+
+def _files(tracks: Sequence[AlbumTrack], offered: Sequence[Offered]) -> list[File]:
+    ordered = sorted(offered, key=lambda one: one.name)
+    artists = {track.artist for track in tracks if track.artist}
+    named = read_names([one.name for one in ordered], artists)
+    return [_file(one, says) for one, says in zip(ordered, named, strict=True)]
+
+
+def _file(offered: Offered, says: Named) -> File:
+    """Tags and names together; where they give different numbers, neither counts."""
+    readings = says.readings
+    if offered.title and (title := title_of(offered.title)).core:
+        readings = (Reading(title=title), *readings)
+    disc, number = says.disc, says.number
+    if offered.number is not None:
+        number = offered.number if number in {None, offered.number} else None
+    if offered.disc is not None:
+        disc = offered.disc if disc in {None, offered.disc} else None
+    return File(offered=offered, readings=readings, disc=disc, number=number)
+
+
+def _running_numbers(
+    tracks: Sequence[AlbumTrack], files: Sequence[File]
+) -> Mapping[str, int] | None:
+    """Each track's number over all discs, if that is how the files are numbered; else None.
+
+    It is if they go on to the last track's, tell no disc, and no folder has a number twice.
+    """
+    reaches = max((file.number or 0 for file in files), default=0)
+    highest = max((track.number or 0 for track in tracks), default=0)
+    stems = {file.name.rpartition(".")[0]: file.number for file in files if file.number}
+    places = {(stem.rpartition("/")[0], number) for stem, number in stems.items()}
+    runs = highest < reaches == len(tracks) and len(places) == len(stems)
+    if not runs or any(file.disc for file in files):
+        return None
+    return {track.id: place for place, track in enumerate(tracks, start=1)}
+
+
+def _off_s(track: AlbumTrack, file: File) -> float | None:
+    if track.duration_ms is None or file.offered.duration_s is None:
+        return None
+    return abs(track.duration_ms / 1000 - file.offered.duration_s)

@@ -1,0 +1,174 @@
+"""The assignment with the most points, and where another one is nearly as good."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from shared.matching.evidence import Album, Pair
+from shared.matching.titles import Likeness
+
+# A right number against none is 40 points, a length that fits exactly against one that hardly
+# does is 30: neither alone tells two recordings apart.
+MARGIN = 45
+# Beyond that many pairs between tracks and files that are all alike nothing is told apart.
+_MOST_PAIRS = 600
+# Two files of the same name are the same recording if their lengths are that near each other,
+# of the tolerance.
+_SAME_LENGTH = 0.5
+
+_Edge = tuple[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settled:
+    """By track id: the pairs that stand, and the tracks for which another file is as likely."""
+
+    sure: Mapping[str, Pair]
+    doubtful: frozenset[str]
+
+
+def settle(album: Album, pairs: Sequence[Pair]) -> Settled:
+    """Assign the pairs one to one with the most points in all; the same whatever their order.
+
+    Of several files that are the same recording of a track the best is taken: lossless, then the
+    largest.
+    """
+    edges = {(pair.track.id, pair.file.name): pair for pair in pairs}
+    sure: dict[str, Pair] = {}
+    doubtful: set[str] = set()
+    for component in _components(edges):
+        if len(component) > _MOST_PAIRS:
+            doubtful |= {track_id for track_id, _ in component}
+            continue
+        if len(component) == 1:
+            ((track_id, _),) = component
+            sure[track_id] = next(iter(component.values()))
+            continue
+        found, unsure = _settle_component(album, component)
+        sure |= found
+        doubtful |= unsure
+    return Settled(sure=_best_of_same(album, edges, sure), doubtful=frozenset(doubtful))
+
+
+def same_recording(album: Album, one: Pair, other: Pair) -> bool:
+    """Whether two files that a track may be are two copies of the same recording by all signs."""
+    if one.likeness is not other.likeness or one.likeness < Likeness.UNKNOWN:
+        return False
+    if not _agree(one.file.number, other.file.number):
+        return False
+    if not _agree(one.file.disc, other.file.disc):
+        return False
+    left, right = one.file.offered.duration_s, other.file.offered.duration_s
+    return left is None or right is None or abs(left - right) <= _SAME_LENGTH * album.tolerance_s
+
+
+def _agree(left: int | None, right: int | None) -> bool:
+    return left is None or right is None or left == right
+
+
+def _components(edges: Mapping[_Edge, Pair]) -> Iterable[dict[_Edge, Pair]]:
+    graph = nx.Graph()
+    graph.add_edges_from((("track", track_id), ("file", name)) for track_id, name in sorted(edges))
+    for nodes in nx.connected_components(graph):
+        yield {
+            edge: edges[edge] for edge in sorted(edges) if ("track", edge[0]) in nodes
+        }  # fmt: skip
+
+
+def _settle_component(album: Album, edges: dict[_Edge, Pair]) -> tuple[dict[str, Pair], set[str]]:
+    best = _matched(edges)
+    points = _points(edges, best)
+    sure: dict[str, Pair] = {}
+    doubtful: set[str] = set()
+    for track_id in sorted({edge[0] for edge in edges}):
+        name = best.get(track_id)
+        if name is None:
+            if _could_have(edges, track_id, points):
+                doubtful.add(track_id)
+        elif _copied(album, edges, best, track_id) or _contested(
+            album, edges, (track_id, name), points
+        ):
+            doubtful.add(track_id)
+        else:
+            sure[track_id] = edges[track_id, name]
+    return sure, doubtful
+
+
+def _copied(
+    album: Album, edges: Mapping[_Edge, Pair], best: Mapping[str, str], track_id: str
+) -> bool:
+    """Whether the file may be a copy of what another track of the same name has."""
+    name = best[track_id]
+    return any(
+        same_recording(album, edges[other, best[other]], pair)
+        for (other, named), pair in edges.items()
+        if named == name and other != track_id and other in best
+    )
+
+
+def _contested(album: Album, edges: dict[_Edge, Pair], taken: _Edge, points: int) -> bool:
+    """Whether the track or the file could go elsewhere for hardly fewer points."""
+    pair = edges[taken]
+    others = {
+        edge: other
+        for edge, other in edges.items()
+        if edge != taken and not (edge[0] == taken[0] and same_recording(album, pair, other))
+    }
+    if not any(edge[0] == taken[0] or edge[1] == taken[1] for edge in others):
+        return False
+    other_way = _matched(others)
+    if taken[0] not in other_way and taken[1] not in other_way.values():
+        return False
+    return points - _points(edges, other_way) < MARGIN
+
+
+def _could_have(edges: dict[_Edge, Pair], track_id: str, points: int) -> bool:
+    """Whether a track that the best assignment leaves out could have a file for little less."""
+    for edge, pair in edges.items():
+        if edge[0] == track_id:
+            rest = {
+                other: found
+                for other, found in edges.items()
+                if other[0] != track_id and other[1] != edge[1]
+            }
+            if points - _points(rest, _matched(rest)) - pair.points < MARGIN:
+                return True
+    return False
+
+
+def _matched(edges: Mapping[_Edge, Pair]) -> dict[str, str]:
+    """The file of each track in the assignment with the most points."""
+    graph = nx.Graph()
+    for (track_id, name), pair in edges.items():
+        graph.add_edge(("track", track_id), ("file", name), weight=pair.points)
+    matched = nx.max_weight_matching(graph)
+    ordered = [sorted(nodes, key=lambda node: node[0] != "track") for nodes in matched]
+    return {track[1]: file[1] for track, file in ordered}
+
+
+def _points(edges: Mapping[_Edge, Pair], matched: Mapping[str, str]) -> int:
+    return sum(edges[track_id, name].points for track_id, name in matched.items())
+
+
+def _best_of_same(
+    album: Album, edges: Mapping[_Edge, Pair], sure: Mapping[str, Pair]
+) -> dict[str, Pair]:
+    """`sure` with the best copy of each recording, among the files that no track has."""
+    taken = {pair.file.name for pair in sure.values()}
+    chosen: dict[str, Pair] = {}
+    for track_id in sorted(sure):
+        mine = sure[track_id]
+        copies = [
+            pair for (owner, name), pair in edges.items()
+            if owner == track_id and name not in taken and same_recording(album, mine, pair)
+        ]  # fmt: skip
+        chosen[track_id] = max([mine, *copies], key=_quality)
+        taken = (taken - {mine.file.name}) | {chosen[track_id].file.name}
+    return chosen
+
+
+def _quality(pair: Pair) -> tuple[bool, int, str]:
+    return pair.file.lossless, pair.file.offered.size_bytes, pair.file.name

@@ -1,0 +1,295 @@
+"""What a title says once the ways of writing it are taken away, and how alike two titles are.
+
+Case, accents, punctuation, "feat. …", "(Remastered 2011)" and the like say nothing about which
+recording it is. "(Live)", "(Remix)", "Pt. 2" do: they stay, and are looked at on their own.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+
+from rapidfuzz import fuzz
+
+_APOSTROPHES = re.compile("['`\u2018\u2019\u00b4\u02bc\u2032]")
+_DOTTED_LETTERS = re.compile(r"(?<=\b\w)\.(?=\w\b)")
+_AND = re.compile(r"\s*&\s*|\s\+\s")
+# Letters that no decomposition takes apart.
+_PLAIN = str.maketrans(
+    {
+        "ø": "o",
+        "æ": "ae",
+        "œ": "oe",
+        "ł": "l",
+        "đ": "d",
+        "ð": "d",
+        "þ": "th",
+        "\u0131": "i",
+        "ħ": "h",
+    }
+)
+_WORD_BREAKS = frozenset("PSZC")
+# Also the full-width ones of Chinese and Japanese.
+_OPENING, _CLOSING = r"(\[{\uff08\u3010\u300c", r")\]}\uff09\u3011\u300d"
+BRACKETED = re.compile(f"[{_OPENING}]([^{_OPENING}{_CLOSING}]*)[{_CLOSING}]")
+_DASH = re.compile(r"\s+[-\u2013\u2014~]\s+")
+# From here to the end of what is not bracketed; "ft" as a word of its own.
+_GUESTS = re.compile(r"\s+(?:feat|ft|featuring)\b\.?\s.*$", re.IGNORECASE)
+_GUESTS_FIRST = re.compile(r"(?:feat|ft|featuring|with|prod|produced by)\b")
+# Without a bracket or dash, at the end: "song 2011 remaster".
+_REMASTERED = re.compile(
+    r"(?<=\S)(?: (?:19|20)\d\d)?(?: digital(?:ly)?)? remaster(?:ed)?"
+    r"(?: (?:19|20)\d\d)?(?: version)?$"
+)
+# No words, but what programs call files: "8f3a2b9c", "dQw4w9WgXcQ".
+_CODE = re.compile(r"(?=\w*\d\w*[a-z]|\w*[a-z]\w*\d)(?:[0-9a-f]{8,}|[0-9a-z]{11,})$")
+_NUMBER = re.compile(r"\d+|[一二三四五六七八九十]")
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
+# Said of the same recording: a bracket of nothing else is dropped.
+_NOISE = frozenset(
+    _words(
+        "remaster remastered remasterd remasterizado remasterise master mastered bonus track "
+        "hidden explicit album version original deluxe expanded edition anniversary digital "
+        "digitally stereo hd hq flac mp3 ogg m4a aac opus alac ape wav wv web cd vinyl lossless "
+        "kbps kbit kb vbr cbr v0 v2 official audio video lyric lyrics the lp hz khz bit 24bit "
+        "16bit 320kbps 256kbps 192kbps 128kbps rip eac log cue"
+    )
+)
+_NUMBERS_OF_FILES = frozenset(_words("16 24 44 48 88 96 176 192 441 882 128 160 224 256 320"))
+# Said of another recording than the plain title's, each with the name it goes by here.
+_MARKS = {
+    "live": "live", "unplugged": "unplugged", "concert": "live", "remix": "remix", "rmx": "remix",
+    "remixed": "remix", "mix": "remix", "dub": "dub", "edit": "edit", "extended": "extended",
+    "instrumental": "instrumental", "karaoke": "karaoke", "acapella": "a cappella",
+    "cappella": "a cappella", "acoustic": "acoustic", "demo": "demo", "reprise": "reprise",
+    "alternate": "alternate", "alternative": "alternate", "alt": "alternate",
+    "outtake": "alternate", "take": "alternate", "rehearsal": "rehearsal", "session": "session",
+    "sessions": "session", "single": "single", "cover": "cover", "mono": "mono", "clean": "clean",
+    "orchestral": "orchestral", "commentary": "commentary", "bootleg": "remix", "rework": "remix",
+    "концерт": "live", "ライブ": "live", "инструментал": "instrumental",
+}  # fmt: skip
+_PART_WORDS = {
+    "pt": "part", "part": "part", "parte": "part", "teil": "part", "partie": "part",
+    "vol": "volume", "volume": "volume", "no": "number", "nr": "number", "number": "number",
+    "chapter": "chapter", "act": "act", "op": "op", "movement": "movement", "часть": "part",
+}  # fmt: skip
+_ROMAN = {
+    word: str(value)
+    for value, word in enumerate(
+        _words("i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx"), start=1
+    )
+}
+_WORDED = {
+    word: str(value)
+    for value, word in enumerate(
+        _words("one two three four five six seven eight nine ten eleven twelve"), start=1
+    )
+}
+
+_NEAR = 85.0
+_SIMILAR = 70.0
+_CONTAINED_CHARS = 4
+
+
+class Likeness(IntEnum):
+    """How alike two titles are, from "another recording of it" up to "the same"."""
+
+    OTHER_TITLE = 0
+    # The same song by its name, but a "(Live)" or "(Remix)" says that it is not this recording.
+    OTHER_RECORDING = 1
+    # One of both is not known, or they share no script, so nothing can be said.
+    UNKNOWN = 2
+    # The same words to begin with, or a likeness that a translation of brackets may leave.
+    SIMILAR = 3
+    # A typing error apart.
+    NEAR = 4
+    SAME = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Title:
+    """A folded title. Two with the same `core` and `marks` name the same recording."""
+
+    core: str
+    # `core` without what brackets and dashes added to it.
+    base: str
+    marks: frozenset[str]
+    # Its numbers in order ("Pt. II" has "2"), and a letter that stands for one ("Suite B").
+    numbers: tuple[str, ...]
+    # What `base` is written in.
+    scripts: frozenset[str]
+
+
+def fold(text: str) -> str:
+    """Lower case words with single spaces; without accents and punctuation.
+
+    A text of punctuation alone ("!!!", "…") stays as it is: it is a name all the same.
+    """
+    whole = unicodedata.normalize("NFKC", _APOSTROPHES.sub("", text)).casefold()
+    apart = unicodedata.normalize("NFKD", _DOTTED_LETTERS.sub("", _AND.sub(" and ", whole)))
+    plain = "".join(char for char in apart if not "\u0300" <= char <= "\u036f")
+    words = "".join(
+        " " if unicodedata.category(char)[0] in _WORD_BREAKS else char
+        for char in unicodedata.normalize("NFC", plain).translate(_PLAIN)
+    )
+    return " ".join(words.split()) or "".join(whole.split())
+
+
+@lru_cache(maxsize=8192)
+def title_of(text: str) -> Title:
+    """The title that `text` is, with the texts in its brackets and after its dashes weighed."""
+    plain, added = _taken_apart(text)
+    base = _numbered(_REMASTERED.sub("", fold(_GUESTS.sub("", plain))))
+    kept = [_numbered(words) for words in added if not _says_nothing(words)]
+    core = " ".join(filter(None, (base, *kept)))
+    if not core:
+        # Nothing but a bracket: "(Untitled)", "[Bonus Track]". Then that is its name.
+        core = base = _numbered(fold(text))
+    return Title(
+        core=core,
+        base=base or core,
+        marks=frozenset(_MARKS[word] for words in kept for word in words.split() if word in _MARKS),
+        numbers=_numbers_of(core),
+        scripts=_scripts_of(base or core),
+    )
+
+
+def likeness(track: Title, file: Title, *, usual: frozenset[str] = frozenset()) -> Likeness:
+    """How alike the title of a track and that of a file are.
+
+    `usual` are the marks that all tracks of the album bear: a file needs not repeat them.
+    """
+    if track.core == file.core:
+        return Likeness.SAME if track.core else Likeness.UNKNOWN
+    missing = track.marks - file.marks
+    if not track.scripts & file.scripts:
+        marked = file.marks - track.marks
+        return Likeness.OTHER_RECORDING if marked else Likeness.UNKNOWN
+    if missing <= usual and file.marks <= track.marks and track.base == file.base and missing:
+        return Likeness.SAME
+    if file.marks - track.marks:
+        return _of_another(track, file)
+    return _unmarked(track, file) if missing else _by_letters(track.core, file.core, track, file)
+
+
+def is_code(title: Title) -> bool:
+    """Whether it is what a program calls a file rather than a title."""
+    return _CODE.match(title.core) is not None
+
+
+def score(track: Title, file: Title) -> int:
+    """Letters that agree, 0 to 100; for people and for choosing between likenesses of one kind."""
+    return round(_ratio(track.core, file.core))
+
+
+def _of_another(track: Title, file: Title) -> Likeness:
+    alike = track.base == file.base or _ratio(track.base, file.base) >= _NEAR
+    return Likeness.OTHER_RECORDING if alike else Likeness.OTHER_TITLE
+
+
+def _unmarked(track: Title, file: Title) -> Likeness:
+    """The track is "(Live)", the file's name does not say so: its folder may."""
+    alike = _by_letters(track.base, file.core, track, file, numbers=False)
+    return min(alike, Likeness.SIMILAR)
+
+
+def _by_letters(
+    left: str, right: str, track: Title, file: Title, *, numbers: bool = True
+) -> Likeness:
+    if left == right:
+        return Likeness.SAME
+    if numbers and track.numbers != file.numbers:
+        return Likeness.OTHER_TITLE
+    ratio = _ratio(left, right)
+    if ratio >= _NEAR:
+        return Likeness.NEAR
+    if ratio >= _SIMILAR or _begins(left, right) or _begins(right, left):
+        return Likeness.SIMILAR
+    return Likeness.OTHER_TITLE
+
+
+@lru_cache(maxsize=65536)
+def _ratio(left: str, right: str) -> float:
+    return max(fuzz.ratio(left, right), fuzz.token_sort_ratio(left, right))
+
+
+def _begins(short: str, whole: str) -> bool:
+    return len(short) >= _CONTAINED_CHARS and whole.startswith(f"{short} ")
+
+
+def _taken_apart(text: str) -> tuple[str, list[str]]:
+    """`text` without its brackets and versions after dashes; those, folded, in their order."""
+    added = [fold(inner) for inner in BRACKETED.findall(text)]
+    plain = " ".join(BRACKETED.sub(" ", text).split())
+    parts = _DASH.split(plain)
+    versions: list[str] = []
+    while len(parts) > 1 and _is_version(fold(parts[-1])):
+        versions.insert(0, fold(parts.pop()))
+    return " - ".join(parts), versions + added
+
+
+def _is_version(words: str) -> bool:
+    """Whether what follows a dash tells which recording of it this is, not a title."""
+    split = words.split()
+    return _says_nothing(words) or split[0] in _MARKS or split[-1] in _MARKS
+
+
+def _says_nothing(words: str) -> bool:
+    split = words.split()
+    if not split or _GUESTS_FIRST.match(words):
+        return True
+    if split == ["original", "mix"]:
+        return True
+    return all(word in _NOISE or word in _NUMBERS_OF_FILES or _is_year(word) for word in split)
+
+
+def _is_year(word: str) -> bool:
+    return len(word) == 4 and word.isdecimal() and word[:2] in {"19", "20"}
+
+
+def _numbered(words: str) -> str:
+    """`words` with the numbers of parts written one way: "pt ii", "part two" become "part 2"."""
+    split = words.split()
+    written: list[str] = []
+    for place, word in enumerate(split):
+        before = written[-1] if written else ""
+        after_part = before in _PART_WORDS.values()
+        following = split[place + 1] if place + 1 < len(split) else ""
+        if word in _PART_WORDS and (following.isdecimal() or following in _ROMAN | _WORDED):
+            written.append(_PART_WORDS[word])
+        elif word in _ROMAN and (after_part or len(word) > 1):
+            written.append(_ROMAN[word])
+        elif after_part and word in _WORDED:
+            written.append(_WORDED[word])
+        else:
+            written.append(str(int(word)) if word.isdecimal() else word)
+    return " ".join(written)
+
+
+def _numbers_of(core: str) -> tuple[str, ...]:
+    last = core.rpartition(" ")[2]
+    letter = (
+        (last,) if len(last) == 1 and last.isascii() and last.isalpha() and last != core else ()
+    )
+    return (*_NUMBER.findall(core), *letter)
+
+
+@lru_cache(maxsize=4096)
+def _script_of(char: str) -> str:
+    if char.isascii() or char.isdecimal():
+        return "LATIN"
+    name = unicodedata.name(char, "").partition(" ")[0]
+    return "CJK" if name in {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"} else name
+
+
+def _scripts_of(core: str) -> frozenset[str]:
+    letters = frozenset(_script_of(char) for char in core if char.isalpha())
+    return letters or frozenset(_script_of(char) for char in core if char != " ")

@@ -1,0 +1,331 @@
+"""Albums and the torrents of them that the matching is tried on; each file knows what it is.
+
+A `Recipe` says of what kind, `build` makes one: the same recipe the same torrent. The property test
+lets hypothesis choose the recipes, the benchmark draws a realistic mix.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from shared.matching.model import AlbumTrack, Offered
+from shared.matching.titles import Likeness, likeness, title_of
+
+TOLERANCE_S = 6.0
+ARTIST = "The Sample Band"
+
+TITLES = ("distinct", "similar", "repeated", "untitled", "unicode", "parts", "translated")
+LENGTHS = ("far", "near", "equal", "mixed")
+SCHEMES = (
+    "01 - Title", "01. Title", "01 Title", "Title", "01", "Track 01", "Artist - 01 - Title",
+    "01 - Artist - Title", "Artist - Album - 01 - Title", "01-artist-title-grp", "1-01 Title",
+    "101 Title", "A1 Title", "(01) [Artist] Title", "Artist - Title", "tags", "garbage",
+)  # fmt: skip
+_NUMBERS_ONLY = frozenset({"01", "Track 01"})
+_WITH_DISC = frozenset({"1-01 Title", "101 Title", "A1 Title", "tags"})
+LIES = ("none", "swap", "shuffle", "numbers", "shift")
+MAPPINGS = ("none", "right", "wrong")
+EXTRAS = ("bonus", "live", "sample")
+
+_HARD_TITLES = [
+    "7 Rings", "1999", "Hello - Goodbye", "Live Forever", "Remix to Ignition", "99 Luftballons",
+    "22", "Semi-Charmed Life", "Intro", "Don\N{RIGHT SINGLE QUOTATION MARK}t Stop", "R.E.M.", "Act",
+    "Part of Me", "(I Can't Get No) Satisfaction", "Song 2", "Rock & Roll", "Demo", "No Surprises",
+    "Cover Me", "Vol. 4", "Take Five", "What's Up?", "A", "X", "Über Alles", "A-Punk", "Mix It Up",
+]  # fmt: skip
+_UNICODE = [
+    "Группа крови", "Звезда по имени Солнце", "Спокойная ночь", "桜", "夜に駆ける", "さくらんぼ",
+    "Ága Kör", "Žal", "Hoppípolla", "Ágætis byrjun", "Jóga", "Ísjaki", "ΟΔΥΣΣΕΙΑ", "Μάνα μου",
+    "사랑", "봄날", "שלום", "Ça plane pour moi", "Für Elise", "Sjö", "Naïve", "Ты", "Ёлка",
+]  # fmt: skip
+_WORDS = (
+    "amber bridge copper dawn ember falling garden harbor island jungle kingdom lantern meadow "
+    "northern ocean paper quiet river silver thunder under velvet winter yellow zephyr shadow"
+)
+_NOTES = ("", "", "", " (feat. Someone)", " - 2011 Remaster", " (Remastered 2009)")
+_TAGS = ("", "", "", " [FLAC]", " (320 kbps)", " [Bonus Track]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Of what kind an album and its torrent are."""
+
+    tracks: int = 8
+    discs: int = 1
+    titles: str = "distinct"
+    lengths: str = "far"
+    scheme: str = "01 - Title"
+    disc_folders: bool = True
+    lie: str = "none"
+    mapping: str = "none"
+    extras: Sequence[str] = ()
+    # The tracks that the torrent lacks, by their place.
+    lacks: frozenset[int] = frozenset()
+    # Each file twice, as FLAC and as MP3.
+    doubled: bool = False
+    # How far a file's length is from the catalog's, at most, either way.
+    off_s: float = 0.5
+    catalog_lengths: bool = True
+    typed_badly: bool = False
+    seed: int = 0
+    own_titles: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Torrent:
+    """An album, what a torrent offers, and the truth: file name to track id (None: no track)."""
+
+    recipe: Recipe
+    tracks: Sequence[AlbumTrack]
+    offered: Sequence[Offered]
+    truth: Mapping[str, str | None]
+    # Titles of the files that are no track.
+    extra_titles: Sequence[str]
+    extra_lengths_s: Sequence[float]
+
+    @property
+    def present(self) -> frozenset[str]:
+        return frozenset(track_id for track_id in self.truth.values() if track_id is not None)
+
+    @property
+    def lengths_tell(self) -> bool:
+        """Whether all lengths are known and lie more than twice the tolerance apart."""
+        if not self.recipe.catalog_lengths:
+            return False
+        lengths = sorted(
+            [(track.duration_ms or 0) / 1000 for track in self.tracks]
+            + list(self.extra_lengths_s)
+        )  # fmt: skip
+        return all(b - a > 2 * TOLERANCE_S for a, b in itertools.pairwise(lengths))
+
+    @property
+    def named(self) -> bool:
+        """Whether each file's names tell a number, or a title that can be compared."""
+        recipe = self.recipe
+        untitled = recipe.scheme in _NUMBERS_ONLY or recipe.titles == "translated"
+        # Sides are only numbers where the whole record is there.
+        if recipe.scheme in {"Title", "Artist - Title", "A1 Title"}:
+            return not untitled and self._apart
+        in_which_disc = recipe.discs == 1 or recipe.disc_folders or recipe.scheme in _WITH_DISC
+        return recipe.scheme != "garbage" and (in_which_disc or not untitled)
+
+    @property
+    def titles_tell(self) -> bool:
+        """Whether the files' titles are right, and neither tracks nor extras are called alike."""
+        recipe = self.recipe
+        right = recipe.lie not in {"swap", "shuffle"} and not recipe.typed_badly
+        told = recipe.scheme not in {*_NUMBERS_ONLY, "garbage"} and recipe.titles != "translated"
+        cores = [title_of(track.title).core for track in self.tracks]
+        return right and told and len(set(cores)) == len(cores) and self._apart
+
+    @property
+    def _apart(self) -> bool:
+        """Whether the titles of the extras are clearly no track's."""
+        return not any(
+            likeness(title_of(track.title), title_of(extra)) >= Likeness.UNKNOWN
+            for track in self.tracks
+            for extra in self.extra_titles
+        )
+
+    @property
+    def names_lie(self) -> bool:
+        return self.recipe.lie != "none"
+
+    def unmeasured(self) -> list[Offered]:
+        return [replace(one, duration_s=None) for one in self.offered]
+
+
+def build(recipe: Recipe) -> Torrent:
+    """The torrent of the recipe; the same one every time."""
+    made = random.Random(recipe.seed)
+    titles = _titles(recipe, made)
+    lengths = _lengths(recipe, made, recipe.tracks + len(recipe.extras))
+    tracks = _tracks(recipe, titles, lengths)
+    maker = _Maker(recipe, made)
+    for place, named in enumerate(_named_as(recipe, tracks, made)):
+        if place not in recipe.lacks:
+            maker.add(tracks[place].id, named, lengths[place])
+    extra_titles = [
+        _extra_title(kind, count, tracks, made) for count, kind in enumerate(recipe.extras)
+    ]
+    last = max(track.number or 0 for track in tracks)
+    for count, title in enumerate(extra_titles):
+        like = replace(tracks[-1], title=title, number=last + 1 + count)
+        maker.add(None, like, 30.0 if title == "sample" else lengths[len(tracks) + count])
+    offered = list(maker.files.values())
+    made.shuffle(offered)
+    return Torrent(
+        recipe=recipe,
+        tracks=tracks,
+        offered=offered,
+        truth=maker.truth,
+        extra_titles=extra_titles,
+        extra_lengths_s=lengths[len(tracks) :],
+    )
+
+
+def _titles(recipe: Recipe, made: random.Random) -> list[str]:
+    count = recipe.tracks
+    if recipe.own_titles:
+        return [recipe.own_titles[place % len(recipe.own_titles)] for place in range(count)]
+    words = _WORDS.split()
+    plain = [" ".join(made.sample(words, 2)).title() for _ in range(count)]
+    stem = " ".join(made.sample(words, 3)).title()
+    cyrillic = [*_UNICODE[:3], "Весна", "Лето", "Ночь"]
+    hard = made.sample([*_HARD_TITLES, *plain], count)
+    return {
+        "similar": [f"{stem}{chr(ord('a') + place % 26) * 2}" for place in range(count)],
+        "repeated": [plain[place % max(1, count // 2)] for place in range(count)],
+        "untitled": ["Untitled"] * count,
+        "unicode": [*made.sample(_UNICODE, min(count, len(_UNICODE))), *plain][:count],
+        "translated": [*made.sample(cyrillic, min(count, len(cyrillic))), *plain][:count],
+        "parts": [f"Suite, Pt. {place + 1}" for place in range(count)],
+        "distinct": [*dict.fromkeys(hard), *(f"Further {place}" for place in range(count))][:count],
+    }[recipe.titles]
+
+
+def _lengths(recipe: Recipe, made: random.Random, count: int) -> list[float]:
+    match recipe.lengths:
+        case "far":
+            step = 2 * TOLERANCE_S + 2 * recipe.off_s + 1
+            lengths = [90 + place * step for place in range(count)]
+            made.shuffle(lengths)
+            return lengths
+        case "near":
+            return [round(200 + made.uniform(-8, 8), 2) for _ in range(count)]
+        case "equal":
+            return [200.0] * count
+        case _:
+            return [round(max(40.0, made.gauss(230, 60)), 2) for _ in range(count)]
+
+
+def _tracks(recipe: Recipe, titles: Sequence[str], lengths: Sequence[float]) -> list[AlbumTrack]:
+    made = random.Random(recipe.seed + 1)
+    per_disc = -(-recipe.tracks // recipe.discs)
+    return [
+        AlbumTrack(
+            id=f"track{place:03d}",
+            title=title + (made.choice(_NOTES) if not recipe.own_titles else ""),
+            artist=ARTIST,
+            disc=place // per_disc + 1,
+            number=place % per_disc + 1,
+            duration_ms=round(lengths[place] * 1000) if recipe.catalog_lengths else None,
+        )
+        for place, title in enumerate(titles)
+    ]
+
+
+def _named_as(
+    recipe: Recipe, tracks: Sequence[AlbumTrack], made: random.Random
+) -> Sequence[AlbumTrack]:
+    """What the name of each track's file says it is."""
+    order = list(range(len(tracks)))
+    if recipe.lie == "swap" and len(tracks) > 1:
+        one, other = made.sample(order, 2)
+        order[one], order[other] = other, one
+    elif recipe.lie in {"shuffle", "numbers"}:
+        made.shuffle(order)
+    elif recipe.lie == "shift":
+        order = [*order[1:], order[0]]
+    said = [tracks[place] for place in order]
+    if recipe.lie in {"numbers", "shift"}:
+        return [
+            replace(track, number=other.number, disc=other.disc)
+            for track, other in zip(tracks, said, strict=True)
+        ]
+    return said
+
+
+def _extra_title(kind: str, count: int, tracks: Sequence[AlbumTrack], made: random.Random) -> str:
+    if kind == "live":
+        return f"{made.choice(tracks).title} (Live)"
+    return f"Something Quite Different {count}" if kind == "bonus" else "sample"
+
+
+class _Maker:
+    """Collects the files of a torrent, with the truth about each."""
+
+    def __init__(self, recipe: Recipe, made: random.Random) -> None:
+        self._recipe = recipe
+        self._made = made
+        self.files: dict[str, Offered] = {}
+        self.truth: dict[str, str | None] = {}
+
+    def add(self, track_id: str | None, named: AlbumTrack, length_s: float) -> None:
+        """A file of that length, named so, or two; what is taken gets another name."""
+        recipe = self._recipe
+        length_s = round(length_s + self._made.uniform(-recipe.off_s, recipe.off_s), 3)
+        twice = ((".flac", "FLAC/"), (".mp3", "MP3/"))
+        for ending, folder in twice if recipe.doubled else ((".flac", ""),):
+            stem = _stem(recipe, named, self._made)
+            name = f"{ARTIST} - Album (1999)/{folder}{_folder(recipe, named)}{stem}"
+            while f"{name}{ending}" in self.files:
+                name += "_"
+            per_s = 100_000 if ending == ".flac" else 30_000
+            one = Offered(
+                name=f"{name}{ending}",
+                size_bytes=round(length_s * per_s),
+                duration_s=length_s,
+                mapped=_mapped(recipe, named, self._made),
+            )
+            self.files[one.name] = self._tagged(one, named) if recipe.scheme == "tags" else one
+            self.truth[one.name] = track_id
+
+    def _tagged(self, one: Offered, named: AlbumTrack) -> Offered:
+        title = _shown(self._recipe, named.title, self._made)
+        return replace(one, title=title, number=named.number, disc=named.disc)
+
+
+def _mapped(recipe: Recipe, named: AlbumTrack, made: random.Random) -> Mapping[int, float]:
+    if recipe.mapping == "none" or named.number is None:
+        return {}
+    number = named.number if recipe.mapping == "right" else made.randint(1, recipe.tracks)
+    return {number: round(made.uniform(0.5, 1), 2)}
+
+
+def _folder(recipe: Recipe, named: AlbumTrack) -> str:
+    in_name = recipe.scheme in _WITH_DISC
+    return f"CD{named.disc}/" if recipe.discs > 1 and recipe.disc_folders and not in_name else ""
+
+
+def _stem(recipe: Recipe, named: AlbumTrack, made: random.Random) -> str:
+    title = _shown(recipe, named.title, made)
+    number, disc = named.number or 0, named.disc or 1
+    match recipe.scheme:
+        case "01-artist-title-grp":
+            words = title.replace(" - ", " ").replace("-", " ").replace(" ", "_").lower()
+            return f"{number:02d}-{ARTIST.replace(' ', '_').lower()}-{words}-grp"
+        case "tags" | "garbage":
+            return f"{made.getrandbits(48):012x}"
+        case "A1 Title":
+            return f"{'ABCDEFGH'[disc - 1]}{number} {title}"
+        case scheme:
+            return (
+                scheme.replace("1-01", f"{disc}-{number:02d}")
+                .replace("101", f"{disc}{number:02d}")
+                .replace("01", f"{number:02d}")
+                .replace("Artist", ARTIST)
+                .replace("Title", title)
+            )
+
+
+def _shown(recipe: Recipe, title: str, made: random.Random) -> str:
+    """The title as a file's name has it: without what no file system takes, noted and mistyped."""
+    if recipe.titles == "translated" and not title.isascii():
+        plain = {
+            "Группа крови": "Gruppa Krovi",
+            "Звезда по имени Солнце": "Zvezda Po Imeni Solntse",
+        }
+        title = plain.get(title, "".join("abvgdezijklmnoprstuf"[ord(char) % 20] for char in title))
+    if recipe.own_titles:
+        return title.replace("/", "_")
+    for note in _NOTES:
+        title = title.removesuffix(note) if note and made.random() < 0.5 else title
+    title = title.replace("/", "_").replace("?", "_") + made.choice(_TAGS)
+    if recipe.typed_badly and len(title) > 9 and made.random() < 0.3:
+        at = made.randrange(1, 7)
+        title = title[:at] + title[at + 1 :]
+    return title
