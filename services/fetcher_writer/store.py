@@ -50,8 +50,8 @@ SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
      GROUP BY t.id) r
 """
 
-# The most urgent ones that fit by themselves. $2 NULL: all fit.
-_DUE = """
+# What is ready and fits by itself, with its share of its ticket's size. $2 NULL: all fit.
+_READY = """
 SELECT q.id, q.ticket_id, s.bytes
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id
@@ -61,27 +61,18 @@ SELECT q.id, q.ticket_id, s.bytes
         FROM queue_items o WHERE o.ticket_id = t.id) s
  WHERE q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
    AND ($2::bigint IS NULL OR s.bytes <= $2)
+"""
+
+_MOST_URGENT = """
  ORDER BY q.priority, q.seq
  LIMIT $1
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
+_DUE = f"{_READY} {_MOST_URGENT}"
+
 # Those of the same tickets.
-_DUE_AS_WELL = """
-SELECT q.id, q.ticket_id, s.bytes
-  FROM queue_items q
-  JOIN tickets t ON t.id = q.ticket_id
-  CROSS JOIN LATERAL (
-      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
-             * ($4::int[])[array_position($3::text[], t.delivery)] / count(*) AS bytes
-        FROM queue_items o WHERE o.ticket_id = t.id) s
- WHERE q.ticket_id = ANY($5) AND NOT q.id = ANY($6)
-   AND q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
-   AND ($2::bigint IS NULL OR s.bytes <= $2)
- ORDER BY q.priority, q.seq
- LIMIT $1
-   FOR NO KEY UPDATE OF q SKIP LOCKED
-"""
+_DUE_AS_WELL = f"{_READY} AND q.ticket_id = ANY($5) AND NOT q.id = ANY($6) {_MOST_URGENT}"
 
 _TAKE = """
 WITH taken AS (

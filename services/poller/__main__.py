@@ -2,6 +2,7 @@
 
 from services.poller.gathering import Gatherer
 from services.poller.hints import Hints
+from services.poller.other_kind import OtherKind
 from services.poller.reading import Reader
 from services.poller.service import Poller
 from services.poller.sources import Sources
@@ -49,7 +50,7 @@ def build(app: App) -> list[Duty]:
         health=app.health,
         retries=app.retries,
         rng=app.rng,
-        grouping=settings.ticket_grouping,
+        other_kind=OtherKind(client, store, grouping=settings.ticket_grouping),
         poll_interval_s=settings.poll_interval_s,
         stall_timeout_s=settings.stall_timeout_s,
     )

@@ -9,11 +9,10 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Sequence
-from typing import Literal, assert_never
+from typing import assert_never
 
 import structlog
 
-from services.poller.choosing import bears_name, only_albums
 from services.poller.gathering import Gatherer, is_process_job
 from services.poller.mapping import (
     GONE,
@@ -29,11 +28,11 @@ from services.poller.mapping import (
     Wait,
     action_for,
     distrusted,
-    is_nothing_found,
     only_bad_sources,
     refusal_of,
 )
 from services.poller.moves import ask_again, detours, go_on, items_of, move_items
+from services.poller.other_kind import OtherKind
 from services.poller.reading import Reader
 from services.poller.sources import Sources
 from services.poller.store import ACTOR, OpenTicket, Store
@@ -60,7 +59,6 @@ _MOST = 500
 _LONGEST_DETOUR_S = 3600.0
 # Five candidates in three rounds are all that Torrentino tries.
 _MOST_REFUSALS = 15
-_BY_TRACK = GoOn(ask_next="track", reason="no torrent of the album: asks by track")
 _WAITS_FOR_A_PERSON = frozenset({Stage.NEEDS_APPROVAL})
 
 
@@ -81,7 +79,7 @@ class Poller:
         health: Health,
         retries: RetryPolicy,
         rng: random.Random,
-        grouping: Literal["auto", "track", "album"],
+        other_kind: OtherKind,
         poll_interval_s: float,
         stall_timeout_s: float,
     ) -> None:
@@ -91,7 +89,7 @@ class Poller:
         self._sources = sources
         self._withdrawals = withdrawals
         self._gatherer = gatherer
-        self._grouping = grouping
+        self._other_kind = other_kind
         self._bus = bus
         self._relay_wake = relay_wake
         self._health = health
@@ -210,36 +208,7 @@ class Poller:
                 return await self._gatherer.decide(ticket, remote, None)
             case Gather(failure=failure):
                 return await self._gatherer.decide(ticket, remote, failure)
-        return action if doubt else await self._other_kind(ticket, remote) or action
-
-    async def _other_kind(self, ticket: OpenTicket, remote: RemoteTicket) -> GoOn | None:
-        """Whether the other kind of ticket is to serve the items instead."""
-        # Once: a person who looks at the candidates is not interrupted.
-        new = ticket.remote_state != RemoteState.NEEDS_APPROVAL == remote.state
-        if ticket.is_album:
-            if self._grouping == "album":
-                return None
-            lacking = is_nothing_found(remote) or (new and await self._is_another(ticket, remote))
-            return _BY_TRACK if lacking else None
-        if self._grouping != "auto":
-            return None
-        names = await self._store.album_to_ask_for(ticket) if new else None
-        if names is None:
-            return None
-        offered = [(title, await self._files(info_hash)) for title, info_hash in remote.choices]
-        if not only_albums(offered, title=names[0], album=names[1]):
-            return None
-        return GoOn(ask_next="album", reason="Torrentino found only albums: asks for the album")
-
-    async def _is_another(self, ticket: OpenTicket, remote: RemoteTicket) -> bool:
-        """Whether none of the candidates bears the album's name: Torrentino shows any it finds."""
-        album = await self._store.album_name(ticket)
-        titles = [title for title, _ in remote.choices]
-        return album is not None and not any(bears_name(title, album) for title in titles)
-
-    async def _files(self, info_hash: str | None) -> list[str] | None:
-        files = None if info_hash is None else await self._client.catalog_files(info_hash)
-        return None if files is None else [path for path, _ in files]
+        return action if doubt else await self._other_kind.instead_of(ticket, remote) or action
 
     async def _refusal(
         self, ticket: OpenTicket, refusal: GiveUp | NextSource

@@ -1,0 +1,70 @@
+"""Whether a track's ticket should serve what its album's did not bring, or the other way round."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from services.poller.choosing import bears_name, only_albums
+from services.poller.mapping import GoOn, is_nothing_found
+from services.poller.store import OpenTicket, Store
+from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.model import RemoteState, RemoteTicket
+
+_BY_TRACK = GoOn(ask_next="track", reason="no torrent of the album: asks by track")
+_BY_ALBUM = GoOn(ask_next="album", reason="Torrentino found only albums: asks for the album")
+
+
+class OtherKind:
+    """Looks at what a search has come to."""
+
+    def __init__(
+        self,
+        client: TorrentinoClient,
+        store: Store,
+        *,
+        grouping: Literal["auto", "track", "album"],
+    ) -> None:
+        self._client = client
+        self._store = store
+        self._grouping = grouping
+
+    async def instead_of(self, ticket: OpenTicket, remote: RemoteTicket) -> GoOn | None:
+        """The other kind of ticket, if there is one and this one leads nowhere; else None.
+
+        Candidates that wait for a person are judged when they are first seen only: whoever looks
+        at them is not interrupted.
+
+        Raises:
+            Hold: Torrentino or PostgreSQL is away.
+        """
+        new = ticket.remote_state != RemoteState.NEEDS_APPROVAL == remote.state
+        if ticket.is_album:
+            return await self._of_album(ticket, remote, new=new)
+        if self._grouping != "auto" or not new:
+            return None
+        return await self._of_track(ticket, remote)
+
+    async def _of_album(
+        self, ticket: OpenTicket, remote: RemoteTicket, *, new: bool
+    ) -> GoOn | None:
+        if self._grouping == "album":
+            return None
+        lacking = is_nothing_found(remote) or (new and await self._is_another(ticket, remote))
+        return _BY_TRACK if lacking else None
+
+    async def _is_another(self, ticket: OpenTicket, remote: RemoteTicket) -> bool:
+        """Whether none of the candidates bears the album's name: Torrentino shows any it finds."""
+        album = await self._store.album_name(ticket)
+        titles = [title for title, _ in remote.choices]
+        return album is not None and not any(bears_name(title, album) for title in titles)
+
+    async def _of_track(self, ticket: OpenTicket, remote: RemoteTicket) -> GoOn | None:
+        names = await self._store.album_to_ask_for(ticket)
+        if names is None:
+            return None
+        offered = [(title, await self._files(info_hash)) for title, info_hash in remote.choices]
+        return _BY_ALBUM if only_albums(offered, title=names[0], album=names[1]) else None
+
+    async def _files(self, info_hash: str | None) -> list[str] | None:
+        files = None if info_hash is None else await self._client.catalog_files(info_hash)
+        return None if files is None else [path for path, _ in files]
