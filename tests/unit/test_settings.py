@@ -21,6 +21,11 @@ TABLE: tuple[tuple[str, object, str, object], ...] = (
     ("TORRENTINO_DEST_ROOT", "/media/incoming", "/x", "/x"),
     ("TORRENTINO_DEST_MOUNT", None, "/y", "/y"),
     ("TORRENTINO_FILES_URL", None, "https://files/", "https://files/"),
+    ("TORRENTINO_DOWNLOADS_ROOT", None, "/downloads", "/downloads"),
+    ("TORRENTINO_CLEANUP", "keep", "torrent", "torrent"),
+    ("TICKET_GROUPING", "auto", "album", "album"),
+    ("AUDIO_FORMAT", "original", "ogg_vorbis", "ogg_vorbis"),
+    ("AUDIO_KEEP_SOURCE", False, "true", True),
     ("HOST", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
     ("PORT", 3002, "8080", 8080),
     ("OPS_PORT", 9091, "0", 0),
@@ -75,6 +80,39 @@ def test_the_mount_is_the_root_unless_it_is_another() -> None:
     assert load(SERVICES, GOOD).dest_mount == Path("/media/incoming")
     other = GOOD | {"TORRENTINO_DEST_MOUNT": "/mnt/in"}
     assert load(SERVICES, other).dest_mount == Path("/mnt/in")
+
+
+def test_the_downloads_are_seen_where_the_root_is_unless_elsewhere() -> None:
+    """Without the root nobody sees them; a mount alone says of what it is none."""
+    assert load(SERVICES, GOOD).downloads_mount is None
+    seen = GOOD | {"TORRENTINO_DOWNLOADS_ROOT": "/downloads"}
+    assert load(SERVICES, seen).downloads_mount == Path("/downloads")
+    elsewhere = load(SERVICES, seen | {"TORRENTINO_DOWNLOADS_MOUNT": "/mnt/d"})
+    assert elsewhere.downloads_mount == Path("/mnt/d")
+    message = fault(GOOD | {"TORRENTINO_DOWNLOADS_MOUNT": "/mnt/d"})
+    assert message.startswith("TORRENTINO_DOWNLOADS_ROOT: is not set")
+
+
+@pytest.mark.parametrize(
+    ("format_", "quality", "usable"),
+    [
+        ("opus", "96", True),
+        ("flac", "12", True),
+        ("flac", "0", True),
+        ("opus", "31", False),
+        ("flac", "13", False),
+        ("mp3", "513", False),
+        ("original", "320", False),
+        ("", "320", False),
+    ],
+)
+def test_a_quality_is_one_of_its_format(format_: str, quality: str, usable: bool) -> None:
+    """kbit/s or a compression level; without a format there is nothing that it could say."""
+    environ = GOOD | {"AUDIO_FORMAT": format_, "AUDIO_QUALITY": quality}
+    if usable:
+        assert load(SERVICES, environ).audio_quality == int(quality)
+    else:
+        assert fault(environ).startswith(f"AUDIO_QUALITY: got '{quality}', wants kbit/s")
 
 
 @pytest.mark.parametrize("service", SERVICES)
