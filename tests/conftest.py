@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -35,13 +36,21 @@ structlog.configure(
 def postgres() -> Iterator[Postgres]:
     """One server; `template` in it is migrated once and copied for each test."""
     # Not pytest's folder: run by root, PostgreSQL is another user, who may not enter there.
-    with tempfile.TemporaryDirectory(prefix="pezzottify-test-") as folder:
-        Path(folder).chmod(0o755)
-        server = Postgres(Path(folder) / "postgres", fsync=False)
+    folder = Path(tempfile.mkdtemp(prefix="pezzottify-test-"))
+    folder.chmod(0o755)
+    server = Postgres(folder / "postgres", fsync=False)
+    try:
         asyncio.run(_start(server))
         yield server
-        # A last checkpoint of hundreds of databases that nobody will read takes half a minute.
+    finally:
+        # A last checkpoint of hundreds of databases that nobody will read takes half a minute, and
+        # so does the removal of their files: nobody waits for it.
         asyncio.run(server.stop(at_once=True))
+        subprocess.run(
+            ["/bin/sh", "-c", 'rm -rf "$0" >/dev/null 2>&1 &', str(folder)],
+            stdin=subprocess.DEVNULL,
+            check=True,
+        )
 
 
 async def _start(server: Postgres) -> None:
