@@ -28,19 +28,28 @@ _MOST_TOGETHER = 200
 # Who counts what is reserved must see what the one before has claimed.
 _LOCK_ROOM = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_room'))"
 
-# In all of these an item counts with its share of what its ticket has, as often as its way of
-# delivery writes it ($: names and times); a ticket that does not say its size counts nothing.
+
+def share(names: str, times: str) -> str:
+    """SQL for `s.bytes`: an item's share of what its ticket `t` has, in bytes.
+
+    As often as its way of delivery writes it: `times` are the numbers for the `names` of these
+    ways. A ticket that does not say its size counts nothing.
+    """
+    # Tickets that have no items any more may be joined before they are left out.
+    return f"""
+  CROSS JOIN LATERAL (
+      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
+             * ({times}::int[])[array_position({names}::text[], t.delivery)]
+             / greatest(count(*), 1) AS bytes
+        FROM queue_items o WHERE o.ticket_id = t.id) s"""  # noqa: S608 (made of parameters' names)
+
 
 # What the holders of items have yet to write.
-_RESERVED = """
+_RESERVED = f"""
 SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
     SELECT sum(s.bytes) AS bytes, coalesce(sum(p.bytes), 0) AS written
       FROM queue_items q
-      JOIN tickets t ON t.id = q.ticket_id
-      CROSS JOIN LATERAL (
-          SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
-                 * ($4::int[])[array_position($3::text[], t.delivery)] / count(*) AS bytes
-            FROM queue_items o WHERE o.ticket_id = t.id) s
+      JOIN tickets t ON t.id = q.ticket_id {share("$3", "$4")}
       LEFT JOIN (
           SELECT split_part(n.name, '.', 1) AS id, split_part(n.name, '.', 2) AS fence,
                  sum(n.bytes) AS bytes
@@ -48,20 +57,16 @@ SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
            GROUP BY 1, 2) p ON p.id = q.id AND p.fence = q.fence::text
      WHERE q.stage IN ('fetching', 'verifying', 'converting')
      GROUP BY t.id) r
-"""
+"""  # noqa: S608 (made of constants)
 
 # What is ready and fits by itself, with its share of its ticket's size. $2 NULL: all fit.
-_READY = """
+_READY = f"""
 SELECT q.id, q.ticket_id, s.bytes
   FROM queue_items q
-  JOIN tickets t ON t.id = q.ticket_id
-  CROSS JOIN LATERAL (
-      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
-             * ($4::int[])[array_position($3::text[], t.delivery)] / count(*) AS bytes
-        FROM queue_items o WHERE o.ticket_id = t.id) s
+  JOIN tickets t ON t.id = q.ticket_id {share("$3", "$4")}
  WHERE q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
    AND ($2::bigint IS NULL OR s.bytes <= $2)
-"""
+"""  # noqa: S608 (made of constants)
 
 _MOST_URGENT = """
  ORDER BY q.priority, q.seq
@@ -91,31 +96,23 @@ SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ti
  ORDER BY i.priority, i.seq
 """
 
-_LEAST_WAITING = """
+_LEAST_WAITING = f"""
 SELECT min(s.bytes)
   FROM queue_items q
-  JOIN tickets t ON t.id = q.ticket_id
-  CROSS JOIN LATERAL (
-      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
-             * ($3::int[])[array_position($2::text[], t.delivery)] / count(*) AS bytes
-        FROM queue_items o WHERE o.ticket_id = t.id) s
+  JOIN tickets t ON t.id = q.ticket_id {share("$2", "$3")}
  WHERE q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
-"""
+"""  # noqa: S608 (made of constants)
 
 # More than the whole disk: told once, and looked at again when a larger one may be there.
-_NEVER_FITTING = """
+_NEVER_FITTING = f"""
 UPDATE queue_items q
    SET due_at = now() + make_interval(secs => $2), actor = 'fetcher_writer', updated_at = now(),
        reason = 'waits for a larger disk: its file may take ' || s.bytes / 1048576
                 || ' MiB, all of the media root has ' || $1 / 1048576
-  FROM tickets t
-  CROSS JOIN LATERAL (
-      SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
-             * ($4::int[])[array_position($3::text[], t.delivery)] / greatest(count(*), 1) AS bytes
-        FROM queue_items o WHERE o.ticket_id = t.id) s
+  FROM tickets t {share("$3", "$4")}
  WHERE t.id = q.ticket_id AND q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
 RETURNING q.id
-"""
+"""  # noqa: S608 (made of constants)
 
 _OUT_OF_SIGHT = """
 SELECT 1 FROM queue_items q JOIN tickets t ON t.id = q.ticket_id

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from services.fetcher_writer.room import Room
-from services.fetcher_writer.store import Store
+from services.fetcher_writer.store import Store, share
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri, source_uri
 from tests.audio import make_audio, overwrite
@@ -534,6 +534,15 @@ async def test_an_album_takes_its_room_once(still: World) -> None:
         part = f"{first.item_id}.{first.fence}.2.part"
         left = Room(usable_bytes=1500, total_bytes=10_000, parts={part: 2500})
         assert len(await store.claim(4, left)) == 1
+
+
+async def test_a_ticket_without_items_takes_no_room(still: World) -> None:
+    """Its items have gone on to other tickets: nobody divides by their number."""
+    await still.execute(
+        "INSERT INTO tickets (id, dest_path, priority, final_size_bytes) VALUES ('t', '/t', 0, 9)"
+    )
+    sql = f"SELECT s.bytes FROM tickets t {share('$1', '$2')}"
+    assert await still.rows(sql, ["incoming"], [1]) == [{"bytes": 9}]
 
 
 async def test_what_was_verified_is_converted(still: World, songs: list[Path]) -> None:
