@@ -133,7 +133,8 @@ class _Run:
         self._zygote = zygote
         self._world = world
         self._result = result
-        self._work = Work(world, plain=schedule.plain, sees_torrents=schedule.delivery == "torrent")
+        sees_torrents = schedule.delivery == "torrent" and _REFUSED not in schedule.points
+        self._work = Work(world, plain=schedule.plain, unclear=sees_torrents)
         self._last_death = time.monotonic()
 
     async def carry_out(self) -> None:

@@ -38,6 +38,8 @@ _ONLY: dict[str, Delivery] = {
     "fetcher.converted": "copy",
     "fetcher.source_kept": "copy",
     "tidying.torrent_removed": "copy",
+    # What is refused may be the album that a person is to decide about.
+    "ticketer.refused": "link",
     "fetcher.held": "torrent",
     "decision": "torrent",
 }

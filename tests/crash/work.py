@@ -36,12 +36,12 @@ class Work:
 
     Not only the good case: a misnamed and a good file that lie in place, a broken delivery, an
     answer of Torrentino that is lost, a withdrawal and a retry, a message that nobody understands,
-    and a scan; a torrent of an album that lacks a track, and, with `sees_torrents`, one whose files
+    and a scan; a torrent of an album that lacks a track, and, if `unclear`, one whose files
     only a person can tell apart. All tracks end COMPLETED. `plain` is an album of two good tracks
     and no more.
     """
 
-    def __init__(self, world: World, *, plain: bool, sees_torrents: bool) -> None:
+    def __init__(self, world: World, *, plain: bool, unclear: bool) -> None:
         self._world = world
         self._plain = plain
         self._song = make_audio(world.folder / "song.flac", seconds=SECONDS)
@@ -49,7 +49,7 @@ class Work:
         self._others = [] if plain else self._add_album(2, 3)
         self._found_missing = [] if plain else self._add_album(3, 1)
         self._in_torrent = [] if plain else self._add_torrent(4, lacks=1)
-        self._unclear = self._add_unclear(5) if sees_torrents and not plain else []
+        self._unclear = self._add_unclear(5) if unclear and not plain else []
         self._looking = asyncio.Lock()
         self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         # Attempts that the broken delivery costs.
