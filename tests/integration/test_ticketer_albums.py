@@ -87,6 +87,14 @@ async def test_the_tracks_of_an_album_share_one_ticket(still: World, by_hand: St
     await assert_lawful(still)
 
 
+async def test_a_part_of_a_tracklist_is_no_news(still: World) -> None:
+    """A message may carry three of an album's tracks; what the catalog gave is kept, and grows."""
+    for count, known in ((3, 3), (12, 12), (4, 12)):
+        await remember(still, 1, count)
+        [row] = await still.rows("SELECT tracks FROM albums")
+        assert len(row["tracks"]) == known
+
+
 async def test_without_a_known_tracklist_the_wanted_tracks_are_it(
     still: World, by_hand: Stages
 ) -> None:
