@@ -81,6 +81,15 @@ def _absolute(value: str) -> str:
     return value
 
 
+def _umask(value: str) -> str:
+    # All three digits: YAML makes 63 of an unquoted 077, which would be another umask.
+    if re.fullmatch("0?[0-7]{3}", value) is None:
+        raise ValueError("not three octal digits, which YAML needs quotes for")
+    if int(value, 8) & 0o700:
+        raise ValueError("it takes rights from the owner, and the owner is this service itself")
+    return value
+
+
 _YEARS_S = 10 * 365 * 86_400
 _MOST = 2**31 - 1  # what PostgreSQL takes as an integer
 
@@ -166,6 +175,11 @@ class Settings(BaseModel):
     media_path: Path | None = Field(
         None, description="the media root; files go to audio/… below it"
     )
+    umask: Annotated[str, AfterValidator(_umask)] = Field(
+        "022",
+        description="the rights in octal that new files and folders lack, e.g. `022`, `002` or"
+        " `077`: files get the rest of 0666, folders of 0777",
+    )
     host: str = Field("127.0.0.1", description="the address on which ingest serves HTTP")
     port: int = Field(3002, ge=0, le=65535, description="the port on which ingest serves HTTP")
     ops_port: int = Field(
@@ -234,6 +248,16 @@ class Settings(BaseModel):
         """Where we see `torrentino_downloads_root`; None when we do not."""
         path = self.torrentino_downloads_mount or self.torrentino_downloads_root
         return None if path is None else Path(path)
+
+    @property
+    def umask_bits(self) -> int:
+        """`umask` as `os.umask` takes it."""
+        return int(self.umask, 8)
+
+    @property
+    def file_mode(self) -> int:
+        """The mode of a file under `umask`."""
+        return 0o666 & ~self.umask_bits
 
     @property
     def media_root(self) -> Path:

@@ -26,6 +26,7 @@ TABLE: tuple[tuple[str, object, str, object], ...] = (
     ("TICKET_GROUPING", "auto", "album", "album"),
     ("AUDIO_FORMAT", "original", "ogg_vorbis", "ogg_vorbis"),
     ("AUDIO_KEEP_SOURCE", False, "true", True),
+    ("UMASK", "022", "0002", "0002"),
     ("HOST", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
     ("PORT", 3002, "8080", 8080),
     ("OPS_PORT", 9091, "0", 0),
@@ -113,6 +114,55 @@ def test_a_quality_is_one_of_its_format(format_: str, quality: str, usable: bool
         assert load(SERVICES, environ).audio_quality == int(quality)
     else:
         assert fault(environ).startswith(f"AUDIO_QUALITY: got '{quality}', wants kbit/s")
+
+
+@pytest.mark.parametrize(
+    ("text", "bits", "mode"),
+    [
+        ("", 0o022, 0o644),
+        ("022", 0o022, 0o644),
+        ("0002", 0o002, 0o664),
+        ("027", 0o027, 0o640),
+        ("077", 0o077, 0o600),
+        ("000", 0o000, 0o666),
+    ],
+)
+def test_a_umask_is_octal_as_in_a_shell(text: str, bits: int, mode: int) -> None:
+    """Three digits with or without a 0 before; a file gets what it leaves of 0666."""
+    settings = load(SERVICES, GOOD | {"UMASK": text})
+    assert (settings.umask_bits, settings.file_mode) == (bits, mode)
+
+
+def refused(text: str) -> None:
+    """Require that this is no UMASK, in one line with what it got and what it wants."""
+    message = fault(GOOD | {"UMASK": text})
+    assert message.startswith(f"UMASK: got {text!r}, wants the rights in octal that ")
+    assert message.endswith("not three octal digits, which YAML needs quotes for)")
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9", "028", "0o22", "0x12", "1777", "00022", "-1", "+22", "0_2", "abc", "\u0660\u0662\u0662"],
+)
+def test_what_is_no_umask_is_refused(text: str) -> None:
+    """Nothing is guessed: no prefix, no sign, no further digit."""
+    refused(text)
+
+
+@pytest.mark.parametrize(("written", "text"), [("022", "18"), ("002", "2"), ("077", "63")])
+def test_a_umask_that_yaml_read_as_a_number_is_refused(written: str, text: str) -> None:
+    """Without quotes another number arrives, which must not pass for another umask."""
+    assert int(written, 8) == int(text)
+    refused(text)
+
+
+@pytest.mark.parametrize("text", ["700", "0777", "100", "222", "477"])
+def test_a_umask_leaves_the_owner_all_rights(text: str) -> None:
+    """A service that cannot read, write or enter what it made could not work."""
+    message = fault(GOOD | {"UMASK": text})
+    assert message.startswith(f"UMASK: got '{text}', wants the rights in octal that ")
+    assert message.endswith("it takes rights from the owner, and the owner is this service itself)")
 
 
 @pytest.mark.parametrize("service", SERVICES)
