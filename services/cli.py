@@ -19,7 +19,7 @@ from services.client import ApiClient, ApiError
 from services.every import every_service
 from shared import runtime
 from shared.errors import DependencyDown, DownloadsError
-from shared.settings import SERVICES, Service, SettingsError, load
+from shared.settings import SERVICES, Service, SettingsError, load, secret
 from shared.text import printable
 
 Json: TypeAlias = dict[str, Any]
@@ -245,7 +245,7 @@ def stats(as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> No
 
 def _call(url: str, key: str, ask: Callable[[ApiClient], Awaitable[Json]]) -> Json:
     async def asking() -> Json:
-        api = ApiClient(url, key)
+        api = ApiClient(url, key or secret("bootstrap_admin_key"))
         try:
             return await ask(api)
         finally:
@@ -253,7 +253,7 @@ def _call(url: str, key: str, ask: Callable[[ApiClient], Awaitable[Json]]) -> Js
 
     try:
         return asyncio.run(asking())
-    except ApiError as error:
+    except (ApiError, SettingsError) as error:
         sys.exit(str(error))
 
 

@@ -275,7 +275,7 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
     # An empty variable is one that is not set: compose files write them so.
     given = {name: environ.get(name.upper(), "").strip() for name in Settings.model_fields}
     values = {name: text for name, text in given.items() if text}
-    at_fault = _add_from_files(values, environ)
+    at_fault = _add_from_files(values, environ, SECRETS)
     settings = None
     try:
         settings = Settings.model_validate(values)
@@ -291,10 +291,25 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
     return settings
 
 
-def _add_from_files(values: dict[str, str], environ: Mapping[str, str]) -> dict[str, str]:
+def secret(name: str, environ: Mapping[str, str] = os.environ) -> str:
+    """One of `SECRETS` for who needs no other setting, from X or X_FILE; empty: it is not set.
+
+    Raises:
+        SettingsError: its file cannot be read.
+    """
+    given = environ.get(name.upper(), "").strip()
+    values = {name: given} if given else {}
+    if at_fault := _add_from_files(values, environ, [name]):
+        raise SettingsError(at_fault[name])
+    return values.get(name, "")
+
+
+def _add_from_files(
+    values: dict[str, str], environ: Mapping[str, str], names: Collection[str]
+) -> dict[str, str]:
     """Add the secrets that stand in files; returns the lines of those that cannot be had."""
     at_fault = {}
-    for name in SECRETS:
+    for name in names:
         variable = name.upper()
         path = environ.get(f"{variable}_FILE", "").strip()
         if not path:
@@ -310,8 +325,9 @@ def _add_from_files(values: dict[str, str], environ: Mapping[str, str]) -> dict[
         except UnicodeDecodeError:
             at_fault[name] = f"{wants} (it is not UTF-8 text)"
         else:
-            values[name] = text
-            if not text:
+            if text:
+                values[name] = text
+            elif Settings.model_fields[name].is_required():
                 at_fault[name] = f"{wants} (it is empty)"
     return at_fault
 

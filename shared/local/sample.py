@@ -1,9 +1,13 @@
-"""The sample that `make run` shows: a small catalog, and the songs that belong to it."""
+"""The sample that `make run` shows: a small catalog, and the songs that belong to it.
+
+`python -m shared.local.sample FOLDER` only makes it, for a stand-in in a container of its own.
+"""
 
 from __future__ import annotations
 
 import json
 import sqlite3
+import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -265,3 +269,7 @@ def _write_song(folder: Path, song: _Song, tools: AudioTools) -> Path:
         )
         temp.rename(path)
     return path
+
+
+if __name__ == "__main__":
+    write_sample(Path(sys.argv[1]))

@@ -6,7 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from shared.settings import REQUIRED_BY, SECRETS, SERVICES, Service, Settings, SettingsError, load
+from shared.settings import (
+    REQUIRED_BY,
+    SECRETS,
+    SERVICES,
+    Service,
+    Settings,
+    SettingsError,
+    load,
+    secret,
+)
 
 GOOD = {
     "DATABASE_URL": "postgresql://user:pw@host/db",
@@ -287,6 +296,24 @@ def test_a_file_that_gives_no_secret_is_named(tmp_path: Path) -> None:
         assert message.startswith(f"DATABASE_URL_FILE: got {str(path)!r}, wants a readable file")
         assert "hunter2" not in message
         assert len(message.splitlines()) == 1
+
+
+def test_an_empty_file_gives_no_secret_that_may_be_left_out(tmp_path: Path) -> None:
+    """As an empty variable; docker-compose.yml mounts a file also where there is no key."""
+    empty = tmp_path / "empty"
+    empty.write_text("\n")
+    assert load(SERVICES, GOOD | {"TORRENTINO_API_KEY_FILE": str(empty)}) == load(SERVICES, GOOD)
+
+
+def test_one_secret_can_be_had_alone(tmp_path: Path) -> None:
+    """For the command line, which needs no setting but its key."""
+    file = tmp_path / "key"
+    file.write_text("hunter2\n")
+    assert secret("bootstrap_admin_key", {}) == ""
+    assert secret("bootstrap_admin_key", {"BOOTSTRAP_ADMIN_KEY": "hunter2"}) == "hunter2"
+    assert secret("bootstrap_admin_key", {"BOOTSTRAP_ADMIN_KEY_FILE": str(file)}) == "hunter2"
+    with pytest.raises(SettingsError, match="BOOTSTRAP_ADMIN_KEY_FILE"):
+        secret("bootstrap_admin_key", {"BOOTSTRAP_ADMIN_KEY_FILE": str(tmp_path)})
 
 
 def test_http_delivery_needs_its_url() -> None:
