@@ -155,8 +155,10 @@ async def _started(
             "LEASE_S": "10",
         }
         environ = defaults | environ
-        Path(environ["MEDIA_PATH"]).mkdir(parents=True, exist_ok=True)
         settings = load(SERVICES, environ)
+        # Only now: the state, the logs and the servers' files are nobody else's business.
+        os.umask(settings.umask_bits)
+        settings.media_root.mkdir(parents=True, exist_ok=True)
         await migrate(settings.database_url.get_secret_value())
         console.print(f"state: {data}")
         yield Local(settings=settings, sample=sample, admin_key=admin_key)

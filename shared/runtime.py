@@ -288,6 +288,8 @@ def main(services: dict[Service, Build]) -> None:
         settings = load(list(services))
     except SettingsError as error:
         sys.exit(str(error))
+    # Not whatever the process was started with: the catalog server has to read what we place.
+    os.umask(settings.umask_bits)
     logs.configure(settings)
     name = "all" if len(services) == len(SERVICES) else "+".join(services)
     closed = threading.Event()

@@ -27,7 +27,9 @@ def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
     found: dict[DeliveryName, Delivery] = {"incoming": _incoming(settings)}
     root, mount = settings.torrentino_downloads_root, settings.downloads_mount
     if root is not None and mount is not None:
-        found["torrent"] = TorrentFolder(dest_root=root, dest_mount=mount)
+        found["torrent"] = TorrentFolder(
+            dest_root=root, dest_mount=mount, file_mode=settings.file_mode
+        )
     return found
 
 
@@ -35,7 +37,9 @@ def _incoming(settings: Settings) -> Delivery:
     match settings.torrentino_delivery:
         case "shared":
             return SharedFolder(
-                dest_root=settings.torrentino_dest_root, dest_mount=settings.dest_mount
+                dest_root=settings.torrentino_dest_root,
+                dest_mount=settings.dest_mount,
+                file_mode=settings.file_mode,
             )
         case "http":
             assert settings.torrentino_files_url is not None, "required with http delivery"

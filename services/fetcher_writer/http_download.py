@@ -205,8 +205,7 @@ class _Sink:
             # Not the parents: without the media root, its disk is not mounted.
             self._path.parent.mkdir(exist_ok=True)
             self._path.unlink(missing_ok=True)
-            self._disk = os.fdopen(os.open(self._path, flags, 0o644), "wb")
-            os.fchmod(self._disk.fileno(), 0o644)  # the umask may have taken from it
+            self._disk = os.fdopen(os.open(self._path, flags, 0o666), "wb")
         except OSError as exc:
             raise storage_error(exc, "creating a temporary file") from exc
 

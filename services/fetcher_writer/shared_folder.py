@@ -27,7 +27,7 @@ from shared.errors import (
     ErrorType,
     Misconfigured,
 )
-from shared.media.place import stage, storage_error
+from shared.media.place import FILE_MODE, stage, storage_error
 
 log = structlog.get_logger(__name__)
 
@@ -38,16 +38,20 @@ _LOOK_TIMEOUT_S = 30.0
 
 
 class SharedFolder:
-    """`dest_root` as Torrentino sees it is `dest_mount` as we do."""
+    """`dest_root` as Torrentino sees it is `dest_mount` as we do.
+
+    A collected file has `file_mode`, which is what the umask leaves of 0666.
+    """
 
     # What its two variables are called between "TORRENTINO_" and "_ROOT", "_MOUNT".
     _named = "DEST"
     # Whether nothing of a file may be changed when it is collected.
     _theirs = False
 
-    def __init__(self, *, dest_root: str, dest_mount: Path) -> None:
+    def __init__(self, *, dest_root: str, dest_mount: Path, file_mode: int = FILE_MODE) -> None:
         self._root = dest_root
         self._mount = dest_mount
+        self._file_mode = file_mode
         # Of the filesystem that the last files were on: without them, it tells an empty folder
         # from the one below a disk that was unmounted.
         self._device: int | None = None
@@ -121,6 +125,7 @@ class SharedFolder:
                     size_bytes=file.size_bytes,
                     folder_fd=fd,
                     theirs=self._theirs,
+                    mode=self._file_mode,
                 )
         except FileNotFoundError as exc:
             self._check_mount()

@@ -15,7 +15,7 @@ class TorrentFolder(SharedFolder):
     """`dest_root` is where Torrentino's client saves, `dest_mount` the same folder as we see it.
 
     A path names a torrent's folder, or the file of one that has no folder. Nothing there is ever
-    changed: not a mode, and nothing is removed.
+    changed: not a mode, and nothing is removed. So a file that is linked from here keeps its own.
     """
 
     _named = "DOWNLOADS"

@@ -27,7 +27,7 @@ log = structlog.get_logger()
 
 Staged = Literal["hardlink", "reflink", "copy"]
 
-_READABLE = 0o644
+FILE_MODE = 0o644  # what the default UMASK makes of a file
 _BLOCK_BYTES = 1024 * 1024
 _FICLONE = 0x40049409  # linux/fs.h
 _AT_FDCWD = -100
@@ -87,14 +87,18 @@ def stage(
     size_bytes: int | None = None,
     folder_fd: int | None = None,
     theirs: bool = False,
+    mode: int = FILE_MODE,
 ) -> Staged:
-    """Make `temp` hold the bytes of `source`, durably and readable by all, the cheapest way.
+    """Make `temp` hold the bytes of `source`, durably and with rights of ours, the cheapest way.
 
     `source` is relative to the open folder `folder_fd`, if there is one. An old `temp` is
     replaced. After a failure no `temp` is left. A symbolic link, or anything that is no regular
     file, is refused. A file that grows is copied to one byte behind `size_bytes`, so that its
-    size gives it away. Of what is `theirs` nothing is changed, not even the mode: linked is then
-    only what everybody may read and not everybody may write. Blocks.
+    size gives it away.
+
+    `mode` is what the umask leaves of 0666: a new file has it from there, one that was linked is
+    given it. Of what is `theirs` nothing is changed, not even the mode: linked is then only what
+    may be read by just whom `mode` lets, and not written by everybody. Blocks.
 
     Raises:
         AttemptFailed: `source` is gone or refused.
@@ -108,7 +112,7 @@ def stage(
             temp.parent.mkdir(exist_ok=True)
             temp.unlink(missing_ok=True)
             try:
-                if _hard_link(source, source_fd, temp, folder_fd, theirs=theirs):
+                if _hard_link(source, source_fd, temp, folder_fd, mode=mode, theirs=theirs):
                     return "hardlink"
                 return _clone_or_copy(source_fd, temp, size_bytes)
             except BaseException:
@@ -140,12 +144,15 @@ def _not_regular(source: Path) -> AttemptFailed:
 
 
 def _hard_link(
-    source: Path, source_fd: int, temp: Path, folder_fd: int | None, *, theirs: bool
+    source: Path, source_fd: int, temp: Path, folder_fd: int | None, *, mode: int, theirs: bool
 ) -> bool:
-    if os.fstat(source_fd).st_nlink > 1:
+    found = os.fstat(source_fd)
+    if found.st_nlink > 1:
         return False  # whoever has its other name could write to what we serve
-    if theirs and os.fstat(source_fd).st_mode & 0o446 != 0o444:
-        return False  # as it is it cannot be served, and it is not ours to change
+    if not mode & 0o004 and not _is_as_ours(found, temp.parent):
+        return False  # the rights of owner and group would be those of somebody else
+    if theirs and not _can_be_served(found.st_mode, mode):
+        return False  # it is not ours to change
     try:
         os.link(source, temp, src_dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
@@ -154,30 +161,39 @@ def _hard_link(
     ours, linked = temp.lstat(), os.fstat(source_fd)
     # The name may have been given to another file between our open and our link.
     same = (ours.st_dev, ours.st_ino) == (linked.st_dev, linked.st_ino)
-    if not same or not (theirs or _make_readable(source_fd)):
+    if not same or not (theirs or _set_mode(source_fd, mode)):
         temp.unlink()
         return False
     os.fsync(source_fd)
     return True
 
 
-def _make_readable(fd: int) -> bool:
-    mode = stat.S_IMODE(os.fstat(fd).st_mode)
-    if mode == _READABLE:
+def _is_as_ours(found: os.stat_result, folder: Path) -> bool:
+    """Whether it has the owner and the group of a file that we make in this folder of ours."""
+    return (found.st_uid, found.st_gid) == (os.geteuid(), folder.stat().st_gid)
+
+
+def _can_be_served(found: int, mode: int) -> bool:
+    """Whether a file of the mode `found` is read by whom `mode` lets, and not written by all."""
+    return found & 0o446 == mode & 0o444
+
+
+def _set_mode(fd: int, mode: int) -> bool:
+    found = stat.S_IMODE(os.fstat(fd).st_mode)
+    if found == mode:
         return True
     try:
-        os.fchmod(fd, _READABLE)
+        os.fchmod(fd, mode)
     except OSError:
-        return mode & 0o444 == 0o444  # somebody else's file, but everybody may read it
+        return _can_be_served(found, mode)  # somebody else's file
     return True
 
 
 def _clone_or_copy(source_fd: int, temp: Path, size_bytes: int | None) -> Staged:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-    temp_fd = os.open(temp, flags, _READABLE)
+    temp_fd = os.open(temp, flags, 0o666)
     try:
         reached("media.created")
-        os.fchmod(temp_fd, _READABLE)  # the umask may have taken from it
         how: Staged = "reflink" if _reflink(source_fd, temp_fd) else "copy"
         if how == "copy":
             _copy(source_fd, temp_fd, size_bytes)

@@ -84,7 +84,7 @@ async def write_audio(
 ) -> None:
     """Run ffmpeg with the `arguments` that `command` gave for `target`.
 
-    `target` is made by us, readable by all, replaces an old one, and holds at most `most_bytes`.
+    `target` is made by us as the umask wants, replaces an old one, and holds at most `most_bytes`.
     It is on disk when this returns, and not there when it raises or is cancelled; the child is
     killed then. `on_progress` gets what of `expected_s` is done, 0 to 100, never less than before,
     twice a second and at the end.
@@ -131,11 +131,7 @@ def _create(target: Path) -> None:
     with translated("making a temporary file"):
         target.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        fd = os.open(target, flags, 0o644)
-        try:
-            os.fchmod(fd, 0o644)  # the umask may have taken from it
-        finally:
-            os.close(fd)
+        os.close(os.open(target, flags, 0o666))
 
 
 async def _run(

@@ -124,6 +124,22 @@ async def test_serving_ends_with_ctrl_c(data: Path) -> None:
     assert _left(data) == []
 
 
+async def test_umask_opens_the_media_and_nothing_else(data: Path) -> None:
+    """With UMASK=000 everybody may write to the songs, nobody to the state, the logs, the key."""
+    async with _run(data, UMASK="000") as run:
+        await run.says("completed ")
+        songs = await eventually(lambda: asyncio.to_thread(_files, data))
+        assert {path.stat().st_mode & 0o777 for path in songs} == {0o666}
+        open_to_all = {path.name for path in data.iterdir() if path.stat().st_mode & 0o002}
+        run.process.send_signal(signal.SIGINT)
+        assert await run.ends(_GRACE_S) == 0, run.text
+    assert open_to_all == {"media"}
+    assert data.stat().st_mode & 0o022 == 0
+    assert (data / "admin.key").stat().st_mode & 0o777 == 0o600
+    below = [path for name in ("postgres", "nats") for path in (data / name).rglob("*")]
+    assert not any(path.stat().st_mode & 0o002 for path in below)
+
+
 async def test_a_second_signal_ends_at_once_with_its_servers(data: Path) -> None:
     """Asked twice, it ends without waiting, and its servers are told to."""
     async with _run(data) as run:

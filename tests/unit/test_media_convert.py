@@ -249,18 +249,21 @@ async def test_progress(sources: Sources, tmp_path: Path) -> None:
     assert seen[-1] == 100
 
 
-async def test_file_is_readable_and_replaces_an_old_one(sources: Sources, tmp_path: Path) -> None:
-    """Mode 644 under any umask, and nothing of what lay there before."""
+@pytest.mark.parametrize("umask", [0o022, 0o002, 0o027, 0o077])
+async def test_file_obeys_the_umask_and_replaces_an_old_one(
+    umask: int, sources: Sources, tmp_path: Path
+) -> None:
+    """The mode of a new file, and nothing of what lay there before."""
     path, made, seconds = await arrange(sources)
     target = tmp_path / "-i %d ü.part"
     target.write_bytes(b"old" * 1_000_000)
-    target.chmod(0o600)
-    before = os.umask(0o077)
+    target.chmod(0o604)
+    before = os.umask(umask)
     try:
         await convert(path, target, made, find_tools(), duration_s=seconds, timeout_s=60)
     finally:
         os.umask(before)
-    assert target.stat().st_mode & 0o777 == 0o644
+    assert target.stat().st_mode & 0o777 == 0o666 & ~umask
     await check(target, seconds=seconds)
 
 
