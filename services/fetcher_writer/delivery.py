@@ -71,7 +71,8 @@ class Delivery(Protocol):
         """All files below the folder, sorted by name; none when there is no such folder.
 
         No folders, links, empty files, or names that could lead elsewhere; at most `MAX_DEPTH`
-        folders deep.
+        folders deep. What cannot tell a link to a file from a file, lists it and does not
+        `collect` it.
 
         Raises:
             AttemptFailed: STORAGE, there are more than `MAX_ENTRIES` entries.

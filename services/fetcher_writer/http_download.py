@@ -34,11 +34,11 @@ def status_error(status: int) -> DownloadsError:
     """The error for a status that says the file server cannot or will not serve us."""
     if status in _PASSING or status >= 500:
         return DependencyDown("incoming", f"TORRENTINO_FILES_URL answers {status}")
-    return Misconfigured(
-        "incoming",
-        f"TORRENTINO_FILES_URL answers {status}: it must serve the folder TORRENTINO_DEST_ROOT"
-        " to us, without a redirect or a log-in",
-    )
+    wanted = "serve the folder TORRENTINO_DEST_ROOT to us, without a redirect or a log-in"
+    if status == 403:
+        # nginx does not tell the one from the other; its error log names the path.
+        wanted = "be able to read all below TORRENTINO_DEST_ROOT, where no file may be a link"
+    return Misconfigured("incoming", f"TORRENTINO_FILES_URL answers {status}: it must {wanted}")
 
 
 def unreachable(exc: Exception) -> DependencyDown:

@@ -1,7 +1,8 @@
 """Collecting from a file server beside Torrentino, which lists folders as nginx does.
 
 The server needs `autoindex on; autoindex_format json;` and should have `disable_symlinks on;`,
-because its listings do not tell a link from a file.
+because its listings do not tell a link from a file; `deploy/nginx` has one. nginx lists nothing
+whose name begins with a dot: for us it is not there.
 """
 
 from __future__ import annotations

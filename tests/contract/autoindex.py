@@ -61,22 +61,33 @@ class Autoindex:
         if self.canned:
             return self.canned.pop(0)
         found = self.root / path.removeprefix("/files/")
+        if not found.is_relative_to(self.root) or self._leads_over_a_link(found.parent):
+            return _NOT_FOUND
+        if found.is_symlink():
+            return _NOT_FOUND if path.endswith("/") else _FORBIDDEN
         if path.endswith("/") and found.is_dir():
             return answer(200, self._listing(found), ["Content-Type: application/json"])
         if not path.endswith("/") and found.is_file():
             return self._file(found.read_bytes(), headers)
-        return answer(404, b"<h1>404</h1>", ["Content-Type: text/html"])
+        return _NOT_FOUND
+
+    def _leads_over_a_link(self, path: Path) -> bool:
+        below = (path, *path.parents)
+        return any(way.is_symlink() for way in below if way.is_relative_to(self.root))
 
     def _listing(self, folder: Path) -> bytes:
         entries: list[dict[str, object]] = []
         for path in sorted(folder.iterdir()):
+            if path.name.startswith("."):
+                continue  # nginx never lists them
             entry: dict[str, object] = {"name": path.name, "mtime": "Mon, 05 Jan 2026 09:23:20 GMT"}
-            if path.is_symlink():
-                entry["type"] = "other"
-            elif path.is_dir():
+            # A link is what it leads to.
+            if path.is_dir():
                 entry["type"] = "directory"
-            else:
+            elif path.is_file():
                 entry |= {"type": "file", "size": path.stat().st_size}
+            else:
+                entry["type"] = "other"
             entries.append(entry)
         return json.dumps(entries).encode()
 
@@ -102,3 +113,7 @@ def answer(status: int, body: bytes, fields: list[str]) -> bytes:
     """One HTTP answer on a connection that is closed behind it."""
     lines = [f"HTTP/1.1 {status} -", f"Content-Length: {len(body)}", "Connection: close", *fields]
     return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
+
+
+_NOT_FOUND = answer(404, b"<h1>404</h1>", ["Content-Type: text/html"])
+_FORBIDDEN = answer(403, b"<h1>403</h1>", ["Content-Type: text/html"])

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from shared.errors import (
     Misconfigured,
 )
 from tests.contract.autoindex import Autoindex, answer
+from tests.contract.nginx import nginx
 
 ROOT = "/media/incoming"
 TICKET = f"{ROOT}/t1"
@@ -92,13 +94,22 @@ async def http(tmp_path: Path) -> AsyncIterator[HttpPlace]:
 
 
 @pytest.fixture
+async def real_nginx(folder: Path) -> AsyncIterator[Place]:
+    incoming, temp = folders(folder)
+    async with nginx(incoming) as server:
+        delivery = HttpFiles(dest_root=ROOT, files_url=server.url, sleep=Sleeps())
+        yield Place(delivery=delivery, incoming=incoming, temp=temp)
+        await delivery.close()
+
+
+@pytest.fixture
 def torrents(tmp_path: Path) -> Place:
     incoming, temp = folders(tmp_path)
     delivery = TorrentFolder(dest_root=ROOT, dest_mount=incoming)
     return Place(delivery=delivery, incoming=incoming, temp=temp)
 
 
-@pytest.fixture(params=["shared", "http", "torrents"])
+@pytest.fixture(params=["shared", "http", "real_nginx", "torrents"])
 def place(request: pytest.FixtureRequest) -> Place:
     found: Place = request.getfixturevalue(request.param)
     return found
@@ -121,14 +132,40 @@ async def test_files_are_listed_recursively_and_sorted(place: Place) -> None:
 
 
 async def test_what_is_no_file_is_left_out(place: Place) -> None:
-    """Empty files are what a failed copy leaves, and links may lead anywhere."""
+    """Empty files are what a failed copy leaves."""
     place.put("song.mp3", b"audio")
     place.put("empty.converted", b"")
     (place.incoming / "t1" / "folder").mkdir()
-    (place.incoming / "t1" / "link.mp3").symlink_to(place.incoming / "t1" / "song.mp3")
+    os.mkfifo(place.incoming / "t1" / "pipe.mp3")
+    (place.incoming / "t1" / "nowhere.mp3").symlink_to("gone.mp3")
     (place.incoming / "t1" / "up").symlink_to(place.incoming)
     files = await place.delivery.files(TICKET)
     assert files == [DeliveredFile(name="song.mp3", size_bytes=5)]
+
+
+async def test_a_link_to_a_file_is_not_collected(place: Place) -> None:
+    """It may lead anywhere; that a file server lists it as what it leads to, helps it nothing."""
+    place.put("song.mp3", b"audio")
+    (place.incoming / "t1" / "link.mp3").symlink_to("song.mp3")
+    listed = {file.name for file in await place.delivery.files(TICKET)}
+    assert {"song.mp3"} <= listed <= {"song.mp3", "link.mp3"}
+    link = DeliveredFile(name="link.mp3", size_bytes=5)
+    # nginx does not tell a link from a file that it may not read, which is a person's business.
+    with pytest.raises((AttemptFailed, Misconfigured)):
+        await place.delivery.collect(TICKET, link, place.temp)
+    assert not place.temp.exists()
+
+
+async def test_a_folder_that_is_a_link_brings_nothing(place: Place) -> None:
+    """What lies there is not the ticket's."""
+    place.put("song.mp3", b"1", ticket="t2")
+    (place.incoming / "t1").symlink_to("t2")
+    with suppress(AttemptFailed):
+        assert await place.delivery.files(TICKET) == []
+    song = DeliveredFile(name="song.mp3", size_bytes=1)
+    with pytest.raises(AttemptFailed):
+        await place.delivery.collect(TICKET, song, place.temp)
+    assert not place.temp.exists()
 
 
 async def test_an_absent_folder_has_no_files(place: Place) -> None:
