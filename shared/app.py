@@ -55,7 +55,12 @@ def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> Ap
     rng = random.Random()  # noqa: S311 (jitter, not secrets)
     health = Health(clock, rng)
     database = Database(settings.database_url.get_secret_value())
-    bus = Bus(settings.nats_url.get_secret_value(), name=name, health=health)
+    bus = Bus(
+        settings.nats_url.get_secret_value(),
+        name=name,
+        health=health,
+        ca_file=settings.nats_ca_file,
+    )
     return App(
         settings=settings,
         database=database,

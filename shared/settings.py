@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
@@ -90,6 +91,16 @@ def _umask(value: str) -> str:
     return value
 
 
+def _certificates(path: Path) -> Path:
+    try:
+        ssl.create_default_context(cafile=path)
+    except ssl.SSLError:
+        raise ValueError("it holds no certificates") from None
+    except OSError as error:
+        raise ValueError(error.strerror) from None
+    return path
+
+
 _YEARS_S = 10 * 365 * 86_400
 _MOST = 2**31 - 1  # what PostgreSQL takes as an integer
 
@@ -111,6 +122,11 @@ class Settings(BaseModel):
     )
     nats_url: Annotated[SecretStr, _url("nats", "tls", "ws", "wss", many=True)] = Field(
         description="one or more NATS URLs separated by commas, e.g. nats://host:4222"
+    )
+    nats_ca_file: Annotated[Path, AfterValidator(_certificates)] | None = Field(
+        None,
+        description="a readable PEM file with the CA certificates by which the NATS server's is"
+        " signed; default: the system's",
     )
     torrentino_url: HttpUrl | None = Field(
         None, description="the base of Torrentino's API, e.g. http://torrentino:8080/api/v1"

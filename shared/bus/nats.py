@@ -11,6 +11,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeVar
 
 import nats.errors
@@ -21,9 +22,11 @@ from nats.aio.msg import Msg
 from nats.js import JetStreamContext
 from nats.js.api import PubAck
 
+from shared.bus import access
+from shared.bus.access import words
 from shared.bus.streams import consumer, ensure_streams
 from shared.bus.subjects import REQUESTS_STREAM, Wake, wake_subject
-from shared.errors import DependencyDown
+from shared.errors import DependencyDown, Misconfigured
 from shared.health import Health
 
 log = structlog.get_logger()
@@ -38,6 +41,8 @@ _RETRY_S = 1
 _MAX_PAYLOAD = 1024 * 1024
 # What nats-py and the server add to our headers.
 _ENVELOPE = 1024
+# The subjects of events are without number.
+_MOST_FORBIDDEN = 100
 
 _DOWN = (OSError, TimeoutError, asyncio.TimeoutError, nats.errors.Error, nats.js.errors.Error)
 
@@ -73,15 +78,18 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _DOWN as error:
-        raise DependencyDown("nats", _words(error)) from error
+        raise DependencyDown("nats", words(error)) from error
 
 
 class Bus:
     """One connection for a process; `run()` makes it, and makes it again."""
 
-    def __init__(self, urls: str, *, name: str, health: Health) -> None:
+    def __init__(
+        self, urls: str, *, name: str, health: Health, ca_file: Path | None = None
+    ) -> None:
         self._urls = [url.strip() for url in urls.split(",")]
         self._name = name
+        self._ca_file = ca_file
         self._health = health
         self._client: Client | None = None
         self._js: JetStreamContext | None = None
@@ -91,6 +99,7 @@ class Bus:
         # What to do before a stream of events is made; the relay's.
         self.before_new_events: Callable[[], Awaitable[None]] | None = None
         self._unsure = True
+        self._forbidden: set[str] = set()
 
     def listen(self, kind: Wake, wake: asyncio.Event, *, queue: str) -> None:
         """Set `wake` when a wake-up of this kind arrives; one of `queue`'s copies gets each."""
@@ -111,7 +120,15 @@ class Bus:
 
     async def _connect(self, ended: asyncio.Event) -> bool:
         """Make a connection and what it needs; `ended` is set when it has gone for good."""
-        client = Client()
+        # A connection that ended while it was being set up may have left it.
+        self.connected.clear()
+        try:
+            # Read anew each time, for certificates are renewed.
+            tls = access.tls_context(self._ca_file)
+        except Misconfigured as held:
+            self._health.failed(held)
+            return False
+        client = access.StrictClient()
 
         async def closed() -> None:
             ended.set()
@@ -120,6 +137,8 @@ class Bus:
             await client.connect(
                 servers=self._urls,
                 name=self._name,
+                inbox_prefix=access.inbox_prefix(self._urls),
+                tls=tls,
                 connect_timeout=_CONNECT_TIMEOUT_S,
                 allow_reconnect=True,
                 max_reconnect_attempts=-1,
@@ -134,7 +153,7 @@ class Bus:
             self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
             await self._subscribe(client)
         except _DOWN as error:
-            self._health.down("nats", _words(error))
+            self._failed(error)
             await self._give_up(client)
             return False
         except asyncio.CancelledError:
@@ -162,10 +181,27 @@ class Bus:
             await client.subscribe(wake_subject(kind), queue=self._queues[kind], cb=woken)
 
     async def _on_error(self, error: Exception) -> None:
-        if self.connected.is_set():
-            log.warning("nats_error", error=_words(error))
+        what = access.forbidden(error)
+        if what is not None:
+            self._tell_forbidden(what)
+        elif self.connected.is_set():
+            log.warning("nats_error", error=words(error))
         else:
-            self._health.down("nats", _words(error))
+            self._failed(error)
+
+    def _tell_forbidden(self, what: str) -> None:
+        """Say once what the server forbids; whoever waits for its answer has his timeout."""
+        if what not in self._forbidden and len(self._forbidden) < _MOST_FORBIDDEN:
+            self._forbidden.add(what)
+            log.error("nats_forbids", what=what, why="the user of NATS_URL lacks the permission")
+
+    def _failed(self, error: BaseException) -> None:
+        held = access.held(error)
+        known = self._health.breaker("nats").held
+        # An alarm stays until we are in: who refuses us may hang up before that can be read, and
+        # of several servers another may be away.
+        if isinstance(held, Misconfigured) or not isinstance(known, Misconfigured):
+            self._health.failed(held)
 
     async def _on_lost(self) -> None:
         self.connected.clear()
@@ -179,6 +215,8 @@ class Bus:
             await self.ensure()
         except DependencyDown as error:
             log.warning("streams_not_ensured", error=error.detail)
+        if self._client is None or not self._client.is_connected:
+            return  # lost again meanwhile; whoever connects anew comes here, too
         self.connected.set()
         self._health.up("nats")
         # Whatever was missed while we were away is found by a look at the database.
@@ -244,6 +282,9 @@ class Bus:
             except nats.js.errors.NoStreamResponseError:
                 self._unsure = True
                 raise
+            if rest:
+                # A publish that had no answer before may have marked it as away.
+                self._health.up("nats")
             if refused:
                 raise NotAccepted(refused)
 
@@ -305,16 +346,12 @@ async def _publish_one(js: JetStreamContext, message: Outgoing) -> str | None:
     try:
         await js.publish(message.subject, message.body, headers=_headers(message))
     except (nats.js.errors.BadRequestError, nats.errors.BadSubjectError) as error:
-        return _words(error)
+        return words(error)
     return None
 
 
 def _headers(message: Outgoing) -> dict[str, str]:
     return {**message.headers, "Nats-Msg-Id": message.id}
-
-
-def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
 
 
 async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
@@ -339,4 +376,4 @@ async def _close(client: Client) -> None:
             else:
                 await client.close()
     except _DOWN as error:
-        log.debug("nats_close", error=_words(error))
+        log.debug("nats_close", error=words(error))

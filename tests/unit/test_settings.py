@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import trustme
 
 from shared.settings import (
     REQUIRED_BY,
@@ -253,6 +254,24 @@ def test_nats_takes_several_servers() -> None:
     assert load(SERVICES, GOOD | {"NATS_URL": urls}).nats_url.get_secret_value() == urls
     for bad in ("a:4222", "nats://a,b", "nats://", "http://a"):
         assert fault(GOOD | {"NATS_URL": bad}).startswith("NATS_URL: got")
+
+
+def test_who_signs_for_nats_is_a_file_of_certificates(tmp_path: Path) -> None:
+    """Missing, a folder or something else: one line at the start, no riddle at the handshake."""
+    good, other = tmp_path / "ca.pem", tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(good)
+    assert load(SERVICES, GOOD | {"NATS_CA_FILE": str(good)}).nats_ca_file == good
+    assert load(SERVICES, GOOD | {"NATS_CA_FILE": ""}).nats_ca_file is None
+    other.write_text("a certificate, honestly\n")
+    for path, why in (
+        (tmp_path / "none", "No such file or directory"),
+        (tmp_path, "Is a directory"),
+        (other, "it holds no certificates"),
+    ):
+        message = fault(GOOD | {"NATS_CA_FILE": str(path)})
+        assert message.startswith(f"NATS_CA_FILE: got {str(path)!r}, wants a readable PEM file")
+        assert message.endswith(f"{why})")
+        assert len(message.splitlines()) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,84 @@
+"""What NATS asks of who connects: a name and a password, TLS, and the rights of a user."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from nats.aio.client import Client
+from nats.errors import SecureConnWantedError
+
+from shared.errors import DependencyDown, Hold, Misconfigured
+
+
+class StrictClient(Client):
+    """nats-py's client; with a `tls://` URL it says nothing in the clear.
+
+    nats-py by itself does what the server asks, and would send the password to one that asks for
+    no TLS. A `nats://` URL takes TLS where the server wants it.
+    """
+
+    def _connect_command(self) -> bytes:
+        server = self._current_server
+        if server and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
+            raise SecureConnWantedError
+        return super()._connect_command()
+
+
+def inbox_prefix(urls: Sequence[str]) -> str:
+    """Where answers to this user arrive: a place of its own, so that no other may read them.
+
+    A URL without a password names no user but may be a token, which is a secret.
+    """
+    user = urlsplit(urls[0])
+    if user.password is None or not re.fullmatch(r"[\w-]+", user.username or "", re.ASCII):
+        return "_INBOX"
+    return f"_INBOX_{user.username}"
+
+
+def tls_context(ca_file: Path | None) -> ssl.SSLContext | None:
+    """Trust in who signed the server's certificate; None leaves it to the system's.
+
+    Raises:
+        Misconfigured: the file, good at the start, has gone or holds no certificates any more.
+    """
+    try:
+        return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
+    except OSError as error:
+        raise Misconfigured(
+            "nats", f"NATS_CA_FILE: {ca_file} cannot be used any more ({error.strerror})"
+        ) from error
+
+
+def held(error: BaseException) -> Hold:
+    """What a failed connection means; what only a person can change is `Misconfigured`."""
+    text = words(error)
+    if "authorization" in text.lower():
+        return Misconfigured("nats", "the server refuses the user or the password of NATS_URL")
+    if isinstance(error, SecureConnWantedError):
+        return Misconfigured(
+            "nats",
+            "NATS_URL says tls://, but the server does not ask for TLS, so nothing was sent to it:"
+            " set up TLS there, or say nats:// where the network can be trusted",
+        )
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return Misconfigured(
+            "nats",
+            f"the server's certificate is not accepted ({error.verify_message}): it must be for"
+            " the host in NATS_URL, and signed by one of NATS_CA_FILE",
+        )
+    return DependencyDown("nats", text)
+
+
+def forbidden(error: Exception) -> str | None:
+    """What the server does not let this user do, e.g. `publish to "a.b"`; None for other errors."""
+    found = re.search(r"permissions violation for (.+)", str(error), re.IGNORECASE)
+    return found.group(1) if found else None
+
+
+def words(error: BaseException) -> str:
+    """The error in words; the library's own texts name no URL and no password."""
+    return str(error) or type(error).__name__

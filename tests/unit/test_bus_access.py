@@ -1,0 +1,39 @@
+"""What a NATS URL says of its user."""
+
+from __future__ import annotations
+
+import pytest
+
+from shared.bus.access import forbidden, inbox_prefix
+
+
+@pytest.mark.parametrize(
+    ("urls", "prefix"),
+    [
+        (["nats://ingest:0a1b@nats:4222"], "_INBOX_ingest"),
+        (["tls://fetcher_writer:0a1b@nats", "tls://fetcher_writer:0a1b@other"],
+         "_INBOX_fetcher_writer"),
+        (["nats://nats:4222"], "_INBOX"),
+        (["nats://s3cret-token@nats:4222"], "_INBOX"),
+        (["nats://:pw@nats"], "_INBOX"),
+        (["nats://a.b:pw@nats"], "_INBOX"),
+        (["nats://a%3E:pw@nats"], "_INBOX"),
+        (["nats://*:pw@nats"], "_INBOX"),
+    ],
+)  # fmt: skip
+def test_answers_have_a_place_of_their_own(urls: list[str], prefix: str) -> None:
+    """By the user's name, if that can stand in a subject; a token is a secret, and no name."""
+    assert inbox_prefix(urls) == prefix
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('nats: permissions violation for publish to "a.b"', 'publish to "a.b"'),
+        ('nats: Permissions Violation for Subscription to "a"', 'Subscription to "a"'),
+        ("nats: timeout", None),
+    ],
+)
+def test_what_the_server_forbids_is_named(text: str, what: str | None) -> None:
+    """The subject stands in the log."""
+    assert forbidden(RuntimeError(text)) == what
