@@ -307,9 +307,11 @@ class Nats(_Server):
         _make_folder(self.folder)
         await self._end_leftover()
         await self._serve(
-            _nats_bin(),
-            *("-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js")),
+            _nats_bin(), "-a", "127.0.0.1", "-p", str(self.port), *self._storage_arguments()
         )
+
+    def _storage_arguments(self) -> tuple[str, ...]:
+        return "-js", "-sd", str(self.folder / "js")
 
     async def _answers(self) -> bool:
         try:

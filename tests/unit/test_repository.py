@@ -253,6 +253,16 @@ def test_every_service_of_the_contract_can_be_built() -> None:
     assert all(callable(build) for build in every_service().values())
 
 
+def test_nats_knows_every_program_by_a_password() -> None:
+    """A user for each service, for the catalog server and for people; a variable for each."""
+    text = (ROOT / "deploy/nats/nats-server.conf").read_text(encoding="utf-8")
+    users = re.findall(r'^\s+user: "(\w+)"\n\s+password: \$(\w+)$', text, re.M)
+    assert [user for user, _ in users] == [*SERVICES, "catalog", "operator"]
+    assert all(variable == f"{user.upper()}_PASSWORD" for user, variable in users)
+    assert text.count("user:") == text.count("password:") == len(users)
+    assert "no_auth_user:" not in text
+
+
 def test_ci_runs_from_anywhere() -> None:
     """.ci/run can be executed, stops at the first error and runs `make test` at the root."""
     script = ROOT / ".ci/run"
