@@ -294,12 +294,18 @@ def _parsed(data: bytes) -> Any:
 
 @asynccontextmanager
 async def make_world(
-    folder: Path, database_url: str, config: StandinConfig | None = None
+    folder: Path,
+    database_url: str,
+    config: StandinConfig | None = None,
+    server: Nats | None = None,
 ) -> AsyncIterator[World]:
-    """A world in `folder`, on a database that is migrated already."""
+    """A world in `folder`, on a database that is migrated already.
+
+    Whoever asks for another `server` says to each service how it gets in.
+    """
     songs: list[Song] = []
     torrents: list[TorrentSpec] = []
-    server = Nats(folder / "nats")
+    server = server or Nats(folder / "nats")
     await server.start()
     for name in ("media", "incoming"):
         (folder / name).mkdir(parents=True)
