@@ -49,8 +49,11 @@ def on_stream(stream: str) -> set[str]:
 
 EVERYTHING = {
     *ASKING, *WORK, *EVENT, f"{P}.command.scan", f"{P}.dead", f"{P}.other", "other",
-    *api("INFO", "STREAM.NAMES", "STREAM.LIST", "STREAM.CREATE.OTHER", "ACCOUNT.PURGE.$G"),
-    *on_stream(REQUESTS), *on_stream(EVENTS), *on_stream(DEAD),
+    *api("INFO", "STREAM.NAMES", "STREAM.LIST", "ACCOUNT.PURGE.$G"),
+    *on_stream(REQUESTS), *on_stream(EVENTS), *on_stream(DEAD), *on_stream("OTHER"),
+    # What a wildcard too many would open.
+    *(f"{P}.{kind}.other" for kind in ("request", "command", "work", "dead")),
+    *(f"{subject}.other" for subject in ASKING | WORK),
     "_INBOX.x", "_INBOX_catalog.x", *(f"_INBOX_{user}.x" for user in USERS),
     "$SYS.REQ.SERVER.PING", "$KV.x.y",
 }  # fmt: skip
