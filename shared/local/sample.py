@@ -123,6 +123,8 @@ def _torrent(songs: Sequence[dict[str, str]], album_id: str, *, lacks: int = 0) 
     there = [(s, path) for s, path in mine if s.album_id == album_id]
     return {
         "title": title,
+        # Of one that lacks so much and is listed, Torrentino would have a person decide.
+        "listed": not lacks,
         "files": [
             {
                 "path": f"{title}/{song.number:02d} - {song.title}{Path(path).suffix}",
