@@ -1,0 +1,15 @@
+"""Exit 0 if a port of this container answers 200: `healthcheck.py [PORT PATH]`.
+
+By default the /healthz of a service. Sockets only, because this starts every few seconds in each
+container, and an HTTP client takes longer to import than to ask.
+"""
+
+import os
+import socket
+import sys
+
+port, path = sys.argv[1:] or (os.environ.get("OPS_PORT") or "9091", "/healthz")
+with socket.create_connection(("127.0.0.1", int(port)), timeout=4) as connection:
+    connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
+    status = connection.makefile("rb").readline()
+sys.exit(0 if status.split()[1:2] == [b"200"] else status.decode("latin-1"))
