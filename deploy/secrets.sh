@@ -1,0 +1,76 @@
+#!/bin/sh
+# Makes the secrets of docker-compose.yml: random passwords, one file each, in ./secrets.
+#
+#   sh deploy/secrets.sh            makes what is missing, and changes nothing else
+#   sh deploy/secrets.sh NAME...    makes these anew: postgres, nats, admin, torrentino
+#
+# Torrentino's API key is yours to put into secrets/torrentino_api_key, which is made empty. What else
+# a new password needs is in docs/operations.md. PUID, PGID, SECRETS_DIR and NATS_SCHEME
+# (nats, or tls) come from the environment or from .env.
+set -eu
+cd "$(dirname "$0")/.."
+umask 077
+
+setting() { # NAME DEFAULT: of the environment, else of .env
+    eval "value=\${$1:-}"
+    [ -n "$value" ] || value=$(sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1 | tr -d "\"'\r")
+    echo "${value:-$2}"
+}
+folder=$(setting SECRETS_DIR ./secrets)
+owner=$(setting PUID 1000)
+group=$(setting PGID 1000)
+scheme=$(setting NATS_SCHEME nats)
+users='ingest ticketer poller fetcher_writer watchdog reaper catalog operator'
+
+password() { od -An -N 24 -tx1 /dev/urandom | tr -d ' \n'; }
+
+keep() { # NAME: what comes in is its content. The same file, so that containers that have it see it.
+    [ ! -e "$folder/$1" ] || chmod u+w "$folder/$1"
+    cat >"$folder/$1"
+    echo "made $folder/$1"
+}
+
+make_postgres() {
+    secret=$(password)
+    echo "$secret" | keep postgres_password
+    echo "postgresql://pezzottify:$secret@postgres/pezzottify" | keep database_url
+}
+
+make_nats() {
+    lines=
+    for user in $users; do
+        secret=$(password)
+        lines="$lines$(echo "$user" | tr '[:lower:]' '[:upper:]')_PASSWORD: \"$secret\"
+"
+        echo "$scheme://$user:$secret@nats:4222" | keep "nats_url_$user"
+    done
+    printf '%s' "$lines" | keep nats_passwords
+}
+
+make_admin() { password | keep admin_key; }
+
+make_torrentino() { : | keep torrentino_api_key; } # empty: it wants none
+
+mkdir -p "$folder"
+[ $# -gt 0 ] || {
+    [ -e "$folder/database_url" ] || set -- postgres
+    [ -e "$folder/nats_passwords" ] || set -- "$@" nats
+    [ -e "$folder/admin_key" ] || set -- "$@" admin
+    [ -e "$folder/torrentino_api_key" ] || set -- "$@" torrentino
+}
+for name; do
+    case $name in
+    postgres | nats | admin | torrentino) "make_$name" ;;
+    *) echo "$name: there are postgres, nats, admin and torrentino" >&2 && exit 2 ;;
+    esac
+done
+
+# Also those from before: PUID and PGID may be others now.
+chmod 0440 "$folder"/*_* # each of our names has one in it
+if [ "$(id -u)" = 0 ]; then
+    chown "$owner:$group" "$folder" "$folder"/*_*
+elif ! chgrp "$group" "$folder"/*_*; then
+    echo "$folder: cannot give it to group $group, in which the containers run (PGID): set PGID to a" \
+        "group of yours, or run this as root" >&2
+    exit 1
+fi
