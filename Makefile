@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup run test lint crash faults bench lock clean
+.PHONY: setup run test lint crash faults compose-test bench lock clean
 
 setup: .venv/.installed
 
@@ -36,6 +36,10 @@ faults: setup
 	@mkdir -p bench-results && rm -f bench-results/faults.jsonl
 	FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m pytest -q tests/faults $(ARGS)
 	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.outcomes
+
+# docker-compose.yml for real; needs a Docker engine on this machine, and leaves nothing behind.
+compose-test: setup
+	$(BIN)/python -m tests.compose $(ARGS)
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)

@@ -35,8 +35,10 @@ PAGES = sorted(
     ]
 )
 COMMANDS = {command.name or command.callback.__name__ for command in cli.registered_commands}  # type: ignore[union-attr]
-# Not settings of a service: the command line's address, and the streams.
+# Neither settings of a service nor of .env: the command line's address, Compose's own, streams.
 OTHER_VARIABLES = {
+    "COMPOSE_FILE",
+    "NATS_TLS_DIR",
     "PEZZOTTIFY_DOWNLOADS_URL",
     "STATE_PROFILE",
     subjects.REQUESTS_STREAM,
@@ -121,6 +123,8 @@ def test_every_variable_in_the_documents_exists(page: Path) -> None:
     known = {name.upper() for name in Settings.model_fields} | OTHER_VARIABLES
     known |= {f"{name.upper()}_FILE" for name in SECRETS}
     named = set(re.findall(r"\b[A-Z][A-Z0-9]*(?:_[A-Z0-9]+)+\b", code_of(page)))
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    known |= set(re.findall(r"^([A-Z_]+)=", example, re.M))
     named -= {"X_FILE", *constants("states.py"), *constants("settings.py")}
     assert sorted(named - known) == []
 
@@ -163,8 +167,8 @@ def headings(page: Path) -> set[str]:
 def test_every_command_in_the_documents_exists(page: Path) -> None:
     """`make TARGET`, `pezzottify-downloads COMMAND` and `python -m services.NAME` can be run."""
     code = code_of(page)
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.M))
-    made = re.findall(r"(?:^|[\s;&])make (?:[A-Z]+=\S+ )*([a-z]+)", code)
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.M))
+    made = re.findall(r"(?:^|[\s;&])make (?:[A-Z]+=\S+ )*([a-z-]+)", code)
     assert set(made) <= targets
     called = re.findall(r"pezzottify-downloads ([a-z]+)", code)
     assert set(called) <= COMMANDS
