@@ -206,7 +206,8 @@ class Lab:
         return [image["Id"] for image in found if image["Id"] not in parents]
 
     def _dangling(self) -> set[str]:
-        listing = ("docker", "images", "-q", "--no-trunc", "--filter", "dangling=true")
+        of_ours = ("--filter", "dangling=true", "--filter", "label=pezzottify.stage")
+        listing = ("docker", "images", "-q", "--no-trunc", *of_ours)
         return set(self.run(*listing, cwd=self.folder).split())
 
     def _environ(self) -> dict[str, str]:
@@ -255,7 +256,8 @@ class Lab:
         ask = ("python", "-IS", "/app/healthcheck.py", "9091", "/readyz")
         try:
             for service in SERVICES:
-                self.compose("exec", "-T", service, *ask)
+                for container in self.containers(service):
+                    self.run("docker", "exec", container["Id"], *ask)
         except Failed:
             return False
         return True

@@ -151,6 +151,12 @@ def test_root_becomes_puid_and_pgid() -> None:
     assert enter("id", "-u").stdout.strip() == "1000"
 
 
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be root")
+def test_root_stays_root_if_told_so() -> None:
+    """Some have all of their files belong to root."""
+    assert enter("id", "-u", PUID="0", PGID="0").stdout == "0\n"
+
+
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
 def test_numbers_that_are_none_are_an_error() -> None:
     """One line with the variable, not what the system calls it."""
