@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -13,7 +12,8 @@ from contextlib import contextmanager
 
 from shared.errors import DownloadsError
 from tests.compose.lab import REPOSITORY, Failed, Lab
-from tests.compose.steps import Report, Steps, previous_commit
+from tests.compose.report import Report
+from tests.compose.steps import Steps, previous_commit
 
 RESULTS = REPOSITORY / "bench-results/compose-test.json"
 
@@ -34,7 +34,7 @@ def main() -> int:
         traceback.print_exc()
         return 1
     report.add("all of it", time.monotonic() - began)
-    _write(report)
+    report.write(RESULTS)
     return 0
 
 
@@ -88,15 +88,6 @@ def _others(wanted: argparse.Namespace, report: Report) -> None:
     with _lab(wanted) as lab:
         lab.fill_in()
         report.timed("upgrade", lambda: Steps(lab, report).upgrade(commit))
-
-
-def _write(report: Report) -> None:
-    print("\n| what | s | |\n|---|---|---|")
-    for what, seconds, remark in report.rows:
-        print(f"| {what} | {seconds:.1f} | {remark} |")
-    RESULTS.parent.mkdir(exist_ok=True)
-    rows = [{"what": w, "seconds": round(s, 2), "remark": r} for w, s, r in report.rows]
-    RESULTS.write_text(json.dumps(rows, indent=2) + "\n")
 
 
 def _arguments() -> argparse.Namespace:

@@ -180,9 +180,10 @@ class Lab:
         """Remove containers, volumes, network, images and folders."""
         self.remove()
         if not keep_images:
-            made = self.run("docker", "images", "-q", f"{self.name}/*", cwd=self.folder).split()
-            if made:
-                self.run("docker", "rmi", "-f", *sorted(set(made)), cwd=self.folder)
+            # By their tags: another installation may have the same image.
+            tags = ("docker", "images", "--format", "{{.Repository}}:{{.Tag}}", f"{self.name}/*")
+            if made := self.run(*tags, cwd=self.folder).split():
+                self.run("docker", "rmi", *made, cwd=self.folder)
             # The stages of the builds. One may stand on another, so whoever has none goes first.
             while left := self._removable(self._dangling() - self._images_before):
                 self.run("docker", "rmi", *left, cwd=self.folder)
@@ -262,6 +263,10 @@ class Lab:
             return False
         return True
 
+    def secret(self, name: str) -> str:
+        """What is in a file of secrets/ now."""
+        return (self.checkout / "secrets" / name).read_text(encoding="ascii").strip()
+
     def kill(self, service: str) -> str:
         """End the first process of a container as a crash would; returns when it was started."""
         [container] = self.containers(service)
@@ -290,7 +295,7 @@ class Lab:
             Failed: it refuses.
             Away: nobody is there.
         """
-        key = (self.checkout / "secrets/admin_key").read_text(encoding="ascii").strip()
+        key = self.secret("admin_key")
         try:
             answer = httpx.request(
                 method,

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
 import shutil
-import sqlite3
 import subprocess
 import time
-from collections.abc import Callable, Iterable
-from contextlib import closing
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +15,11 @@ import httpx
 import trustme
 
 from shared.local.sample import ALBUM_ID, SECOND_ALBUM_ID
-from shared.media.tools import find_tools
-from shared.media.verify import verify
 from shared.states import Stage
-from tests.compose.lab import ADDRESS, SERVICES, Failed, Json, Lab, until
+from tests.compose.lab import ADDRESS, SERVICES, Lab, until
+from tests.compose.report import Report
+from tests.compose.seen import Seen, require, require_refused
 
-_CATALOG_SERVER = Path(__file__).with_name("catalog_server.py")
 _STANDIN = "torrentino-standin"
 # In which stage of an item each container is in the middle of its work.
 _AT_WORK = {
@@ -40,25 +34,6 @@ _AT_WORK = {
     _STANDIN: Stage.DOWNLOADING,
 }
 _SECRET = re.compile(r"(PASSWORD|ADMIN_KEY|API_KEY)=.|://\S+:\S+@")
-_TRACKS = "SELECT t.id, t.duration_ms FROM tracks t JOIN albums a ON a.rowid = t.album_rowid"
-
-
-@dataclass
-class Report:
-    """The table: what was done, how long it took, and what there is to say of it."""
-
-    rows: list[tuple[str, float, str]] = field(default_factory=list)
-
-    def add(self, what: str, seconds: float, remark: str = "") -> None:
-        """One row, told at once."""
-        self.rows.append((what, seconds, remark))
-        print(f"  {seconds:7.1f} s  {what}  {remark}", flush=True)
-
-    def timed(self, what: str, step: Callable[[], str | None]) -> None:
-        """A row for what `step` does; it returns the remark."""
-        began = time.monotonic()
-        remark = step()
-        self.add(what, time.monotonic() - began, remark or "")
 
 
 class Steps:
@@ -67,7 +42,7 @@ class Steps:
     def __init__(self, lab: Lab, report: Report) -> None:
         self.lab = lab
         self.report = report
-        self.library = lab.storage / "library"
+        self.seen = Seen(lab)
 
     # --- the whole way
 
@@ -85,7 +60,7 @@ class Steps:
     def install(self) -> None:
         """From nothing to a system that works, as docs/operations.md says."""
         self.lab.as_documented("install")
-        self.healthy()
+        self.seen.healthy()
 
     def start(self) -> None:
         """How long it takes from empty volumes until everything is ready."""
@@ -93,13 +68,13 @@ class Steps:
         began = time.monotonic()
         self.lab.compose("up", "-d")
         up = time.monotonic() - began
-        until(self.api_answers, what="ingest answers")
+        until(self.seen.api_answers, what="ingest answers")
         answers = time.monotonic() - began
         until(self.lab.ready, what="all services are ready")
         self.report.add("start: docker compose up returns", up, "with a new PostgreSQL cluster")
         self.report.add("start: the API answers", answers, "since the same beginning")
         self.report.add("start: all services ready", time.monotonic() - began, "likewise")
-        self.healthy()
+        self.seen.healthy()
         self.report.add("start: all containers healthy", time.monotonic() - began, "likewise")
 
     def hardened(self) -> str:
@@ -127,16 +102,16 @@ class Steps:
         """An album that was asked for over HTTP arrives."""
         answer = self.lab.ask("POST", f"album/{ALBUM_ID}")
         require(answer["queued"] == 12, answer)
-        return self.arrives([ALBUM_ID])
+        return self.seen.arrives([ALBUM_ID])
 
     def album_over_nats(self) -> str:
         """An album that the catalog server asked for arrives, and it hears of each file."""
-        said = self.as_catalog_server("album", SECOND_ALBUM_ID)
+        said = self.seen.as_catalog_server("album", SECOND_ALBUM_ID)
         require(said.startswith("accepted"), said)
-        remark = self.arrives([SECOND_ALBUM_ID])
-        ready = {event["track_id"]: event for event in self.heard()}
-        for track_id in self.tracks([ALBUM_ID, SECOND_ALBUM_ID]):
-            path = self.library / ready[track_id]["audio_uri"]
+        remark = self.seen.arrives([SECOND_ALBUM_ID])
+        ready = {event["track_id"]: event for event in self.seen.heard()}
+        for track_id in self.seen.tracks([ALBUM_ID, SECOND_ALBUM_ID]):
+            path = self.seen.library / ready[track_id]["audio_uri"]
             sum_ = hashlib.sha256(path.read_bytes()).hexdigest()
             require(
                 ready[track_id]["sha256"] == sum_, f"audio.ready of {track_id} is not of {path}"
@@ -146,7 +121,7 @@ class Steps:
     def rights(self) -> str:
         """The catalog server may not publish what is not its own."""
         for subject in ("event.item.failed.1", "work.fetch", "command.scan", "dead"):
-            said = self.as_catalog_server("refused", f"pezzottify.download.{subject}")
+            said = self.seen.as_catalog_server("refused", f"pezzottify.download.{subject}")
             require("permissions violation" in said.lower(), f"{subject}: {said}")
         log = self.lab.compose("logs", "--no-color", "nats")
         others = [
@@ -160,15 +135,15 @@ class Steps:
     def kill_each(self) -> None:
         """Each container dies in the middle of work: it comes back, and everything arrives."""
         for service, stage in _AT_WORK.items():
-            self.ask_anew()
+            self.seen.ask_anew()
             if service == "watchdog":
                 self.lab.ask("POST", "admin/queue-all")
-            until(partial(self.reached, stage), what=f"an item is {stage}")
+            until(partial(self.seen.reached, stage), what=f"an item is {stage}")
             began = time.monotonic()
             started_at = self.lab.kill(service)
             until(partial(self.lab.back, service, started_at), what=f"{service} is back")
             back = time.monotonic() - began
-            self.arrives([ALBUM_ID, SECOND_ALBUM_ID])
+            self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
             whole = time.monotonic() - began
             self.report.add(
                 f"kill {service}", whole, f"healthy after {back:.1f} s, then all 17 there"
@@ -183,11 +158,11 @@ class Steps:
         for service in SERVICES:
             until(partial(self.lab.healthy, service, count=3), what=f"3 of {service}")
         up = time.monotonic() - began
-        self.ask_anew()
+        self.seen.ask_anew()
         self.scale(1)
         self.lab.as_documented("scale-ingest-back")
-        self.healthy()
-        self.arrives([ALBUM_ID, SECOND_ALBUM_ID])
+        self.seen.healthy()
+        self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
         return f"18 healthy after {up:.1f} s"
 
     def scale(self, count: int) -> None:
@@ -197,8 +172,8 @@ class Steps:
 
     def stop_and_start(self) -> str:
         """A stop hands everything back, a start goes on; what there was is kept."""
-        before = self.completed()
-        self.ask_anew()
+        before = self.seen.completed()
+        self.seen.ask_anew()
         began = time.monotonic()
         self.lab.compose("stop")
         stopped = time.monotonic() - began
@@ -208,47 +183,49 @@ class Steps:
         }
         require(all(codes[service] == 0 for service in SERVICES), f"exit codes: {codes}")
         self.lab.compose("start")
-        self.arrives([ALBUM_ID, SECOND_ALBUM_ID])
-        require(before <= self.completed(), "items are missing after a stop")
+        self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
+        require(before <= self.seen.completed(), "items are missing after a stop")
         return f"stopped in {stopped:.1f} s, all with exit code 0"
 
     def down_and_up(self) -> str:
         """New containers on the old volumes."""
-        before = self.completed()
+        before = self.seen.completed()
         self.lab.compose("down")
         self.lab.compose("up", "-d")
-        self.healthy()
-        require(before == self.completed(), "items are missing after `down`")
+        self.seen.healthy()
+        require(before == self.seen.completed(), "items are missing after `down`")
         return f"{len(before)} items kept"
 
     def lose_nats(self) -> str:
         """The volume of NATS is gone: streams and events come back, requests go on."""
-        before = {event["event_id"] for event in self.heard()}
+        before = {event["event_id"] for event in self.seen.heard()}
         self.lab.as_documented("nats-lost")
-        self.healthy()
-        until(lambda: before <= {event["event_id"] for event in self.heard()}, what="old events")
-        self.forget_files()
-        said = self.as_catalog_server("album", SECOND_ALBUM_ID)
+        self.seen.healthy()
+        until(
+            lambda: before <= {event["event_id"] for event in self.seen.heard()}, what="old events"
+        )
+        self.seen.forget_files()
+        said = self.seen.as_catalog_server("album", SECOND_ALBUM_ID)
         require(said.startswith("accepted"), said)
-        self.arrives([SECOND_ALBUM_ID])
+        self.seen.arrives([SECOND_ALBUM_ID])
         return f"{len(before)} audio.ready events published again"
 
     # --- operations
 
     def back_up_and_restore(self) -> str:
         """A backup, made while work goes on, brings everything back into empty volumes."""
-        self.ask_anew()
+        self.seen.ask_anew()
         self.lab.as_documented("backup")
-        self.arrives([ALBUM_ID, SECOND_ALBUM_ID])
-        before = self.completed()
+        self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
+        before = self.seen.completed()
         self.lab.as_documented("remove")
         volumes = self.lab.run("docker", "volume", "ls", "-q", "--filter", f"name={self.lab.name}")
         require(not volumes.strip(), f"`remove` leaves volumes: {volumes}")
         self.lab.run("sh", "-c", "rm -r .env secrets && tar -xf settings.tar")
         self.lab.as_documented("restore")
-        self.healthy()
-        self.arrives([ALBUM_ID, SECOND_ALBUM_ID])
-        kept = self.completed()
+        self.seen.healthy()
+        self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
+        kept = self.seen.completed()
         require(len(kept) >= len(before) - 17, "the history is not restored")
         size = (self.lab.checkout / "backup.dump").stat().st_size
         return f"{len(kept)} completed items, dump of {size / 1000:.0f} kB"
@@ -256,35 +233,38 @@ class Steps:
     def move(self) -> str:
         """The media go to another folder, and everything goes on."""
         new = self.lab.make_folder(self.lab.storage / "elsewhere")
-        self.lab.as_documented("move", OLD=str(self.library), NEW=str(new))
-        self.library = new
-        self.healthy()
-        self.forget_files()
+        self.lab.as_documented("move", OLD=str(self.seen.library), NEW=str(new))
+        self.seen.library = new
+        self.seen.healthy()
+        self.seen.forget_files()
         self.lab.ask("POST", f"album/{SECOND_ALBUM_ID}")
-        return self.arrives([SECOND_ALBUM_ID])
+        return self.seen.arrives([SECOND_ALBUM_ID])
 
     def rotate(self) -> str:
         """New passwords hold, and the old ones no more."""
-        old = (self.lab.checkout / "secrets/nats_url_catalog").read_text(encoding="ascii").strip()
-        key = (self.lab.checkout / "secrets/admin_key").read_text(encoding="ascii")
-        database = (self.lab.checkout / "secrets/database_url").read_text(encoding="ascii").strip()
+        nats, database, key = map(
+            self.lab.secret, ("nats_url_catalog", "database_url", "admin_key")
+        )
         for name in ("rotate-postgres", "rotate-nats", "rotate-admin"):
             self.lab.as_documented(name)
-        self.healthy()
+        self.seen.healthy()
         until(self.lab.ready, what="all services are ready with the new passwords")
         answer = httpx.get(
             f"http://{ADDRESS}:3002/v1/download/limits",
-            headers={"Authorization": f"Bearer {key.strip()}"},
+            headers={"Authorization": f"Bearer {key}"},
             trust_env=False,
         )
         require(answer.status_code == 401, f"the old key still works: {answer.status_code}")
-        require_refused(lambda: self.as_catalog_server("ready", url=old), "the old NATS password")
-        psql = ("exec", "-T", "postgres", "psql", "-d", database, "-c", "SELECT 1")
-        require_refused(lambda: self.lab.compose(*psql), "the old PostgreSQL password")
-        self.forget_files()
-        said = self.as_catalog_server("album", SECOND_ALBUM_ID)
+        require_refused(
+            partial(self.seen.as_catalog_server, "ready", url=nats), "NATS' old password"
+        )
+        psql = partial(self.lab.compose, "exec", "-T", "postgres", "psql", "-c", "SELECT 1", "-d")
+        require_refused(partial(psql, database), "PostgreSQL's old password")
+        psql(self.lab.secret("database_url"))
+        self.seen.forget_files()
+        said = self.seen.as_catalog_server("album", SECOND_ALBUM_ID)
         require(said.startswith("accepted"), said)
-        return self.arrives([SECOND_ALBUM_ID])
+        return self.seen.arrives([SECOND_ALBUM_ID])
 
     def read_a_stuck_item(self) -> str:
         """The commands for it say what happened to an item."""
@@ -303,10 +283,10 @@ class Steps:
         self.lab.change(TORRENTINO_DOWNLOADS_ROOT="")
         self.lab.as_documented("http")
         self.lab.environ["COMPOSE_PROFILES"] += ",nginx"
-        self.healthy()
-        self.forget_files()
+        self.seen.healthy()
+        self.seen.forget_files()
         self.lab.ask("POST", f"album/{SECOND_ALBUM_ID}")
-        self.arrives([SECOND_ALBUM_ID])
+        self.seen.arrives([SECOND_ALBUM_ID])
         log = self.lab.compose("logs", "--no-color", "files")
         fetched = re.findall(r'"GET (/files/\S+[^/]) HTTP/1\.\d" 20[06]', log)
         require(len(set(fetched)) >= 5, f"nginx gave only {fetched}")
@@ -329,20 +309,20 @@ class Steps:
         self.lab.run("chmod", "-R", "a+rX", str(folder))
         self.lab.as_documented("tls", TLS="./secrets/tls")
         self.lab.environ["COMPOSE_FILE"] = "docker-compose.yml:deploy/compose/tls.yml"
-        self.healthy()
-        self.forget_files()
-        said = self.as_catalog_server("album", SECOND_ALBUM_ID, trusts=folder / "ca.crt")
+        self.seen.healthy()
+        self.seen.forget_files()
+        said = self.seen.as_catalog_server("album", SECOND_ALBUM_ID, trusts=folder / "ca.crt")
         require(said.startswith("accepted"), said)
-        return self.arrives([SECOND_ALBUM_ID])
+        return self.seen.arrives([SECOND_ALBUM_ID])
 
     def beside_pezzottify(self) -> str:
         """The second file: one mount for all, so that files are linked and not copied."""
         self.lab.compose("down")
         shutil.rmtree(self.lab.storage / "library")
-        self.library = self.library.rename(self.lab.storage / "library")
+        self.seen.library = self.seen.library.rename(self.lab.storage / "library")
         self.build_neighbours()
         self.lab.change(
-            MEDIA_DIR=str(self.library),
+            MEDIA_DIR=str(self.seen.library),
             TORRENTINO_URL="http://torrentino:8080/api/v1",
             NATS_SCHEME="nats",
         )
@@ -356,10 +336,10 @@ class Steps:
         self.lab.environ["COMPOSE_FILE"] = "docker-compose.yml:deploy/compose/pezzottify.yml"
         self.lab.environ["COMPOSE_PROFILES"] = ""
         self.lab.compose("up", "-d")
-        self.healthy()
-        self.forget_files()
+        self.seen.healthy()
+        self.seen.forget_files()
         self.lab.ask("POST", f"album/{ALBUM_ID}")
-        self.arrives([ALBUM_ID], linked=True)
+        self.seen.arrives([ALBUM_ID], linked=True)
         return "12 files, hard links to the torrent's"
 
     def build_neighbours(self) -> None:
@@ -379,9 +359,9 @@ class Steps:
     def try_it(self) -> str:
         """Without .env, a catalog and a Torrentino."""
         self.lab.as_documented("try", BIND_ADDRESS=ADDRESS)
-        self.healthy()
+        self.seen.healthy()
         self.lab.as_documented("try-album")
-        until(lambda: not self.active(), what="nothing is left to do")
+        until(lambda: not self.seen.active(), what="nothing is left to do")
         said = self.lab.as_documented("try-album")
         require(said.count("completed") == 12, said)
         self.lab.as_documented("try-end")
@@ -395,147 +375,20 @@ class Steps:
         self.lab.compose("build", "ingest")
         self.lab.run("sh", "deploy/secrets.sh")
         self.lab.compose("up", "-d", DOWNLOADS_IMAGE=earlier)
-        until(self.api_answers, what="the earlier ingest answers")
+        until(self.seen.api_answers, what="the earlier ingest answers")
         self.lab.ask("POST", f"album/{ALBUM_ID}")
-        self.arrives([ALBUM_ID])
-        before = self.completed()
+        self.seen.arrives([ALBUM_ID])
+        before = self.seen.completed()
         self.lab.ask("POST", f"album/{SECOND_ALBUM_ID}")
         began = time.monotonic()
         self.lab.as_documented("upgrade")
-        self.healthy()
+        self.seen.healthy()
         took = time.monotonic() - began
-        self.arrives([ALBUM_ID, SECOND_ALBUM_ID])
-        require(before <= self.completed(), "items are missing after the upgrade")
+        self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
+        require(before <= self.seen.completed(), "items are missing after the upgrade")
         images = {c["Config"]["Image"] for c in self.lab.containers()}
         require(earlier not in images, f"the earlier image still runs: {images}")
         return f"from {commit[:8]} in {took:.1f} s; 12 items kept, 5 arrived across it"
-
-    # --- what must be true
-
-    def healthy(self) -> None:
-        """Every container that can be, within two minutes."""
-        until(self.lab.healthy, what="every container is healthy")
-        until(self.api_answers, what="ingest answers")
-
-    def api_answers(self) -> bool:
-        """Whether ingest is there, and can use its database."""
-        return "by_status" in self.lab.ask("GET", "admin/stats")
-
-    def ask_anew(self) -> None:
-        """Lose all files, and ask for both albums."""
-        self.forget_files()
-        for album_id in (ALBUM_ID, SECOND_ALBUM_ID):
-            until(partial(self.lab.ask, "POST", f"album/{album_id}"), what="a request is taken")
-
-    def forget_files(self) -> None:
-        """As if somebody had deleted them: the next request brings them again."""
-        for path in (self.library / "audio").rglob("*.*"):
-            path.unlink()
-
-    def reached(self, stage: Stage) -> bool:
-        """Whether an item is, or has just been, in a stage."""
-        items = self.lab.ask("GET", "my-requests?limit=17")["items"]
-        order = list(Stage)
-        return any(
-            order.index(Stage(item["stage"])) >= order.index(stage) and item["status"] != "FAILED"
-            for item in items
-            if item["status"] in ("PENDING", "DOWNLOADING")
-        )
-
-    def completed(self) -> set[str]:
-        """The ids of all completed items."""
-        items: list[Json] = []
-        while True:
-            page = self.lab.ask("GET", f"my-requests?limit=200&offset={len(items)}")
-            items += page["items"]
-            if not page["has_more"]:
-                break
-        return {item["id"] for item in items if item["status"] == "COMPLETED"}
-
-    def arrives(self, album_ids: Iterable[str], *, linked: bool = False) -> str:
-        """Every track has its file, seen from outside: whole, right, and of the right owner."""
-        tracks = self.tracks(album_ids)
-        began = time.monotonic()
-        until(lambda: all(self.files(t) for t in tracks), what=f"{len(tracks)} files")
-        until(lambda: not self.active(), what="nothing is left to do")
-        took = time.monotonic() - began
-        asyncio.run(self.check_files(tracks, linked=linked))
-        return f"{len(tracks)} files in place after {took:.1f} s, decoded on the host"
-
-    def active(self) -> list[str]:
-        """The items that are on their way."""
-        stats = self.lab.ask("GET", "admin/stats")["by_stage"]
-        return [s for s, count in stats.items() if count and s not in ("completed", "failed")]
-
-    async def check_files(self, tracks: dict[str, int], *, linked: bool) -> None:
-        """Decode each to its end, and look at who may do what with it."""
-        tools = find_tools()
-        for track_id, duration_ms in tracks.items():
-            [path] = self.files(track_id)
-            await verify(path, expected_ms=duration_ms, tolerance_s=1, tools=tools)
-            found, folder = path.stat(), path.parent.stat()
-            require(
-                (found.st_uid, found.st_gid) == (self.lab.uid, self.lab.gid), f"owner of {path}"
-            )
-            require(folder.st_mode & 0o777 == 0o775, f"{path.parent} is {folder.st_mode:o}")
-            if linked:
-                require(found.st_nlink > 1, f"{path} is a copy")
-            else:
-                require(found.st_mode & 0o777 == 0o664, f"{path} is {found.st_mode:o}")
-
-    def files(self, track_id: str) -> list[Path]:
-        """The files that have this track's name, at the place that the contract names."""
-        folder = self.library / "audio" / track_id[:2] / track_id[2:4] / track_id[4:6]
-        return list(folder.glob(f"{track_id}.*"))
-
-    def tracks(self, album_ids: Iterable[str]) -> dict[str, int]:
-        """The lengths in milliseconds of the albums' tracks, by their ids, from the catalog."""
-        catalog = self.lab.storage / "catalog/catalog.db"
-        with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True)) as connection:
-            return {
-                track_id: duration_ms
-                for album_id in album_ids
-                for track_id, duration_ms in connection.execute(
-                    f"{_TRACKS} WHERE a.id = ?", (album_id,)
-                )
-            }
-
-    # --- the catalog server
-
-    def heard(self) -> list[Json]:
-        """Every audio.ready that NATS has."""
-        return [json.loads(line) for line in self.as_catalog_server("ready").splitlines()]
-
-    def as_catalog_server(
-        self, *arguments: str, url: str | None = None, trusts: Path | None = None
-    ) -> str:
-        """Run catalog_server.py on the network; what it prints."""
-        if url is None:
-            secret = self.lab.checkout / "secrets/nats_url_catalog"
-            url = secret.read_text(encoding="ascii").strip()
-        mounts = (
-            [] if trusts is None else ["-v", f"{trusts}:/ca.crt:ro", "-e", "SSL_CERT_FILE=/ca.crt"]
-        )
-        return self.lab.run(
-            *("docker", "run", "--rm", "-i", "--network", self.lab.name, *mounts),
-            *("-e", f"NATS_URL={url}", self.lab.image, "python", "-", *arguments),
-            text=_CATALOG_SERVER.read_text(encoding="utf-8"),
-        ).strip()
-
-
-def require(holds: object, otherwise: object) -> None:
-    """Raises `Failed` with the words if it does not hold."""
-    if not holds:
-        raise Failed(str(otherwise))
-
-
-def require_refused(call: Callable[[], object], what: str) -> None:
-    """Raises `Failed` if the call succeeds."""
-    try:
-        call()
-    except Failed:
-        return
-    raise Failed(f"{what} still works")
 
 
 def previous_commit(named: str) -> str | None:
