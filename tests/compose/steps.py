@@ -48,7 +48,8 @@ class Steps:
 
     def build(self) -> str:
         """The image of this tree, small and saying what it is."""
-        self.lab.compose("build", "ingest", REVISION="compose-test")
+        self.lab.change(REVISION="compose-test")
+        self.lab.compose("build", "ingest")
         [image] = json.loads(self.lab.run("docker", "inspect", self.lab.image))
         labels = image["Config"]["Labels"]
         require(labels["org.opencontainers.image.revision"] == "compose-test", labels)
