@@ -98,10 +98,11 @@ _FRESH = f"""
 SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next
 {_DUE}
    AND q.id <> ALL($2)
+   AND NOT ($1 AND q.album_id = ANY($3) AND q.ask_next IS DISTINCT FROM 'track')
  ORDER BY q.priority, q.seq
- LIMIT $3
+ LIMIT $4
    FOR NO KEY UPDATE OF q SKIP LOCKED
-"""
+"""  # noqa: S608 (made of constants)
 
 _OF_ALBUMS = f"""
 SELECT q.id, q.album_id, q.ask_next
@@ -233,20 +234,28 @@ class Store:
 
     async def _fresh(self, connection: Connection, limit: int) -> dict[str, Group]:
         """The items that are to share a ticket, by the new ticket's id."""
+        joins = self._grouping != "track"
         groups: list[Group] = []
         # The most urgent may all be of one album: then there is room for what comes after it.
         while len(groups) < limit:
-            taken = [item_id for group in groups for item_id in group.item_ids]
-            await connection.execute(IN_INDEX_ORDER)
-            joins = self._grouping != "track"
-            rows = await connection.fetch(_FRESH, joins, taken, limit - len(groups))
-            await connection.execute(IN_ANY_ORDER)
+            rows = await self._due(connection, groups, limit - len(groups))
             if not rows:
                 break
             albums = sorted({row["album_id"] for row in rows if may_share(row, self._grouping)})
             of_albums = await connection.fetch(_OF_ALBUMS, joins, albums) if albums else []
             groups += grouped(rows, of_albums, self._grouping)
         return {str(uuid.uuid4()): group for group in groups}
+
+    async def _due(
+        self, connection: Connection, groups: Sequence[Group], limit: int
+    ) -> Sequence[Row]:
+        """What is due beside the groups so far, and can join none of their tickets."""
+        taken = [item_id for group in groups for item_id in group.item_ids]
+        albums = [group.album_id for group in groups if group.album_id is not None]
+        await connection.execute(IN_INDEX_ORDER)
+        rows = await connection.fetch(_FRESH, self._grouping != "track", taken, albums, limit)
+        await connection.execute(IN_ANY_ORDER)
+        return rows
 
     def _dest_path(self, ticket_id: str) -> str:
         return f"{self._dest_root}/{ticket_id}"

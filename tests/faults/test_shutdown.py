@@ -91,13 +91,11 @@ async def _locked(world: World, sql: str, *args: object) -> AsyncIterator[asyncp
         await connection.close()
 
 
-async def _until_blocked(world: World, count: int = 1) -> None:
-    """Wait until so many connections to this database wait for a lock."""
-    blocked = (
-        "SELECT pid FROM pg_stat_activity"
-        " WHERE datname = current_database() AND wait_event_type = 'Lock'"
-    )
-    await eventually(lambda: world.rows(blocked), lambda rows: len(rows) >= count)
+async def _until_blocked(world: World, by: asyncpg.Connection, count: int = 1) -> None:
+    """Wait until so many connections to this database wait for what `by` has locked."""
+    blocked = "SELECT pid FROM pg_stat_activity WHERE $1 = ANY(pg_blocking_pids(pid))"
+    pid = by.get_server_pid()
+    await eventually(lambda: world.rows(blocked, pid), lambda rows: len(rows) >= count)
 
 
 async def _nothing_held(world: World) -> None:
@@ -136,9 +134,9 @@ async def test_ticketer_in_its_claim(world: World, api: httpx.AsyncClient) -> No
     async with outcome(world, "SIGTERM: ticketer claims") as timed:
         await _others(world, "ticketer")
         await api.post(f"{V1}/album/{album_id(1)}")
-        async with _locked(world, ticketer_store._ONE_AT_A_TIME):
+        async with _locked(world, ticketer_store._ONE_AT_A_TIME) as lock:
             process = await world.spawn("ticketer")
-            await _until_blocked(world)
+            await _until_blocked(world, lock)
             process.terminate()
             await _said(world, "stopping")
         await _exited(process)
@@ -247,6 +245,13 @@ def _slow_ffmpeg(folder: Path) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
+def _named(process: psutil.Process) -> str:
+    try:
+        return process.name()
+    except psutil.NoSuchProcess:
+        return ""  # an ffprobe that has just ended
+
+
 async def _decoding(
     world: World, api: httpx.AsyncClient, **env: str
 ) -> tuple[Process, list[psutil.Process]]:
@@ -258,7 +263,7 @@ async def _decoding(
     parent = psutil.Process(process.pid)
 
     async def decoders() -> list[psutil.Process]:
-        return [child for child in parent.children() if child.name() == "sleep"]
+        return [child for child in parent.children() if _named(child) == "sleep"]
 
     return process, await eventually(decoders)
 
@@ -331,11 +336,11 @@ async def test_ingest_in_a_request(world: World, api: httpx.AsyncClient) -> None
         process = await world.spawn("ingest")
         async with httpx.AsyncClient(base_url=api.base_url, headers=ADMIN) as idle:
             await _ready(idle)
-            async with _locked(world, limits._LOCK, "7"):
+            async with _locked(world, limits._LOCK, "7") as lock:
                 asking = asyncio.create_task(
                     api.post(f"{V1}/track/{wanted[0]}", headers=as_user("7"))
                 )
-                await _until_blocked(world)
+                await _until_blocked(world, lock)
                 process.terminate()
                 await _said(world, "stopping")
             assert (await asking).status_code == 202
@@ -359,9 +364,9 @@ async def test_ingest_with_a_message(world: World, api: httpx.AsyncClient) -> No
     async with outcome(world, "SIGTERM: NATS message in hand") as timed:
         await _others(world, "ingest")
         process = await world.spawn("ingest")
-        async with _locked(world, limits._LOCK, "7"):
+        async with _locked(world, limits._LOCK, "7") as lock:
             await world.publish(REQUEST_TRACK, message(wanted[0], "7"))
-            await _until_blocked(world)
+            await _until_blocked(world, lock)
             process.terminate()
             await _exited(process)
         assert await world.items() == []
@@ -390,10 +395,10 @@ async def test_all_while_the_database_hangs(world: World, api: httpx.AsyncClient
     """L-26: each of the six, waiting for a table that is locked, ends within the grace."""
     wanted = world.add_album(1, 4, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: PostgreSQL hangs") as timed:
-        async with _locked(world, "LOCK TABLE queue_items, tickets, scans"):
+        async with _locked(world, "LOCK TABLE queue_items, tickets, scans") as lock:
             processes = await asyncio.gather(*(world.spawn(name) for name in SERVICES))
             await eventually(lambda: _listening(processes))
-            await _until_blocked(world, len(SERVICES))
+            await _until_blocked(world, lock, len(SERVICES))
             for process in processes:
                 process.terminate()
             await asyncio.gather(*(_exited(each) for each in processes))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
+from services.ticketer.grouping import Group
+from services.ticketer.store import Store
 from shared.catalog.models import Album
 from shared.db.albums import remember_albums
-from shared.db.pool import Database
+from shared.db.pool import Connection, Database, Row
 from shared.errors import AttemptFailed, ErrorType
 from shared.torrentino.model import RemoteTicket, TicketRequest
 from tests.integration.test_ticketer import CREATE
@@ -173,6 +175,47 @@ async def test_who_cannot_join_at_this_moment_waits_for_the_next(
     assert await by_hand.ticket() == 1
     assert await stages_of(still) == ["searching"] * 3
     assert still.standin.requests[CREATE] == 1
+
+
+class Meanwhile(Store):
+    """A claim in whose middle the commit of an earlier transaction makes a third track due."""
+
+    world: World
+    ask_next: str | None
+
+    async def _due(
+        self, connection: Connection, groups: Sequence[Group], limit: int
+    ) -> Sequence[Row]:
+        if groups:
+            await queue(self.world, of_album(1, 3), album=1)
+            await self.world.execute(
+                "UPDATE queue_items SET ask_next = $1, due_at = now() - interval '1 minute'"
+                " WHERE track_id = $2",
+                self.ask_next,
+                *of_album(1, 3),
+            )
+        return await super()._due(connection, groups, limit)
+
+
+@pytest.mark.parametrize(("ask_next", "kinds"), [(None, 1), ("album", 1), ("track", 2)])
+async def test_what_is_due_in_the_middle_of_a_claim_waits_to_join(
+    still: World, by_hand: Stages, ask_next: str | None, kinds: int
+) -> None:
+    """The album's ticket is not there yet, and yet is the one: no two for one album."""
+    await queue(still, of_album(1, 1, 2), album=1)
+    settings = by_hand.app.settings
+    store = Meanwhile(
+        by_hand.app.database,
+        dest_root=settings.torrentino_dest_root,
+        grouping=settings.ticket_grouping,
+        max_in_flight=settings.max_tickets_in_flight,
+        lease_s=settings.lease_s,
+        worker="test",
+    )
+    store.world, store.ask_next = still, ask_next
+    # Two: the album takes one place, and the other is looked for something to fill it.
+    works = await store.claim(2)
+    assert [(work.kind, len(work.wanted)) for work in works] == [("album", 2), ("track", 1)][:kinds]
 
 
 async def test_grouping_by_track_joins_nothing(still: World, by_hand: Stages) -> None:
