@@ -75,7 +75,7 @@ class Steps:
         self.report.add("start: docker compose up returns", up, "with a new PostgreSQL cluster")
         self.report.add("start: the API answers", answers, "since the same beginning")
         self.report.add("start: all services ready", time.monotonic() - began, "likewise")
-        self.seen.healthy()
+        until(self.lab.said_healthy, what="Docker says that all containers are healthy")
         self.report.add("start: all containers healthy", time.monotonic() - began, "likewise")
 
     def hardened(self) -> str:
@@ -147,7 +147,7 @@ class Steps:
             self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
             whole = time.monotonic() - began
             self.report.add(
-                f"kill {service}", whole, f"healthy after {back:.1f} s, then all 17 there"
+                f"kill {service}", whole, f"answers after {back:.1f} s, then all 17 there"
             )
 
     def scale_each(self) -> str:
@@ -164,7 +164,7 @@ class Steps:
         self.lab.as_documented("scale-ingest-back")
         self.seen.healthy()
         self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
-        return f"18 healthy after {up:.1f} s"
+        return f"all 18 answer after {up:.1f} s"
 
     def scale(self, count: int) -> None:
         """All six services, so many times."""
