@@ -88,7 +88,7 @@ async def _nothing_goes_through_all(world: World) -> None:
     await connection.execute(_OTHER_ALBUMS)
     hot: dict[str, tuple[str, Sequence[object]]] = {
         "ticketer resumes": (ticketer_store._RESUMABLE, []),
-        "ticketer claims": (ticketer_store._FRESH, [True, [], 16]),
+        "ticketer claims": (ticketer_store._FRESH, [True, [], [album_id(7)], 16]),
         "ticketer joins": (ticketer_store._JOIN, ["searching", "DOWNLOADING", ["queued"], True]),
         "ticketer groups": (ticketer_store._OF_ALBUMS, [True, [album_id(7)]]),
         "relay takes": (relay._TAKE, []),
