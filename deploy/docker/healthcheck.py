@@ -1,6 +1,6 @@
 """Exit 0 if a port of this container answers 200: `healthcheck.py [PORT PATH]`.
 
-By default the /healthz of a service. Sockets only, because this starts every few seconds in each
+By default the /healthz of a service. Sockets only, because this starts again and again in each
 container, and an HTTP client takes longer to import than to ask.
 """
 
