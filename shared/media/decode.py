@@ -38,14 +38,16 @@ class Decoded:
     errors: tuple[str, ...]
 
 
-def command(path: Path, tools: AudioTools, *, longest_s: float) -> list[str]:
+def command(
+    path: Path, tools: AudioTools, *, longest_s: float, end: int | None = None
+) -> list[str]:
     """The arguments of a decode that stops at the first damage and counts what came out."""
     # Strict for the decoder only (`err_detect:a`): in the demuxer, `explode` would also turn down
     # a good song for a damaged cover. `crccheck` is what finds a single wrong bit in a FLAC.
     source = ffmpeg.input(
-        source_name(path),
+        source_name(path, end=end),
         **{
-            "protocol_whitelist": "file",
+            "protocol_whitelist": "file" if end is None else "file,subfile",
             "format_whitelist": DEMUXERS,
             "err_detect:a": "crccheck+explode",
             # Several files are decoded side by side; threads for one would only cost memory.
@@ -60,8 +62,12 @@ def command(path: Path, tools: AudioTools, *, longest_s: float) -> list[str]:
     return compiled
 
 
-async def decode(path: Path, tools: AudioTools, *, longest_s: float) -> Decoded:
+async def decode(
+    path: Path, tools: AudioTools, *, longest_s: float, end: int | None = None
+) -> Decoded:
     """Decode the first audio stream of `path`, up to `longest_s`, and throw the samples away.
+
+    What lies behind `end`, in bytes, is not read.
 
     The child is killed when the call is cancelled, so a deadline around it is enough.
 
@@ -69,7 +75,7 @@ async def decode(path: Path, tools: AudioTools, *, longest_s: float) -> Decoded:
         Misconfigured: ffmpeg does not start.
         DependencyDown: somebody stopped ffmpeg; the file is not to blame.
     """
-    async with child_of(command(path, tools, longest_s=longest_s)) as child:
+    async with child_of(command(path, tools, longest_s=longest_s, end=end)) as child:
         seconds, (stderr, flooded) = await asyncio.gather(
             last_position(child),
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),

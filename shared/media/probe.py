@@ -11,6 +11,7 @@ from typing import Any
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.child import STOPPED, child_of, first_bytes
+from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
 
 # Only these demuxers may open the file. All read the file alone: without the list a text file
@@ -45,7 +46,8 @@ class Claims:
     bitrate_bps: int | None
     sample_rate_hz: int
     channels: int
-    tagged_at_end: bool
+    # Where the audio ends, in bytes, if tags are behind it that its decoder might stumble over.
+    audio_end: int | None
     # Of "title", "track" and "disc", as far as they are there.
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -55,9 +57,9 @@ def refuse(evidence: Mapping[str, object], rule: str, message: str) -> CorruptAu
     return CorruptAudio(message, {**evidence, "rule": rule})
 
 
-def source_name(path: Path) -> str:
-    """The path as ffmpeg's file protocol takes it, whatever characters it has."""
-    return f"file:{path}"
+def source_name(path: Path, *, end: int | None = None) -> str:
+    """The path as ffmpeg takes it, whatever characters it has; read up to `end` bytes, if given."""
+    return f"file:{path}" if end is None else f"subfile,,start,0,end,{end},,:file:{path}"
 
 
 async def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> Claims:
@@ -146,7 +148,7 @@ def _claims(
         bitrate_bps=int(_number(stream.get("bit_rate")) or 0) or None,
         sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
         channels=int(_number(stream["channels"]) or 0),
-        tagged_at_end=_tagged_at_end(path),
+        audio_end=audio_end(path) if container in ("flac", "mp3") else None,
         tags=_tags(form, stream),
     )
 
@@ -189,11 +191,3 @@ def _counts_frames(path: Path) -> bool:
         # The first frame is at most 1,441 bytes; some writers pad between tag and frame.
         frame = head + file.read(4096)
     return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))
-
-
-def _tagged_at_end(path: Path) -> bool:
-    """Whether the audio is followed by a tag that decoders may take for damaged audio."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 160))
-        tail = file.read(160)
-    return tail[-128:-125] == b"TAG" or b"LYRICS200" in tail or b"APETAGEX" in tail

@@ -7,6 +7,7 @@ import hashlib
 import importlib
 import os
 import shutil
+import struct
 from pathlib import Path
 from typing import get_args
 
@@ -17,7 +18,8 @@ from shared.catalog.sqlite import Catalog
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Misconfigured
 from shared.local.audio import ToneCodec
 from shared.local.sample import write_sample
-from shared.media.decode import serious_lines
+from shared.media.decode import decode, serious_lines
+from shared.media.tails import audio_end
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts, verify
 from tests.audio import cut, make_audio, overwrite
@@ -114,6 +116,49 @@ async def test_tag_behind_the_audio(
     path = tmp_path / "tagged"
     path.write_bytes(good[codec].read_bytes() + tag)
     assert (await check(path)).duration_ms == pytest.approx(SECONDS * 1000, abs=30)
+
+
+APE = b"APETAGEX" + struct.pack("<IIII", 2000, 32 + 500, 1, 0) + bytes(8)
+LYRICS = b"LYRICSBEGIN" + b"IND0000200" + b"LYR00012hello world!" + b"000041LYRICS200"
+
+
+@pytest.mark.parametrize("codec", ["mp3", "flac"])
+@pytest.mark.parametrize(
+    "tags",
+    [bytes(500) + APE, LYRICS + ID3V1, bytes(500) + APE + LYRICS + ID3V1],
+    ids=["ape", "lyrics", "all"],
+)
+async def test_tags_behind_the_audio_are_not_decoded(
+    codec: ToneCodec, tags: bytes, good: dict[ToneCodec, Path], tmp_path: Path
+) -> None:
+    """Each is left out by its own length, so that no ffmpeg has to make sense of it."""
+    path = tmp_path / "tagged"
+    audio = good[codec].read_bytes()
+    path.write_bytes(audio + tags)
+    assert audio_end(path) == len(audio)
+    assert (await decode(path, find_tools(), longest_s=100, end=len(audio))).errors == ()
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"000043LYRICS200", b"99999999LYRICS200", b"LYRICS200", APE, b"TAG", b"", b"x" * 200],
+)
+def test_a_tag_that_is_none_ends_nothing(tail: bytes, tmp_path: Path) -> None:
+    """What would begin before the file, or has no length, is not taken for a tag."""
+    path = tmp_path / "short"
+    path.write_bytes(b"ab" + tail)
+    assert audio_end(path) is None
+
+
+async def test_a_cut_before_a_tag_is_still_found(
+    good: dict[ToneCodec, Path], tmp_path: Path
+) -> None:
+    """Half a song with a whole tag is half a song."""
+    path = tmp_path / "half"
+    audio = good["flac"].read_bytes()
+    path.write_bytes(audio[: len(audio) // 2] + ID3V1)
+    with pytest.raises(CorruptAudio):
+        await check(path)
 
 
 async def test_unreadable_id3_frames(good: dict[ToneCodec, Path], tmp_path: Path) -> None:
