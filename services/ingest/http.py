@@ -94,17 +94,18 @@ class Api:
             Route(f"{_V1}/album/{{album_id:rest}}", self.album, methods=["POST"]),
             Route(f"{_V1}/my-requests", self.my_requests),
             Route(f"{_V1}/limits", self.limits),
-            Route(f"{_V1}/items/{{item_id}}", self.item, methods=["GET"]),
-            Route(f"{_V1}/items/{{item_id}}", self.withdraw, methods=["DELETE"]),
-            Route(f"{_V1}/items/{{item_id}}/retry", self.retry, methods=["POST"]),
+            Route(f"{_V1}/items/{{item_id:rest}}/retry", self.retry, methods=["POST"]),
+            Route(f"{_V1}/items/{{item_id:rest}}", self.item, methods=["GET"]),
+            Route(f"{_V1}/items/{{item_id:rest}}", self.withdraw, methods=["DELETE"]),
             Route(f"{_V1}/admin/scan", self.scan, methods=["POST"]),
             Route(f"{_V1}/admin/queue-all", self.queue_all, methods=["POST"]),
-            Route(f"{_V1}/admin/scan/{{scan_id}}", self.scan_report),
+            Route(f"{_V1}/admin/scan/{{scan_id:rest}}", self.scan_report, methods=["GET"]),
+            Route(f"{_V1}/admin/scan/{{scan_id:rest}}", self.cancel_scan, methods=["DELETE"]),
             Route(f"{_V1}/admin/stats", self.stats),
             Route(f"{_V1}/admin/failed", self.failed),
             Route(f"{_V1}/admin/attention", self.attention),
-            Route(f"{_V1}/admin/items/{{item_id}}/approve", self.approve, methods=["POST"]),
-            Route(f"{_V1}/admin/items/{{item_id}}/reject", self.reject, methods=["POST"]),
+            Route(f"{_V1}/admin/items/{{item_id:rest}}/approve", self.approve, methods=["POST"]),
+            Route(f"{_V1}/admin/items/{{item_id:rest}}/reject", self.reject, methods=["POST"]),
         ]
         app = Starlette(
             routes=routes,
@@ -242,6 +243,11 @@ class Api:
     async def scan_report(self, request: Request) -> Response:
         self._keys.admin(request)
         return JSONResponse(await self._scans.report(request.path_params["scan_id"]))
+
+    async def cancel_scan(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        scan_id = request.path_params["scan_id"]
+        return JSONResponse(await self._scans.cancel(scan_id, user_id=_name(principal)))
 
     async def stats(self, request: Request) -> Response:
         self._keys.admin(request)

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
 from shared.db.pool import Database
-from shared.db.scans import parse_order, start
+from shared.db.scans import cancel, parse_order, start
 from shared.errors import Unknown
 from shared.ids import token
 
@@ -44,6 +44,17 @@ class Scans:
         reached("ingest.scan_ordered")
         await self._bus.wake("scan")
         return scan_id
+
+    async def cancel(self, scan_id: str, *, user_id: str) -> Json:
+        """End a scan; its report.
+
+        Raises:
+            InvalidRequest, Unknown: there is none with this id.
+            Conflict: it has ended.
+        """
+        token(scan_id, what="scan id")
+        await cancel(self._database, scan_id, by=user_id)
+        return await self.report(scan_id)
 
     async def report(self, scan_id: str) -> Json:
         """How far a scan is and what it found so far.

@@ -42,7 +42,7 @@ class Findings:
 _CLAIM = """
 UPDATE scans
    SET state = 'running', fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
-       lease_until = now() + make_interval(secs => $1), problem = NULL
+       lease_until = now() + make_interval(secs => $1)
  WHERE id = (SELECT id FROM scans
               WHERE state = 'waiting' OR (state = 'running' AND lease_until <= now())
               ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
@@ -57,7 +57,7 @@ UPDATE scans
    SET after_rowid = $3, scanned = scanned + $4, present = present + $5, active = active + $6,
        missing = missing + $7, unrecorded = unrecorded + $8, queued = queued + $9,
        sample = CASE WHEN jsonb_array_length(sample) >= 50 THEN sample ELSE sample || $10 END,
-       lease_until = now() + make_interval(secs => $11)
+       lease_until = now() + make_interval(secs => $11), problem = NULL
  WHERE id = $1 AND fence = $2 AND state = 'running'
 """
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.db.pool import Database
-from shared.errors import Conflict, DependencyDown, InvalidRequest
+from shared.errors import Conflict, DependencyDown, InvalidRequest, Unknown
 from shared.ids import content_id
 
 Json: TypeAlias = dict[str, Any]
@@ -70,6 +70,14 @@ _KNOWN = "SELECT 1 FROM scans WHERE id = $1"
 _TURNS = 3
 
 
+_CANCEL = """
+UPDATE scans SET state = 'cancelled', problem = $2, finished_at = now(), lease_until = NULL
+ WHERE id = $1 AND state IN ('waiting', 'running')
+"""
+
+_STATE = "SELECT state FROM scans WHERE id = $1"
+
+
 async def start(
     database: Database,
     order: ScanOrder,
@@ -97,7 +105,25 @@ async def start(
             running = await connection.fetchval(_RUNNING)
             if running is not None and running != scan_id:
                 raise Conflict(
-                    f"scan {running} has not ended: see /v1/download/admin/scan/{running}"
+                    f"scan {running} has not ended: wait for it or cancel it, at"
+                    f" /v1/download/admin/scan/{running}"
                 )
             # The one that was in the way ended just now, or it is this very one.
     raise DependencyDown("postgres", "scans come and go too fast")
+
+
+async def cancel(database: Database, scan_id: str, *, by: str) -> None:
+    """End a scan; what it has found and queued so far stays.
+
+    Raises:
+        Unknown: there is none with this id.
+        Conflict: it has ended.
+    """
+    async with database.connection() as connection:
+        done = await connection.execute(_CANCEL, scan_id, f"cancelled by {by}")
+        if done == "UPDATE 1":
+            return
+        state = await connection.fetchval(_STATE, scan_id)
+    if state is None:
+        raise Unknown(f"there is no scan {scan_id[:80]!r}")
+    raise Conflict(f"scan {scan_id} has ended already: it is {state}")

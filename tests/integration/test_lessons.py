@@ -16,7 +16,7 @@ import pytest
 from services.ingest.limits import Caller, usage
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_TRACK
 from shared.db.migrate import migrate
-from shared.local.servers import Postgres
+from shared.local.postgres import Postgres
 from shared.states import STATUS_OF, TRANSITIONS, Stage, Status
 from tests.integration.ingest_helpers import V1, ask, ask_album, message, serve
 from tests.integration.test_reaper import put
@@ -129,7 +129,7 @@ async def test_every_kind_from_every_source_ends(world: World) -> None:
 def test_words_of_the_lifecycle_are_written_as_it_writes_them() -> None:
     """L-30, L-34: no SQL compares a status with a word, or in a case, that is never stored."""
     known = {*Stage, *Status, "intent", "open", "withdrawing", "closed"}
-    known |= {"waiting", "running", "done", "refused", "idle in transaction"}
+    known |= {"waiting", "running", "done", "refused", "cancelled", "idle in transaction"}
     compared = re.compile(r"\b(?:stage|status|state)\s*(?:=|<>|IN)\s*(\('[^)]*\)|'[^']*')")
     found = {
         (path.name, word)

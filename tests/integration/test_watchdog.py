@@ -72,14 +72,17 @@ async def app(world: World) -> AsyncIterator[App]:
     """What a watchdog of the test's own is made of."""
     made = make_app(world.settings(["watchdog"]), name="test")
     yield made
-    await made.database.close()
+    for close in (*made.closers, made.database.close):
+        await close()
 
 
 def watchdog(world: World, app: App, *, page_size: int = 2, turn_s: float = 0) -> Watchdog:
     """A watchdog that does one small page a turn."""
+    catalog = Catalog(world.catalog)
+    app.closers.append(catalog.close)
     return Watchdog(
         store=Store(app.database, lease_s=60),
-        catalog=Catalog(world.catalog),
+        catalog=catalog,
         root=MediaRoot(app.database, world.media),
         bus=app.bus,
         relay_wake=asyncio.Event(),
@@ -164,6 +167,44 @@ async def test_one_scan_at_a_time(world: World) -> None:
     await world.run("watchdog")
     assert (await ended(api, taken[0]))["state"] == "done"
     await ended(api, await order(api))
+
+
+async def test_a_scan_can_be_cancelled(world: World) -> None:
+    """F12: also one whose catalog cannot be read, which says so; then the next one may begin."""
+    world.add_album(1, 1)
+    api = await serve(world)
+    scan_id = await order(api)
+    away = world.catalog.rename(world.catalog.with_name("away.db"))
+    await world.run("watchdog")
+    stuck = await eventually(lambda: report(api, scan_id), lambda found: found["problem"])
+    assert "correct CATALOG_DB" in stuck["problem"]
+    answer = await api.delete(f"{V1}/admin/scan/{scan_id}")
+    assert answer.status_code == 200, answer.text
+    cancelled = answer.json()
+    assert (cancelled["state"], cancelled["problem"]) == ("cancelled", "cancelled by admin")
+    assert cancelled["finished_at"] is not None
+    assert_problem(await api.delete(f"{V1}/admin/scan/{scan_id}"), 409, "conflict")
+    assert_problem(await api.delete(f"{V1}/admin/scan/no-such-scan"), 404, "unknown")
+    away.rename(world.catalog)
+    assert (await ended(api, await order(api)))["state"] == "done"
+    assert (await report(api, scan_id))["state"] == "cancelled"
+
+
+async def test_what_a_cancelled_scan_has_in_hand_is_not_queued(world: World, app: App) -> None:
+    """Cancelled while a page is looked at: nothing more is queued, and nothing carries it on."""
+    world.add_album(1, 6)
+    api = await serve(world)
+    scan_id = await order(api, "queue-all")
+    dog = watchdog(world, app)
+    await dog.run_once()
+    assert (await report(api, scan_id))["queued"] == 2
+    scan = await Store(app.database, lease_s=60).claim()
+    assert scan is not None
+    assert (await api.delete(f"{V1}/admin/scan/{scan_id}")).status_code == 200
+    with pytest.raises(Stale):
+        await dog._carry_on(scan)
+    assert await dog.run_once() == 0
+    assert len(await world.items()) == 2
 
 
 async def test_queue_all_queues_what_is_missing_up_to_the_limit(world: World) -> None:
