@@ -15,6 +15,7 @@ from shared.bus.nats import Bus
 from shared.bus.relay import Relay
 from shared.clock import Clock, SystemClock
 from shared.db.pool import Database
+from shared.errors import Dependency
 from shared.health import Health
 from shared.settings import Settings
 
@@ -47,6 +48,8 @@ class App:
     # Names this process in leases.
     worker: str
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    # What was not there yet since the start, and without which the process is not ready.
+    awaited: set[Dependency] = field(default_factory=set)
 
 
 def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> App:

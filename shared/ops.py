@@ -50,8 +50,11 @@ class OpsServer:
         checks = {
             name: _shown(condition) for name, condition in self._app.health.conditions().items()
         }
-        # NATS may be away: everything arrives by the sweeps, only later. PostgreSQL may not.
-        ready = checks["postgres"]["ok"]
+        for name in self._app.awaited - checks.keys():
+            checks[name] = {"ok": False, "detail": "not looked at yet"}
+        # NATS may be away: everything arrives by the sweeps, only later. PostgreSQL may not, nor
+        # what the settings name and what has not been there yet.
+        ready = bool(checks["postgres"]["ok"]) and not self._app.awaited
         body = {"ready": ready, "checks": checks}
         return Response(
             json.dumps(body), status_code=200 if ready else 503, media_type="application/json"

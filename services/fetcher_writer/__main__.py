@@ -18,6 +18,7 @@ from shared.db.installation import MediaRoot
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
 from shared.media.tools import find_tools
+from shared.readiness import first_looks
 from shared.runtime import every, main
 from shared.settings import Settings
 
@@ -58,6 +59,7 @@ def build(app: App) -> list[Duty]:
     collector = Collector(ways)
     target = Target(format=settings.audio_format, quality=settings.audio_quality)
     cleaning_wake = asyncio.Event()
+    root = MediaRoot(app.database, settings.media_root)
     fetcher = FetcherWriter(
         store=store,
         collector=collector,
@@ -70,7 +72,7 @@ def build(app: App) -> list[Duty]:
             grouping=settings.ticket_grouping,
         ),
         keep_source=settings.audio_keep_source,
-        root=MediaRoot(app.database, settings.media_root),
+        root=root,
         leases=leases,
         tools=cache(find_tools),
         relay_wake=app.relay.wake,
@@ -85,7 +87,8 @@ def build(app: App) -> list[Duty]:
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
     cleaning = every(app, "cleaning", clean, wake=cleaning_wake)
-    return [fetcher, leases, cleaning]
+    looks = first_looks(app, {"media": root.look, "incoming": collector.check})
+    return [fetcher, leases, cleaning, *looks]
 
 
 if __name__ == "__main__":

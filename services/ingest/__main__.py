@@ -19,6 +19,7 @@ from shared.catalog.sqlite import Catalog
 from shared.db.conditions import Conditions
 from shared.db.installation import MediaRoot
 from shared.media.tools import find_tools
+from shared.readiness import first_looks
 from shared.runtime import main
 from shared.web import WebServer
 
@@ -95,6 +96,7 @@ def build(app: App) -> list[Duty]:
             handle=messages.handle,
             health=app.health,
         ),
+        *first_looks(app, {"catalog": catalog.check, "media": root.look}),
     ]
 
 

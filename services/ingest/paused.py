@@ -64,7 +64,7 @@ def waits_for(stage: str, conditions: Json) -> str | None:
     for name in _needed(Stage(stage)):
         condition = conditions.get(name)
         if condition is not None and not condition["ok"]:
-            return f"{name}, away since {condition['since']}: {condition['detail']}"
+            return f"{name}: {condition['detail']}"
     return None
 
 

@@ -4,6 +4,7 @@ from services.reaper.service import Reaper
 from services.reaper.store import Store
 from shared.app import App, Duty
 from shared.db.installation import MediaRoot
+from shared.readiness import first_looks
 from shared.runtime import every, main
 
 _DAY_S = 86_400
@@ -14,9 +15,10 @@ _PRUNE_EVERY_S = 3600.0
 def build(app: App) -> list[Duty]:
     """The reaper's duties, wired. The outbox is published by the relay of every service."""
     settings = app.settings
+    root = MediaRoot(app.database, settings.media_root)
     reaper = Reaper(
         store=Store(app.database),
-        root=MediaRoot(app.database, settings.media_root),
+        root=root,
         bus=app.bus,
         relay_wake=app.relay.wake,
         retention_s=settings.history_retention_days * _DAY_S,
@@ -26,10 +28,11 @@ def build(app: App) -> list[Duty]:
         ("sweep", reaper.sweep, _SWEEP_EVERY_S),
         ("prune", reaper.prune, _PRUNE_EVERY_S),
     )
-    return [
+    duties: list[Duty] = [
         every(app, f"reaper {name}", run_once, interval_s=interval_s)
         for name, run_once, interval_s in beats
     ]
+    return [*duties, *first_looks(app, {"media": root.look})]
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from shared.app import App, Duty
 from shared.bus.consuming import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.installation import MediaRoot
+from shared.readiness import first_looks
 from shared.runtime import every, main
 
 
@@ -16,10 +17,11 @@ def build(app: App) -> list[Duty]:
     assert settings.catalog_db is not None, "required by the watchdog"
     catalog = Catalog(settings.catalog_db)
     app.closers.append(catalog.close)
+    root = MediaRoot(app.database, settings.media_root)
     watchdog = Watchdog(
         store=Store(app.database, lease_s=settings.lease_s),
         catalog=catalog,
-        root=MediaRoot(app.database, settings.media_root),
+        root=root,
         bus=app.bus,
         relay_wake=app.relay.wake,
         health=app.health,
@@ -33,7 +35,7 @@ def build(app: App) -> list[Duty]:
         handle=ScanCommands(app.database, loop.wake, app.relay.wake).handle,
         health=app.health,
     )
-    return [loop, commands]
+    return [loop, commands, *first_looks(app, {"catalog": catalog.check, "media": root.look})]
 
 
 if __name__ == "__main__":

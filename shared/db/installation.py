@@ -47,6 +47,16 @@ class MediaRoot:
             )
         self._known = known
 
+    async def look(self) -> None:
+        """Return when the media root is there, and ours if it was ever used; marks nothing.
+
+        Raises:
+            DependencyDown: it is missing, or another one.
+        """
+        async with self._database.connection() as connection:
+            known = await connection.fetchval(_READ)
+        await asyncio.to_thread(check_root, self.path, known)
+
     def still_there(self) -> None:
         """Return when the mark that the last check found is still there. Blocks.
 

@@ -56,7 +56,7 @@ async def _says_what_is_paused(running: Running, *, alarm: str | None) -> None:
     mine = (await running.api.get("/v1/download/my-requests")).json()["items"]
     waiting = {item["stage"]: item["waiting_for"] for item in mine}
     for stage in {"queued", "searching", "downloading"} & set(waiting):
-        assert waiting[stage].startswith("torrentino, away since"), waiting
+        assert waiting[stage].startswith("torrentino: "), waiting
 
 
 CALLS = ("POST /tickets", "GET /tickets", "GET /tickets/{id}")

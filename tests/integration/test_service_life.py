@@ -6,8 +6,11 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import socket
 import sys
+from typing import Any, cast
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -163,14 +166,40 @@ async def test_readyz_says_what_is_missing(world: World) -> None:
     assert "the-password" not in (world.folder / "services.log").read_text()
 
 
+async def test_not_ready_before_what_the_settings_name_was_there(world: World) -> None:
+    """F11: no catalog, no mount: 503 that names it; ready once it was there, and from then on."""
+    ops, mount = free_ops_port(), world.folder / "mount"
+    missing = {"CATALOG_DB": str(world.folder / "nope.db"), "TORRENTINO_DEST_MOUNT": str(mount)}
+    await world.spawn(OPS_PORT=ops, PORT=str(free_port()), **missing)
+
+    async def answer() -> dict[str, Any]:
+        try:
+            async with httpx.AsyncClient() as client:
+                found = await client.get(f"http://127.0.0.1:{ops}/readyz")
+        except httpx.HTTPError:
+            return {}
+        assert found.status_code == (200 if found.json()["ready"] else 503)
+        return cast("dict[str, Any]", found.json())
+
+    def told(found: dict[str, Any]) -> bool:
+        details = [found["checks"][name]["detail"] for name in ("catalog", "incoming")]
+        return "correct CATALOG_DB" in details[0] and "TORRENTINO_DEST_MOUNT" in details[1]
+
+    seen = await eventually(answer, lambda found: bool(found) and told(found))
+    assert (seen["ready"], seen["checks"]["media"]["ok"]) == (False, True)
+    mount.mkdir()
+    shutil.copy(world.catalog, world.folder / "nope.db")
+    await eventually(answer, lambda found: found["ready"])
+    mount.rename(mount.with_name("away"))
+    assert (await answer())["ready"]
+
+
 async def test_logs_are_json_with_item_ids_and_without_secrets(world: World) -> None:
     """Every line is one JSON object; what happens to an item names it; no key is in any of them."""
     world.add_album(1, 2, seconds=_SECONDS)
     world.env["PORT"] = str(free_port())
-    secret_url = world.database_url.replace("pezzottify@", "pezzottify:the-password@")
-    process = await world.spawn(
-        DATABASE_URL=secret_url, TORRENTINO_API_KEY="a-torrentino-key", LOG_LEVEL="debug"
-    )
+    passwords = [urlsplit(url) for url in (world.database_url, world.nats.url)]
+    process = await world.spawn(TORRENTINO_API_KEY="a-torrentino-key", LOG_LEVEL="debug")
     async with httpx.AsyncClient(headers=ADMIN) as api:
 
         async def asked() -> bool:
@@ -198,5 +227,7 @@ async def test_logs_are_json_with_item_ids_and_without_secrets(world: World) -> 
     assert len(about_items) == 4
     named = [line.get("item_ids") or [line["item_id"]] for line in about_items]
     assert all(re.fullmatch(r"[0-9a-f-]{36}", id_) for ids in named for id_ in ids)
-    for secret in (ADMIN_KEY, "the-password", "a-torrentino-key"):
+    hidden = [url.password or url.username for url in passwords]
+    for secret in (ADMIN_KEY, "a-torrentino-key", *hidden):
+        assert secret
         assert secret not in text
