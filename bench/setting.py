@@ -10,7 +10,8 @@ import httpx
 import psutil
 
 from shared.db.migrate import migrate
-from shared.local.servers import Postgres, free_port
+from shared.local.postgres import Postgres
+from shared.local.servers import free_port
 from shared.local.torrentino import StandinConfig
 from tests.world import ADMIN, World, eventually, make_world
 

@@ -5,24 +5,29 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeAlias, cast
+from typing import Annotated, TypeAlias, TypeVar, cast
 
 import typer
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.live import Live
 
-from services.client import ApiClient, ApiError
+from services import words
+from services.address import Address, find_address
+from services.client import ApiClient, ApiError, Json, NoAnswer
 from services.every import every_service
+from services.tables import Column, fitting
 from shared import runtime
-from shared.errors import DependencyDown, DownloadsError
-from shared.settings import SERVICES, Service, SettingsError, load, secret
+from shared.errors import DependencyDown
+from shared.runtime import errors_in_lines
+from shared.settings import SERVICES, Service, load
 from shared.text import printable
 
-Json: TypeAlias = dict[str, Any]
+T = TypeVar("T")
+Ask: TypeAlias = Callable[[ApiClient], Awaitable[T]]
 
 app = typer.Typer(
     help="Fetches the audio files that a Pezzottify catalog knows but does not have.",
@@ -30,16 +35,52 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-_console = Console(highlight=False)
+_console = Console(highlight=False, markup=False)
+_errors = Console(highlight=False, markup=False, stderr=True, soft_wrap=True)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Url = Annotated[
-    str, typer.Option(envvar="PEZZOTTIFY_DOWNLOADS_URL", help="Where ingest serves HTTP.")
+    str,
+    typer.Option(
+        envvar="PEZZOTTIFY_DOWNLOADS_URL",
+        help="Where ingest serves HTTP; else where `make run` of this folder does, or port 3002.",
+    ),
 ]
 Key = Annotated[
-    str, typer.Option(envvar="BOOTSTRAP_ADMIN_KEY", help="The API key.", show_default=False)
+    str,
+    typer.Option(
+        envvar="BOOTSTRAP_ADMIN_KEY",
+        help="The API key; else that of `make run` of this folder.",
+        show_default=False,
+    ),
 ]
-_DEFAULT_URL = "http://127.0.0.1:3002"
+Limit = Annotated[int, typer.Option(min=1, max=200)]
+Offset = Annotated[int, typer.Option(min=0)]
+
+# An id is of no use cut short; everything else may be.
+_ID = Column(name="id", rank=0, least=36)
+_ITEMS = (
+    _ID,
+    Column(name="track", rank=1, least=14),
+    Column(name="artist", rank=4, least=10),
+    Column(name="stage", rank=3, least=11),
+    Column(name="position", rank=5, least=8),
+    Column(name="waits for", rank=2, least=20),
+)
+_TIMELINE = (
+    Column(name="at", rank=2, least=19),
+    Column(name="service", rank=3, least=14),
+    Column(name="stage", rank=0, least=14),
+    Column(name="reason", rank=1, least=20, wraps=True),
+)
+_CHOICES = (
+    _ID,
+    Column(name="track", rank=2, least=14),
+    Column(name="decided at", rank=3, least=10),
+    Column(name="candidates", rank=1, least=20, wraps=True),
+)
+_LOOK_S = 0.5
+_SPEAK_S = 5.0
 
 
 @app.command()
@@ -50,14 +91,13 @@ def local(
     data: Annotated[Path, typer.Option(help="Where all state is kept.")] = Path("data"),
 ) -> None:
     """Start everything on embedded PostgreSQL and NATS, and show a sample album arriving."""
-    # The embedded servers are an extra that an installation without them does not have.
-    from services.local import run as run_local  # noqa: PLC0415
-    from shared.local.servers import ServerFailed  # noqa: PLC0415
+    _print_line(f"starting, with its state in {data.resolve()} …")
+    # The embedded servers are an extra that an installation without them does not have; and they
+    # take a second to import.
+    from services.local.run import run as run_local  # noqa: PLC0415
 
-    try:
+    with errors_in_lines():
         sys.exit(asyncio.run(run_local(data, once=once)))
-    except* (SettingsError, ServerFailed, DownloadsError) as group:
-        sys.exit("\n".join(str(error) for error in group.exceptions))
 
 
 @app.command()
@@ -79,12 +119,10 @@ def migrate(
     ] = 60.0,
 ) -> None:
     """Bring the database to this version's schema; safe to run several times at once."""
-    try:
+    with errors_in_lines():
         # Only PostgreSQL is talked to; what else the settings want is not asked for here.
         settings = load([], {"NATS_URL": "nats://unused"} | dict(os.environ))
         revision = asyncio.run(_migrate(settings.database_url.get_secret_value(), wait_s))
-    except (SettingsError, DownloadsError) as error:
-        sys.exit(str(error))
     _console.print(f"the schema is at {revision}")
 
 
@@ -103,49 +141,66 @@ async def _migrate(url: str, wait_s: float) -> str:
 
 
 @app.command()
-def track(ids: list[str], as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
+def track(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Ask for tracks."""
-    _each([f"track/{id_}" for id_ in ids], url, key, as_json=as_json)
+
+    async def ask(api: ApiClient, id_: str) -> Json:
+        return await api.post("track", id_)
+
+    _each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
-def album(ids: list[str], as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
+def album(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Ask for every track of albums."""
-    _each([f"album/{id_}" for id_ in ids], url, key, as_json=as_json)
+
+    async def ask(api: ApiClient, id_: str) -> Json:
+        return await api.post("album", id_)
+
+    _each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command("list")
 def list_(
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
-    offset: Annotated[int, typer.Option(min=0)] = 0,
+    limit: Limit = 50,
+    offset: Offset = 0,
     as_json: AsJson = False,
-    url: Url = _DEFAULT_URL,
+    url: Url = "",
     key: Key = "",
 ) -> None:
     """Show the key holder's items, active first."""
     page = _call(url, key, lambda api: api.get("my-requests", limit=limit, offset=offset))
-    _print(page, as_json=as_json, table=_items_table(page["items"]))
+    if as_json:
+        _print_json(page)
+    else:
+        _print_items(page["items"])
+        _print_rest(page)
 
 
 @app.command()
-def show(id_: str, as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
+def show(id_: str, as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Show one item with everything that happened to it."""
-    item = _call(url, key, lambda api: api.get(f"items/{id_}"))
-    table = Table(box=None, pad_edge=False)
-    for name in ("at", "service", "stage", "reason"):
-        table.add_column(name)
-    for entry in item["timeline"]:
-        reason = _shown(entry["reason"] or "")
-        table.add_row(f"{entry['at']:.3f}", entry["service"], entry["stage"], reason)
-    _print(item, as_json=as_json, table=table)
+    item = _call(url, key, lambda api: api.get("items", id_))
+    if as_json:
+        _print_json(item)
+        return
+    for line in words.item(item):
+        _print_line(line)
+    rows = [
+        (words.clock_time(entry["at"]), entry["service"], entry["stage"], entry["reason"] or "")
+        for entry in item["timeline"]
+    ]
+    _console.print(fitting(_TIMELINE, rows, width=_console.width))
 
 
 @app.command()
-def retry(ids: list[str], as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
+def retry(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Put FAILED items back into the queue."""
-    for id_ in ids:
-        answer = _call(url, key, lambda api, id_=id_: api.post(f"items/{id_}/retry"))  # type: ignore[misc]
-        _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+
+    async def ask(api: ApiClient, id_: str) -> Json:
+        return await api.post("items", id_, "retry")
+
+    _each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -155,52 +210,62 @@ def cancel(
         bool, typer.Option("--for-all", help="Also for others who asked for them.")
     ] = False,
     as_json: AsJson = False,
-    url: Url = _DEFAULT_URL,
+    url: Url = "",
     key: Key = "",
 ) -> None:
     """Withdraw the key holder's request for items; nobody else waits: the work ends."""
     params = {"for_all": "true"} if for_all else {}
-    for id_ in ids:
-        answer = _call(url, key, lambda api, id_=id_: api.delete(f"items/{id_}", **params))  # type: ignore[misc]
-        _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+
+    async def ask(api: ApiClient, id_: str) -> Json:
+        return await api.delete("items", id_, **params)
+
+    _each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
 def attention(
-    limit: Annotated[int, typer.Option(min=1, max=200)] = 50,
+    limit: Limit = 50,
+    offset: Offset = 0,
     as_json: AsJson = False,
-    url: Url = _DEFAULT_URL,
+    url: Url = "",
     key: Key = "",
 ) -> None:
     """Show what waits for a person, with what there is to choose from."""
-    page = _call(url, key, lambda api: api.get("admin/attention", limit=limit))
-    table = Table(box=None, pad_edge=False)
-    table.add_column("id", no_wrap=True, overflow="fold", min_width=36)
-    for name in ("track", "decided at", "candidates"):
-        table.add_column(name)
-    for item in page["items"]:
-        choices = [str(each.get("file") or each.get("title")) for each in item["candidates"]]
-        table.add_row(
-            item["id"], _shown(item["track_name"]), item["decided_at"], _shown("\n".join(choices))
+    page = _call(url, key, lambda api: api.get("admin/attention", limit=limit, offset=offset))
+    if as_json:
+        _print_json(page)
+        return
+    rows = [
+        (
+            item["id"],
+            item["track_name"],
+            item["decided_at"],
+            "\n".join(str(each.get("file") or each.get("title")) for each in item["candidates"]),
         )
-    _print(page, as_json=as_json, table=table)
+        for item in page["items"]
+    ]
+    _console.print(fitting(_CHOICES, rows, width=_console.width))
+    _print_rest(page)
 
 
 @app.command()
-def approve(
-    id_: str, file: str, as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = ""
-) -> None:
+def approve(id_: str, file: str, as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Say which of the files that `attention` shows a held item is."""
-    path = f"admin/items/{id_}/approve"
-    answer = _call(url, key, lambda api: api.post(path, {"file": file}))
-    _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+
+    async def ask(api: ApiClient, id_: str) -> Json:
+        return await api.post("admin/items", id_, "approve", body={"file": file})
+
+    _each([id_], ask, url, key, as_json=as_json)
 
 
 @app.command()
-def reject(id_: str, as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
-    """Say that a held item is none of the files: another torrent is tried."""
-    answer = _call(url, key, lambda api: api.post(f"admin/items/{id_}/reject"))
-    _print(answer, as_json=as_json, table=_items_table([answer["item"]]))
+def reject(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
+    """Say that held items are none of the files: another torrent is tried."""
+
+    async def ask(api: ApiClient, id_: str) -> Json:
+        return await api.post("admin/items", id_, "reject")
+
+    _each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -210,11 +275,17 @@ def scan(
     min_popularity: Annotated[int | None, typer.Option(min=0, max=100)] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="End after so many missing.")] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Queue what is missing.")] = False,
+    cancel_id: Annotated[
+        str | None, typer.Option("--cancel", help="End the scan with this id instead.")
+    ] = None,
     as_json: AsJson = False,
-    url: Url = _DEFAULT_URL,
+    url: Url = "",
     key: Key = "",
 ) -> None:
-    """Look for tracks without a file and wait for the report; without --queue a dry run."""
+    """Look for tracks without a file and wait for the report; without --queue a dry run.
+
+    Ctrl-C cancels it.
+    """
     fields = {
         "scope": scope,
         "album_id": album_id,
@@ -224,91 +295,129 @@ def scan(
     body = {name: value for name, value in fields.items() if value is not None}
 
     async def whole(api: ApiClient) -> Json:
-        started = await api.post("admin/queue-all" if queue else "admin/scan", body)
-        while True:
-            report = await api.get(f"admin/scan/{started['scan_id']}")
-            if report["finished_at"] is not None:
-                return report
-            await asyncio.sleep(0.5)
+        if cancel_id is not None:
+            return await api.delete("admin/scan", cancel_id)
+        started = await api.post("admin/queue-all" if queue else "admin/scan", body=body)
+        try:
+            return await _followed(api, started["scan_id"])
+        except asyncio.CancelledError:
+            # A Ctrl-C: what was begun for this terminal ends with it.
+            return await api.delete("admin/scan", started["scan_id"])
 
     report = _call(url, key, whole)
-    shown = {name: value for name, value in report.items() if name != "sample"}
-    _print(report, as_json=as_json, table=_fields_table(shown))
+    if as_json:
+        _print_json(report)
+    else:
+        for line in words.scan(report):
+            _print_line(line)
+    if report["state"] != "done":
+        sys.exit(1)
+
+
+async def _followed(api: ApiClient, scan_id: str) -> Json:
+    """The report of a scan at its end; says meanwhile how far it is, or what keeps it."""
+    clock = asyncio.get_running_loop().time
+    spoken_at, said = clock(), ""
+    with Live(console=_errors, auto_refresh=False, transient=True) as live:
+        while True:
+            report = await api.get("admin/scan", scan_id)
+            if report["finished_at"] is not None:
+                return report
+            line = printable(words.scan_progress(report))
+            if _errors.is_terminal:
+                live.update(line, refresh=True)
+            elif line != said and clock() - spoken_at > _SPEAK_S:
+                _errors.print(line)
+                spoken_at, said = clock(), line
+            await asyncio.sleep(_LOOK_S)
 
 
 @app.command()
-def stats(as_json: AsJson = False, url: Url = _DEFAULT_URL, key: Key = "") -> None:
-    """Show counts, ages, rates, tickets and health."""
+def stats(as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
+    """Say how the queue, Torrentino and everything else is."""
     value = _call(url, key, lambda api: api.get("admin/stats"))
-    _print(value, as_json=as_json, table=_fields_table(value))
-
-
-def _call(url: str, key: str, ask: Callable[[ApiClient], Awaitable[Json]]) -> Json:
-    async def asking() -> Json:
-        api = ApiClient(url, key or secret("bootstrap_admin_key"))
-        try:
-            return await ask(api)
-        finally:
-            await api.close()
-
-    try:
-        return asyncio.run(asking())
-    except (ApiError, SettingsError) as error:
-        sys.exit(str(error))
-
-
-def _each(paths: Sequence[str], url: str, key: str, *, as_json: bool) -> None:
-    for path in paths:
-        answer = _call(url, key, lambda api, path=path: api.post(path))  # type: ignore[misc]
-        items = answer.get("items") or ([answer["item"]] if answer.get("item") else [])
-        _print(
-            answer, as_json=as_json, table=_items_table(items) if items else _fields_table(answer)
-        )
-
-
-def _print(value: Json, *, as_json: bool, table: Table) -> None:
     if as_json:
-        print(json.dumps(value))
-    else:
-        _console.print(table)
+        _print_json(value)
+        return
+    for line in words.stats(value):
+        _print_line(line)
 
 
-def _items_table(items: Sequence[Json]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    # An id is of no use cut short; everything else may be.
-    table.add_column("id", no_wrap=True, overflow="fold", min_width=36)
-    for name in ("track", "artist", "stage", "position", "why"):
-        table.add_column(name)
-    for item in items:
-        position = item["queue_position"]
-        table.add_row(
+def _call(url: str, key: str, ask: Ask[T]) -> T:
+    with errors_in_lines():
+        address = find_address(url, key)
+        # asyncio then cancels what is asked, which ends in order.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        return asyncio.run(_asked(address, ask))
+
+
+async def _asked(address: Address, ask: Ask[T]) -> T:
+    api = ApiClient(address.url, address.key)
+    try:
+        return await ask(api)
+    finally:
+        await api.close()
+
+
+def _each(
+    ids: Sequence[str],
+    ask: Callable[[ApiClient, str], Awaitable[Json]],
+    url: str,
+    key: str,
+    *,
+    as_json: bool,
+) -> None:
+    """Ask for each id and print what is answered; one that is refused does not stop the others."""
+
+    async def all_of_them(api: ApiClient) -> int:
+        refused = 0
+        for id_ in ids:
+            try:
+                _print_answer(await ask(api, id_), as_json=as_json)
+            except NoAnswer:
+                raise
+            except ApiError as error:
+                refused += 1
+                _errors.print(printable(f"{id_}: {error}"))
+        return refused
+
+    if _call(url, key, all_of_them):
+        sys.exit(1)
+
+
+def _print_answer(answer: Json, *, as_json: bool) -> None:
+    if as_json:
+        _print_json(answer)
+        return
+    _print_line(words.answer(answer))
+    items = answer.get("items") or ([answer["item"]] if answer.get("item") else [])
+    if items:
+        _print_items(items)
+
+
+def _print_json(value: Json) -> None:
+    print(json.dumps(value))
+
+
+def _print_line(line: str) -> None:
+    _console.print(printable(line), soft_wrap=True)
+
+
+def _print_items(items: Sequence[Json]) -> None:
+    rows = [
+        (
             item["id"],
-            _shown(item["track_name"]),
-            _shown(item["artist_name"] or ""),
+            item["track_name"],
+            item["artist_name"] or "",
             item["stage"],
-            "" if position is None else str(position),
-            _shown(item["reason"] or ""),
+            "" if item["queue_position"] is None else str(item["queue_position"]),
+            words.situation(item),
         )
-    return table
+        for item in items
+    ]
+    _console.print(fitting(_ITEMS, rows, width=_console.width))
 
 
-def _shown(text: str) -> str:
-    """As it is, whoever it is from: no command to the terminal, and no markup of rich."""
-    return escape(printable(text, keep="\n"))
-
-
-def _fields_table(value: Json) -> Table:
-    table = Table(box=None, pad_edge=False, show_header=False)
-    for name, field in value.items():
-        text = json.dumps(field) if isinstance(field, dict | list) else str(field)
-        table.add_row(name, _shown(text))
-    return table
-
-
-def main() -> None:
-    """The console script."""
-    app()
-
-
-if __name__ == "__main__":
-    main()
+def _print_rest(page: Json) -> None:
+    if line := words.rest(page):
+        _print_line(line)

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TypeAlias
+from urllib.parse import quote
 
 import httpx
+
+from shared.errors import DownloadsError
 
 Json: TypeAlias = dict[str, Any]
 
 _TIMEOUT_S = 60
 
 
-class ApiError(Exception):
-    """The API refused or could not be reached; the text is for people."""
+class ApiError(DownloadsError):
+    """The API refused; the text is for people."""
+
+
+class NoAnswer(ApiError):
+    """The API could not be reached."""
 
 
 class ApiClient:
@@ -26,45 +34,50 @@ class ApiClient:
             trust_env=False,
         )
 
-    async def get(self, path: str, **params: str | int) -> Json:
-        """A GET below /v1/download.
+    async def get(self, route: str, *ids: str, **params: str | int) -> Json:
+        """A GET of a route below /v1/download, with ids behind it, whatever is in them.
 
         Raises:
-            ApiError: it was refused, or nobody answered.
+            ApiError: it was refused.
+            NoAnswer: nobody answered.
         """
-        return await self._send("GET", path, params=params)
+        return await self._send("GET", route, ids, params=params)
 
-    async def post(self, path: str, body: Json | None = None) -> Json:
-        """A POST below /v1/download, with a JSON body if one is given.
+    async def post(self, route: str, *ids: str, body: Json | None = None) -> Json:
+        """A POST to such a route, with a JSON body if one is given.
 
         Raises:
-            ApiError: it was refused, or nobody answered.
+            ApiError: it was refused.
+            NoAnswer: nobody answered.
         """
-        return await self._send("POST", path, body=body)
+        return await self._send("POST", route, ids, body=body)
 
-    async def delete(self, path: str, **params: str | int) -> Json:
-        """A DELETE below /v1/download.
+    async def delete(self, route: str, *ids: str, **params: str | int) -> Json:
+        """A DELETE of such a route.
 
         Raises:
-            ApiError: it was refused, or nobody answered.
+            ApiError: it was refused.
+            NoAnswer: nobody answered.
         """
-        return await self._send("DELETE", path, params=params)
+        return await self._send("DELETE", route, ids, params=params)
 
     async def _send(
         self,
         method: str,
-        path: str,
+        route: str,
+        ids: Sequence[str],
         *,
         params: dict[str, str | int] | None = None,
         body: Json | None = None,
     ) -> Json:
+        # An id may be a path of its own, which would lead to another route.
+        path = "/".join(["/v1/download", route, *(quote(each, safe="") for each in ids)])
         try:
-            answer = await self._http.request(
-                method, f"/v1/download/{path}", params=params, json=body
-            )
-        except httpx.HTTPError as error:
-            raise ApiError(
-                f"{self._http.base_url} does not answer ({error!r}); is ingest running there?"
+            answer = await self._http.request(method, path, params=params, json=body)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise NoAnswer(
+                f"{self._http.base_url} does not answer ({str(error) or repr(error)});"
+                " is ingest running there?"
             ) from error
         try:
             value: Json = answer.json()

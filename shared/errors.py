@@ -1,6 +1,6 @@
 """What went wrong, sorted by what the caller should do.
 
-    DownloadsError
+    DownloadsError           others of it, beside what they are about, keep a program from starting
     ├── Hold                 wait and try the same thing again; no attempt is burnt
     │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
     │   └── Misconfigured    it answers, but a person has to change a setting first

@@ -13,8 +13,8 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import structlog
 
@@ -26,7 +26,7 @@ from shared.errors import Dependency, DownloadsError, Hold
 from shared.health import Health
 from shared.metrics import LOOP_RUNS
 from shared.ops import OpsServer
-from shared.settings import SERVICES, Service, SettingsError, load
+from shared.settings import SERVICES, Service, load
 
 log = structlog.get_logger()
 
@@ -284,10 +284,12 @@ Build = Callable[[App], list[Duty]]
 
 def main(services: dict[Service, Build]) -> None:
     """Run services in this process until a signal, then exit with 0."""
-    try:
-        settings = load(list(services))
-    except SettingsError as error:
-        sys.exit(str(error))
+    with errors_in_lines():
+        _main(services)
+
+
+def _main(services: dict[Service, Build]) -> None:
+    settings = load(list(services))
     # Not whatever the process was started with: the catalog server has to read what we place.
     os.umask(settings.umask_bits)
     logs.configure(settings)
@@ -311,10 +313,30 @@ def main(services: dict[Service, Build]) -> None:
         await serve(app, [*build_all(app, services), OpsServer(app)], stop)
         closed.set()
 
+    asyncio.run(run())
+
+
+@contextmanager
+def errors_in_lines() -> Iterator[None]:
+    """End the process with a line for each error that we raise on purpose; a bug passes through."""
     try:
-        asyncio.run(run())
-    except* DownloadsError as group:
-        sys.exit("\n".join(str(error) for error in group.exceptions))
+        yield
+    except DownloadsError as error:
+        sys.exit(str(error))
+    except BaseExceptionGroup as group:
+        # Not `except*`: an exit within one is wrapped by Python before 3.11.4, and shown as a bug.
+        _, bugs = group.split(DownloadsError)
+        if bugs is not None:
+            raise
+        sys.exit("\n".join(str(error) for error in _leaves(group)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def build_all(app: App, services: dict[Service, Build]) -> list[Duty]:

@@ -24,6 +24,8 @@ from pydantic import (
     ValidationError,
 )
 
+from shared.errors import DownloadsError
+
 Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper"]
 SERVICES: tuple[Service, ...] = (
     "ingest",
@@ -44,7 +46,7 @@ REQUIRED_BY: dict[str, frozenset[Service]] = {
 }
 
 
-class SettingsError(Exception):
+class SettingsError(DownloadsError):
     """One line for each variable that is missing or unusable."""
 
 

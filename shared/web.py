@@ -96,7 +96,8 @@ class WebServer:
             ws="none",
             server_header=False,
         )
-        sock = self._bind()
+        sock = listener(self._host, self._port, variable=self._variable)
+        self._port = sock.getsockname()[1]
         server = _Server(config)
         serving = asyncio.create_task(server.serve(sockets=[sock]))
         stopping = asyncio.create_task(stop.wait())
@@ -111,23 +112,28 @@ class WebServer:
             finally:
                 sock.close()
 
-    def _bind(self) -> socket.socket:
-        family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_STREAM)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            sock.bind((self._host, self._port))
-            # From here on connections wait for the server instead of being refused.
-            sock.listen(_BACKLOG)
-        except OSError as error:
-            sock.close()
-            raise AddressInUse(
-                f"{self._variable}: cannot listen on {self._host}:{self._port}"
-                f" ({error.strerror}); stop what uses it or set another {self._variable}"
-            ) from error
-        self._port = sock.getsockname()[1]
-        return sock
-
 
 class AddressInUse(DownloadsError):
     """The address of a server is taken."""
+
+
+def listener(host: str, port: int, *, variable: str) -> socket.socket:
+    """A socket on which connections wait for a server from now on, instead of being refused.
+
+    Raises:
+        AddressInUse: somebody else listens there, or it is no address of this machine; `variable`
+            is the setting to change.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        sock.bind((host, port))
+        sock.listen(_BACKLOG)
+    except OSError as error:
+        sock.close()
+        raise AddressInUse(
+            f"{variable}: cannot listen on {host}:{port} ({error.strerror}):"
+            f" stop what uses it, or set another {variable}"
+        ) from error
+    return sock

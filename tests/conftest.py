@@ -14,7 +14,8 @@ import structlog
 
 from shared.db.migrate import migrate
 from shared.db.pool import Database
-from shared.local.servers import Nats, Postgres
+from shared.local.postgres import Postgres
+from shared.local.servers import Nats
 from shared.local.torrentino import StandinConfig
 from tests.stages import Stages, stages
 from tests.world import World, make_world

@@ -44,7 +44,7 @@ class ShippedNats(Nats):
             (folder / shipped.name).write_text(text, encoding="utf-8")
         self.write_passwords()
 
-    def _storage_arguments(self) -> tuple[str, ...]:
+    def _own_arguments(self) -> tuple[str, ...]:
         # And a free port for the monitoring, which all tests would share.
         return "-c", str(self.folder / self._config), "-m", "-1"
 

@@ -158,7 +158,7 @@ class World(Music):
         """Run services as one process of their own, which a test may kill."""
         with (self.folder / "services.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "services.cli", "run", *(services or ("all",))),
+                *(sys.executable, "-m", "services", "run", *(services or ("all",))),
                 env=os.environ | self.env | overrides,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import ffmpeg
 
+from shared.errors import DownloadsError
 from shared.media.tools import AudioTools
+
+
+class ToneFailed(DownloadsError):
+    """A tone could not be made: the disk is full, or this ffmpeg lacks an encoder."""
+
 
 ToneCodec = Literal["flac", "mp3", "opus", "vorbis", "aac", "alac", "wav"]
 
@@ -38,7 +45,7 @@ def make_tone(
     """Write a sine tone of exactly `seconds`, with its tags and a cover picture if asked.
 
     Raises:
-        ffmpeg.Error: ffmpeg could not write it.
+        ToneFailed: ffmpeg could not write it.
         ValueError: this container takes no cover.
     """
     sound = f"sine=frequency={frequency}:duration={seconds}:sample_rate=44100"
@@ -55,10 +62,9 @@ def make_tone(
         options[f"metadata:g:{index}"] = f"{name}={value}"
     path.parent.mkdir(parents=True, exist_ok=True)
     output = ffmpeg.output(*inputs, str(path), v="error", threads=1, **options)
-    ffmpeg.run(
-        output.global_args("-nostdin"),
-        cmd=tools.ffmpeg,
-        overwrite_output=True,
-        capture_stdout=True,
-        capture_stderr=True,
-    )
+    command = ffmpeg.compile(output.global_args("-nostdin"), tools.ffmpeg, overwrite_output=True)
+    # A session of its own: a Ctrl-C in the terminal is for us.
+    done = subprocess.run(command, capture_output=True, check=False, start_new_session=True)
+    if done.returncode != 0:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        raise ToneFailed(f"{tools.ffmpeg} cannot write {path}: {said[-1] if said else 'it ended'}")

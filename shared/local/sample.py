@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 from shared.local.audio import ToneCodec, make_tone
@@ -90,19 +91,21 @@ _ALBUMS = (
 )
 
 
-def write_sample(folder: Path) -> Sample:
+def write_sample(folder: Path, *, stopped: Event | None = None) -> Sample:
     """Make the sample in `folder`, or complete it; what is there already stays as it is.
 
-    Every file is exactly as long as the catalog says. Takes a few seconds the first time. Blocks.
+    Every file is exactly as long as the catalog says. Takes a few seconds the first time; once
+    `stopped` is set it ends soon, and then the sample is not whole. Blocks.
 
     Raises:
         Misconfigured: there is no ffmpeg.
+        ToneFailed: a song could not be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
     catalog = folder / "catalog.db"
     if not catalog.exists():
         _write_catalog(catalog)
-    songs = _write_songs(folder / "songs")
+    songs = _write_songs(folder / "songs", stopped or Event())
     torrents = [_torrent(songs, ALBUM_ID), _torrent(songs, SECOND_ALBUM_ID, lacks=2)]
     offered = json.dumps([*songs, *torrents], indent=2, ensure_ascii=False)
     (folder / "songs.json").write_text(offered + "\n")
@@ -244,33 +247,42 @@ def _write_catalog(path: Path) -> None:
     temp.rename(path)
 
 
-def _write_songs(folder: Path) -> list[dict[str, str]]:
+def sample_track_ids(album_id: str) -> list[str]:
+    """The tracks of one of the sample's albums, in its order."""
+    return [song.id for song in _songs() if song.album_id == album_id]
+
+
+def _write_songs(folder: Path, stopped: Event) -> list[dict[str, str]]:
     folder.mkdir(exist_ok=True)
     tools = find_tools()
     songs = _songs()
+
+    def write(song: _Song) -> Path:
+        path = folder / song.file_name
+        if not path.exists() and not stopped.is_set():
+            _write_song(path, song, tools)
+        return path
+
     with ThreadPoolExecutor(max_workers=4) as pool:
-        paths = list(pool.map(lambda song: _write_song(folder, song, tools), songs))
+        paths = list(pool.map(write, songs))
     return [
         {"artist": song.artist, "title": song.title, "path": str(path)}
         for song, path in zip(songs, paths, strict=True)
     ]
 
 
-def _write_song(folder: Path, song: _Song, tools: AudioTools) -> Path:
-    path = folder / song.file_name
-    if not path.exists():
-        temp = folder / f".{song.file_name}.part"
-        make_tone(
-            temp,
-            seconds=song.seconds,
-            codec=song.codec,
-            frequency=song.frequency,
-            tools=tools,
-            cover=song.codec in ("flac", "mp3"),
-            tags={"artist": song.artist, "title": song.title, "track": str(song.number)},
-        )
-        temp.rename(path)
-    return path
+def _write_song(path: Path, song: _Song, tools: AudioTools) -> None:
+    temp = path.with_name(f".{song.file_name}.part")
+    make_tone(
+        temp,
+        seconds=song.seconds,
+        codec=song.codec,
+        frequency=song.frequency,
+        tools=tools,
+        cover=song.codec in ("flac", "mp3"),
+        tags={"artist": song.artist, "title": song.title, "track": str(song.number)},
+    )
+    temp.rename(path)
 
 
 if __name__ == "__main__":

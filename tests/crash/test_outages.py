@@ -17,7 +17,8 @@ import pytest
 
 from shared.bus.subjects import REQUEST_ALBUM
 from shared.db.migrate import migrate
-from shared.local.servers import Postgres, free_port
+from shared.local.postgres import Postgres
+from shared.local.servers import free_port
 from tests.crash.invariants import check_the_end, watching
 from tests.world import World, album_id, eventually, free_ops_port, make_world
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import psutil
 import pytest
 
+from shared.local.sample import ALBUM_ID, add_album, create_catalog
 from shared.local.servers import free_port
+from shared.local.torrentino import SongList, Standin, StandinConfig
+from tests.commands import command
 from tests.world import eventually
 
 _TRACKS = 12
@@ -54,7 +58,7 @@ async def _run(data: Path, *args: str, **env: str) -> AsyncIterator[Run]:
     ports = {"PORT": str(free_port()), "OPS_PORT": str(free_port())}
     with output.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.cli", "local", "--data", str(data), *args),
+            *(sys.executable, "-m", "services", "local", "--data", str(data), *args),
             env=inherited | ports | env,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
@@ -83,8 +87,8 @@ def _left(data: Path) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            words = process.cmdline()
-        except (psutil.NoSuchProcess, psutil.ZombieProcess):
+            words = [*process.cmdline(), process.cwd()]
+        except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
             continue
         if any(str(data) in word for word in words):
             found.append(process)
@@ -121,6 +125,8 @@ async def test_serving_ends_with_ctrl_c(data: Path) -> None:
         run.process.send_signal(signal.SIGINT)
         assert await run.ends(_GRACE_S) == 0, run.text
         assert "Traceback" not in run.text
+        there = len(_files(data))
+        assert run.text.splitlines()[-1] == f"stopped; {there} of {_TRACKS} in place"
     assert _left(data) == []
 
 
@@ -135,9 +141,10 @@ async def test_umask_opens_the_media_and_nothing_else(data: Path) -> None:
         assert await run.ends(_GRACE_S) == 0, run.text
     assert open_to_all == {"media"}
     assert data.stat().st_mode & 0o022 == 0
-    assert (data / "admin.key").stat().st_mode & 0o777 == 0o600
-    below = [path for name in ("postgres", "nats") for path in (data / name).rglob("*")]
-    assert not any(path.stat().st_mode & 0o002 for path in below)
+    for secret in ("admin.key", "torrentino.key", "nats.url"):
+        assert (data / secret).stat().st_mode & 0o777 == 0o600
+    for closed in ("postgres", "nats"):
+        assert (data / closed).stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_second_signal_ends_at_once_with_its_servers(data: Path) -> None:
@@ -181,7 +188,7 @@ async def test_one_run_for_a_folder_and_a_stop_while_it_starts(data: Path) -> No
             assert second.text.splitlines()[-1].startswith(f"another run uses {data}")
         first.process.terminate()
         assert await first.ends(_GRACE_S) == 1
-        assert "stopped before the album was in place" in first.text
+        assert first.text.splitlines()[-1] == f"stopped; 0 of {_TRACKS} in place"
         assert "Traceback" not in first.text
     assert _left(data) == []
 
@@ -193,3 +200,140 @@ async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
         assert await run.ends() == 1
         assert run.text.splitlines()[-1].startswith("cannot keep state in")
         assert "Traceback" not in run.text
+
+
+async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
+    data: Path, tmp_path: Path
+) -> None:
+    """F9: also after a look at the sample: no ticket, its own state, how to ask for an album."""
+    async with _run(data) as sample:
+        await sample.says("searching ")
+        sample.process.send_signal(signal.SIGINT)
+        assert await sample.ends(_GRACE_S) == 0, sample.text
+    own = write_own(tmp_path)
+    config = StandinConfig(downloads=tmp_path / "downloads")
+    async with Standin(config, SongList([])) as torrentino:
+        named = {
+            "TORRENTINO_URL": torrentino.url,
+            "TORRENTINO_DEST_ROOT": str(tmp_path / "incoming"),
+            "CATALOG_DB": str(own),
+            "MEDIA_PATH": str(tmp_path / "library"),
+        }
+        async with _run(data, **named) as run:
+            await run.says("Ctrl-C ends")
+            assert "pezzottify-downloads album own-album-1" in run.text
+            assert "Somebody - Real Songs (2 tracks)" in run.text
+            assert "Kites" not in run.text
+            assert torrentino.requests["POST /tickets"] == 0
+            # Its own: the ticket that is asked for arrives there, and no other.
+            asked = await command("album", "own-album-1", cwd=data.parent, env=_at(data))
+            assert asked.code == 0, asked
+            await eventually(lambda: _posts(torrentino), lambda posts: posts > 0, within_s=20)
+            bodies = [str(ticket) for ticket in torrentino.tickets()]
+            assert bodies
+            assert all("Real Songs" in body for body in bodies)
+            run.process.send_signal(signal.SIGINT)
+            assert await run.ends(_GRACE_S) == 0, run.text
+            assert run.text.splitlines()[-1] == "stopped"
+        async with _run(data, "--once", **named) as once:
+            assert await once.ends() == 1
+            assert "--once ends with the sample album" in once.text
+    assert not list((tmp_path / "library/audio").rglob("*.*"))
+
+
+def write_own(folder: Path) -> Path:
+    """A catalog and folders such as a real installation has."""
+    for name in ("downloads", "incoming", "library"):
+        (folder / name).mkdir()
+    catalog = folder / "catalog.db"
+    create_catalog(catalog)
+    tracks = [{"id": f"own-track-{n}", "name": f"Song {n}", "duration_ms": 180_000} for n in (1, 2)]
+    add_album(catalog, album_id="own-album-1", name="Real Songs", artist="Somebody", tracks=tracks)
+    return catalog
+
+
+async def _posts(torrentino: Standin) -> int:
+    return torrentino.requests["POST /tickets"]
+
+
+def _at(data: Path) -> dict[str, str]:
+    """How the command line gets to a run that is not in this folder."""
+    return {
+        "PEZZOTTIFY_DOWNLOADS_URL": (data / "api.url").read_text().strip(),
+        "BOOTSTRAP_ADMIN_KEY": (data / "admin.key").read_text().strip(),
+    }
+
+
+async def test_a_torrentino_without_a_catalog_asks_for_nothing(data: Path, tmp_path: Path) -> None:
+    """F9: the sample's catalog is not offered to a real Torrentino either, not even by hand."""
+    (tmp_path / "incoming").mkdir()
+    named = {
+        "TORRENTINO_URL": f"http://127.0.0.1:{free_port()}/api/v1",
+        "TORRENTINO_DEST_ROOT": str(tmp_path / "incoming"),
+    }
+    async with _run(data, **named) as run:
+        await run.says("Ctrl-C ends")
+        assert "CATALOG_DB is not set" in run.text
+        refused = await command("album", ALBUM_ID, cwd=data.parent, env=_at(data))
+        assert (refused.code, "There is no such thing" in refused.err) == (1, True)
+        run.process.send_signal(signal.SIGINT)
+        assert await run.ends(_GRACE_S) == 0, run.text
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [
+        ({"CATALOG_DB": "/nope"}, "CATALOG_DB: /nope: there is no such file"),
+        ({"MEDIA_PATH": "/nope"}, "MEDIA_PATH: there is no folder /nope here"),
+        (
+            {"TORRENTINO_URL": "http://127.0.0.1:9/api/v1", "TORRENTINO_DEST_MOUNT": "/nope"},
+            "TORRENTINO_DEST_MOUNT: there is no folder /nope here",
+        ),
+        ({"TORRENTINO_URL": "http://127.0.0.1:9/api/v1"}, "TORRENTINO_DEST_ROOT: there is no"),
+        ({"LEASE_S": "soon"}, "LEASE_S: got 'soon'"),
+        ({"BOOTSTRAP_ADMIN_KEY_FILE": "/nope"}, "BOOTSTRAP_ADMIN_KEY_FILE: got '/nope'"),
+    ],
+)
+async def test_what_is_not_there_is_one_line(data: Path, env: dict[str, str], words: str) -> None:
+    """F11: at the start, before anything is made or started."""
+    async with _run(data, **env) as run:
+        assert await run.ends() == 1
+        first, *rest = run.text.splitlines()
+        assert first.startswith("starting")
+        assert len(rest) == 1, run.text
+        assert rest[0].startswith(words)
+    assert _left(data) == []
+
+
+async def test_a_disk_that_is_too_full_is_told(data: Path) -> None:
+    """F5: on the screen and at the end, not the last reason of a dozen items."""
+    async with _run(data, "--once", MIN_FREE_DISK_MB="1000000000") as run:
+        assert await run.ends() == 1
+        sentence = "MIN_FREE_DISK_MB wants 1000000000"
+        waits = [line for line in run.text.splitlines() if line.startswith("waits: ")]
+        assert len(waits) == 1
+        assert sentence in waits[0]
+        last = run.text.splitlines()[-1]
+        assert last.startswith("not finished: ")
+        assert sentence in last
+
+
+async def test_usual_ports_that_are_taken_are_told(data: Path) -> None:
+    """F3: without PORT and OPS_PORT the next free ones are taken; the command line finds them."""
+    with ExitStack() as taken:
+        for port in (3002, 9091):
+            sock = taken.enter_context(socket.socket())
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):  # somebody else's is as good
+                sock.bind(("127.0.0.1", port))
+                sock.listen()
+        async with _run(data, PORT="", OPS_PORT="") as run:
+            await run.says("completed ")
+            assert "port 3002 is taken: the API is on " in run.text
+            assert "port 9091 is taken: the health of the services is on " in run.text
+            # As in the folder of a clone, whose `data` it is.
+            (data.parent / "data").symlink_to(data)
+            listed = await command("list", "--json", cwd=data.parent)
+            assert json.loads(listed.out)["total"] == _TRACKS
+            run.process.send_signal(signal.SIGINT)
+            assert await run.ends(_GRACE_S) == 0, run.text

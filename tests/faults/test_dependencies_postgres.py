@@ -18,7 +18,8 @@ from shared.db import pool
 from shared.db.migrate import migrate
 from shared.db.pool import Database
 from shared.errors import DependencyDown
-from shared.local.servers import Postgres, free_port
+from shared.local.postgres import Postgres
+from shared.local.servers import free_port
 from shared.web import WebServer
 from tests.crash.invariants import check_the_end
 from tests.faults.load import SECONDS, some_events, under_load

@@ -116,7 +116,7 @@ async def test_the_command_line_decides(world: World) -> None:
 
     async def command(*args: str) -> str:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.cli", *args, "--url", str(api.base_url)),
+            *(sys.executable, "-m", "services", *args, "--url", str(api.base_url)),
             env=os.environ | {"BOOTSTRAP_ADMIN_KEY": ADMIN_KEY, "COLUMNS": "200"},
             stdout=asyncio.subprocess.PIPE,
         )

@@ -311,7 +311,7 @@ async def test_the_command_line_cancels_and_retries(world: World) -> None:
 
     async def command(*args: str) -> tuple[int, str]:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "services.cli", *args, "--url", str(api.base_url)),
+            *(sys.executable, "-m", "services", *args, "--url", str(api.base_url)),
             env=os.environ | world.env,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

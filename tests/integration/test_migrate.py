@@ -12,14 +12,15 @@ from pathlib import Path
 import asyncpg
 
 from shared.db.migrate import head, migrate
-from shared.local.servers import Postgres, free_port
+from shared.local.postgres import Postgres
+from shared.local.servers import free_port
 
 _NATS = "nats://127.0.0.1:1"
 
 
 async def _start(url: str, *args: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "services.cli", "migrate", *args),
+        *(sys.executable, "-m", "services", "migrate", *args),
         env=os.environ | {"DATABASE_URL": url, "NATS_URL": _NATS},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
@@ -107,9 +108,9 @@ async def test_no_right_to_migrate_is_one_line(postgres: Postgres) -> None:
     """A user who may not make tables learns that in one line."""
     url = await _empty(postgres, "migrate_refused")
     connection = await asyncpg.connect(url)
-    await connection.execute("CREATE ROLE guest LOGIN")
+    await connection.execute("CREATE ROLE guest LOGIN PASSWORD 'welcome'")
     await connection.close()
-    process = await _start(url.replace("pezzottify@", "guest@"))
+    process = await _start(url.replace(url.partition("@")[0], "postgresql://guest:welcome"))
     output = await _end(process)
     assert process.returncode == 1
     assert "permission denied" in output

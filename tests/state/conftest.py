@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.servers import Postgres
+from shared.local.postgres import Postgres
 from tests.state.machine import Machine
 from tests.state.setting import setting
 

@@ -1,0 +1,175 @@
+"""`make run`: the whole system on this machine, with something to look at.
+
+Embedded PostgreSQL and NATS, a stand-in for Torrentino and a sample catalog take the place of
+whatever the environment does not name; surroundings.py chooses. All state is in one folder and is
+kept across restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+from collections.abc import AsyncIterator, Awaitable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import TextIO, TypeVar
+
+from rich.console import Console
+
+from services.every import every_service
+from services.local.show import Show
+from services.local.surroundings import CannotStart, Surroundings, surroundings
+from shared import logs
+from shared.app import make_app
+from shared.ops import OpsServer
+from shared.runtime import build_all, on_signals, serve
+from shared.settings import Settings
+from shared.web import WebServer
+
+T = TypeVar("T")
+
+_SPEAK_S = 3.0
+
+
+class _Stopped(Exception):
+    """A signal came."""
+
+
+async def run(data: Path, *, once: bool) -> int:
+    """Start everything, show the sample album arriving, serve until a signal; the exit code.
+
+    `once`: end when the sample album is on disk and decodes, with 0, or with 1 and the reason.
+
+    Raises:
+        DownloadsError: it cannot start, and nothing is left running.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with _only_run(data) as log:
+        around = _surroundings(data)
+        logs.configure(around.settings, log)
+        stop = asyncio.Event()
+        on_signals(stop, at_once=around.end_now)
+        for remark in around.remarks:
+            console.print(remark)
+        try:
+            async with _started(around, stop, console) as settings:
+                return await _serve_and_show(around, settings, stop, console, once=once)
+        except _Stopped:
+            console.print(await asyncio.to_thread(_farewell, around))
+            return int(once)
+
+
+@contextmanager
+def _only_run(data: Path) -> Iterator[TextIO]:
+    """Hold the folder for this run, whose log it gives; however the run ends, it is let go of."""
+    with _keeping_state(data):
+        data.mkdir(parents=True, exist_ok=True)
+        lock = (data / "lock").open("w", encoding="ascii")
+        log = (data / "service.log").open("a", encoding="utf-8", buffering=1)
+    with lock, log:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"another run uses {data}: stop it first, or name another folder with --data"
+            ) from None
+        yield log
+
+
+def _surroundings(data: Path) -> Surroundings:
+    with _keeping_state(data):
+        return surroundings(data.resolve(), os.environ)
+
+
+@contextmanager
+def _keeping_state(data: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise CannotStart(
+            f"cannot keep state in {data}: {error.strerror} ({error.filename})"
+        ) from error
+
+
+@asynccontextmanager
+async def _started(
+    around: Surroundings, stop: asyncio.Event, console: Console
+) -> AsyncIterator[Settings]:
+    """What is ours, started, unless the stop comes first."""
+    starting = around.started()
+    telling = asyncio.create_task(_tell(around, console))
+    try:
+        settings = await _unless(stop, starting.__aenter__())
+    finally:
+        telling.cancel()
+    try:
+        # Only now: the state, the logs and the servers' files are nobody else's business.
+        os.umask(settings.umask_bits)
+        settings.media_root.mkdir(exist_ok=True)
+        yield settings
+    finally:
+        await starting.__aexit__(None, None, None)
+
+
+async def _tell(around: Surroundings, console: Console) -> None:
+    """Say every few seconds what takes so long."""
+    while True:
+        await asyncio.sleep(_SPEAK_S)
+        console.print(f"still starting {', '.join(sorted(around.awaited))} …")
+
+
+async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T:
+    """What the work gives; it is cancelled when the stop comes first.
+
+    Raises:
+        _Stopped: it has.
+    """
+    working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            working.cancel()
+            await asyncio.wait([working])
+        if working.cancelled():
+            raise _Stopped
+        return working.result()
+    finally:
+        stopped.cancel()
+
+
+def _farewell(around: Surroundings) -> str:
+    if not around.has_sample:
+        return "stopped"
+    there, wanted = around.in_place()
+    return f"stopped; {there} of {wanted} in place"
+
+
+async def _serve_and_show(
+    around: Surroundings,
+    settings: Settings,
+    stop: asyncio.Event,
+    console: Console,
+    *,
+    once: bool,
+) -> int:
+    app = make_app(settings, name="all")
+    duties = [*build_all(app, every_service()), OpsServer(app)]
+    [server] = [duty for duty in duties if isinstance(duty, WebServer)]
+    serving = asyncio.create_task(serve(app, duties, stop))
+    show = Show(console=console, around=around, settings=settings, server=server)
+    showing = asyncio.create_task(show.run(once=once))
+    try:
+        await asyncio.wait([serving, showing], return_when=asyncio.FIRST_COMPLETED)
+        if not once:
+            await asyncio.wait([serving])
+        stopped = stop.is_set()
+    finally:
+        stop.set()
+        showing.cancel()
+        await asyncio.gather(showing, return_exceptions=True)
+        await serving
+    if stopped:
+        # The services ended first; what the show then missed is no error.
+        raise _Stopped
+    return showing.result()

@@ -1,0 +1,262 @@
+"""What `make run` shows: the sample album on its way, live, and the files at the end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+
+from services.client import ApiClient, ApiError, Json
+from services.local.surroundings import Surroundings
+from services.tables import Column, fitting
+from services.words import situation
+from shared.catalog.models import Album, Scope
+from shared.catalog.sqlite import Catalog
+from shared.errors import CorruptAudio, Hold
+from shared.local.sample import ALBUM_ID
+from shared.local.servers import write_secret
+from shared.media.existing import look
+from shared.media.tools import find_tools
+from shared.settings import Settings
+from shared.states import Stage, Status
+from shared.text import printable
+from shared.web import WebServer
+
+_LOOK_S = 0.25
+# Far beyond what the sample needs; `--once` has to end.
+_PATIENCE_S = 180.0
+# What stands still for so long does not go on by itself while `--once` waits.
+_STANDSTILL_S = 15.0
+_ENDED = (Status.COMPLETED, Status.FAILED)
+_DOWNLOADED = (Stage.PROCESSING, Stage.READY, Stage.FETCHING, Stage.VERIFYING, Stage.COMPLETED)
+_COLUMNS = (
+    Column(name="track", rank=0, least=12),
+    Column(name="stage", rank=1, least=11),
+    Column(name="waits for", rank=2, least=20),
+    Column(name="progress", rank=3, least=20),
+)
+_CLI = ".venv/bin/pezzottify-downloads"
+
+
+class _NotFinished(Exception):
+    """`--once` gives up; the text says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Show:
+    """Queues the sample album over HTTP, as a user would, and follows it."""
+
+    console: Console
+    around: Surroundings
+    settings: Settings
+    server: WebServer
+
+    async def run(self, *, once: bool) -> int:
+        """Show the album arriving; 0 when every file of it is in place and decodes."""
+        await self.server.started.wait()
+        host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
+        url = f"http://{host}:{self.server.port}"
+        # The command line finds both.
+        write_secret(self.around.data / "api.url", url)
+        key = self.settings.bootstrap_admin_key
+        assert key is not None, "given, or made by us"
+        api = ApiClient(url, key.get_secret_value())
+        log = self.around.data / "service.log"
+        self.console.print(f"API: {url}   log: {_from_here(log)}")
+        self.console.print(f"admin key: {key.get_secret_value()}\n")
+        try:
+            if not self.around.has_sample:
+                return await self._no_sample(api, once=once)
+            failed = await self._album(api, once=once)
+        except (ApiError, _NotFinished) as error:
+            self.console.print(f"{error}; see {log}", markup=False)
+            return 1
+        finally:
+            await api.close()
+        if not once:
+            self.console.print("\nCtrl-C ends; the state is kept.")
+        return 1 if failed else 0
+
+    async def _no_sample(self, api: ApiClient, *, once: bool) -> int:
+        """Say what there is, and how to ask for a first album; asks for nothing."""
+        for line in [*await self._what_there_is(api), "", *await self._first_album()]:
+            self.console.print(line, markup=False)
+        if once:
+            self.console.print(
+                "\n--once ends with the sample album, which is for the stand-in alone:"
+                " unset TORRENTINO_URL and CATALOG_DB to see it."
+            )
+            return 1
+        self.console.print("\nCtrl-C ends; the state is kept.")
+        return 0
+
+    async def _what_there_is(self, api: ApiClient) -> list[str]:
+        health = (await api.get("admin/stats"))["health"]
+        if self.around.standin is not None:
+            torrentino = "TORRENTINO_URL is not set: a stand-in without any music takes its place"
+        elif health["torrentino"]["ok"] is False:
+            torrentino = (
+                f"Torrentino: {health['torrentino']['detail']}; what is asked for waits for it"
+            )
+        else:
+            torrentino = f"Torrentino: {self.settings.torrentino_url}"
+        return [torrentino, f"Files go to {self.settings.media_root}/audio"]
+
+    async def _first_album(self) -> list[str]:
+        if not self.around.own_catalog:
+            return ["CATALOG_DB is not set: the catalog is empty, and nothing can be asked for."]
+        catalog = Catalog(self.around.catalog)
+        try:
+            example = await _some_album(catalog)
+        except Hold as held:
+            return [f"Catalog: {held.detail}"]
+        finally:
+            await catalog.close()
+        if example is None:
+            return [f"Catalog: {self.around.catalog} has no tracks yet."]
+        name = printable(f"{example.artist} - {example.name}")
+        return [
+            f"Catalog: {self.around.catalog}",
+            "",
+            f"Nothing has been asked for. An album, say {name} ({len(example.tracks)} tracks):",
+            f"    {_CLI} album {example.id}",
+            "To see what is missing, asking for nothing:",
+            f"    {_CLI} scan",
+        ]
+
+    async def _album(self, api: ApiClient, *, once: bool) -> int:
+        catalog = Catalog(self.around.catalog)
+        try:
+            album = await catalog.album(ALBUM_ID)
+        finally:
+            await catalog.close()
+        assert album is not None, "the sample has its album"
+        answer = await api.post("album", album.id)
+        self.console.print(
+            f"{album.artist} - {album.name}: {answer['queued']} queued,"
+            f" {answer['already_queued']} already queued,"
+            f" {answer['already_available']} already available\n"
+        )
+        await self._follow(api, [item["id"] for item in answer["items"]], once=once)
+        return await self._check(album)
+
+    async def _follow(self, api: ApiClient, item_ids: Sequence[str], *, once: bool) -> None:
+        """Show the items until all have ended.
+
+        Raises:
+            _NotFinished: with `once` it is not waited for any longer.
+        """
+        watch = _Watch(asyncio.get_running_loop().time())
+        with Live(console=self.console, auto_refresh=False, transient=True) as live:
+            while item_ids:
+                items = [await api.get("items", item_id) for item_id in item_ids]
+                stats = await api.get("admin/stats")
+                paused = {each["dependency"]: each["why"] for each in stats["paused"]}
+                for line in watch.news(items, paused, stages=not self.console.is_terminal):
+                    self.console.print(line, markup=False)
+                if live.is_started and self.console.is_terminal:
+                    live.update(self._table(items), refresh=True)
+                if all(item["status"] in _ENDED for item in items):
+                    break
+                if once:
+                    watch.give_up(items, paused, now=asyncio.get_running_loop().time())
+                await asyncio.sleep(_LOOK_S)
+
+    def _table(self, items: Sequence[Json]) -> Table:
+        rows = [(item["track_name"], item["stage"], situation(item), _bar(item)) for item in items]
+        return fitting(_COLUMNS, rows, width=self.console.width)
+
+    async def _check(self, album: Album) -> int:
+        """Decode every file once more, from where a reader finds it; how many are not right."""
+        tools, failed = find_tools(), 0
+        for track in album.tracks:
+            try:
+                found = await look(
+                    self.settings.media_root,
+                    track.id,
+                    expected_ms=track.duration_ms,
+                    tolerance_s=self.settings.duration_tolerance_s,
+                    tools=tools,
+                )
+            except CorruptAudio as corrupt:
+                self.console.print(f"not right  {track.name}: {corrupt.message}", markup=False)
+                failed += 1
+                continue
+            if found.facts is None or found.path is None:
+                self.console.print(f"not there  {track.name}")
+                failed += 1
+            else:
+                self.console.print(
+                    f"in place   {_from_here(found.path)}  {found.facts.codec},"
+                    f" {found.facts.duration_ms / 1000:.1f} s, {found.facts.size_bytes:,} bytes",
+                    markup=False,
+                )
+        good = len(album.tracks) - failed
+        self.console.print(f"\n{good} of {len(album.tracks)} files are in place and decode.")
+        return failed
+
+
+class _Watch:
+    """What was seen of the items so far."""
+
+    def __init__(self, now: float) -> None:
+        self._begun = self._moved = now
+        self._stages: dict[str, str] = {}
+        self._told: dict[str, str] = {}
+
+    def news(self, items: Sequence[Json], paused: Mapping[str, str], *, stages: bool) -> list[str]:
+        """A line for each thing that stands still since the last look, and for each new stage."""
+        lines = [f"waits: {why}" for name, why in paused.items() if name not in self._told]
+        self._told = dict(paused)
+        for item in items:
+            if self._stages.get(item["id"]) != item["stage"]:
+                self._stages[item["id"]] = item["stage"]
+                self._moved = asyncio.get_running_loop().time()
+                if stages:
+                    lines.append(f"{item['stage']:<14} {item['track_name']}")
+        return lines
+
+    def give_up(self, items: Sequence[Json], paused: Mapping[str, str], *, now: float) -> None:
+        """Return if it is worth waiting on.
+
+        Raises:
+            _NotFinished: nothing moves, or it takes too long.
+        """
+        if paused and now - self._moved > _STANDSTILL_S:
+            raise _NotFinished(f"not finished: {'; '.join(paused.values())}")
+        if now - self._begun > _PATIENCE_S:
+            waits = {situation(item) for item in items if item["status"] not in _ENDED}
+            raise _NotFinished(
+                f"not finished after {_PATIENCE_S:.0f} s: {'; '.join(sorted(waits))}"
+            )
+
+
+async def _some_album(catalog: Catalog) -> Album | None:
+    """The album of the first track that has one; None where there is none."""
+    pages = catalog.pages(Scope(), page_size=100)
+    async with aclosing(pages):
+        async for _, tracks in pages:
+            for track in tracks:
+                if track.album_id is not None:
+                    return await catalog.album(track.album_id)
+    return None
+
+
+def _from_here(path: Path) -> Path:
+    """Shorter, where it can be."""
+    here = Path.cwd()
+    return path.relative_to(here) if path.is_relative_to(here) else path
+
+
+def _bar(item: Json) -> str:
+    if item["stage"] in _DOWNLOADED:
+        return "━" * 20
+    ratio = (item["progress"] or {}).get("ratio") or 0
+    done = int(20 * ratio)
+    return "━" * done + "·" * (20 - done)

@@ -1,0 +1,195 @@
+"""What the API says, in words for people."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from shared.states import Status
+
+Json: TypeAlias = dict[str, Any]
+
+_STATUSES = {
+    Status.PENDING: "waiting",
+    Status.DOWNLOADING: "in work",
+    Status.COMPLETED: "completed",
+    Status.FAILED: "failed",
+}
+_UNITS = ("bytes", "kB", "MB", "GB", "TB")
+
+
+def situation(item: Json) -> str:
+    """What an item waits for; why it failed, if it did; nothing once its file is there."""
+    if item["status"] == Status.FAILED:
+        return item["error_message"] or item["reason"] or ""
+    return item["waiting_for"] or ""
+
+
+def item(detail: Json) -> list[str]:
+    """An item in a few lines: what it is, and how it stands."""
+    of = [name for name in (detail["artist_name"], detail["album_name"]) if name]
+    lines = [f"{detail['track_name']}{' - ' if of else ''}{', '.join(of)}"]
+    if waits := situation(detail):
+        until = detail["waits_until"]
+        lines.append(
+            f"{'failed' if detail['status'] == Status.FAILED else 'waits for'}: {waits}"
+            + (f" (until {clock_time(until)} at the latest)" if until else "")
+        )
+    if detail["audio_uri"]:
+        lines.append(f"in place: {detail['audio_uri']}")
+    return lines
+
+
+def answer(given: Json) -> str:
+    """What became of a request, in a line."""
+    if "already_queued" in given:
+        return (
+            f"album {given['album_id']}: {given['queued']:,} queued,"
+            f" {given['already_queued']:,} already queued,"
+            f" {given['already_available']:,} already available"
+        )
+    if given.get("available"):
+        return "the file is there already"
+    if given.get("deduplicated"):
+        return "it was queued already"
+    if given.get("others_wait"):
+        return "withdrawn; others still wait for it"
+    return {"PENDING": "queued", "FAILED": "cancelled"}.get(given["item"]["status"], "done")
+
+
+def rest(page: Json) -> str:
+    """Which part of a list was shown, and how to see more; empty if it was all."""
+    first, last, total = page["offset"] + 1, page["offset"] + len(page["items"]), page["total"]
+    if last - first + 1 >= total:
+        return ""
+    part = f"{last:,}" if first == 1 else f"{first:,} to {last:,}"
+    return f"{part} of {total:,}" + (f", --offset {last} shows more" if last < total else "")
+
+
+def stats(value: Json) -> list[str]:
+    """`admin/stats` in sentences."""
+    by_status, by_stage = value["by_status"], value["by_stage"]
+    attention = by_stage["needs_approval"] + by_stage["held"]
+    counts = ", ".join(f"{by_status[status]:,} {word}" for status, word in _STATUSES.items())
+    lines = [f"Queue: {counts}."]
+    if attention:
+        lines.append(f"{_are(attention, 'item')} waiting for a person: see `attention`.")
+    age_s = value["oldest_pending_age_s"]
+    if age_s is not None:
+        lines.append(f"The oldest has been waiting for {duration(age_s)}.")
+    rates = value["rates"]
+    hour, day = (
+        f"{rates[f'completed_last_{span}']:,} completed and {rates[f'failed_last_{span}']:,} failed"
+        for span in ("hour", "day")
+    )
+    lines.append(f"Last hour: {hour}; last day: {day}, {size(rates['bytes_last_day'])}.")
+    lines += [_tickets(value["tickets"]), *_health(value)]
+    if value["outbox"]["waiting"]:
+        lines.append(f"{_are(value['outbox']['waiting'], 'event')} waiting to be published.")
+    return lines
+
+
+def _tickets(tickets: Json) -> str:
+    most = _many(tickets["max_in_flight"], "ticket")
+    line = f"At Torrentino: {tickets['in_flight']} of at most {most}"
+    if tickets["need_approval"]:
+        line += f", {tickets['need_approval']} to be approved there"
+    return f"{line}."
+
+
+def _health(value: Json) -> list[str]:
+    health: Mapping[str, Json] = value["health"]
+    good = [name for name, condition in health.items() if condition["ok"]]
+    unknown = [name for name, condition in health.items() if condition["ok"] is None]
+    lines = [f"Well: {', '.join(good)}."] if good else []
+    if unknown:
+        lines.append(f"Not heard of yet: {', '.join(unknown)}.")
+    free_mb = health["media"]["free_mb"]
+    if free_mb is not None:
+        lines.append(f"Free for media: {size(free_mb * 1024 * 1024)}.")
+    for name, condition in health.items():
+        if condition["ok"] is False:
+            stops = [each for each in value["paused"] if each["dependency"] == name]
+            what = f" Until then no {', '.join(each['stage'] for each in stops)}." if stops else ""
+            to_do = f" To do: {stops[0]['to_do']}." if stops else ""
+            since = clock_time(condition["since"])
+            lines.append(f"NOT WELL since {since}: {name}: {condition['detail']}.{what}{to_do}")
+    return lines
+
+
+def scan(report: Json) -> list[str]:
+    """`admin/scan/{id}` in sentences: how far it is, or what it found."""
+    found = (
+        f"{report['present']:,} have a file, {report['in_queue']:,} are in the queue,"
+        f" {report['missing']:,} have none"
+    )
+    lines = [f"Looked at {report['scanned']:,}{_of_total(report)} tracks: {found}."]
+    if report["unrecorded"]:
+        lines.append(
+            f"{report['unrecorded']:,} have a file that nobody has checked: it is when they are"
+            " asked for."
+        )
+    if report["mode"] == "queue":
+        lines.append(f"{_many(report['queued'], 'track')} queued.")
+    elif report["missing"]:
+        lines.append("Nothing was queued; --queue does.")
+    if report["limit_reached"]:
+        lines.append(f"It ended at the limit of {report['limit']:,}.")
+    lines += [f"    {track_line(track)}" for track in report["sample"][:10]]
+    if report["sample"][10:] or report["missing"] > len(report["sample"]):
+        lines.append(f"    and {report['missing'] - min(10, len(report['sample'])):,} more")
+    if report["state"] in ("refused", "cancelled"):
+        lines.append(f"The scan was {report['state']}: {report['problem']}.")
+    return lines
+
+
+def scan_progress(report: Json) -> str:
+    """Where a scan is, in a line; what keeps it, if anything does."""
+    if report["problem"]:
+        return f"waits: {report['problem']}"
+    if report["started_at"] is None:
+        return "waits for the watchdog"
+    return f"{report['scanned']:,}{_of_total(report)} tracks, {report['missing']:,} without a file"
+
+
+def _of_total(report: Json) -> str:
+    return f" of about {report['total']:,}" if report["total"] else ""
+
+
+def track_line(track: Json) -> str:
+    """A track of a scan's sample."""
+    artists = ", ".join(track["artist_names"])
+    album = f" ({track['album_name']})" if track["album_name"] else ""
+    return f"{track['track_id']}  {artists} - {track['track_name']}{album}"
+
+
+def size(number: int) -> str:
+    """Bytes as people say them."""
+    value, unit = float(number), 0
+    while value >= 1000 and unit < len(_UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.1f} {_UNITS[unit]}" if unit else f"{number} bytes"
+
+
+def duration(seconds: float) -> str:
+    """A time span in its two largest units."""
+    minutes, s = divmod(int(seconds), 60)
+    hours, m = divmod(minutes, 60)
+    days, h = divmod(hours, 24)
+    parts = [(days, "d"), (h, "h"), (m, "min"), (s, "s")]
+    shown = [f"{number} {unit}" for number, unit in parts if number][:2]
+    return " ".join(shown) or "0 s"
+
+
+def clock_time(unix_s: float) -> str:
+    """A moment in this machine's time zone."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(unix_s))
+
+
+def _many(number: int, what: str) -> str:
+    return f"{number:,} {what}{'' if number == 1 else 's'}"
+
+
+def _are(number: int, what: str) -> str:
+    return f"{_many(number, what)} {'is' if number == 1 else 'are'}"

@@ -1,0 +1,147 @@
+"""What the command line says is what the API answered, in sentences."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from services import words
+
+ITEM: dict[str, Any] = {
+    "status": "PENDING",
+    "reason": "the torrent is complete",
+    "waiting_for": "space: /media has 3 MiB free",
+    "error_message": None,
+}
+
+
+def test_an_item_tells_what_it_waits_for_not_the_last_reason() -> None:
+    """F5: a full disk, not "the torrent is complete"; a failed one tells why it failed."""
+    assert words.situation(ITEM) == "space: /media has 3 MiB free"
+    failed = ITEM | {"status": "FAILED", "waiting_for": None, "error_message": "no such song"}
+    assert words.situation(failed) == "no such song"
+    assert words.situation(ITEM | {"status": "COMPLETED", "waiting_for": None}) == ""
+
+
+@pytest.mark.parametrize(
+    ("offset", "shown", "line"),
+    [
+        (0, 50, "50 of 312, --offset 50 shows more"),
+        (50, 50, "51 to 100 of 312, --offset 100 shows more"),
+        (300, 12, "301 to 312 of 312"),
+        (0, 312, ""),
+    ],
+)
+def test_a_list_says_how_much_of_it_was_shown(offset: int, shown: int, line: str) -> None:
+    """F12: with the option that shows the rest."""
+    assert words.rest({"items": [{}] * shown, "offset": offset, "total": 312}) == line
+
+
+STATS: dict[str, Any] = {
+    "by_status": {"PENDING": 1200, "DOWNLOADING": 3, "COMPLETED": 40, "FAILED": 2},
+    "by_stage": {"needs_approval": 1, "held": 0},
+    "oldest_pending_age_s": 3 * 86_400 + 7_200,
+    "rates": {
+        "completed_last_hour": 1,
+        "failed_last_hour": 0,
+        "completed_last_day": 40,
+        "failed_last_day": 2,
+        "bytes_last_day": 312_400_000,
+    },
+    "tickets": {"in_flight": 3, "max_in_flight": 50, "need_approval": 1},
+    "outbox": {"waiting": 0, "oldest_s": None},
+    "paused": [
+        {"dependency": "space", "stage": "fetching", "to_do": "free some space", "why": "x"},
+    ],
+    "health": {
+        "postgres": {"ok": True, "detail": "ok"},
+        "torrentino": {"ok": None, "detail": "no process has talked to it"},
+        "media": {"ok": True, "detail": "ok", "free_mb": 900},
+        "space": {"ok": False, "detail": "/media has 900 MiB free", "since": 0},
+    },
+}
+
+
+def test_statistics_are_sentences() -> None:
+    """Counts, ages, what is well, and what is not with what to do."""
+    lines = words.stats(STATS)
+    assert lines[:6] == [
+        "Queue: 1,200 waiting, 3 in work, 40 completed, 2 failed.",
+        "1 item is waiting for a person: see `attention`.",
+        "The oldest has been waiting for 3 d 2 h.",
+        "Last hour: 1 completed and 0 failed; last day: 40 completed and 2 failed, 312.4 MB.",
+        "At Torrentino: 3 of at most 50 tickets, 1 to be approved there.",
+        "Well: postgres, media.",
+    ]
+    assert "Not heard of yet: torrentino." in lines
+    assert lines[-1].startswith("NOT WELL since ")
+    assert lines[-1].endswith(
+        "space: /media has 900 MiB free. Until then no fetching. To do: free some space."
+    )
+
+
+SCAN: dict[str, Any] = {
+    "mode": "dry_run",
+    "state": "running",
+    "problem": None,
+    "total": 100_000,
+    "scanned": 12_000,
+    "present": 11_000,
+    "in_queue": 5,
+    "missing": 995,
+    "unrecorded": 0,
+    "queued": 0,
+    "limit": None,
+    "limit_reached": False,
+    "started_at": 1,
+    "sample": [
+        {
+            "track_id": f"track{n}",
+            "track_name": f"Song {n}",
+            "artist_names": ["One", "Two"],
+            "album_name": "Album",
+        }
+        for n in range(50)
+    ],
+}
+
+
+def test_a_scan_is_sentences() -> None:
+    """How far it came, what it found, a few of the tracks, how it ended."""
+    lines = words.scan(SCAN | {"state": "cancelled", "problem": "cancelled by admin"})
+    assert lines[0] == (
+        "Looked at 12,000 of about 100,000 tracks: 11,000 have a file, 5 are in the queue,"
+        " 995 have none."
+    )
+    assert lines[1] == "Nothing was queued; --queue does."
+    assert lines[2] == "    track0  One, Two - Song 0 (Album)"
+    assert lines[-2] == "    and 985 more"
+    assert lines[-1] == "The scan was cancelled: cancelled by admin."
+    queued = words.scan(SCAN | {"mode": "queue", "queued": 1, "missing": 1, "sample": []})
+    assert queued[1] == "1 track queued."
+
+
+def test_a_scan_says_how_far_it_is_and_what_keeps_it() -> None:
+    """Each state of one that has not ended."""
+    assert words.scan_progress(SCAN) == "12,000 of about 100,000 tracks, 995 without a file"
+    assert words.scan_progress(SCAN | {"started_at": None}) == "waits for the watchdog"
+    assert words.scan_progress(SCAN | {"problem": "no disk"}) == "waits: no disk"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (3600, "1 h"), (90_061, "1 d 1 h")],
+)
+def test_durations(seconds: int, text: str) -> None:
+    """The two largest units that are not 0."""
+    assert words.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 bytes"), (999, "999 bytes"), (1000, "1.0 kB"), (2_500_000_000, "2.5 GB")],
+)
+def test_sizes(number: int, text: str) -> None:
+    """In powers of ten, as disks are sold."""
+    assert words.size(number) == text
