@@ -1,21 +1,26 @@
-# One virtual environment, made from the lock; every target works from a fresh clone.
+# One virtual environment, made from the locks; every target works from a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
+# Only a Python that was asked for replaces the one that .venv has.
+MAKE_VENV = $(PYTHON) -IS deploy/environment.py \
+	$(if $(filter command environment,$(firstword $(origin PYTHON))),--this-python)
 
-.PHONY: setup run test lint crash faults compose-test bench lock clean
+.PHONY: setup setup-run run test lint crash faults first-minute compose-test bench lock clean
 
-setup: .venv/.installed
+setup: have-python
+	@$(MAKE_VENV) all
 
-.venv/.installed: requirements.lock pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
-	@touch $@
+# What a run needs, without linters and type checkers.
+setup-run: have-python
+	@$(MAKE_VENV) run
 
-run: setup
-	@$(BIN)/pezzottify-downloads local $(ARGS)
+.PHONY: have-python
+have-python:
+	@command -v "$(PYTHON)" >/dev/null || \
+		{ echo "there is no $(PYTHON): install Python 3.11 or newer, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+
+run: setup-run
+	@$(BIN)/python -m services local $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)
@@ -37,6 +42,10 @@ faults: setup
 	FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m pytest -q tests/faults $(ARGS)
 	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.outcomes
 
+# The README's two commands in fresh copies, as newcomers come to them; root does all of it.
+first-minute: setup
+	$(BIN)/python -m tests.first_minute
+
 # docker-compose.yml for real; needs a Docker engine on this machine, and leaves nothing behind.
 compose-test: setup
 	$(BIN)/python -m tests.compose $(ARGS)
@@ -44,12 +53,14 @@ compose-test: setup
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
 
-# Needs uv; everybody else installs from the lock it writes.
+# Needs uv; everybody else installs from the locks it writes: for all, for a run, for the image.
 lock:
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header --all-extras pyproject.toml -o requirements.lock
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+		--no-header -c requirements.lock --extra local pyproject.toml -o requirements-local.lock
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 		--no-header -c requirements.lock pyproject.toml -o requirements-runtime.lock
 
 clean:
-	rm -rf .venv data bench-results
+	rm -rf .venv .venv.lock data bench-results
