@@ -48,6 +48,10 @@ class FirstLook:
             health.down(self._dependency, failed.message)
         except TimeoutError:
             health.down(self._dependency, f"no answer within {_LOOK_S:g} s")
+        except Exception as error:
+            # A bug must not end the service; it is looked at again.
+            log.exception("first_look_failed", dependency=self._dependency)
+            health.down(self._dependency, repr(error))
         else:
             health.up(self._dependency)
             self._app.awaited.discard(self._dependency)
