@@ -110,7 +110,10 @@ class Show:
 
     async def _first_album(self) -> list[str]:
         if not self.around.own_catalog:
-            return ["CATALOG_DB is not set: the catalog is empty, and nothing can be asked for."]
+            return [
+                "CATALOG_DB is not set: the catalog is empty, and nothing can be asked for.",
+                "Set it to the catalog server's catalog.db, and start again.",
+            ]
         catalog = Catalog(self.around.catalog)
         try:
             example = await _some_album(catalog)
