@@ -18,6 +18,8 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from shared.catalog.sqlite import Catalog
+from shared.db.installation import forget_unused_root
+from shared.db.pool import Database
 from shared.errors import DownloadsError, Hold
 from shared.local.postgres import Postgres
 from shared.local.sample import ALBUM_ID, create_catalog, sample_track_ids, write_sample
@@ -133,6 +135,18 @@ class Surroundings:
 
         with self._awaiting("the schema"):
             await migrate(url)
+            await self._choose_media_root(url)
+
+    async def _choose_media_root(self, url: str) -> None:
+        """Whoever sets MEDIA_PATH after a first look, in which nothing arrived, is not refused."""
+        kept, now = self.state / "media.path", str(self.settings.media_root)
+        if kept.exists() and kept.read_text(encoding="utf-8").strip() != now:
+            database = Database(url)
+            try:
+                await forget_unused_root(database)
+            finally:
+                await database.close()
+        kept.write_text(f"{now}\n", encoding="utf-8")
 
     async def _start(self, server: Postgres | Nats) -> None:
         with self._awaiting(type(server).__name__):

@@ -19,6 +19,22 @@ _READ = "SELECT media_root_id FROM installation"
 _INSERT = "INSERT INTO installation (media_root_id) VALUES ($1)"
 
 
+# Without a file in it there is nothing that another root could be mistaken for.
+_FORGET = "DELETE FROM installation WHERE NOT EXISTS (SELECT 1 FROM media_files)"
+
+
+async def forget_unused_root(database: Database) -> None:
+    """Let the next root that is used be the one, unless files were placed in the last one.
+
+    For who is told that MEDIA_PATH was changed on purpose.
+
+    Raises:
+        DependencyDown: PostgreSQL is away.
+    """
+    async with database.connection() as connection:
+        await connection.execute(_FORGET)
+
+
 class MediaRoot:
     """The media root, recognised by the mark that the first service left in it."""
 

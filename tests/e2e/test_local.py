@@ -244,7 +244,7 @@ async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
 def write_own(folder: Path) -> Path:
     """A catalog and folders such as a real installation has."""
     for name in ("downloads", "incoming", "library"):
-        (folder / name).mkdir()
+        (folder / name).mkdir(exist_ok=True)
     catalog = folder / "catalog.db"
     create_catalog(catalog)
     tracks = [{"id": f"own-track-{n}", "name": f"Song {n}", "duration_ms": 180_000} for n in (1, 2)]
@@ -276,8 +276,15 @@ async def test_a_torrentino_without_a_catalog_asks_for_nothing(data: Path, tmp_p
         assert "CATALOG_DB is not set" in run.text
         refused = await command("album", ALBUM_ID, cwd=data.parent, env=_at(data))
         assert (refused.code, "There is no such thing" in refused.err) == (1, True)
+        await eventually(lambda: asyncio.to_thread((data / "own/media/.incoming").exists))
         run.process.send_signal(signal.SIGINT)
         assert await run.ends(_GRACE_S) == 0, run.text
+    # What is set step by step is taken, as long as nothing was placed elsewhere.
+    named |= {"CATALOG_DB": str(write_own(tmp_path)), "MEDIA_PATH": str(tmp_path / "library")}
+    async with _run(data, **named) as run:
+        await run.says("Ctrl-C ends")
+        asked = await command("album", "own-album-1", cwd=data.parent, env=_at(data))
+        assert (asked.code, "2 queued" in asked.out) == (0, True), asked
 
 
 @pytest.mark.parametrize(
