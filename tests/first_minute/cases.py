@@ -6,10 +6,11 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from tests.first_minute.copies import Copy, Said, copied, on_a_disk_of
+from tests.first_minute.copies import Copy, NotPossible, Said, copied, on_a_disk_of
 from tests.world import eventually
 
 _TRACKS = 12
@@ -136,7 +137,10 @@ async def _says(said: Said, words: str) -> None:
 async def as_another_user() -> Rows:
     """As a user without a home; stopped in the middle of setting up, and gone on."""
     # Ours may be the administrator's alone, as below /root.
-    with copied("clone", user="games", python="/usr/bin/python3") as copy:
+    python = "/usr/bin/python3"
+    if not _is_usable(python, user="games"):
+        raise NotPossible(f"{python} cannot make a .venv for another user")
+    with copied("clone", user="games", python=python) as copy:
         for seconds in (0.2, 2.0, 10.0):
             said = await copy.make("run", interrupt_after_s=seconds)
             yield f"set-up, Ctrl-C after {seconds:g} s", _stopped(said, copy.files())
@@ -147,6 +151,15 @@ async def as_another_user() -> Rows:
         first.require(len(waited) == 1, "nobody waited for the other's set-up")
         _arrived(second)
         yield "two first runs at once, as another user", _arrived(first)
+
+
+def _is_usable(python: str, *, user: str) -> bool:
+    program = "import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))"
+    try:
+        done = subprocess.run([python, "-c", program], user=user, capture_output=True, check=False)
+    except OSError:
+        return False
+    return done.returncode == 0
 
 
 async def with_no_index() -> Rows:

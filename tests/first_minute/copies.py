@@ -27,6 +27,10 @@ Env: TypeAlias = Mapping[str, str]
 NOTHING: Env = MappingProxyType({})
 
 
+class NotPossible(Exception):
+    """This machine does not let us make what a case needs; the text says what."""
+
+
 class Failed(Exception):
     """What was seen is not what a newcomer should see; the text has all that was said."""
 
@@ -203,7 +207,10 @@ def on_a_disk_of(mib: int) -> Iterator[Copy]:
     """A copy on a filesystem of its own, of this size."""
     with tempfile.TemporaryDirectory(prefix="pezzottify-first-minute-") as made, ExitStack() as end:
         options = f"size={mib}m"
-        subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", made], check=True)
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", made]
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+        if mounted.returncode:
+            raise NotPossible(f"nobody may mount here: {mounted.stderr.strip()}")
         end.callback(subprocess.run, ["umount", "-l", made], check=True)
         folder = copy_to(Path(made) / "clone")
         try:
