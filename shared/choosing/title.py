@@ -15,12 +15,8 @@ from functools import lru_cache
 from itertools import pairwise
 
 from shared.choosing import vocabulary as words
+from shared.matching import titles
 from shared.matching.titles import fold
-
-
-def _numbers_of(text: str) -> dict[str, str]:
-    return {word: str(number) for number, word in enumerate(text.split(), start=1)}
-
 
 _LONGEST = 400
 # Also the full-width ones of Chinese and Japanese.
@@ -42,16 +38,9 @@ _DATE = re.compile(rf"\b({_YEAR})[.-](\d\d)[.-](\d\d)\b")
 _NUMBERS = re.compile(r"(?<![\w.-])(\d{1,2})-(\d{1,2})(?![\w.-])")
 _THE_LAST = re.compile(r"(.*),\s*the\b", re.IGNORECASE)
 _GUESTS = re.compile(r"\s*\b(?:feat|ft|featuring)\b.*$")
-_DISCS = re.compile(r"^(\d{1,2})(?:cd|lp|disc|discs)$")
 _DISC = re.compile(r"^(?:cd|disc|disk)(\d{1,2})$")
 _RATE = re.compile(r"^(\d{2,4})(?:k|kbps|kbits?|kb)?$")
 _RATES = (64, 96, 112, 128, 160, 192, 224, 256, 320)
-_ROMAN = _numbers_of("i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx")
-_WORDED = _numbers_of(
-    "one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen"
-    " sixteen seventeen eighteen nineteen twenty"
-)
-_PARTS = {"vol": "volume", "volume": "volume", "pt": "part", "part": "part", "parts": "part"}
 # Signs that stand for letters within a word.
 _LIKE = {"$": "s", "!": "i"}
 _IN_WORDS = re.compile(r"(?<=\w)[$!](?=\w)")
@@ -83,7 +72,6 @@ class Reading:
     albums: int | None = None
     is_set: bool = False
     concert: bool = False
-    discs: int | None = None
     disc: int | None = None
     image: bool = False
     analogue: bool = False
@@ -95,21 +83,8 @@ def numbered(text: str) -> list[str]:
     latin = "".join(
         words.CYRILLIC.get(char, char) for char in unicodedata.normalize("NFC", text).lower()
     )
-    split = fold(_IN_WORDS.sub(lambda found: _LIKE[found.group()], latin)).split()
-    written: list[str] = []
-    for place, word in enumerate(split):
-        before = written[-1] if written else ""
-        if word in _ROMAN and place and (len(word) > 1 or before in ("volume", "part")):
-            written.append(_ROMAN[word])
-        elif word in _WORDED and before in ("volume", "part"):
-            written.append(_WORDED[word])
-        elif word in _PARTS:
-            written.append(_PARTS[word])
-        elif word.isdecimal():
-            written.append(str(int(word)))
-        elif word not in ("the", "and"):
-            written.append(word)
-    return written or split
+    split = titles.numbered(fold(_IN_WORDS.sub(lambda found: _LIKE[found.group()], latin))).split()
+    return [word for word in split if word not in ("the", "and")] or split
 
 
 @lru_cache(maxsize=4096)
@@ -189,7 +164,6 @@ def _with_roles(segments: tuple[Segment, ...]) -> Reading:
         or _count(every) is not None
         or any("upto" in word for word in every),
         concert="concertdate" in known,
-        discs=next((int(m.group(1)) for w in every if (m := _DISCS.match(w))), None),
         disc=_disc(every),
         image="image" in known,
         analogue=bool(known & {"vinyl", "lp", "cassette", "tape"}),

@@ -34,7 +34,7 @@ LARGER = _words("deluxe expanded super anniversary collectors")
 # Of another recording, each by the name it goes by in a sentence.
 MARKERS = {
     "live": "live", "concert": "live", "koncert": "live", "kontsert": "live", "tour": "live",
-    "bootleg": "live", "sbd": "live", "unplugged": "live", "ライブ": "live", "en vivo": "live",
+    "bootleg": "live", "sbd": "live", "unplugged": "live", "ライブ": "live",
     "session": "sessions", "sessions": "sessions", "demo": "demos", "demos": "demos",
     "outtake": "outtakes", "outtakes": "outtakes", "rehearsal": "rehearsal",
     "rehearsals": "rehearsal", "acoustic": "acoustic", "tribute": "tribute", "tribyut": "tribute",
@@ -46,7 +46,6 @@ MARKERS = {
     "slowed": "slowed", "nightcore": "nightcore", "8d": "8D", "reverb": "slowed", "mono": "mono",
     "rerecorded": "re-recorded", "commentary": "commentary", "interview": "interview",
     "promo": "promo", "sampler": "sampler", "clean": "clean", "edited": "clean",
-    "karaokeversion": "karaoke",
 }  # fmt: skip
 # Several words that say what one of them would not.
 PHRASES = {

@@ -90,7 +90,11 @@ _ROMAN = {
 _WORDED = {
     word: str(value)
     for value, word in enumerate(
-        _words("one two three four five six seven eight nine ten eleven twelve"), start=1
+        _words(
+            "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
+            " fifteen sixteen seventeen eighteen nineteen twenty"
+        ),
+        start=1,
     )
 }
 
@@ -147,12 +151,12 @@ def fold(text: str) -> str:
 def title_of(text: str) -> Title:
     """The title that `text` is, with the texts in its brackets and after its dashes weighed."""
     plain, added = _taken_apart(text)
-    base = _numbered(_REMASTERED.sub("", fold(_GUESTS.sub("", plain))))
-    kept = [_numbered(words) for words in added if not _says_nothing(words)]
+    base = numbered(_REMASTERED.sub("", fold(_GUESTS.sub("", plain))))
+    kept = [numbered(words) for words in added if not _says_nothing(words)]
     core = " ".join(filter(None, (base, *kept)))
     if not core:
         # Nothing but a bracket: "(Untitled)", "[Bonus Track]". Then that is its name.
-        core = base = _numbered(fold(text))
+        core = base = numbered(fold(text))
     return Title(
         core=core,
         base=base or core,
@@ -255,8 +259,8 @@ def _is_year(word: str) -> bool:
     return len(word) == 4 and word.isdecimal() and word[:2] in {"19", "20"}
 
 
-def _numbered(words: str) -> str:
-    """`words` with the numbers of parts written one way: "pt ii", "part two" become "part 2"."""
+def numbered(words: str) -> str:
+    """Folded words with numbers written one way: "pt ii" and "part two" become "part 2"."""
     split = words.split()
     written: list[str] = []
     for place, word in enumerate(split):
