@@ -100,7 +100,9 @@ async def write_audio(
         await asyncio.to_thread(_create, target)
         async with asyncio.timeout(timeout_s):
             run = await _run(arguments, most_bytes, expected_s, report.at)
-        _judge(run, target, expected_s, short_s)
+        # A short one may be written before the limit holds.
+        too_large = (await asyncio.to_thread(target.stat)).st_size > most_bytes
+        _judge(run, target, expected_s, short_s, too_large=too_large)
         await asyncio.to_thread(_flush, target)
     except TimeoutError as exc:
         await asyncio.to_thread(discard, target)
@@ -152,7 +154,9 @@ async def _run(
     return Decoded(returncode=returncode, seconds=seconds, errors=errors)
 
 
-def _judge(run: Decoded, target: Path, expected_s: float, short_s: float) -> None:
+def _judge(
+    run: Decoded, target: Path, expected_s: float, short_s: float, *, too_large: bool
+) -> None:
     """Raise what went wrong, if anything did.
 
     Complaints alone are nothing: `verify` has passed the source, and some good files end with a tag
@@ -163,9 +167,8 @@ def _judge(run: Decoded, target: Path, expected_s: float, short_s: float) -> Non
             if line.endswith(text):
                 error = OSError(number, text, str(target))
                 raise storage_error(error, "writing a converted file")
-    if run.returncode == -signal.SIGXFSZ or any(
-        line.endswith(os.strerror(errno.EFBIG)) for line in run.errors
-    ):
+    refused = any(line.endswith(os.strerror(errno.EFBIG)) for line in run.errors)
+    if too_large or refused or run.returncode == -signal.SIGXFSZ:
         raise _refused(run, expected_s, "too_large", "it becomes larger than its length allows")
     # 255 is how ffmpeg itself ends after SIGTERM; it turns a file down with other numbers.
     if (run.returncode in STOPPED or run.returncode == 255) and not run.errors:

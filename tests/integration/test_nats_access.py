@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from shared.bus.subjects import DEAD, EVENT
 from shared.clock import SystemClock
 from shared.errors import DependencyDown
 from shared.health import Condition, Health
-from shared.local.servers import Nats
 from tests.shipped_nats import USERS, ShippedNats, refusal_of
 from tests.world import eventually
 
@@ -125,13 +125,17 @@ async def test_a_url_without_a_user_is_an_alarm(server: ShippedNats) -> None:
         await service.until_refused("NATS_URL")
 
 
-async def test_one_server_refuses_and_another_is_away(server: ShippedNats, tmp_path: Path) -> None:
+async def test_one_server_refuses_and_another_is_away(server: ShippedNats) -> None:
     """In turn: the alarm stays, and is said once."""
-    gone = Nats(tmp_path / "gone")
-    url = (
-        f"nats://ticketer:wrong@127.0.0.1:{server.port},nats://ticketer:wrong@127.0.0.1:{gone.port}"
-    )
-    async with entering(url) as service:
+    with socket.socket() as nobody:
+        # Bound and not listened on: it refuses, and no other test gets this port meanwhile.
+        nobody.bind(("127.0.0.1", 0))
+        await _refused_in_turn(server, nobody.getsockname()[1])
+
+
+async def _refused_in_turn(server: ShippedNats, gone: int) -> None:
+    wrong = "nats://ticketer:wrong@127.0.0.1"
+    async with entering(f"{wrong}:{server.port},{wrong}:{gone}") as service:
         await service.until_refused("NATS_URL")
         tries = await _attempts(server)
         await eventually(lambda: _attempts(server), lambda count: count >= tries + 2)
