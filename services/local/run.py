@@ -29,7 +29,7 @@ from shared.web import WebServer
 
 T = TypeVar("T")
 
-_SPEAK_S = 3.0
+_SPEAK_S = 2.0
 
 
 class _Stopped(Exception):

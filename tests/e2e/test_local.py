@@ -312,19 +312,6 @@ async def test_what_is_not_there_is_one_line(data: Path, env: dict[str, str], wo
     assert _left(data) == []
 
 
-async def test_a_disk_that_is_too_full_is_told(data: Path) -> None:
-    """F5: on the screen and at the end, not the last reason of a dozen items."""
-    async with _run(data, "--once", MIN_FREE_DISK_MB="1000000000") as run:
-        assert await run.ends() == 1
-        sentence = "MIN_FREE_DISK_MB wants 1000000000"
-        waits = [line for line in run.text.splitlines() if line.startswith("waits: ")]
-        assert len(waits) == 1
-        assert sentence in waits[0]
-        last = run.text.splitlines()[-1]
-        assert last.startswith("not finished: ")
-        assert sentence in last
-
-
 async def test_usual_ports_that_are_taken_are_told(data: Path) -> None:
     """F3: without PORT and OPS_PORT the next free ones are taken; the command line finds them."""
     with ExitStack() as taken:
