@@ -192,6 +192,8 @@ class Steps:
 
     def __init__(self, begun: float, lock: int) -> None:
         self._begun = begun
+        # Over all steps: several short ones in a row are a silence as well.
+        self._spoken = begun
         self._lock = lock
         self._doing = ""
         self._lines = []  # type: list[str]
@@ -232,10 +234,10 @@ class Steps:
     def _wait(self, child) -> None:  # type: ignore[no-untyped-def]
         while True:
             try:
-                child.wait(SPEAK_S)
+                child.wait(max(0.05, self._spoken + SPEAK_S - time.monotonic()))
             except subprocess.TimeoutExpired:
-                seconds = time.monotonic() - self._begun
-                print(f"{seconds:5.0f} s  {self._doing}", flush=True)
+                self._spoken = time.monotonic()
+                print(f"{self._spoken - self._begun:5.0f} s  {self._doing}", flush=True)
             else:
                 return
 
