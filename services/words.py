@@ -44,11 +44,7 @@ def item(detail: Json) -> list[str]:
 def answer(given: Json) -> str:
     """What became of a request, in a line."""
     if "already_queued" in given:
-        return (
-            f"album {given['album_id']}: {given['queued']:,} queued,"
-            f" {given['already_queued']:,} already queued,"
-            f" {given['already_available']:,} already available"
-        )
+        return f"album {given['album_id']}: {album_counts(given)}"
     if given.get("available"):
         return "the file is there already"
     if given.get("deduplicated"):
@@ -56,6 +52,14 @@ def answer(given: Json) -> str:
     if given.get("others_wait"):
         return "withdrawn; others still wait for it"
     return {"PENDING": "queued", "FAILED": "cancelled"}.get(given["item"]["status"], "done")
+
+
+def album_counts(given: Json) -> str:
+    """What became of the tracks of an album that was asked for."""
+    return (
+        f"{given['queued']:,} queued, {given['already_queued']:,} already queued,"
+        f" {given['already_available']:,} already available"
+    )
 
 
 def rest(page: Json) -> str:

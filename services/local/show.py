@@ -15,7 +15,7 @@ from rich.table import Table
 from services.client import ApiClient, ApiError, Json
 from services.local.surroundings import Surroundings
 from services.tables import Column, fitting
-from services.words import situation
+from services.words import album_counts, situation
 from shared.catalog.models import Album, Scope
 from shared.catalog.sqlite import Catalog
 from shared.errors import CorruptAudio, Hold
@@ -141,11 +141,7 @@ class Show:
             await catalog.close()
         assert album is not None, "the sample has its album"
         answer = await api.post("album", album.id)
-        self.console.print(
-            f"{album.artist} - {album.name}: {answer['queued']} queued,"
-            f" {answer['already_queued']} already queued,"
-            f" {answer['already_available']} already available\n"
-        )
+        self.console.print(f"{album.artist} - {album.name}: {album_counts(answer)}\n")
         await self._follow(api, [item["id"] for item in answer["items"]], once=once)
         return await self._check(album)
 

@@ -7,11 +7,15 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeAlias
 
 from shared.choosing import vocabulary as words
 from shared.choosing.model import Wanted
 from shared.choosing.title import Reading, numbered
 from shared.matching.titles import BRACKETED
+
+# The segments that name, each with whether it follows another one behind a slash.
+Row: TypeAlias = list[tuple[tuple[str, ...], bool]]
 
 _VARIOUS = ("va", "various", "various artists", "v a")
 # At the end of the catalog's names; what it says is no word of the name.
@@ -112,11 +116,11 @@ def named(name: Name, reading: Reading) -> Named:
     return found
 
 
-def _name_rows(name: Name, reading: Reading) -> Iterator[list[tuple[tuple[str, ...], bool]]]:
+def _name_rows(name: Name, reading: Reading) -> Iterator[Row]:
     """The segments that name: without brackets, cut where formats and years begin."""
     own = {word for artist in name.artists for word in artist} | set(name.core)
-    row: list[tuple[tuple[str, ...], bool]] = []
-    others: list[tuple[tuple[str, ...], bool]] = []
+    row: Row = []
+    others: Row = []
     for segment in reading.segments:
         if segment.bracketed:
             if len(row) > 1 and not _cut(segment.words, own):
@@ -149,10 +153,7 @@ def _cut(segment: tuple[str, ...], own: set[str]) -> tuple[str, ...]:
     return segment
 
 
-Row = Sequence[tuple[tuple[str, ...], bool]]
-
-
-def _without_artist(name: Name, row: Row) -> Iterator[list[tuple[tuple[str, ...], bool]]]:
+def _without_artist(name: Name, row: Row) -> Iterator[Row]:
     """The row without the artist, for each place that the artist fills."""
     if name.various:
         yield list(row)  # often it is not said
