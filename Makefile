@@ -19,8 +19,11 @@ have-python:
 	@command -v "$(PYTHON)" >/dev/null || \
 		{ echo "there is no $(PYTHON): install Python 3.11 or newer, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
 
+# A Ctrl-C that comes before Python can handle it is kept until then, where env can do so.
+KEEP_SIGINT = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
+
 run: setup-run
-	@$(BIN)/python -m services local $(ARGS)
+	@$(KEEP_SIGINT) $(BIN)/python -m services local $(ARGS)
 
 test: lint
 	$(BIN)/python -m pytest $(ARGS)

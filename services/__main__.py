@@ -19,6 +19,8 @@ def main() -> None:
     # What is to be imported takes half a second, in which a Ctrl-C is no error of a module. Whoever
     # has something to end in order puts a handler of his own in the place of this one.
     signal.signal(signal.SIGINT, _stopped)
+    # The Makefile blocks it until here, where it can: the interpreter's own imports know no order.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     from services.cli import app  # noqa: PLC0415
 
     app()
