@@ -120,5 +120,8 @@ class Growing:
     def find(self, query_context: Any) -> Song | None:
         return SongList(self._songs).find(query_context)
 
+    def offered(self) -> tuple[Sequence[Song], Sequence[TorrentSpec]]:
+        return self._songs, self._torrents
+
     def search(self, query_context: Any) -> Sequence[Scored]:
         return SongList((), self._torrents).search(query_context)

@@ -322,7 +322,7 @@ async def test_magnets(tmp_path: Path) -> None:
         ticket = await create(it.api, album_body(tmp_path / "d"))
         await reaching(it.api, ticket["id"], "failed")
         await it.api.delete(f"/torrents/{spec.info_hash}?delete_files=true")
-        uri = f"magnet:?xt=urn:btih:{spec.info_hash.upper()}&dn=x"
+        uri = f"magnet:?xt=urn:btih:{spec.info_hash.upper()}&dn=x&tr=http%3A%2F%2Fx%2Fannounce"
         options = {"paused": True, "category": "albums", "download_path": str(tmp_path / "else")}
         answer = await it.api.post("/torrents/add/magnet", json={"uri": uri, **options})
         assert (answer.status_code, answer.json()) == (200, {"hash": spec.info_hash})
@@ -334,7 +334,7 @@ async def test_magnets(tmp_path: Path) -> None:
         unknown = {"uri": f"magnet:?xt=urn:btih:{'ab' * 20}"}
         assert (await it.api.post("/torrents/add/magnet", json=unknown)).json()["hash"] == "ab" * 20
         waiting = (await it.api.get(f"/torrents/{'ab' * 20}")).json()
-        assert (waiting["state"], waiting["progress"]) == ("stalled", 0.0)
+        assert (waiting["state"], waiting["progress"]) == ("downloading", 0.0)
         no_hash = await it.api.post("/torrents/add/magnet", json={"uri": "magnet:?dn=x"})
         assert (no_hash.status_code, no_hash.json()) == (200, {"hash": ""})
         assert (await it.api.post("/torrents/add/magnet", json={})).status_code == 422
@@ -391,4 +391,4 @@ def test_no_torrent(tmp_path: Path, paths: tuple[str, ...]) -> None:
 
 def test_quick_has_no_downloads() -> None:
     """Without a folder the stand-in tells of one that nobody has."""
-    assert quick().save_path == "/downloads"
+    assert quick().shown_path == "/downloads"

@@ -344,8 +344,9 @@ async def test_its_own_process(tmp_path: Path) -> None:
     """`python -m shared.local.torrentino` serves a folder, and leaves with 0 on SIGTERM."""
     (tmp_path / "The Band - Song.flac").write_bytes(AUDIO)
     command = ["-m", "shared.local.torrentino", "--songs", str(tmp_path), "--acquire-s", "0"]
+    command += ["--download-s", "0", "--client", "librqbit", "--save-path", "/in/a/container"]
     process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, "--download-s", "0", stdout=asyncio.subprocess.PIPE
+        sys.executable, *command, stdout=asyncio.subprocess.PIPE
     )
     try:
         async with asyncio.timeout(20):
@@ -354,6 +355,9 @@ async def test_its_own_process(tmp_path: Path) -> None:
             async with client(url) as api:
                 ticket = await create(api, body("the band song", dest_path=str(tmp_path / "d")))
                 await reaching(api, ticket["id"], "completed")
+                assert (await api.get("/torrents/status")).json()["backend"] == "librqbit"
+                (torrent,) = (await api.get("/torrents")).json()["torrents"]
+                assert torrent["save_path"] == "/in/a/container"
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0
     finally:

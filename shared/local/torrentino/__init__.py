@@ -1,12 +1,12 @@
 """A stand-in for Quentin Torrentino: the same HTTP API, flaws included, over made-up torrents.
 
 It serves the routes, states, bodies and races that are written down in the reference of the real
-server; `make run` uses it for newcomers, the tests use it to provoke what the real one does on
-bad days. What it does not do:
+server, in the dialect of either of its torrent clients; `make run` uses it for newcomers, the
+tests use it to provoke what the real one does on bad days. What it does not do:
 
 * convert by itself: `output_constraints` are validated and echoed, but the automatic pipeline
   delivers every file byte for byte (`/pipeline/process` does convert, with ffmpeg);
-* search on request, text analysis, external catalogs, adding torrents but by magnet: unknown
+* text analysis, external catalogs, `/torrents/add/file`, `/torrents/{hash}/recheck`: unknown
   routes here;
 * time out a stalled download by itself (the fates `failover` and `download_stalled` do that).
 
@@ -16,13 +16,15 @@ Times are scaled: what takes the real server minutes takes `StandinConfig`'s fra
 from __future__ import annotations
 
 from shared.local.torrentino.config import StandinConfig
-from shared.local.torrentino.content import Song, TorrentFile, TorrentSpec
+from shared.local.torrentino.content import Song, TorrentFile, TorrentSpec, folder_name
 from shared.local.torrentino.faults import FATES, Faults
+from shared.local.torrentino.links import SECRET_KEY
 from shared.local.torrentino.server import Standin
 from shared.local.torrentino.source import SongList, Source
 
 __all__ = [
     "FATES",
+    "SECRET_KEY",
     "Faults",
     "Song",
     "SongList",
@@ -31,4 +33,5 @@ __all__ = [
     "StandinConfig",
     "TorrentFile",
     "TorrentSpec",
+    "folder_name",
 ]

@@ -7,8 +7,9 @@ import asyncio
 import signal
 import sys
 from pathlib import Path
+from typing import get_args
 
-from shared.local.torrentino.config import StandinConfig
+from shared.local.torrentino.config import Client, StandinConfig
 from shared.local.torrentino.server import Standin
 from shared.local.torrentino.source import SongList, load_songs
 
@@ -24,12 +25,16 @@ def main(arguments: list[str] | None = None) -> int:
         port=options.port,
         api_key=options.api_key,
         database=options.database,
+        client=options.client,
         downloads=None if options.downloads is None else options.downloads.resolve(),
+        save_path=options.save_path,
         acquire_s=options.acquire_s,
         download_s=options.download_s,
         convert_s=options.convert_s,
         place_s=options.place_s,
         tick_s=options.tick_s,
+        checking_s=options.checking_s,
+        decoys=not options.no_decoys,
         max_concurrent_downloads=options.max_concurrent_downloads,
         orchestrator=not options.no_orchestrator,
         dashboard=not options.no_dashboard,
@@ -57,13 +62,18 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--api-key", help="without it anybody is let in")
     parser.add_argument("--database", type=Path, help="SQLite file; without it tickets are lost")
-    parser.add_argument("--downloads", type=Path, help="where finished torrents are to lie")
-    for name in ("acquire", "download", "convert", "place", "tick"):
+    parser.add_argument(
+        "--client", choices=get_args(Client), default=_DEFAULTS.client, help="whose dialect"
+    )
+    parser.add_argument("--downloads", type=Path, help="where torrents are to lie")
+    parser.add_argument("--save-path", help="how the client calls that place")
+    for name in ("acquire", "download", "convert", "place", "tick", "checking"):
         default: float = getattr(_DEFAULTS, f"{name}_s")
         parser.add_argument(f"--{name}-s", type=float, default=default, metavar="SECONDS")
     parser.add_argument(
         "--max-concurrent-downloads", type=int, default=_DEFAULTS.max_concurrent_downloads
     )
+    parser.add_argument("--no-decoys", action="store_true", help="/search lists what is right")
     parser.add_argument("--no-orchestrator", action="store_true", help="tickets stay pending")
     parser.add_argument("--no-dashboard", action="store_true", help="unknown paths are 404")
     return parser.parse_args(arguments)

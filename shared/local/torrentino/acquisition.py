@@ -13,7 +13,7 @@ from shared.local.torrentino.content import Song
 from shared.local.torrentino.core import Core
 from shared.local.torrentino.faults import FATES
 from shared.local.torrentino.offers import Offer, offer_of_torrent, offers_of_song
-from shared.local.torrentino.scoring import AUTO_APPROVE, Scored
+from shared.local.torrentino.scoring import AUTO_APPROVE, Scored, ranked
 from shared.local.torrentino.states import State
 from shared.local.torrentino.tickets import Ticket
 from shared.local.torrentino.timestamps import now_ns, zulu_now
@@ -66,7 +66,12 @@ class Acquisition:
 
     def _search(self, ticket: Ticket) -> _Found:
         source, context = self._core.source, ticket.query_context
-        return _Found(song=source.find(context), torrents=source.search(context))
+        torrents = source.search(context)
+        if self._core.config.ticket_decoys:
+            decoys = self._core.shelf.decoys([each.spec for each in torrents])
+            both = [*ranked(decoys, context), *torrents]
+            torrents = sorted(both, key=lambda each: -each.score)
+        return _Found(song=source.find(context), torrents=torrents)
 
     def _outcome(self, ticket: Ticket, found: _Found, query: str) -> State:
         ticket.titles = _titles(ticket, found.song)
@@ -75,7 +80,7 @@ class Acquisition:
             return states.failed(f"the stand-in knows no fate {fate!r}", retryable=False)
         if fate == "pending_retry" and ticket.retry_count == 0:
             return self._later(ticket)
-        if fate == "search_error":
+        if fate == "search_error" or self._core.faults.searcher_away:
             return states.acquisition_failed(queries=[query], seen=0, reason=_SEARCH_ERROR)
         if fate == "unknown_state":
             return {"type": "from_the_future", "since": zulu_now(), "detail": {"level": 7}}

@@ -50,7 +50,7 @@ class EngineApi:
         return self._switch(on=False, word="stopped")
 
     def _switch(self, *, on: bool, word: Literal["started", "stopped"]) -> Response:
-        if not self._core.config.orchestrator:
+        if not self._engine.available:
             raise error(503, _UNAVAILABLE)
         self._engine.running = on
         return JSONResponse({"message": f"Orchestrator {word}"})

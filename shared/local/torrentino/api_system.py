@@ -42,6 +42,7 @@ class SystemApi:
             route("/metrics", GET=self.metrics),
             route("/_standin/faults", GET=self.faults, POST=self.set_faults),
             route("/_standin/state", GET=self.state),
+            route("/_standin/torrents/{hash}", POST=self.spoil_torrent),
         ]
 
     async def health(self, _request: Request) -> Response:
@@ -56,8 +57,8 @@ class SystemApi:
                 "server": {"host": config.host, "port": config.port},
                 "database": {"path": str(config.database or ":memory:")},
                 "torrent_client": {
-                    "backend": "qbittorrent",
-                    "qbittorrent": {"download_path": config.save_path},
+                    "backend": config.client,
+                    config.client: {"download_path": config.shown_path},
                 },
                 "textbrain": {"mode": "dumbonly", "auto_approve_threshold": 0.85},
                 "orchestrator": {
@@ -134,11 +135,28 @@ class SystemApi:
             return JSONResponse({"error": str(exc)}, 422)
         return JSONResponse(self._core.faults.json())
 
+    async def spoil_torrent(self, request: Request) -> Response:
+        """Let the client lose a torrent (`{"do": "forget"}`) or have it in error (`break`)."""
+        info_hash: str = request.path_params["hash"]
+        torrents = self._core.torrents
+        try:
+            action = {"forget": torrents.forget, "break": torrents.break_down}[
+                dict(await request.json())["do"]
+            ]
+        except (KeyError, TypeError, ValueError):
+            return JSONResponse({"error": 'want {"do": "forget"} or {"do": "break"}'}, 422)
+        try:
+            action(info_hash)
+        except KeyError:
+            return JSONResponse({"error": f"no such torrent: {info_hash}"}, 404)
+        return JSONResponse({"hash": info_hash})
+
     async def state(self, _request: Request) -> Response:
         """Counters, so that a test can look into a stand-in in another process."""
         return JSONResponse(
             {
                 "requests": dict(self._core.requests),
+                "searches": self._core.searches,
                 "tickets_by_state": {
                     kind: count for kind, count in self._core.tickets.counts().items() if count
                 },

@@ -11,6 +11,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Scope
 
 from shared.local.torrentino.api_engine import EngineApi
+from shared.local.torrentino.api_search import SearchApi
 from shared.local.torrentino.api_system import SystemApi
 from shared.local.torrentino.api_tickets import TicketApi
 from shared.local.torrentino.api_torrents import TorrentApi
@@ -21,10 +22,11 @@ from shared.local.torrentino.gate import PAGE, Gate
 
 def make_app(core: Core, engine: Engine, hang_up: Callable[[Scope], None]) -> ASGIApp:
     """The whole server as one ASGI application; `hang_up` cuts a request's connection."""
-    system = SystemApi(core, engine)
+    system, search = SystemApi(core, engine), SearchApi(core)
     api: list[BaseRoute] = [
         *TicketApi(core).routes(),
         *EngineApi(core, engine).routes(),
+        *search.routes(),
         *TorrentApi(core).routes(),
         *system.routes(),
     ]
@@ -32,7 +34,10 @@ def make_app(core: Core, engine: Engine, hang_up: Callable[[Scope], None]) -> AS
     async def no_route(request: Request, _exc: Exception) -> Response:
         return _no_route(request.method, dashboard=core.config.dashboard)
 
-    app = Starlette(routes=[*api, *system.root_routes()], exception_handlers={404: no_route})
+    app = Starlette(
+        routes=[*api, *search.root_routes(), *system.root_routes()],
+        exception_handlers={404: no_route},
+    )
     app.router.redirect_slashes = False
     return Gate(app, core, lambda scope: _matches(api, scope), hang_up)
 

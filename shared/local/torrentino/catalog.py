@@ -17,7 +17,9 @@ class Catalog:
         self._entries: dict[str, dict[str, object]] = {}
 
     def saw(self, offer: Offer) -> None:
-        """A search has found this; a listing fetched once is kept."""
+        """A search has found this; a listing fetched once is kept, no hash is not."""
+        if not offer.magnetic:
+            return
         known = self._entries.get(offer.info_hash, {})
         entry = {
             "info_hash": offer.info_hash,

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any, Self
 
 _NAME_BYTES = 180
+INDEXER = "openbay"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +34,19 @@ class TorrentFile:
 class TorrentSpec:
     """A torrent as it is found; its files have one root folder, or it is a single file.
 
-    `listed` says that its .torrent can be fetched, so that a search learns its files. `mappings`
-    are what the real server's heuristic would get wrong: {path: (ticket item id, confidence)}.
-    With `seeders` 0 it can be added, and never moves.
+    The title is what a tracker calls it and says nothing of the folder, which the paths name, or
+    `folder` instead of them ("": a file without one). `listed` says that its .torrent can be
+    fetched, so that a search learns its files. `mappings` are what the real server's heuristic
+    would get wrong: {path: (ticket item id, confidence)}.
+
+    Each of `indexers` claims `seeders`. With `seeders` 0 it can be added, and never moves; a
+    `dead` one is like that in spite of what it claims. A `private` one has no magnet and no hash
+    in a search, only the link of its .torrent; one that is `magnet_only` has no link. Where it
+    `redirects` the link leads to its magnet, as Jackett's does for trackers that have no .torrent.
 
     Raises:
         ValueError: no files, two of one path, paths without a common root folder or out of it,
-            or a mapping of a file that is not there.
+            a mapping of a file that is not there, no indexer, or private without a .torrent.
     """
 
     title: str
@@ -45,8 +54,16 @@ class TorrentSpec:
     seeders: int = 25
     listed: bool = True
     mappings: Mapping[str, tuple[str, float]] = field(default_factory=dict, hash=False)
+    folder: str | None = None
+    private: bool = False
+    magnet_only: bool = False
+    redirects: bool = False
+    dead: bool = False
+    indexers: tuple[str, ...] = (INDEXER,)
 
     def __post_init__(self) -> None:
+        if self.folder is not None:
+            self._move_to(self.folder)
         paths = [file.path for file in self.files]
         if len({PurePosixPath(path).parts[:1] for path in paths}) != 1:
             raise ValueError(f"{self.title}: want files below one root folder, got {paths}")
@@ -56,6 +73,23 @@ class TorrentSpec:
             raise ValueError(f"{self.title}: want distinct paths inside the torrent, got {paths}")
         if unknown := set(self.mappings) - set(paths):
             raise ValueError(f"{self.title}: no such files: {sorted(unknown)}")
+        if not self.indexers or (self.private and (self.magnet_only or self.redirects)):
+            raise ValueError(f"{self.title}: want an indexer that has a link or a magnet")
+
+    @classmethod
+    def of(
+        cls, title: str, files: Mapping[str, Path], *, folder: str | None = None, **more: Any
+    ) -> Self:
+        """A torrent of files by their paths below its folder, which is `folder_name` by default.
+
+        With folder "" it is one file.
+        """
+        root = folder_name(title) if folder is None else folder
+        listing = tuple(
+            TorrentFile(path=f"{root}/{path}" if root else path, source=source)
+            for path, source in files.items()
+        )
+        return cls(title=title, files=listing, **more)
 
     @property
     def name(self) -> str:
@@ -63,10 +97,34 @@ class TorrentSpec:
         return PurePosixPath(self.files[0].path).parts[0]
 
     @property
+    def linked(self) -> bool:
+        """Whether an indexer gives a link."""
+        return (self.listed or self.private or self.redirects) and not self.magnet_only
+
+    @property
+    def fetchable(self) -> bool:
+        """Whether that gives its .torrent."""
+        return self.linked and not self.redirects
+
+    @property
     def info_hash(self) -> str:
         """Forty hex digits, the same for the same title and files."""
         listing = [f"{file.path}\0{file.source}" for file in self.files]
         return info_hash("\0".join([self.title, *listing]))
+
+    def _move_to(self, folder: str) -> None:
+        """Give every path this root instead of its own."""
+
+        def moved(path: str) -> str:
+            inner = path.partition("/")[2] or path
+            return f"{folder}/{inner}" if folder else inner
+
+        files = tuple(TorrentFile(path=moved(file.path), source=file.source) for file in self.files)
+        object.__setattr__(self, "files", files)
+        object.__setattr__(
+            self, "mappings", {moved(path): item for path, item in self.mappings.items()}
+        )
+        object.__setattr__(self, "folder", None)
 
 
 def info_hash(seed: str) -> str:
@@ -76,8 +134,23 @@ def info_hash(seed: str) -> str:
 
 def song_name(artist: str, title: str) -> str:
     """The name of a song's torrent, without a suffix."""
-    name = f"{artist} - {title}".replace("/", "_").replace("\0", "")
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")
+    return _short(f"{artist} - {title}".replace("/", "_").replace("\0", ""))
+
+
+def folder_name(title: str) -> str:
+    """What somebody may have called the folder of a torrent of this title: never the title.
+
+    "Grey Harbour - Paper Lighthouse (2004) [FLAC]": "2004 - Paper Lighthouse".
+    """
+    year = re.search(r"\b(?:19|20)\d\d\b", title)
+    shown = year[0] if year else str(1970 + int(info_hash(title)[:4], 16) % 50)
+    bare = re.sub(r"\[[^\]]*\]|\(?\b(?:19|20)\d\d\b\)?", " ", title).replace("/", "_")
+    album = " ".join(bare.partition(" - ")[2].split() or bare.split())
+    return _short(f"{shown} - {album}")
+
+
+def _short(name: str) -> str:
+    return name.encode()[:_NAME_BYTES].decode(errors="ignore").strip()
 
 
 def _stays_inside(path: str) -> bool:

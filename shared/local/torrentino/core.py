@@ -11,6 +11,8 @@ from shared.local.torrentino.config import StandinConfig
 from shared.local.torrentino.database import Database
 from shared.local.torrentino.faults import Faults
 from shared.local.torrentino.hub import Hub
+from shared.local.torrentino.search import Search
+from shared.local.torrentino.shelf import Shelf
 from shared.local.torrentino.source import Source
 from shared.local.torrentino.tickets import Ticket, Tickets
 from shared.local.torrentino.torrents import Torrents
@@ -28,8 +30,11 @@ class Core:
     audit: Audit
     tickets: Tickets
     torrents: Torrents
-    catalog: Catalog = field(default_factory=Catalog)
+    shelf: Shelf
+    search: Search
+    catalog: Catalog
     requests: Counter[str] = field(default_factory=Counter)
+    searches: list[str] = field(default_factory=list)
 
     @property
     def user(self) -> str:
@@ -45,6 +50,9 @@ def make_core(config: StandinConfig, source: Source, faults: Faults) -> Core:
     """Open the database and put everything together."""
     database = Database(config.database)
     hub, audit = Hub(), Audit(database)
+    shelf, catalog = Shelf(source, faults, config), Catalog()
+    torrents = Torrents(faults, config, database)
+    torrents.restore(shelf.of_hash)
     return Core(
         config=config,
         source=source,
@@ -53,5 +61,8 @@ def make_core(config: StandinConfig, source: Source, faults: Faults) -> Core:
         hub=hub,
         audit=audit,
         tickets=Tickets(database, hub, audit),
-        torrents=Torrents(faults, config),
+        torrents=torrents,
+        shelf=shelf,
+        search=Search(shelf=shelf, faults=faults, catalog=catalog),
+        catalog=catalog,
     )

@@ -1,4 +1,4 @@
-"""The file that lets tickets and audit events survive the process."""
+"""The file that lets tickets, audit events and torrents survive the process."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any, TypeAlias
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS tickets (id TEXT PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS torrents (id TEXT PRIMARY KEY, body TEXT NOT NULL);
 """
 
-_TICKETS_MAX = 1_000_000
+_TICKETS_MAX = _TORRENTS_MAX = 1_000_000
 Row: TypeAlias = Mapping[str, object]
 
 
@@ -32,12 +33,33 @@ class Database:
             self._connection.execute("PRAGMA synchronous=OFF")
             self._connection.executescript(_SCHEMA)
 
+    @property
+    def durable(self) -> bool:
+        """Whether there is a file."""
+        return self._connection is not None
+
     def tickets(self) -> list[dict[str, Any]]:
         return self._bodies("SELECT body FROM tickets LIMIT ?", _TICKETS_MAX)
 
     def events(self, *, limit: int) -> list[dict[str, Any]]:
         """The newest `limit` events, oldest first."""
         return self._bodies("SELECT body FROM events ORDER BY id DESC LIMIT ?", limit)[::-1]
+
+    def torrents(self) -> list[dict[str, Any]]:
+        return self._bodies("SELECT body FROM torrents LIMIT ?", _TORRENTS_MAX)
+
+    def save_torrents(self, rows: Iterable[Row], gone: Iterable[str]) -> None:
+        """Insert or replace the rows by their ids, remove those that are gone; all or nothing."""
+        if self._connection is None:
+            return
+        self._connection.execute("BEGIN")
+        self._connection.executemany(
+            "INSERT OR REPLACE INTO torrents (id, body) VALUES (:id, :body)", _texts(rows)
+        )
+        self._connection.executemany(
+            "DELETE FROM torrents WHERE id = ?", [(each,) for each in gone]
+        )
+        self._connection.execute("COMMIT")
 
     def save(self, tickets: Iterable[Row], events: Iterable[Row]) -> None:
         """Insert or replace these by their ids, in one transaction."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from shared.local.torrentino import states
@@ -12,14 +14,18 @@ from shared.local.torrentino.core import Core
 from shared.local.torrentino.pipeline import Pipeline
 from shared.local.torrentino.tickets import Ticket
 from shared.local.torrentino.timestamps import now_ns, zulu_form
-from shared.local.torrentino.torrents import Torrent
+from shared.local.torrentino.torrent import Torrent
+from shared.local.torrentino.torrents import ClientError
 
+_LOG = logging.getLogger(__name__)
 _ROUNDS = 3
 _ANNOUNCE_EVERY = 10  # beats between two messages about an unchanged state
 _NO_CANDIDATE = (
     "Failed to start pipeline: missing data in ticket:"
     " No candidate at current index in Downloading state"
 )
+_TIMEOUT = "Torrent client error: request timeout"
+_NO_MAGNET = "API error: Failed to add torrent: provided path is not a valid magnet URL"
 
 
 @dataclass(kw_only=True)
@@ -34,6 +40,7 @@ class _Active:
     last_pct_ns: int = field(default_factory=now_ns)
     beats: int = 0
     failed_over: bool = False
+    fooled: bool = False  # takes the check of its torrent for the end
     zombie: bool = False  # its torrent went away after a cancel: never looked at again
 
 
@@ -59,7 +66,8 @@ class Downloads:
             share = _number(state.get("progress_pct")) / 100.0
             index = int(_number(state.get("candidate_idx")))
             info_hash = str(state.get("info_hash", ""))
-            self._core.torrents.add(info_hash, progress=min(share, 0.99))
+            with suppress(ClientError):  # away or unwilling: followed as one that has vanished
+                self._core.torrents.add(info_hash, progress=min(share, 0.99))
             self._active[ticket.id] = _Active(
                 info_hash=info_hash,
                 candidate_idx=index,
@@ -75,7 +83,7 @@ class Downloads:
         """Look at every download once, then start those that have been approved."""
         self._core.torrents.advance()
         for ticket_id, active in list(self._active.items()):
-            if not active.zombie:
+            if not active.zombie and not self._core.faults.client_away:
                 self._monitor(ticket_id, active)
         self._start_approved()
 
@@ -91,26 +99,42 @@ class Downloads:
 
     def _start(self, ticket: Ticket) -> None:
         """Add the first candidate that can be had; `selected` is ignored, as in the real one."""
-        fate = self._core.fate(ticket)
         hashes = [_hash(each) for each in _candidates(ticket)]
+        if hashes and not any(hashes) and self._core.config.client == "qbittorrent":
+            self._give_up(ticket, len(hashes))
+            return
+        reason = _TIMEOUT
         for index, info_hash in enumerate(hashes):
-            if fate != "add_failed" and self._add(ticket, info_hash):
-                shown = "" if fate == "empty_hash" else info_hash
-                self._active[ticket.id] = _Active(info_hash=shown, candidate_idx=index)
-                self._write(ticket, self._active[ticket.id], None)
+            torrent, reason = self._add(ticket, info_hash)
+            if torrent is not None:
+                empty = self._core.fate(ticket) == "empty_hash"
+                active = _Active(info_hash="" if empty else info_hash, candidate_idx=index)
+                active.fooled = self._core.torrents.early(torrent)
+                self._active[ticket.id] = active
+                self._write(ticket, active, None)
                 return
-        error = (
-            f"All {len(hashes)} candidates failed to add."
-            " Last error: Torrent client error: request timeout"
-        )
+        error = f"All {len(hashes)} candidates failed to add. Last error: {reason}"
         self._core.tickets.put(ticket.id, states.failed(error, retryable=True))
 
-    def _add(self, ticket: Ticket, info_hash: str) -> bool:
-        """Start the torrent; what an earlier process has found is looked up again for it."""
-        if self._core.torrents.add(info_hash) is not None:
-            return True
-        self._acquisition.restore(ticket)
-        return self._core.torrents.add(info_hash) is not None
+    def _add(self, ticket: Ticket, info_hash: str) -> tuple[Torrent | None, str]:
+        """Start the torrent, or say why not.
+
+        What an earlier process has found is looked up again for it.
+        """
+        torrents = self._core.torrents
+        if not info_hash:
+            return None, _NO_MAGNET
+        if self._core.fate(ticket) == "add_failed" and not self._core.faults.client_away:
+            return None, _TIMEOUT
+        try:
+            torrents.require("add")
+            torrent = torrents.add(info_hash)
+            if torrent is None:
+                self._acquisition.restore(ticket)
+                torrent = torrents.add(info_hash)
+        except ClientError as exc:
+            return None, str(exc)
+        return torrent, _TIMEOUT
 
     def _monitor(self, ticket_id: str, active: _Active) -> None:
         ticket = self._core.tickets.get(ticket_id)
@@ -120,12 +144,13 @@ class Downloads:
         torrent = self._core.torrents.get(active.info_hash)
         if torrent is None:
             self._vanished(ticket, active)
-        elif torrent.done:
+        elif torrent.done or active.fooled:
             self._finish(ticket, active, torrent)
         elif not self._fated(ticket, active, torrent):
             self._write(ticket, active, torrent)
 
     def _vanished(self, ticket: Ticket, active: _Active) -> None:
+        _LOG.warning("torrent %s was deleted externally for ticket %s", active.info_hash, ticket.id)
         if ticket.kind == "downloading":
             self._fail_over(ticket, active)
         else:
@@ -157,8 +182,9 @@ class Downloads:
             return
         active.info_hash = _hash(candidates[active.candidate_idx])
         active.last_pct, active.started_ns = 0.0, now_ns()
-        self._add(ticket, active.info_hash)
-        self._write(ticket, active, self._core.torrents.get(active.info_hash))
+        torrent, _ = self._add(ticket, active.info_hash)
+        active.fooled = torrent is not None and self._core.torrents.early(torrent)
+        self._write(ticket, active, torrent)
 
     def _give_up(self, ticket: Ticket, tried: int) -> None:
         self.forget(ticket.id)
@@ -175,7 +201,7 @@ class Downloads:
         if active.candidate_idx >= len(_candidates(ticket)):
             self._core.tickets.put(ticket.id, states.failed(_NO_CANDIDATE, retryable=True))
         else:
-            self._pipeline.submit(ticket, torrent)
+            self._pipeline.submit(ticket, torrent, zeros=not torrent.done)
 
     def _write(self, ticket: Ticket, active: _Active, torrent: Torrent | None) -> None:
         """Rewrite `downloading`, even over a cancel; the candidates are lost with that."""

@@ -58,9 +58,16 @@ class Engine:
         self.pipeline.forget(ticket.id)
         self._core.tickets.put(ticket.id, state)
 
+    @property
+    def available(self) -> bool:
+        """Whether there are an orchestrator, a searcher and a torrent client."""
+        faults = self._core.faults
+        there = faults.client_configured and faults.searcher_configured
+        return self._core.config.orchestrator and there
+
     def status(self) -> Mapping[str, object]:
         """The answer of `/orchestrator/status`."""
-        available, count = self._core.config.orchestrator, self._core.tickets.count
+        available, count = self.available, self._core.tickets.count
         return {
             "available": available,
             "running": available and self.running,
@@ -73,7 +80,8 @@ class Engine:
 
     async def _acquire_for_ever(self) -> None:
         while True:
-            ticket = self._core.tickets.first_of_kind("pending") if self.running else None
+            working = self.running and self.available
+            ticket = self._core.tickets.first_of_kind("pending") if working else None
             if ticket is None:
                 await asyncio.sleep(self._core.config.tick_s)
             else:
@@ -81,7 +89,7 @@ class Engine:
 
     async def _beat_for_ever(self) -> None:
         while True:
-            if self.running:
+            if self.running and self.available:
                 self._release_retries()
                 self.downloads.step()
             self._core.tickets.flush()

@@ -27,6 +27,9 @@ FATES: frozenset[str] = frozenset(
         "no_files",  # completed with files_placed 0
         "size_mismatch",  # completed, but the file is shorter than final_size_bytes says
         "unknown_state",  # a state type that no client knows yet
+        "zeros",  # a check of its torrent is taken for the end: completed, and the file is zeros
+        "dead_link",  # the link of its .torrent is gone: 502
+        "no_torrent",  # that link serves a page: 500
     }
 )
 
@@ -35,7 +38,10 @@ FATES: frozenset[str] = frozenset(
 class Faults:
     """Everything that can be made to go wrong; the default is nothing.
 
-    A count is used up by the requests that it hits. Titles are casefolded.
+    A count is used up by the requests that it hits. Titles are casefolded. Where no ticket names
+    the title, so for `/search` and what is added by hand, any words in a row of the torrent's
+    title are one; `not_found`, `add_failed`, `stuck_downloading`, `multi_file`, `dead_link`,
+    `no_torrent` and `spoiled` work there.
     """
 
     database_locked: int = 0  # next n under /api/v1/tickets: 500 "database is locked", no effect
@@ -48,6 +54,15 @@ class Faults:
     delay_s: float = 0.0  # holds each answer under /api/v1, its effect done; 0 lets go
     delay_only: str = ""  # the delay hits only this, in the form of `only`
     down: bool = False  # 503 {"error": ...} to everything but /_standin
+    # The torrent client is away: 500 to /torrents, but its status; tickets fail to add, and what
+    # is being downloaded stands still.
+    client_away: bool = False
+    client_configured: bool = True  # False: status configured:false, 503 to /torrents
+    searcher_away: bool = False  # 500 to /search; tickets find nothing, "Search failed: ..."
+    searcher_configured: bool = True  # False: status configured:false, 503 to /search
+    # indexer -> message that /search passes on; it lists nothing, and all of them are a 500
+    indexer_errors: dict[str, str] = field(default_factory=dict)
+    dead_links: bool = False  # the link of every .torrent is gone
     # title of a track or an album, as the ticket expects it -> one of FATES
     fates: dict[str, str] = field(default_factory=dict)
     # What follows is for songs; a torrent of several files is made with the files it needs.

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from shared.local.torrentino.content import Song, TorrentFile, info_hash, song_name
+from shared.local.torrentino.content import (
+    INDEXER,
+    Song,
+    TorrentFile,
+    TorrentSpec,
+    info_hash,
+    song_name,
+)
 from shared.local.torrentino.scoring import Scored
 from shared.local.torrentino.states import Candidate
 
@@ -15,7 +22,7 @@ _SONG_SCORES = (0.93, 0.87)
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """A torrent that could be added, as one ticket's search has found it."""
+    """A torrent that could be added, as one search has found it."""
 
     info_hash: str
     title: str  # as the search shows it
@@ -24,22 +31,32 @@ class Offer:
     size_bytes: int
     seeders: int
     score: float
-    titles: tuple[str, ...] = ()  # of the ticket, casefolded, for `Faults`
+    titles: tuple[str, ...] = ()  # what `Faults` may know it by, casefolded
     second: bool = False  # not the best candidate for the same content
     # Its files and their sizes, as far as the search knows them.
     listing: tuple[tuple[str, int], ...] = ()
     mappings: tuple[dict[str, object], ...] = ()
+    indexers: tuple[str, ...] = (INDEXER,)  # each of which claims `seeders`
+    linked: bool = True  # the indexers have a link
+    redirects: bool = False  # which leads to its magnet instead of its .torrent
+    magnetic: bool = True  # they have its magnet and its hash
+    dead: bool = False  # nobody seeds it, whatever they claim
 
     @property
     def folder(self) -> bool:
         """Whether its content is a directory."""
         return any("/" in file.path for file in self.files)
 
+    @property
+    def seeded(self) -> bool:
+        """Whether anything ever comes of it."""
+        return self.seeders > 0 and not self.dead and bool(self.files)
+
     def candidate(self) -> Candidate:
         """How a ticket's state shows it."""
         return Candidate(
             title=self.title,
-            info_hash=self.info_hash,
+            info_hash=self.info_hash if self.magnetic else "",
             size_bytes=self.size_bytes,
             seeders=self.seeders,
             score=self.score,
@@ -87,12 +104,22 @@ def offers_of_song(
 
 
 def offer_of_torrent(found: Scored, *, titles: tuple[str, ...], second: bool) -> Offer:
-    """A torrent that a search has found.
+    """A torrent that a ticket's search has found.
 
     Raises:
         OSError: a file cannot be looked at.
     """
-    spec = found.spec
+    offer = offer_of_spec(found.spec, titles=titles, listed=found.enriched)
+    mappings = tuple(mapping.json() for mapping in found.mappings)
+    return replace(offer, score=found.score, second=second, mappings=mappings)
+
+
+def offer_of_spec(spec: TorrentSpec, *, titles: tuple[str, ...], listed: bool = False) -> Offer:
+    """A torrent, with its files when they are `listed`.
+
+    Raises:
+        OSError: a file cannot be looked at.
+    """
     listing = tuple((file.path, file.source.stat().st_size) for file in spec.files)
     return Offer(
         info_hash=spec.info_hash,
@@ -101,11 +128,14 @@ def offer_of_torrent(found: Scored, *, titles: tuple[str, ...], second: bool) ->
         files=spec.files,
         size_bytes=sum(size_bytes for _, size_bytes in listing),
         seeders=spec.seeders,
-        score=found.score,
+        score=0.0,
         titles=titles,
-        second=second,
-        listing=listing if found.enriched else (),
-        mappings=tuple(mapping.json() for mapping in found.mappings),
+        listing=listing if listed else (),
+        indexers=spec.indexers,
+        linked=spec.linked,
+        redirects=spec.redirects,
+        magnetic=not spec.private,
+        dead=spec.dead,
     )
 
 

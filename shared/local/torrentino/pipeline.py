@@ -21,7 +21,7 @@ from shared.local.torrentino.core import Core
 from shared.local.torrentino.pool import Pool
 from shared.local.torrentino.tickets import Ticket
 from shared.local.torrentino.timestamps import now_ns
-from shared.local.torrentino.torrents import Torrent
+from shared.local.torrentino.torrent import Torrent
 
 _LOG = logging.getLogger(__name__)
 _CHUNKS = 4
@@ -52,9 +52,12 @@ class Pipeline:
         self.converting: set[str] = set()
         self.placing: set[str] = set()
 
-    def submit(self, ticket: Ticket, torrent: Torrent) -> None:
-        """Start the job of a downloaded ticket; its state is `converting` on return."""
-        self._start(ticket, self._automatic(ticket, torrent), files=1)
+    def submit(self, ticket: Ticket, torrent: Torrent, *, zeros: bool) -> None:
+        """Start the job of a downloaded ticket; its state is `converting` on return.
+
+        With `zeros` nothing else lies where its data are to be.
+        """
+        self._start(ticket, self._automatic(ticket, torrent, zeros=zeros), files=1)
 
     def submit_order(self, ticket: Ticket, order: Order) -> None:
         """Start a job that a client asks for, whatever state the ticket is in.
@@ -103,7 +106,7 @@ class Pipeline:
             )
             self._core.tickets.put(ticket.id, failure.state)
 
-    async def _automatic(self, ticket: Ticket, torrent: Torrent) -> None:
+    async def _automatic(self, ticket: Ticket, torrent: Torrent, *, zeros: bool) -> None:
         self._audit_start(ticket, torrent.path)
         fate = self._core.fate(ticket)
         if fate == "stuck_converting":  # the real one: no temporary directory, and no word of it
@@ -111,8 +114,8 @@ class Pipeline:
         folder = torrent.offer.folder or fate == "multi_file"
         spoilt = fate == "conversion_failed" or (folder and _converts(ticket))
         async with _Listed(self.converting, ticket), self.conversion.slot():
-            self._converting(ticket, name=torrent.offer.name, index=0, total=1)
-            self._progress(ticket, phase="converting", name=torrent.offer.name, percent=42.5)
+            self._converting(ticket, name=torrent.name, index=0, total=1)
+            self._progress(ticket, phase="converting", name=torrent.name, percent=42.5)
             await asyncio.sleep(self._core.config.convert_s)
             self.conversion.count(ok=not spoilt)
         if spoilt:
@@ -120,7 +123,7 @@ class Pipeline:
         extras = self._core.faults.extras(tuple(ticket.titles))
         async with _Listed(self.placing, ticket), self.placement.slot():
             self._placing(ticket, total=1 + len(extras))
-            sizes = await self._counted(self._deliver(ticket, torrent, extras))
+            sizes = await self._counted(self._deliver(ticket, torrent, extras, zeros=zeros))
         self._completed(ticket, sizes, dest_dir=ticket.dest_path)
 
     async def _ordered(self, ticket: Ticket, order: Order) -> None:
@@ -171,9 +174,14 @@ class Pipeline:
         self.placement.count(ok=True)
         return sizes
 
-    async def _deliver(self, ticket: Ticket, torrent: Torrent, extras: list[Path]) -> list[int]:
+    async def _deliver(
+        self, ticket: Ticket, torrent: Torrent, extras: list[Path], *, zeros: bool
+    ) -> list[int]:
         """Put all files into `dest_path`; the sizes that the stats will speak of."""
         folder, fate, offer = Path(ticket.dest_path), self._core.fate(ticket), torrent.offer
+        if torrent.name != offer.name:
+            text = f"Placement failed: Source file not found: {torrent.path}"
+            raise _Failure(text, event="placement_failed", retryable=False)
         target = folder / f"{offer.name}.converted"
         try:
             await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
@@ -183,13 +191,13 @@ class Pipeline:
                 await asyncio.to_thread(target.write_bytes, b"")
                 raise IsADirectoryError
             cut = offer.size_bytes // 4 if fate == "size_mismatch" else 0
-            whole = await self._copy(offer.files[0].source, target, cut=cut)
+            whole = await self._copy(offer.files[0].source, target, cut=cut, zeros=zeros)
             beside = [await self._copy(each, folder / each.name, cut=0) for each in extras]
         except (OSError, ValueError) as exc:  # ValueError: a NUL in dest_path
             raise _placement_failed(f"copy file from {torrent.path} to {target}") from exc
         return [whole, *beside]
 
-    async def _copy(self, source: Path, target: Path, *, cut: int) -> int:
+    async def _copy(self, source: Path, target: Path, *, cut: int, zeros: bool = False) -> int:
         """Write `target` piece by piece over `place_s`, less `cut` bytes; the source's size."""
         size = (await asyncio.to_thread(source.stat)).st_size
         step = min(max(1, -(-size // _CHUNKS)), _CHUNK_BYTES)
@@ -197,7 +205,10 @@ class Pipeline:
         await asyncio.to_thread(target.write_bytes, b"")
         for offset in offsets:
             length = min(step, size - cut - offset)
-            await asyncio.to_thread(_append, source, target, offset=offset, length=length)
+            if zeros:
+                await asyncio.to_thread(_append_zeros, target, length=length)
+            else:
+                await asyncio.to_thread(_append, source, target, offset=offset, length=length)
             await asyncio.sleep(self._core.config.place_s / len(offsets))
         return size
 
@@ -286,3 +297,8 @@ def _append(source: Path, target: Path, *, offset: int, length: int) -> None:
     with source.open("rb") as reading, target.open("ab") as writing:
         reading.seek(offset)
         writing.write(reading.read(length))
+
+
+def _append_zeros(target: Path, *, length: int) -> None:
+    with target.open("ab") as writing:
+        writing.write(bytes(length))

@@ -12,6 +12,7 @@ U32 = Annotated[int, Field(ge=0, lt=2**32)]
 U64 = Annotated[int, Field(ge=0, lt=2**64)]
 AudioFormat = Literal["flac", "mp3", "aac", "ogg_vorbis", "opus", "wav", "alac"]
 VideoFormat = Literal["h264", "h265", "vp9", "av1", "h264_nvenc", "h265_nvenc", "av1_nvenc", "copy"]
+Category = Literal["audio", "music", "movies", "tv", "books", "software", "other"]
 Resolution = Literal["r720p", "r1080p", "r2160p"]
 
 
@@ -163,14 +164,41 @@ class ProcessBody(_Body):
     bitrate_kbps: U32 | None = None
 
 
-class MagnetBody(_Body):
-    """The body of `POST /torrents/add/magnet`."""
+class AddBody(_Body):
+    """What the bodies of `POST /torrents/add/*` share."""
 
-    uri: str
     download_path: str | None = None
     category: str | None = None
     paused: bool = False
     ticket_id: str | None = None
+
+
+class MagnetBody(AddBody):
+    """The body of `POST /torrents/add/magnet`."""
+
+    uri: str
+
+
+class UrlBody(AddBody):
+    """The body of `POST /torrents/add/url`."""
+
+    url: str
+
+
+class SearchBody(_Body):
+    """The body of `POST /search`."""
+
+    query: str
+    indexers: list[str] | None = None
+    categories: list[Category] | None = None
+    limit: U32 | None = None
+    mode: Literal["both", "cache_only", "external_only"] = "both"
+
+
+class LimitBody(_Body):
+    """The body of `POST /torrents/{hash}/upload-limit` and `download-limit`."""
+
+    limit: U64
 
 
 class ReasonBody(_Body):

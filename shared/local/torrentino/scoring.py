@@ -82,11 +82,16 @@ def ranked(
     tracks = _expected_tracks(query_context)
     scored = [
         _enriched(spec, score, tracks)
-        if spec.listed and score >= _ENRICHED_FROM and place < _ENRICHED_MAX
+        if spec.fetchable and score >= _ENRICHED_FROM and place < _ENRICHED_MAX
         else Scored(spec=spec, score=round(score, 4), mappings=(), enriched=False)
         for place, (score, spec) in enumerate(first)
     ]
     return sorted(scored, key=lambda each: -each.score)
+
+
+def is_audio(path: str) -> bool:
+    """Whether a file's name says that it is a track."""
+    return path.lower().endswith(_AUDIO)
 
 
 def _found(title: frozenset[str], wanted: frozenset[str], artist: frozenset[str]) -> bool:
@@ -128,7 +133,7 @@ def _mapped(spec: TorrentSpec, tracks: Sequence[_Track]) -> tuple[FileMapping, .
             for place, track in enumerate(tracks)
             for file in spec.files
             if file.path not in spec.mappings
-            and file.path.lower().endswith(_AUDIO)
+            and is_audio(file.path)
             and (confidence := _confidence(file.path, track)) >= _CONFIDENCE_MIN
         ),
     )

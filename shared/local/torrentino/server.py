@@ -27,7 +27,7 @@ _KEEP_ALIVE_S = 75
 
 
 class Standin:
-    """A Torrentino without torrents: starts on `start` or `async with`, stops at once.
+    """A Torrentino in a world of its own: starts on `start` or `async with`, stops at once.
 
     Between `start` and `stop` it answers at `url`. With a database its tickets outlive it, in
     memory they outlive only `restart`.
@@ -52,6 +52,11 @@ class Standin:
     def requests(self) -> Counter[str]:
         """How many of each kind came in: `POST /tickets`, `GET /tickets/{id}`, ..."""
         return self._core.requests
+
+    @property
+    def searches(self) -> list[str]:
+        """The queries of `/search` that asked the indexers, in turn."""
+        return self._core.searches
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -91,14 +96,32 @@ class Standin:
         """Go down and come back on the same port, as after a crash of the real one.
 
         Connections are cut. Downloading tickets go on; acquiring, converting and placing ones are
-        stuck for ever; what was a zombie download is one no more.
+        stuck for ever; what was a zombie download is one no more. librqbit, a part of the real
+        one, checks its torrents anew.
         """
         await self._halt()
+        self._core.torrents.restarted()
         await self.start()
 
     def tickets(self) -> list[Mapping[str, object]]:
         """All tickets as the API shows them, in its order."""
         return [ticket.json() for ticket in self._core.tickets.every()]
+
+    def forget_torrent(self, info_hash: str) -> None:
+        """Let the torrent client lose a torrent; its files stay.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self._core.torrents.forget(info_hash)
+
+    def break_torrent(self, info_hash: str) -> None:
+        """Put a torrent into the state `error`, for as long as it is there.
+
+        Raises:
+            KeyError: there is none.
+        """
+        self._core.torrents.break_down(info_hash)
 
     def set_state(self, ticket_id: str, state: Mapping[str, object]) -> None:
         """Make this the ticket's state, whatever it is, and stop what was under way for it.

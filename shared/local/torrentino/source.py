@@ -6,9 +6,9 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from shared.local.torrentino.content import Song, TorrentFile, TorrentSpec
+from shared.local.torrentino.content import INDEXER, Song, TorrentFile, TorrentSpec
 from shared.local.torrentino.scoring import Scored, ranked
 
 _AUDIO_SUFFIXES = frozenset(
@@ -25,6 +25,15 @@ class Source(Protocol):
 
     def search(self, query_context: Mapping[str, object]) -> Sequence[Scored]:
         """The torrents that a search for it finds, best first."""
+        ...
+
+
+@runtime_checkable
+class Stock(Protocol):
+    """A source that can also say all that it has; `/search` finds nothing in another one."""
+
+    def offered(self) -> tuple[Sequence[Song], Sequence[TorrentSpec]]:
+        """Its songs and its torrents."""
         ...
 
 
@@ -52,6 +61,9 @@ class SongList:
     def search(self, query_context: Mapping[str, object]) -> Sequence[Scored]:
         return ranked(self._torrents, query_context)
 
+    def offered(self) -> tuple[Sequence[Song], Sequence[TorrentSpec]]:
+        return self._songs, self._torrents
+
     def _track(self, title: str, artist: str) -> Song | None:
         named = [song for song in self._songs if song.title.casefold() == title.casefold()]
         exact = [song for song in named if song.artist.casefold() == artist.casefold()]
@@ -68,7 +80,8 @@ def load_songs(place: Path) -> SongList:
     """Songs and torrents from a JSON list, or songs from a folder of audio files.
 
     A song in the list is {artist, title, path}, a torrent {title, files: [{path, source}]} and
-    optionally seeders, listed, mappings: {path: [item id, confidence]}; relative paths (of a
+    optionally folder, seeders, listed, private, magnet_only, redirects, dead, indexers,
+    mappings: {path: [item id, confidence]}, all as in `TorrentSpec`; relative paths (of a
     torrent's files: sources) are relative to it. A file in a folder is named `Artist - Title.ext`;
     without ` - ` its whole stem is the title.
 
@@ -108,6 +121,12 @@ def _torrent_of_row(row: Mapping[str, Any], folder: Path) -> TorrentSpec:
         seeders=int(row.get("seeders", 25)),
         listed=bool(row.get("listed", True)),
         mappings=wrong,
+        folder=None if row.get("folder") is None else str(row["folder"]),
+        private=bool(row.get("private", False)),
+        magnet_only=bool(row.get("magnet_only", False)),
+        redirects=bool(row.get("redirects", False)),
+        dead=bool(row.get("dead", False)),
+        indexers=tuple(str(each) for each in row.get("indexers", [INDEXER])),
     )
 
 

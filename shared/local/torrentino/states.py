@@ -68,7 +68,8 @@ class Candidate:
 
 
 def magnet(info_hash: str) -> str:
-    return f"magnet:?xt=urn:btih:{info_hash}"
+    """The link in a ticket's state; of a torrent without a hash there is none."""
+    return f"magnet:?xt=urn:btih:{info_hash}" if info_hash else ""
 
 
 def kind(state: State) -> str:

@@ -1,139 +1,122 @@
 """The torrent client: what has been offered by searches, and what is being downloaded.
 
-It is another process than Torrentino in the real world, so it goes on over a restart, and it
-knows nothing of tickets: two tickets for one torrent share it.
+It goes on over a restart of Torrentino, and it knows nothing of tickets: two tickets for one
+torrent share it.
 """
 
 from __future__ import annotations
 
-import logging
-import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shared.local.torrentino import payload
 from shared.local.torrentino.config import StandinConfig
+from shared.local.torrentino.database import Database, Row
 from shared.local.torrentino.faults import Faults
-from shared.local.torrentino.offers import Offer
-from shared.local.torrentino.timestamps import now_ns, zulu_form
+from shared.local.torrentino.links import Magnet
+from shared.local.torrentino.offers import Offer, unknown_offer
+from shared.local.torrentino.progress import Progress
+from shared.local.torrentino.torrent import Phase, Torrent
 
-_LOG = logging.getLogger(__name__)
-_HALF_WAY = 0.5
-_HALTED = frozenset({"stuck_downloading", "download_stalled", "failover"})
+_API = "http://127.0.0.1:8081/api/v2"
 
 
-@dataclass(kw_only=True)
-class Torrent:
-    """One download; its data lie at `<save_path>/<name>` when it is done."""
+class ClientError(Exception):
+    """The client does not do what it is asked to; the text is what Torrentino says of that."""
 
-    offer: Offer
-    save_path: str
-    added_ns: int = field(default_factory=now_ns)
-    progress: float = 0.0  # 0 to 1
-    speed_bps: int = 0
-    completed_ns: int | None = None
+
+@dataclass(frozen=True, kw_only=True)
+class ByHand:
+    """How a torrent is added that no ticket asked for."""
+
+    magnet: Magnet | None = None  # None: by its .torrent
+    download_path: str | None = None
     category: str | None = None
     paused: bool = False
-    broken: bool = False  # its data could not be written: it stays where it is
 
     @property
-    def done(self) -> bool:
-        return self.progress >= 1.0
-
-    @property
-    def path(self) -> str:
-        """Where its file or folder is, by what the API tells."""
-        return f"{self.save_path}/{self.offer.name}"
-
-    @property
-    def state(self) -> str:
-        if self.broken:
-            return "error"
-        if self.paused:
-            return "paused"
-        if self.done:
-            return "seeding"
-        return "downloading" if self.speed_bps else "stalled"
-
-    @property
-    def eta_s(self) -> int | None:
-        if not self.speed_bps:
-            return None
-        return math.ceil((1.0 - self.progress) * self.offer.size_bytes / self.speed_bps)
-
-    def json(self) -> dict[str, object]:
-        """TorrentInfo, as the API shows it."""
-        size = self.offer.size_bytes
-        shown: dict[str, object] = {
-            "hash": self.offer.info_hash,
-            "name": self.offer.name,
-            "state": self.state,
-            "progress": self.progress,
-            "size_bytes": size,
-            "downloaded_bytes": int(size * self.progress),
-            "uploaded_bytes": 0,
-            "download_speed": self.speed_bps,
-            "upload_speed": 0,
-            "seeders": self.offer.seeders,
-            "leechers": 1,
-            "ratio": 0.0,
-            "added_at": zulu_form(self.added_ns),
-            "save_path": self.save_path,
-            "upload_limit": 0,
-            "download_limit": 0,
-        }
-        if self.eta_s is not None:
-            shown["eta_secs"] = self.eta_s
-        if self.completed_ns is not None:
-            shown["completed_at"] = zulu_form(self.completed_ns)
-        if self.category is not None:
-            shown["category"] = self.category
-        return shown
+    def lost(self) -> bool:
+        """Whether nobody can be asked for the metadata: there is no DHT in this world."""
+        return self.magnet is not None and not self.magnet.trackers
 
 
 class Torrents:
     """All torrents, in the order in which they were added."""
 
-    def __init__(self, faults: Faults, config: StandinConfig) -> None:
+    def __init__(self, faults: Faults, config: StandinConfig, database: Database) -> None:
         self._faults = faults
         self._config = config
+        self._database = database
+        self._written: dict[str, Row] = {}
         self._offers: dict[str, Offer] = {}
         self._torrents: dict[str, Torrent] = {}
+        self._kept: dict[str, bool] = {}  # removed without their files, and whether whole
         self._looked = time.monotonic()
+        self._progress = Progress(faults, config)
+
+    def require(self, what: str) -> None:
+        """Pass when the client answers.
+
+        Raises:
+            ClientError: it is away; `what` was asked of it.
+        """
+        if self._faults.client_away:
+            url = f"{_API}/torrents/{what}"
+            raise ClientError(f"API error: error sending request for url ({url})")
 
     def offer(self, offer: Offer) -> None:
         """Make a later `add` of its info-hash possible."""
         self._offers[offer.info_hash] = offer
 
     def offered(self, info_hash: str) -> Offer | None:
-        """What a search has found under this hash."""
+        """What a ticket's search has found under this hash."""
         return self._offers.get(info_hash)
 
     def add(self, info_hash: str, *, progress: float = 0.0) -> Torrent | None:
-        """Start a download, or join one that is there; None when nobody seeds that hash."""
+        """Start a ticket's download, or join one that is there; None when nobody has that hash.
+
+        Raises:
+            ClientError: it cannot be added.
+        """
         offer = self._offers.get(info_hash)
         if offer is None:
             return None
+        self.require("add")
         self.advance()
         torrent = self._torrents.get(info_hash)
-        if torrent is None or (torrent.done and self._halted(torrent)):
-            torrent = Torrent(offer=offer, save_path=self._config.save_path, progress=progress)
+        if torrent is None or (torrent.kind and torrent.done and self._progress.halted(torrent)):
+            torrent = self._for_ticket(offer)
+            torrent.loaded = progress
             self._torrents[info_hash] = torrent
         return torrent
 
-    def add_by_hand(
-        self, offer: Offer, *, save_path: str | None, category: str | None, paused: bool
-    ) -> None:
-        """Start a download that no ticket asked for; one that is there stays as it is."""
+    def add_by_hand(self, offer: Offer, how: ByHand) -> Torrent:
+        """Start a download that no ticket asked for; one that is there stays as it is.
+
+        Raises:
+            ClientError: it cannot be added.
+        """
+        self.require("add")
         self.advance()
-        made = Torrent(
-            offer=offer,
-            save_path=save_path or self._config.save_path,
-            category=category,
-            paused=paused,
+        if offer.info_hash in self._torrents:
+            return self._torrents[offer.info_hash]
+        if self._faults.fate(offer.titles) == "add_failed":
+            raise ClientError("API error: Failed to add torrent: it is of no use")
+        if how.lost and self._config.client == "librqbit":
+            raise ClientError("API error: Failed to add torrent: no known way to resolve peers")
+        torrent = self._made(
+            replace(offer, dead=True) if how.lost else offer,
+            download_path=how.download_path,
+            metadata=how.magnet is None,
+            title=None if how.magnet is None else how.magnet.name,
         )
-        self._torrents.setdefault(offer.info_hash, made)
+        torrent.category, torrent.paused = how.category, how.paused
+        self._torrents[offer.info_hash] = torrent
+        self._progress.promote(self.every())
+        self._save()
+        return torrent
 
     def get(self, info_hash: str) -> Torrent | None:
         """The torrent of that hash; with an empty hash the first of all, as qBittorrent does."""
@@ -149,51 +132,158 @@ class Torrents:
         torrent = self._torrents.pop(info_hash, None)
         if torrent is None:
             return False
-        if with_files and torrent.done and self._config.downloads is not None:
-            payload.remove(torrent.offer.files, Path(torrent.save_path))
+        self._save()
+        self._kept.pop(info_hash, None)
+        if not with_files:
+            self._kept[info_hash] = torrent.done
+        elif torrent.folder is not None:
+            payload.remove(torrent.offer.files, torrent.folder)
         return True
+
+    def forget(self, info_hash: str) -> None:
+        """Lose a torrent, as a client does that was set up anew; its files stay.
+
+        Raises:
+            KeyError: there is none.
+        """
+        del self._torrents[info_hash]
+        self._save()
+
+    def break_down(self, info_hash: str) -> None:
+        """Put a torrent into an error from which it does not come back.
+
+        Raises:
+            KeyError: there is none.
+        """
+        torrent = self._torrents[info_hash]
+        torrent.broken, torrent.speed_bps = True, 0
 
     def every(self) -> list[Torrent]:
         return list(self._torrents.values())
+
+    def early(self, torrent: Torrent) -> bool:
+        """Whether the monitor of tickets takes the check of this new torrent for the end."""
+        if torrent.done or torrent.kind:
+            return False
+        if self._faults.fate(torrent.offer.titles) == "zeros":
+            return True
+        share = int(torrent.offer.info_hash[:8], 16) / 2**32
+        unkind = self._config.client == "librqbit" and not self._config.kind_tickets
+        return unkind and share < self._config.early_share
+
+    def restore(self, find: Callable[[str], Offer | None]) -> None:
+        """At the start of the process: have again what the database knows, by what `find` gives.
+
+        What tickets have added is their own business, unless they are unkind. What was not whole
+        begins anew.
+        """
+        for row in sorted(self._database.torrents(), key=lambda row: int(row["added_ns"])):
+            offer = find(row["id"]) or unknown_offer(row["id"])
+            torrent = Torrent(
+                offer=replace(offer, dead=True) if row["lost"] else offer,
+                client=self._config.client,
+                save_path=row["save_path"],
+                folder=None if row["folder"] is None else Path(row["folder"]),
+                checking_s=self._config.checking_s,
+                phase=Phase.WHOLE if row["whole"] else Phase.WAITING,
+                title=row["title"],
+                metadata=row["metadata"],
+                loaded=float(row["whole"]),
+                added_ns=row["added_ns"],
+                completed_ns=row["completed_ns"],
+                category=row["category"],
+                paused=row["paused"],
+            )
+            if torrent.metadata and not torrent.done:
+                self._progress.begin(torrent)
+            self._torrents[offer.info_hash] = torrent
+        self.restarted()
+        self._save()
+
+    def _save(self) -> None:
+        """Write down what has changed; only what a new process could not know."""
+        if not self._database.durable:
+            return
+        rows: dict[str, Row] = {
+            each.offer.info_hash: each.row() for each in self._torrents.values() if not each.kind
+        }
+        changed = [row for key, row in rows.items() if self._written.get(key) != row]
+        gone = self._written.keys() - rows.keys()
+        if changed or gone:
+            self._database.save_torrents(changed, gone)
+            self._written = rows
+
+    def restarted(self) -> None:
+        """Torrentino went down and came back: librqbit, a part of it, checks everything."""
+        if self._config.client == "librqbit":
+            for torrent in self._torrents.values():
+                if torrent.metadata and not torrent.kind and torrent.phase is not Phase.CHECKING:
+                    torrent.resume = torrent.phase
+                    torrent.enter(Phase.CHECKING)
 
     def advance(self) -> None:
         """Let the time since the last call count for every download."""
         now = time.monotonic()
         elapsed, self._looked = now - self._looked, now
-        for torrent in self._torrents.values():
-            if not torrent.done and not torrent.broken:
-                self._advance(torrent, elapsed)
-
-    def _advance(self, torrent: Torrent, elapsed: float) -> None:
-        download_s = self._config.download_s
-        share = elapsed / download_s if download_s > 0 else 1.0
-        before = torrent.progress
-        reached = max(before, min(self._limit(torrent), before + share))
-        if reached >= 1.0 and not self._saved(torrent):
+        if self._faults.client_away:
             return
-        torrent.progress = reached
-        moving = before < reached < 1.0
-        rate = torrent.offer.size_bytes / download_s if download_s > 0 else 0.0
-        torrent.speed_bps = max(1, int(rate)) if moving else 0
-        if torrent.done:
-            torrent.completed_ns = now_ns()
+        self._progress.advance(self.every(), elapsed)
+        self._save()
 
-    def _limit(self, torrent: Torrent) -> float:
-        if torrent.paused or torrent.offer.seeders == 0:
-            return 0.0
-        return _HALF_WAY if self._halted(torrent) else 1.0
+    def _for_ticket(self, offer: Offer) -> Torrent:
+        kind = self._config.kind_tickets
+        if kind and self._faults.fate(offer.titles) != "zeros":
+            self._require_room(offer, self._config.downloads)
+            return Torrent(
+                offer=offer,
+                client=self._config.client,
+                save_path=self._config.shown_path,
+                folder=self._config.downloads,
+                checking_s=self._config.checking_s,
+                phase=Phase.DOWNLOADING,
+                kind=True,
+            )
+        return self._made(offer, title=None if kind else offer.title)
 
-    def _saved(self, torrent: Torrent) -> bool:
-        """Put its data where it says that they lie; false when that cannot be done."""
-        if self._config.downloads is None:
-            return True
-        try:
-            payload.write(torrent.offer.files, Path(torrent.save_path))
-        except OSError as exc:
-            _LOG.warning("the torrent %s cannot be saved: %s", torrent.offer.name, exc)
-            torrent.broken, torrent.speed_bps = True, 0
-        return not torrent.broken
+    def _made(
+        self,
+        offer: Offer,
+        *,
+        download_path: str | None = None,
+        metadata: bool = True,
+        title: str | None = None,
+    ) -> Torrent:
+        """A new torrent; librqbit knows no places but one, and no names but the real one."""
+        config = self._config
+        qbittorrent = config.client == "qbittorrent"
+        other = download_path if qbittorrent else None
+        torrent = Torrent(
+            offer=offer,
+            client=config.client,
+            save_path=other or config.shown_path,
+            folder=Path(other) if other and config.downloads else config.downloads,
+            checking_s=config.checking_s,
+            phase=Phase.WAITING,
+            title=title if qbittorrent else None,
+            metadata=metadata,
+            found=self._kept.get(offer.info_hash, False),
+        )
+        if metadata or offer.seeded:
+            self._require_room(offer, torrent.folder)
+        if metadata:
+            self._progress.begin(torrent)
+        return torrent
 
-    def _halted(self, torrent: Torrent) -> bool:
-        fate = self._faults.fate(torrent.offer.titles)
-        return fate in _HALTED and not (fate == "failover" and torrent.offer.second)
+    def _require_room(self, offer: Offer, folder: Path | None) -> None:
+        """librqbit adds nothing whose files are there already."""
+        if self._config.client != "librqbit":
+            return
+        if folder is not None:
+            taken = payload.first_there(offer.files, folder)
+        else:
+            taken = Path(offer.name) if offer.info_hash in self._kept else None
+        if taken is not None:
+            raise ClientError(
+                "API error: Failed to add torrent: error creating a new file"
+                f' (because allow_overwrite = false) "{taken}"'
+            )
