@@ -5,7 +5,7 @@ BIN := .venv/bin
 MAKE_VENV = $(PYTHON) -IS deploy/environment.py \
 	$(if $(filter command environment,$(firstword $(origin PYTHON))),--this-python)
 
-.PHONY: setup setup-run run test lint crash faults first-minute compose-test bench lock clean
+.PHONY: setup setup-run run test lint crash faults first-minute live compose-test bench lock clean
 
 setup: have-python
 	@$(MAKE_VENV) all
@@ -48,6 +48,10 @@ faults: setup
 # The README's two commands in fresh copies, as newcomers come to them; root does all of it.
 first-minute: setup
 	$(BIN)/python -m tests.first_minute
+
+# The whole product against a real Torrentino (TORRENTINO_BINARY) and real torrent clients.
+live: setup
+	$(BIN)/python -m tests.live $(ARGS)
 
 # docker-compose.yml for real; needs a Docker engine on this machine, and leaves nothing behind.
 compose-test: setup

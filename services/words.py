@@ -88,9 +88,32 @@ def stats(value: Json) -> list[str]:
         for span in ("hour", "day")
     )
     lines.append(f"Last hour: {hour}; last day: {day}, {size(rates['bytes_last_day'])}.")
-    lines += [_tickets(value["tickets"]), *_health(value)]
+    lines += [*_acquisition(value), *_health(value)]
     if value["outbox"]["waiting"]:
         lines.append(f"{_are(value['outbox']['waiting'], 'event')} waiting to be published.")
+    return lines
+
+
+def _acquisition(value: Json) -> list[str]:
+    """Who searches and follows, and how much of it is going on."""
+    chosen, downloads, searches = value["acquisition"], value["downloads"], value["searches"]
+    lines = []
+    if chosen is not None:
+        direct = chosen["way"] == "direct"
+        who = (
+            "We search, choose and follow"
+            if direct
+            else "Torrentino's tickets search, choose and follow"
+        )
+        lines.append(f"{who}: {chosen['reason']}.")
+    if chosen is None or chosen["way"] == "tickets" or value["tickets"]["in_flight"]:
+        lines.append(_tickets(value["tickets"]))
+    if downloads["in_flight"] or (chosen is not None and chosen["way"] == "direct"):
+        most = _many(downloads["max_in_flight"], "download")
+        lines.append(
+            f"At its torrent client: {downloads['in_flight']} of at most {most};"
+            f" {searches['last_hour']} of {searches['per_hour']} searches in the last hour."
+        )
     return lines
 
 

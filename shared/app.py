@@ -50,6 +50,8 @@ class App:
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     # What was not there yet since the start, and without which the process is not ready.
     awaited: set[Dependency] = field(default_factory=set)
+    # What was decided at the start, for /readyz to show.
+    said: dict[str, str] = field(default_factory=dict)
 
 
 def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> App:

@@ -25,8 +25,18 @@ from enum import StrEnum
 from typing import Literal
 
 # "media" is the media root as such, "space" the room on its disk: a full one can still be read.
+# "searcher" and "torrent_client" stand behind Torrentino, and may be away while it answers.
 Dependency = Literal[
-    "postgres", "nats", "torrentino", "catalog", "media", "space", "incoming", "ffmpeg"
+    "postgres",
+    "nats",
+    "torrentino",
+    "searcher",
+    "torrent_client",
+    "catalog",
+    "media",
+    "space",
+    "incoming",
+    "ffmpeg",
 ]
 
 

@@ -34,6 +34,15 @@ ITEMS_CLAIMED = Counter(f"{_PREFIX}_items_claimed_total", "Items claimed by a st
 TICKETS_CREATED = Counter(
     f"{_PREFIX}_tickets_created_total", "Tickets at Torrentino, made or found again", ["how"]
 )
+SEARCHES = Counter(
+    f"{_PREFIX}_searches_total", "Searches of our own, by what they gave", ["result"]
+)
+DOWNLOADS_BEGUN = Counter(
+    f"{_PREFIX}_downloads_begun_total", "Torrents added, or there already, for our items", ["how"]
+)
+DOWNLOADS_ENDED = Counter(
+    f"{_PREFIX}_downloads_ended_total", "Downloads of our own, by how they ended", ["how"]
+)
 TICKETS_POLLED = Counter(
     f"{_PREFIX}_tickets_polled_total", "Tickets read at Torrentino", ["remote_state"]
 )

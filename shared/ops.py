@@ -55,7 +55,7 @@ class OpsServer:
         # NATS may be away: everything arrives by the sweeps, only later. PostgreSQL may not, nor
         # what the settings name and what has not been there yet.
         ready = bool(checks["postgres"]["ok"]) and not self._app.awaited
-        body = {"ready": ready, "checks": checks}
+        body = {"ready": ready, "checks": checks, **self._app.said}
         return Response(
             json.dumps(body), status_code=200 if ready else 503, media_type="application/json"
         )

@@ -24,6 +24,7 @@ from pydantic import (
     ValidationError,
 )
 
+from shared.choosing.model import Profile
 from shared.errors import DownloadsError
 
 Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper"]
@@ -161,6 +162,57 @@ class Settings(BaseModel):
         None,
         description="the same folder as we see it; default: TORRENTINO_DOWNLOADS_ROOT",
     )
+    torrentino_downloads_url: HttpUrl | None = Field(
+        None,
+        description="the torrents' own folder over HTTP, with JSON listings as nginx gives them"
+        " (`http`)",
+    )
+    acquisition: Annotated[Literal["auto", "direct", "tickets"], Word] = Field(
+        "auto",
+        description="who searches, chooses and follows torrents: we, by Torrentino's search and its"
+        " torrent client (`direct`); its tickets (`tickets`); or we where both are configured there"
+        " and TORRENTINO_DOWNLOADS_ROOT is set here (`auto`)",
+    )
+    searches_per_hour: Count = Field(
+        60, ge=1, description="searches that all ticketers together make in an hour (direct)"
+    )
+    search_gap_s: float = Field(
+        10, ge=0, le=3600, description="seconds between two searches at least (direct)"
+    )
+    releases_ttl_h: float = Field(
+        24, gt=0, le=8760, description="hours that the result of a search is used again (direct)"
+    )
+    max_downloads: Count = Field(
+        20, ge=1, description="downloads at once, over all ticketers (direct)"
+    )
+    max_grabs: int = Field(
+        3,
+        ge=1,
+        le=100,
+        description="downloads that are tried for one request before it waits for another search"
+        " (direct)",
+    )
+    prefer_lossless: bool = Field(
+        True, description="whether lossless releases are taken before others (direct)"
+    )
+    min_bitrate_kbps: int = Field(
+        192, ge=0, le=10_000, description="kbit/s below which no release is taken (direct)"
+    )
+    max_grab_gb: float = Field(
+        8, gt=0, le=10_000, description="GB above which no release is taken by itself (direct)"
+    )
+    download_cleanup: Annotated[Literal["keep", "wrong", "all"], Word] = Field(
+        "wrong",
+        description="which of our own downloads are removed at Torrentino with their files: none"
+        " (`keep`), those that proved wrong or that nobody wants any more (`wrong`), or those that"
+        " were collected as well (`all`); what was there before us stays (direct)",
+    )
+    ticket_keep_days: int = Field(
+        30,
+        ge=0,
+        le=36_500,
+        description="days after which our ended tickets are deleted at Torrentino",
+    )
     torrentino_cleanup: Annotated[Literal["keep", "ticket", "torrent"], Word] = Field(
         "keep",
         description="what is removed at Torrentino when all is fetched: nothing (`keep`), the"
@@ -268,6 +320,15 @@ class Settings(BaseModel):
         return None if path is None else Path(path)
 
     @property
+    def profile(self) -> Profile:
+        """What is chosen first among releases, and what is not taken."""
+        return Profile(
+            prefer_lossless=self.prefer_lossless,
+            min_bitrate_kbps=self.min_bitrate_kbps,
+            max_grab_bytes=int(self.max_grab_gb * 1e9),
+        )
+
+    @property
     def umask_bits(self) -> int:
         """`umask` as `os.umask` takes it."""
         return int(self.umask, 8)
@@ -356,6 +417,14 @@ def _contradictions(settings: Settings) -> dict[str, str]:
     if settings.torrentino_downloads_mount and not settings.torrentino_downloads_root:
         at_fault["torrentino_downloads_root"] = (
             f"{_not_set('torrentino_downloads_root')} (TORRENTINO_DOWNLOADS_MOUNT is set)"
+        )
+    if settings.torrentino_downloads_url and not settings.torrentino_downloads_root:
+        at_fault["torrentino_downloads_root"] = (
+            f"{_not_set('torrentino_downloads_root')} (TORRENTINO_DOWNLOADS_URL is set)"
+        )
+    if settings.acquisition == "direct" and not settings.torrentino_downloads_root:
+        at_fault["torrentino_downloads_root"] = (
+            f"{_not_set('torrentino_downloads_root')} (ACQUISITION is direct)"
         )
     quality, format_ = settings.audio_quality, settings.audio_format
     if quality is not None and (

@@ -79,8 +79,10 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
         {Stage.VERIFYING, Stage.READY, Stage.HELD, Stage.QUEUED, Stage.COMPLETED, *_GIVE_UP}
     ),
     Stage.HELD: frozenset({Stage.READY, *_GIVE_UP}),
-    Stage.VERIFYING: frozenset({Stage.CONVERTING, Stage.COMPLETED, Stage.READY, *_GIVE_UP}),
-    Stage.CONVERTING: frozenset({Stage.COMPLETED, Stage.READY, *_GIVE_UP}),
+    Stage.VERIFYING: frozenset(
+        {Stage.CONVERTING, Stage.COMPLETED, Stage.READY, Stage.QUEUED, *_GIVE_UP}
+    ),
+    Stage.CONVERTING: frozenset({Stage.COMPLETED, Stage.READY, Stage.QUEUED, *_GIVE_UP}),
     Stage.COMPLETED: frozenset(),
     Stage.FAILED: frozenset({Stage.QUEUED}),
 }

@@ -320,6 +320,8 @@ async def make_world(
             "NATS_URL": server.url,
             "TORRENTINO_URL": standin.url,
             "TORRENTINO_DEST_ROOT": str(folder / "incoming"),
+            # tests/direct.py has the worlds in which we search and follow ourselves.
+            "ACQUISITION": "tickets",
             # Its songs are torrents of one file; tests of albums say otherwise.
             "TICKET_GROUPING": "track",
             "CATALOG_DB": str(folder / "catalog.db"),

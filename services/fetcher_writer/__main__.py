@@ -8,6 +8,7 @@ from services.fetcher_writer.collecting import Collector
 from services.fetcher_writer.converting import Converter
 from services.fetcher_writer.delivery import Delivery, DeliveryName
 from services.fetcher_writer.http_files import HttpFiles
+from services.fetcher_writer.http_torrents import HttpTorrents
 from services.fetcher_writer.outcomes import ACTOR, Outcomes
 from services.fetcher_writer.service import FetcherWriter
 from services.fetcher_writer.shared_folder import SharedFolder
@@ -27,7 +28,9 @@ def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
     """The adapter that TORRENTINO_DELIVERY names, and the torrents' own folder if we see it."""
     found: dict[DeliveryName, Delivery] = {"incoming": _incoming(settings)}
     root, mount = settings.torrentino_downloads_root, settings.downloads_mount
-    if root is not None and mount is not None:
+    if root is not None and settings.torrentino_downloads_url is not None:
+        found["torrent"] = HttpTorrents(dest_root=root, files_url=settings.torrentino_downloads_url)
+    elif root is not None and mount is not None:
         found["torrent"] = TorrentFolder(
             dest_root=root, dest_mount=mount, file_mode=settings.file_mode
         )
@@ -70,6 +73,7 @@ def build(app: App) -> list[Duty]:
             retries=app.retries,
             rng=app.rng,
             grouping=settings.ticket_grouping,
+            max_grabs=settings.max_grabs,
         ),
         keep_source=settings.audio_keep_source,
         root=root,

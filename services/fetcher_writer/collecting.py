@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import structlog
@@ -48,6 +48,17 @@ class Collector:
     ) -> None:
         self._deliveries = deliveries
         self._sleep = sleep
+
+    async def located(self, ticket: Ticket) -> Ticket:
+        """The same, with the path at which its data really are.
+
+        Raises:
+            AttemptFailed: they are not there.
+            Hold: the place cannot be looked at now.
+        """
+        delivery = self._deliveries[ticket.delivery]
+        await delivery.check()
+        return replace(ticket, path=await delivery.locate(ticket.path, ticket.size_bytes))
 
     async def candidates(self, ticket: Ticket) -> Candidates:
         """The files worth a look, at least one of them audio by its name.

@@ -9,12 +9,13 @@ at only when the ticket is completed: until then files grow under their final na
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
 from shared.errors import AttemptFailed, ErrorType
+from shared.matching.titles import fold
 from shared.media.paths import AUDIO_EXTENSIONS
 
 MAX_DEPTH = 8
@@ -76,6 +77,16 @@ class Delivery(Protocol):
 
         Raises:
             AttemptFailed: STORAGE, there are more than `MAX_ENTRIES` entries.
+        """
+        ...
+
+    async def locate(self, path: str, size_bytes: int | None) -> str:
+        """Where a torrent's data are: at `path`, or the entry beside it that has just these bytes.
+
+        A torrent client may tell another name than the data have on disk.
+
+        Raises:
+            AttemptFailed: STORAGE, nothing there is it; the message names both sides' paths.
         """
         ...
 
@@ -155,6 +166,23 @@ def name_parts(file: DeliveredFile) -> list[str]:
         return parts
     raise AttemptFailed(
         ErrorType.STORAGE, "the file has an unusable name", {"file": ascii(file.name)[:500]}
+    )
+
+
+def nearest_first(name: str, entries: Iterable[str]) -> list[str]:
+    """Names, those first that share the most words with `name`."""
+    words = frozenset(fold(name).split())
+    return sorted(entries, key=lambda entry: (-len(words & set(fold(entry).split())), entry))
+
+
+def not_there(path: str, *, root: str, here: str, above_is_there: bool) -> AttemptFailed:
+    """The error for a torrent whose data are not where they should be."""
+    what = "nothing there has its bytes" if above_is_there else "there is no such folder"
+    return AttemptFailed(
+        ErrorType.STORAGE,
+        f"the torrent client has it at {path}, which is below {here} here, and {what}: is that the"
+        f" folder that the client calls {root}?",
+        {"path": path[:500], "downloads_root": root, "here": here},
     )
 
 

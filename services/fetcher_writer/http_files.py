@@ -46,6 +46,10 @@ class HttpFiles:
         Misconfigured: `files_url` can never work.
     """
 
+    # The variables that name its URL, and the same folder as Torrentino sees it.
+    _url_named = "TORRENTINO_FILES_URL"
+    _root_named = "TORRENTINO_DEST_ROOT"
+
     def __init__(
         self,
         *,
@@ -58,7 +62,7 @@ class HttpFiles:
         rng: random.Random | None = None,
     ) -> None:
         self._root = dest_root
-        self._base = _base_url(files_url)
+        self._base = _base_url(files_url, named=self._url_named)
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 jitter is no secret
@@ -79,7 +83,7 @@ class HttpFiles:
 
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """See `Delivery.files`."""
-        parts = parts_below(self._root, dest_path)
+        parts = self._parts(dest_path)
         try:
             async with asyncio.timeout(self._listing_timeout_s):
                 if await self._listing(parts) is None:
@@ -90,9 +94,15 @@ class HttpFiles:
         except TimeoutError as exc:
             raise unreachable(exc) from exc
 
+    async def locate(self, path: str, size_bytes: int | None) -> str:  # noqa: ARG002
+        """See `Delivery.locate`: what Torrentino placed has the name that it says."""
+        return path
+
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
         """See `Delivery.collect`."""
-        parts = (*parts_below(self._root, dest_path), *name_parts(file))
+        return await self._collect((*self._parts(dest_path), *name_parts(file)), file, temp)
+
+    async def _collect(self, parts: Sequence[str], file: DeliveredFile, temp: Path) -> str:
         if file.size_bytes > self._max_bytes:
             raise AttemptFailed(
                 ErrorType.STORAGE,
@@ -110,8 +120,11 @@ class HttpFiles:
 
     async def remove(self, dest_path: str) -> bool:
         """See `Delivery.remove`; always False, a file server only reads."""
-        parts_below(self._root, dest_path)
+        self._parts(dest_path)
         return False
+
+    def _parts(self, dest_path: str) -> tuple[str, ...]:
+        return parts_below(self._root, dest_path, setting=self._root_named)
 
     async def check(self) -> None:
         """See `Delivery.check`."""
@@ -120,15 +133,15 @@ class HttpFiles:
             if response is None:
                 raise Misconfigured(
                     "incoming",
-                    "TORRENTINO_FILES_URL answers 404: it must be the folder that Torrentino sees"
-                    f" as TORRENTINO_DEST_ROOT={self._root}; {_LISTING_ADVICE}",
+                    f"{self._url_named} answers 404: it must be the folder that Torrentino sees"
+                    f" as {self._root_named}={self._root}; {_LISTING_ADVICE}",
                 )
             async for piece in response.aiter_bytes():
                 if piece.strip():
                     if not piece.lstrip().startswith(b"["):
-                        raise _no_listing()
+                        raise _no_listing(self._url_named)
                     return
-            raise _no_listing()
+            raise _no_listing(self._url_named)
 
     async def _walk(self, parts: Sequence[str]) -> AsyncGenerator[DeliveredFile, None]:
         pending: list[tuple[str, ...]] = [()]
@@ -142,12 +155,12 @@ class HttpFiles:
                     ErrorType.STORAGE, f"the ticket's folder has more than {MAX_ENTRIES} entries"
                 )
             for entry in entries:
-                match _name(entry), entry.get("type"):
+                match name_of(entry), entry.get("type"):
                     case None, _:
                         log.warning("delivered_entry_skipped", entry=ascii(entry)[:500])
                     case str(name), "directory" if len(folder) < MAX_DEPTH:
                         pending.append((*folder, name))
-                    case str(name), "file" if size_bytes := _size(entry):
+                    case str(name), "file" if size_bytes := size_of(entry):
                         yield DeliveredFile(name="/".join((*folder, name)), size_bytes=size_bytes)
 
     async def _listing(self, parts: Sequence[str]) -> list[Entry] | None:
@@ -160,7 +173,7 @@ class HttpFiles:
                 body += piece
                 if len(body) > _MAX_LISTING_BYTES:
                     raise AttemptFailed(ErrorType.STORAGE, "the folder's listing is too long")
-        return _entries(bytes(body))
+        return _entries(bytes(body), named=self._url_named)
 
     @asynccontextmanager
     async def _get(self, parts: Sequence[str]) -> AsyncIterator[httpx.Response | None]:
@@ -182,13 +195,13 @@ class HttpFiles:
 _LISTING_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 
-def _base_url(files_url: str) -> str:
+def _base_url(files_url: str, *, named: str) -> str:
     try:
         url = httpx.URL(files_url.strip().rstrip("/"))
     except httpx.InvalidURL as exc:
-        raise Misconfigured("incoming", f"TORRENTINO_FILES_URL is not a URL: {exc}") from exc
+        raise Misconfigured("incoming", f"{named} is not a URL: {exc}") from exc
     if url.scheme not in ("http", "https") or not url.host:
-        raise Misconfigured("incoming", "TORRENTINO_FILES_URL must be like http://host:8081/files")
+        raise Misconfigured("incoming", f"{named} must be like http://host:8081/files")
     return str(url)
 
 
@@ -196,31 +209,31 @@ def _path(parts: Sequence[str]) -> str:
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def _entries(body: bytes) -> list[Entry]:
+def _entries(body: bytes, *, named: str) -> list[Entry]:
     try:
         # nginx passes on the bytes of a name as they are, whether or not they are UTF-8.
         parsed: object = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as exc:
-        raise _no_listing() from exc
+        raise _no_listing(named) from exc
     if not isinstance(parsed, list) or not all(isinstance(entry, dict) for entry in parsed):
-        raise _no_listing()
+        raise _no_listing(named)
     return parsed
 
 
-def _no_listing() -> Misconfigured:
-    return Misconfigured(
-        "incoming", f"TORRENTINO_FILES_URL does not list folders in JSON: {_LISTING_ADVICE}"
-    )
+def _no_listing(named: str) -> Misconfigured:
+    return Misconfigured("incoming", f"{named} does not list folders in JSON: {_LISTING_ADVICE}")
 
 
-def _name(entry: Entry) -> str | None:
+def name_of(entry: Entry) -> str | None:
+    """The name of an entry, where one can go by it."""
     name = entry.get("name")
     usable = isinstance(name, str) and is_safe_name(name) and "\ufffd" not in name
     return str(name) if usable else None
 
 
-def _size(entry: Entry) -> int:
+def size_of(entry: Entry) -> int:
+    """The bytes of a file; 0 where the listing does not say."""
     size = entry.get("size")
     if isinstance(size, bool) or not isinstance(size, int):
-        raise _no_listing()
+        return 0
     return max(size, 0)

@@ -13,6 +13,8 @@ from services.fetcher_writer.work import Work
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
+from shared.db.blocklist import Why
+from shared.db.downloads import next_release
 from shared.db.items import fail_attempt, go_on, hand_back
 from shared.db.sources import block_source, lacks_source
 from shared.errors import AttemptFailed, ErrorType
@@ -29,6 +31,15 @@ class LacksTrack(AttemptFailed):
     """The torrent does not have the track."""
 
 
+def _fault_of_the_release(work: Work, failure: AttemptFailed) -> Why | None:
+    """Why another release may do better; None: this one may, another time."""
+    if isinstance(failure, LacksTrack):
+        return "lacks"
+    if failure.error_type is ErrorType.CORRUPTION:
+        return "wrong"
+    return "refused" if work.ticket.in_the_way else None
+
+
 class Outcomes:
     """Writes them; what was lost meanwhile is left alone."""
 
@@ -40,12 +51,14 @@ class Outcomes:
         retries: RetryPolicy,
         rng: random.Random,
         grouping: Literal["auto", "track", "album"],
+        max_grabs: int,
     ) -> None:
         self._store = store
         self._bus = bus
         self._retries = retries
         self._rng = rng
         self._grouping = grouping
+        self._max_grabs = max_grabs
 
     async def leave_to_a_person(self, work: Work, doubt: Doubt) -> None:
         evidence = {
@@ -65,7 +78,8 @@ class Outcomes:
         """Let the next kind of ticket serve the item, if there is another kind for it."""
         title = work.ticket.torrent_title or "what was downloaded"
         reason = f"{title} does not have this track"[:500]
-        if work.ticket.kind == "track" or self._grouping == "album":
+        alone = work.ticket.kind == "track" or self._grouping == "album"
+        if alone or work.ticket.way == "direct":
             evidence = {"files": [dict(offer) for offer in lacking.offers]}
             raise LacksTrack(ErrorType.NOT_FOUND, reason, evidence)
         async with self._store.database.transaction() as connection:
@@ -80,6 +94,9 @@ class Outcomes:
 
     async def fail(self, work: Work, failure: AttemptFailed) -> None:
         reached("fetcher.failing")
+        if work.ticket.way == "direct" and (why := _fault_of_the_release(work, failure)):
+            await self._next_release(work, failure, why)
+            return
         async with self._store.database.transaction() as connection:
             ended = await fail_attempt(
                 connection,
@@ -96,6 +113,32 @@ class Outcomes:
             elif ended is not None:
                 await block_source(connection, work.claim.item_id, failure)
         reached("fetcher.failed")
+        ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        await self._bus.wake("ticket")
+
+    async def _next_release(self, work: Work, failure: AttemptFailed, why: Why) -> None:
+        """What is wrong for this track is blocked for it; the next release may bring it."""
+        async with self._store.database.transaction() as connection:
+            stage = await next_release(
+                connection,
+                work.claim.item_id,
+                failure,
+                why=why,
+                stages=[Stage.FETCHING, Stage.VERIFYING, Stage.CONVERTING],
+                fence=work.claim.fence,
+                max_grabs=self._max_grabs,
+                policy=self._retries,
+                rng=self._rng,
+                actor=ACTOR,
+            )
+        reached("fetcher.blocked")
+        log.info(
+            "release_blocked",
+            item_id=work.claim.item_id,
+            release=work.ticket.torrent_title,
+            why=failure.message,
+            stage=stage,
+        )
         ATTEMPTS_FAILED.labels(failure.error_type).inc()
         await self._bus.wake("ticket")
 

@@ -16,6 +16,8 @@ from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
 from shared.metrics import VERIFY_SECONDS
 
+_CHUNK_BYTES = 1 << 20
+
 
 @dataclass(frozen=True, kw_only=True)
 class Proven:
@@ -45,6 +47,11 @@ async def prove(
         )
     except CorruptAudio as corrupt:
         corrupt.evidence["file"] = offer.name[:500]
+        if work.ticket.way == "tickets" and await asyncio.to_thread(_only_zeros, temp):
+            # The torrent is none the worse for it: it was not whole yet when this was placed.
+            raise AttemptFailed(
+                ErrorType.STORAGE, "the file is all zeros: placed too early", corrupt.evidence
+            ) from corrupt
         raise
     finally:
         VERIFY_SECONDS.observe(time.monotonic() - started)
@@ -57,3 +64,15 @@ async def prove(
             {"file": offer.name[:500]},
         )
     return facts
+
+
+def _only_zeros(path: Path) -> bool:
+    """Whether nothing was ever written to the file; false when that cannot be told."""
+    try:
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK_BYTES):
+                if chunk.count(0) != len(chunk):
+                    return False
+    except OSError:
+        return False
+    return True

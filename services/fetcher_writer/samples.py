@@ -68,6 +68,10 @@ class Samples:
         self._keeping = asyncio.Lock()
         self._proven: dict[DeliveredFile, AudioFacts] = {}
 
+    def come_from(self, ticket: Ticket) -> None:
+        """Collect from there: it is known by now where its files are."""
+        self._ticket = ticket
+
     async def look(self, file: DeliveredFile) -> Look | None:
         """Collect the file and ask what it is; None: it is no audio, or cannot be had.
 

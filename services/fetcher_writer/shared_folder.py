@@ -61,6 +61,10 @@ class SharedFolder:
         parts = self._parts(dest_path)
         return await self._look(lambda: self._list(parts))
 
+    async def locate(self, path: str, size_bytes: int | None) -> str:  # noqa: ARG002
+        """See `Delivery.locate`: what Torrentino placed has the name that it says."""
+        return path
+
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
         """See `Delivery.collect`. A cancelled call may go on writing `temp` for a while."""
         parts, names = self._parts(dest_path), name_parts(file)
@@ -101,7 +105,7 @@ class SharedFolder:
     def _list(self, parts: tuple[str, ...]) -> list[DeliveredFile]:
         try:
             with folder_below(self._mount, parts) as fd:
-                found = sorted(_walk(fd), key=lambda file: file.name)
+                found = sorted(walk(fd), key=lambda file: file.name)
                 self._device = os.fstat(fd).st_dev
                 return found
         except FileNotFoundError:
@@ -177,7 +181,8 @@ class SharedFolder:
         return DependencyDown("incoming", where)
 
 
-def _walk(top_fd: int) -> Iterator[DeliveredFile]:
+def walk(top_fd: int) -> Iterator[DeliveredFile]:
+    """The files below an open folder; see `Delivery.files`."""
     pending: list[tuple[str, ...]] = [()]
     entries_seen = 0
     while pending:

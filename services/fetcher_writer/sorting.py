@@ -110,6 +110,8 @@ class Sorting:
     # --- in the task
 
     async def _sort(self) -> Mapping[str, Verdict]:
+        self._ticket = await self._collector.located(self._ticket)
+        self.samples.come_from(self._ticket)
         candidates = await self._collector.candidates(self._ticket)
         self._offer(candidates)
         if self._is_plain(candidates):

@@ -91,7 +91,7 @@ WITH taken AS (
 SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ticket_id, t.kind,
        t.delivery, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
        t.info_hash, t.torrent_title, t.files_placed, t.final_size_bytes, t.file_mappings,
-       t.processed_files
+       t.processed_files, t.way, t.size_bytes, t.remote_state
   FROM taken i JOIN tickets t ON t.id = i.ticket_id
  ORDER BY i.priority, i.seq
 """
@@ -149,7 +149,7 @@ UPDATE queue_items SET converted_pct = $3, updated_at = now()
 # Folders of ended tickets that no item still collects from.
 _TO_CLEAN = """
 SELECT t.id, t.dest_path FROM tickets t
- WHERE t.state = 'closed' AND t.collected_at IS NULL
+ WHERE t.state = 'closed' AND t.way = 'tickets' AND t.collected_at IS NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
                       AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))

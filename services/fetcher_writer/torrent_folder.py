@@ -4,11 +4,18 @@ from __future__ import annotations
 
 import os
 import stat
-from pathlib import Path
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 from services.fetcher_writer.beneath import folder_below, status_below
-from services.fetcher_writer.delivery import DeliveredFile
-from services.fetcher_writer.shared_folder import SharedFolder
+from services.fetcher_writer.delivery import (
+    DeliveredFile,
+    is_safe_name,
+    nearest_first,
+    not_there,
+)
+from services.fetcher_writer.shared_folder import SharedFolder, walk
+from shared.errors import AttemptFailed
 
 
 class TorrentFolder(SharedFolder):
@@ -26,7 +33,62 @@ class TorrentFolder(SharedFolder):
         self._parts(dest_path)
         return False
 
+    async def locate(self, path: str, size_bytes: int | None) -> str:
+        """See `Delivery.locate`."""
+        parts = self._parts(path)
+        name = await self._look(lambda: self._locate(parts, size_bytes))
+        if name is None:
+            above = await self._look(lambda: self._is_folder(parts[:-1]))
+            raise not_there(path, root=self._root, here=str(self._mount), above_is_there=above)
+        return str(PurePosixPath(path).parent / name)
+
     # --- in threads
+
+    def _locate(self, parts: tuple[str, ...], size_bytes: int | None) -> str | None:
+        *above, name = parts
+        own_bytes = self._bytes(above, name)
+        if own_bytes is not None and (not size_bytes or own_bytes == size_bytes):
+            return name
+        for entry in nearest_first(name, self._names(above)) if size_bytes else ():
+            if self._bytes(above, entry) == size_bytes:
+                return entry
+        return None if own_bytes is None else name
+
+    def _names(self, above: Sequence[str]) -> list[str]:
+        try:
+            with folder_below(self._mount, above) as fd, os.scandir(fd) as entries:
+                return [entry.name for entry in entries if is_safe_name(entry.name)]
+        except FileNotFoundError:
+            self._check_mount()
+            return []
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+
+    def _bytes(self, above: Sequence[str], name: str) -> int | None:
+        """The bytes of a file, or of all files below a folder; None when there is neither."""
+        try:
+            with folder_below(self._mount, above) as fd:
+                found = status_below(fd, name)
+                if found is None or stat.S_ISREG(found.st_mode):
+                    return None if found is None else found.st_size
+                if not stat.S_ISDIR(found.st_mode):
+                    return None
+            with folder_below(self._mount, [*above, name]) as fd:
+                return sum(file.size_bytes for file in walk(fd))
+        except (FileNotFoundError, AttemptFailed):
+            return None  # gone by now, or more than any torrent of music has
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+
+    def _is_folder(self, parts: Sequence[str]) -> bool:
+        try:
+            with folder_below(self._mount, parts):
+                return True
+        except FileNotFoundError:
+            self._check_mount()
+            return False
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
 
     def _list(self, parts: tuple[str, ...]) -> list[DeliveredFile]:
         size_bytes = self._size_of_file(parts)

@@ -25,6 +25,11 @@ class Ticket:
     files_placed: int | None = None
     final_size_bytes: int | None = None
     file_mappings: Sequence[Mapping[str, object]] = ()
+    way: Literal["tickets", "direct"] = "tickets"
+    size_bytes: int | None = None
+    """Of the whole torrent, as its client tells it."""
+    in_the_way: bool = False
+    """Its files lie there without a torrent, so that it may not be them."""
     processed_files: Mapping[str, str] = field(default_factory=dict)
     """What the pipeline was told to place: the path in the torrent by the placed name."""
 
@@ -70,5 +75,8 @@ def _ticket(row: Row) -> Ticket:
         files_placed=row["files_placed"] if placed else None,
         final_size_bytes=row["final_size_bytes"] if placed else None,
         file_mappings=row["file_mappings"] or (),
+        way=row["way"],
+        size_bytes=row["size_bytes"],
+        in_the_way=row["remote_state"] == "in_the_way",
         processed_files=row["processed_files"] or {} if placed else {},
     )

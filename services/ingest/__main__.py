@@ -12,6 +12,7 @@ from services.ingest.limits import Policy
 from services.ingest.retry import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Requests
+from services.ingest.stats import Bounds
 from services.ingest.withdraw import Withdrawals
 from shared.app import App, Duty
 from shared.bus.consuming import Consumer
@@ -77,7 +78,11 @@ def build(app: App) -> list[Duty]:
         health=app.health,
         conditions=Conditions(app.database, app.health, worker=app.worker),
         policy=policy,
-        max_in_flight=settings.max_tickets_in_flight,
+        bounds=Bounds(
+            tickets=settings.max_tickets_in_flight,
+            downloads=settings.max_downloads,
+            searches_per_hour=settings.searches_per_hour,
+        ),
     )
     messages = RequestMessages(requests, withdrawals)
     return [

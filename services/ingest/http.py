@@ -70,7 +70,7 @@ class Api:
         health: Health,
         conditions: Conditions,
         policy: limits.Policy,
-        max_in_flight: int,
+        bounds: stats.Bounds,
     ) -> None:
         self._keys = keys
         self._requests = requests
@@ -84,7 +84,7 @@ class Api:
         self._health = health
         self._conditions = conditions
         self._policy = policy
-        self._max_in_flight = max_in_flight
+        self._bounds = bounds
 
     def app(self) -> Starlette:
         """The ASGI application."""
@@ -257,7 +257,7 @@ class Api:
                 self._root,
                 self._health,
                 self._conditions,
-                max_in_flight=self._max_in_flight,
+                bounds=self._bounds,
             )
         )
 

@@ -27,8 +27,8 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
        q.stage IN ('queued', 'retry_wait') AND EXISTS (
            SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
             WHERE o.track_id = q.track_id AND ot.state = 'withdrawing') AS tombstone,
-       q.converted_pct, t.kind AS ticket_kind, t.torrent_title,
-       t.progress_pct, t.speed_bps, t.eta_s, t.size_bytes, t.remote_state, t.candidates,
+       q.converted_pct, t.kind AS ticket_kind, t.way, t.torrent_title,
+       t.progress_pct, t.speed_bps, t.eta_s, t.seeders, t.size_bytes, t.remote_state, t.candidates,
        f.audio_uri
   FROM queue_items q
   LEFT JOIN tickets t ON t.id = q.ticket_id
@@ -127,7 +127,8 @@ def to_json(row: Row, *, position: int | None, conditions: Json, stall_timeout_s
         "status": row["status"],
         "stage": row["stage"],
         "reason": row["reason"],
-        "waiting_for": paused.waits_for(row["stage"], conditions) or waiting.waits_for(row),
+        "waiting_for": paused.waits_for(row["stage"], conditions, way=row["way"])
+        or waiting.waits_for(row),
         "waits_until": waiting.waits_until(row, stall_timeout_s=stall_timeout_s),
         "priority": row["priority"],
         "created_at": row["created_at"],
@@ -162,6 +163,7 @@ def _progress(row: Row) -> Json | None:
             "bytes_total": None,
             "speed_bps": None,
             "eta_s": None,
+            "seeders": None,
         }
     percent = row["progress_pct"]
     if row["status"] != Status.DOWNLOADING or percent is None:
@@ -173,6 +175,7 @@ def _progress(row: Row) -> Json | None:
         "bytes_total": size,
         "speed_bps": row["speed_bps"],
         "eta_s": row["eta_s"],
+        "seeders": row["seeders"],
     }
 
 

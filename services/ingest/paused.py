@@ -14,6 +14,8 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
     "postgres": (("everything", "all"),),
     "nats": (("publishing", "all"),),
     "torrentino": (("ticketing", "ticketer"), ("polling", "poller")),
+    "searcher": (("searching", "ticketer"),),
+    "torrent_client": (("downloading", "ticketer"), ("following", "poller")),
     "catalog": (("requesting", "ingest"), ("scanning", "watchdog")),
     "media": (("requesting", "ingest"), ("fetching", "fetcher_writer"), ("scanning", "watchdog")),
     "space": (("fetching", "fetcher_writer"),),
@@ -25,6 +27,8 @@ _TO_DO: dict[Dependency, str] = {
     "postgres": "see that PostgreSQL runs and that DATABASE_URL leads to it",
     "nats": "see that NATS runs and that NATS_URL leads to it; until then all is only slower",
     "torrentino": "see that Torrentino runs and that TORRENTINO_URL leads to it",
+    "searcher": "see that Torrentino's indexers (Jackett or Prowlarr) run and are set there",
+    "torrent_client": "see that Torrentino's torrent client runs and is set there",
     "catalog": "see that CATALOG_DB is there and can be read",
     "media": "see that MEDIA_PATH is mounted and can be written to",
     "space": "free some space on the disk of MEDIA_PATH",
@@ -59,16 +63,21 @@ def paused(conditions: Json) -> list[Json]:
     ]
 
 
-def waits_for(stage: str, conditions: Json) -> str | None:
-    """The dependency that keeps an item of this stage waiting, and why; None if none does."""
-    for name in _needed(Stage(stage)):
+def waits_for(stage: str, conditions: Json, *, way: str | None) -> str | None:
+    """The dependency that keeps an item of this stage waiting, and why; None if none does.
+
+    `way`: of its download, or None before it has one.
+    """
+    for name in _needed(Stage(stage), way):
         condition = conditions.get(name)
         if condition is not None and not condition["ok"]:
             return f"{name}: {condition['detail']}"
     return None
 
 
-def _needed(stage: Stage) -> tuple[Dependency, ...]:
-    if stage in _TO_TORRENTINO or stage in _AT_TORRENTINO:
-        return ("torrentino",)
+def _needed(stage: Stage, way: str | None) -> tuple[Dependency, ...]:
+    if stage in _TO_TORRENTINO:
+        return ("torrentino", "torrent_client", "searcher")
+    if stage in _AT_TORRENTINO:
+        return ("torrentino", "torrent_client") if way == "direct" else ("torrentino",)
     return ("media", "space", "incoming", "ffmpeg") if stage in _TO_THE_DISK else ()

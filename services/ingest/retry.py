@@ -17,9 +17,11 @@ from services.ingest.limits import Caller, Policy
 from shared.bus.nats import Bus
 from shared.catalog.models import Track
 from shared.crashpoints import reached
+from shared.db.blocklist import unblock
 from shared.db.enqueue import Request, record_request
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database, Row, taken
+from shared.db.releases import memory_of, search_again
 from shared.db.sources import unblock_sources
 from shared.errors import Conflict, LimitReached, Unknown
 from shared.health import Health
@@ -46,7 +48,7 @@ _LOCK = "SELECT id FROM queue_items WHERE id = $1 FOR NO KEY UPDATE"
 # A ticket that is still being withdrawn stays linked: the ticketer waits until it is closed.
 _RETRY = """
 UPDATE queue_items q
-   SET stage = $2, status = $3, reason = $4, actor = $5, retry_count = 0, detours = 0,
+   SET stage = $2, status = $3, reason = $4, actor = $5, retry_count = 0, detours = 0, grabs = 0,
        due_at = now(),
        error_type = NULL, error_message = NULL, error_evidence = NULL,
        started_at = NULL, completed_at = NULL, bytes_downloaded = NULL,
@@ -147,10 +149,14 @@ class Retries:
             _FROM,
         )
         assert done == "UPDATE 1", "the row is locked, and was FAILED"
+        # Somebody asks: it is searched for again, whatever was not found before.
+        memory = memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
+        await search_again(connection, memory)
         await _return(connection, row, caller)
         await connection.execute(_REOPEN_ALBUMS, item_id)
         if caller.unlimited:
             await unblock_sources(connection, row["track_id"])
+            await unblock(connection, row["track_id"])
         else:
             await self._check_limit(connection, caller)
 

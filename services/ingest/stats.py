@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from services.ingest.paused import paused
@@ -28,6 +29,16 @@ _UNKNOWN: Json = {
     "next_try_at": None,
 }
 
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """How much there may be at once, or in an hour, over all ticketers."""
+
+    tickets: int
+    downloads: int
+    searches_per_hour: int
+
+
 _COUNTS = """
 SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
   FROM queue_items GROUP BY status, stage, priority
@@ -47,8 +58,17 @@ _TICKETS = """
 SELECT count(*) FILTER (WHERE state <> 'closed') AS in_flight,
        count(*) FILTER (WHERE state = 'withdrawing') AS withdrawing,
        count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval') AS need_approval
-  FROM tickets WHERE state <> 'closed'
+  FROM tickets WHERE state <> 'closed' AND way = 'tickets'
 """
+
+_DOWNLOADS = """
+SELECT count(DISTINCT coalesce(info_hash, id)) AS in_flight FROM tickets
+ WHERE state IN ('intent', 'open') AND way = 'direct'
+"""
+
+_SEARCHES = "SELECT count(*) FROM searches_made WHERE at > now() - interval '1 hour'"
+
+_ACQUISITION = "SELECT way, reason FROM acquisition"
 
 _NOW = "SELECT extract(epoch FROM now())::bigint"
 
@@ -64,13 +84,16 @@ async def stats(
     health: Health,
     conditions: Conditions,
     *,
-    max_in_flight: int,
+    bounds: Bounds,
 ) -> Json:
-    """Counts by status, stage and priority, ages, rates, tickets, and the state of the world."""
+    """Counts by status, stage and priority, ages, rates, downloads, and the state of the world."""
     async with database.connection() as connection:
         counts = await connection.fetch(_COUNTS)
         rates = await connection.fetchrow(_RATES)
         tickets = await connection.fetchrow(_TICKETS)
+        downloads = await connection.fetchval(_DOWNLOADS)
+        searches = await connection.fetchval(_SEARCHES)
+        acquisition = await connection.fetchrow(_ACQUISITION)
         outbox = await connection.fetchrow(_OUTBOX)
         now = await connection.fetchval(_NOW)
     assert rates is not None
@@ -99,10 +122,14 @@ async def stats(
         },
         "tickets": {
             "in_flight": tickets["in_flight"],
-            "max_in_flight": max_in_flight,
+            "max_in_flight": bounds.tickets,
             "withdrawing": tickets["withdrawing"],
             "need_approval": tickets["need_approval"],
         },
+        # Empty until a ticketer has decided.
+        "acquisition": None if acquisition is None else dict(acquisition),
+        "downloads": {"in_flight": downloads, "max_in_flight": bounds.downloads},
+        "searches": {"last_hour": searches, "per_hour": bounds.searches_per_hour},
         "outbox": {
             "waiting": outbox["waiting"],
             "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),

@@ -17,6 +17,14 @@ _AT_WORK = {
     Stage.VERIFYING: "the file to be decoded",
     Stage.CONVERTING: "the file to be converted",
 }
+# Of a download of our own.
+_DIRECT = {
+    Stage.TICKETING: "a release to be chosen and added",
+    Stage.SEARCHING: "the torrent client to get the torrent's metadata",
+    Stage.DOWNLOADING: "the torrent client to download it",
+}
+# How the reasons begin of what a ticketer has put off, which is no attempt.
+_PUT_OFF = ("waits", "nothing was found")
 _IN_THE_QUEUE = frozenset({Stage.QUEUED, Stage.RETRY_WAIT})
 assert _AT_WORK.keys() | _IN_THE_QUEUE == set(Stage) - TERMINAL, "each stage waits for something"
 
@@ -27,15 +35,18 @@ def waits_for(row: Row) -> str | None:
         return _turn(row)
     if row["stage"] == Stage.READY and row["waits"]:
         return "the next try to collect the file"
+    if row["way"] == "direct" and row["stage"] in _DIRECT:
+        return _DIRECT[row["stage"]]
     return _AT_WORK.get(row["stage"])
 
 
 def _turn(row: Row) -> str:
     if row["waits"]:
-        return "the time of its next attempt"
+        reason = str(row["reason"] or "")
+        return reason if reason.startswith(_PUT_OFF) else "the time of its next attempt"
     if row["tombstone"]:
         return "an earlier ticket of the track to stay cancelled at Torrentino"
-    return "its turn for a ticket"
+    return "its turn"
 
 
 def waits_until(row: Row, *, stall_timeout_s: float) -> int | None:

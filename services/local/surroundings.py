@@ -40,7 +40,10 @@ _OPS_PORT = 9091
 _OPS_PORT_BESIDE_A_CATALOG_SERVER = 9092
 _PORTS_TRIED = 20
 # Slow enough to be seen, quick enough not to bore.
-_SHOW = StandinConfig(acquire_s=0.3, download_s=2.5, convert_s=0.2, place_s=0.2, tick_s=0.1)
+# What is listed beside the right releases stands in the sample.
+_SHOW = StandinConfig(
+    acquire_s=0.3, download_s=2.5, convert_s=0.2, place_s=0.2, tick_s=0.1, decoys=False
+)
 # Taken as settings before the servers that know the real ones are started.
 _NOT_YET = {"DATABASE_URL": "postgresql://not-started", "NATS_URL": "nats://not-started"}
 
@@ -280,6 +283,8 @@ def _of_standin(standin: StandinConfig, state: Path) -> dict[str, str]:
         # with the real one, nothing takes long.
         "STALL_TIMEOUT_S": "10",
         "RETRY_INITIAL_S": "2",
+        # It asks no indexer that one would have to spare.
+        "SEARCH_GAP_S": "0",
     }
 
 

@@ -2,15 +2,20 @@
 
 from services.poller.gathering import Gatherer
 from services.poller.hints import Hints
+from services.poller.leftovers import Leftovers
 from services.poller.other_kind import OtherKind
 from services.poller.reading import Reader
 from services.poller.service import Poller
 from services.poller.sources import Sources
 from services.poller.store import Store
 from services.poller.tidying import Tidier
+from services.poller.torrents import Follower
+from services.poller.torrents_store import TorrentsStore
 from services.poller.withdrawing import Withdrawals
 from shared.app import App, Duty
+from shared.errors import Dependency
 from shared.runtime import every, main
+from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
 
 # Strays are rare, and a look for them reads every live ticket.
@@ -54,7 +59,13 @@ def build(app: App) -> list[Duty]:
         poll_interval_s=settings.poll_interval_s,
         stall_timeout_s=settings.stall_timeout_s,
     )
-    tidier = Tidier(app.database, client, sources, policy=settings.torrentino_cleanup)
+    tidier = Tidier(
+        app.database,
+        client,
+        sources,
+        policy=settings.torrentino_cleanup,
+        keep_days=settings.ticket_keep_days,
+    )
     # A beat finer than the interval, so that no ticket waits for nearly two of them.
     beat_s = min(settings.poll_interval_s / 2, settings.sweep_interval_s)
     loop = every(app, "poller", poller.run_once, interval_s=beat_s, needs=["torrentino"])
@@ -65,7 +76,32 @@ def build(app: App) -> list[Duty]:
     tidying_s = settings.sweep_interval_s
     tidying = every(app, "tidying", tidier.run_once, interval_s=tidying_s, needs=["torrentino"])
     app.bus.listen("poll", loop.wake, queue="poller")
-    return [loop, strays, tidying, Hints(settings=settings, store=store, wake=loop.wake)]
+    hints = Hints(settings=settings, store=store, wake=loop.wake)
+    return [loop, strays, tidying, hints, *_direct(app, client, beat_s=beat_s)]
+
+
+def _direct(app: App, client: TorrentinoClient, *, beat_s: float) -> list[Duty]:
+    """What follows our own downloads."""
+    settings = app.settings
+    store = TorrentsStore(app.database, poll_interval_s=settings.poll_interval_s)
+    follower = Follower(
+        store=store,
+        client=client,
+        bus=app.bus,
+        relay_wake=app.relay.wake,
+        health=app.health,
+        retries=app.retries,
+        rng=app.rng,
+        max_grabs=settings.max_grabs,
+        poll_interval_s=settings.poll_interval_s,
+        stall_timeout_s=settings.stall_timeout_s,
+    )
+    leftovers = Leftovers(store, client, policy=settings.download_cleanup)
+    needs: list[Dependency] = ["torrentino", "torrent_client"]
+    following = every(app, "torrents", follower.run_once, interval_s=beat_s, needs=needs)
+    removing = every(app, "leftovers", leftovers.run_once, needs=needs)
+    app.bus.listen("poll", following.wake, queue="poller")
+    return [following, removing]
 
 
 if __name__ == "__main__":

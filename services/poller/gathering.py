@@ -1,18 +1,21 @@
 """How the files of an ended ticket reach us.
 
-Torrentino's pipeline takes a torrent for one file, so a ticket on a folder fails when all is
-downloaded. Then the torrent's own folder serves, where we see it; otherwise the pipeline is told,
-once, which files to place. What is recorded before it is told is what they will be called.
+A ticket that has ended is not believed before its torrent is whole: Torrentino takes the progress
+of a check for that of the download, and then places zeros, or fails to place a folder. It is
+followed until the torrent is whole.
+
+Torrentino's pipeline takes a torrent for one file, so a ticket on a folder always fails. Then the
+torrent's own folder serves, where we see it; otherwise the pipeline is told, once, which files to
+place. What is recorded before it is told is what they will be called.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import structlog
 
 from services.poller.choosing import choose, pipeline_format
 from services.poller.mapping import (
+    Action,
     AskAgain,
     Collect,
     Follow,
@@ -40,6 +43,9 @@ log = structlog.get_logger()
 # A request that changed nothing for so many intervals was lost.
 _LOST_INTERVALS = 12
 _BITRATE_KBPS = 320
+_CHECKING = "checking"
+# Of a name in a folder, in bytes.
+_LONGEST_NAME = 255
 _CURE = (
     "Torrentino's pipeline cannot place this torrent, and does not know its files: set"
     " TORRENTINO_DOWNLOADS_ROOT and TORRENTINO_DOWNLOADS_MOUNT, so that they can be taken from the"
@@ -65,36 +71,37 @@ class Gatherer:
 
     async def decide(
         self, ticket: OpenTicket, remote: RemoteTicket, failure: AttemptFailed | None
-    ) -> Collect | Process | Follow | GiveUp:
+    ) -> Action:
         """What to do about a ticket that is completed, or (`failure`) that could not be placed.
 
         Raises:
-            Hold: Torrentino does not answer, or refuses us.
+            Hold: Torrentino or its torrent client does not answer, or refuses us.
         """
         if ticket.process_asked_at is not None:
             return await self._processed(ticket, remote, failure)
         info_hash = ticket.info_hash or await self._unseen_source(ticket)
         if info_hash in ticket.blocked:
             return only_bad_sources(ticket.blocked, withdraw=False)
-        needed = failure is not None or self._root is not None
-        torrent = await self._client.torrent(info_hash) if info_hash and needed else None
-        if torrent is None or not torrent.complete:
-            return Collect() if failure is None else GiveUp(failure=failure)
-        if self._is_visible(torrent):
-            return Collect(torrent_path=torrent.path)
-        if failure is None:
-            return Collect()
-        assert info_hash is not None, "it has led to the torrent"
-        return await self._first_plan(ticket, torrent, info_hash, failure)
+        torrent = await self._client.torrent(info_hash) if info_hash else None
+        # It had ended when it was last seen, and is followed because the torrent was not whole.
+        early = ticket.remote_state == remote.state
+        if torrent is None or info_hash is None:
+            return _without_torrent(failure, early=early)
+        if not torrent.whole:
+            return _until_whole(remote, torrent)
+        return await self._of_whole(ticket, torrent, info_hash, failure, early=early)
 
     async def again(
         self, ticket: OpenTicket, otherwise: AskAgain | GiveUp
-    ) -> Process | AskAgain | GiveUp:
+    ) -> Process | AskAgain | GiveUp | Follow:
         """Tell the pipeline once more what it was told; `otherwise` when the torrent is gone."""
         torrent = None if ticket.info_hash is None else await self._client.torrent(ticket.info_hash)
         names = await self._store.processed_files(ticket)
-        if torrent is None or torrent.save_path is None or not torrent.complete or not names:
+        if torrent is None or torrent.save_path is None or not names:
             return otherwise
+        if not torrent.whole:
+            reason = f"the torrent is not whole any more ({torrent.state})"
+            return Follow(stage=Stage.PROCESSING, reason=reason)
         return _plan(torrent.save_path, names, again=True)
 
     async def ask(self, ticket: OpenTicket, plan: Process) -> AttemptFailed | None:
@@ -121,21 +128,36 @@ class Gatherer:
             log.info("processing", ticket=ticket.torrentino_id, files=len(plan.files))
         return None
 
+    async def _of_whole(
+        self,
+        ticket: OpenTicket,
+        torrent: RemoteTorrent,
+        info_hash: str,
+        failure: AttemptFailed | None,
+        *,
+        early: bool,
+    ) -> Action:
+        path = self._visible_path(torrent)
+        if path is not None:
+            return Collect(torrent_path=path, size_bytes=torrent.size_bytes)
+        if failure is not None:
+            return await self._first_plan(ticket, torrent, info_hash, failure, early=early)
+        return _over_again(torrent) if early else Collect()
+
     async def _processed(
         self, ticket: OpenTicket, remote: RemoteTicket, failure: AttemptFailed | None
-    ) -> Collect | Process | Follow | GiveUp:
-        if failure is None:
-            return Collect()
+    ) -> Action:
         if remote.updated != ticket.process_after:
-            return GiveUp(failure=failure)
+            return Collect() if failure is None else GiveUp(failure=failure)
         asked_s = (
             (ticket.now - ticket.process_asked_at).total_seconds() if ticket.process_asked_at else 0
         )
         if asked_s < self._lost_s:
             return Follow(stage=Stage.PROCESSING, reason="Torrentino is told which files to place")
-        plan = await self.again(ticket, GiveUp(failure=failure))
-        assert not isinstance(plan, AskAgain), "it is given back as it was given"
-        return plan
+        if failure is None:
+            lost = AskAgain(reason="what Torrentino has placed was not whole, and its torrent left")
+            return await self.again(ticket, lost)
+        return await self.again(ticket, GiveUp(failure=failure))
 
     async def _unseen_source(self, ticket: OpenTicket) -> str | None:
         """The torrent of a ticket that downloaded between two looks, as far as traces tell."""
@@ -143,24 +165,33 @@ class Gatherer:
         path = await self._client.conversion_input(ticket.torrentino_id)
         if path is None:
             return None
-        name = path.rpartition("/")[2]
-        info_hash = await self._client.torrent_named(name)
-        torrent = None if info_hash is None else await self._client.torrent(info_hash)
-        if info_hash is None or torrent is None or torrent.path != path:
+        called = [each for each in await self._client.torrents() if path in _named_paths(each)]
+        if len(called) != 1 or called[0].info_hash is None:
             return None
-        await self._store.remember_source(ticket, info_hash, torrent.title)
-        return info_hash
+        await self._store.remember_source(ticket, called[0].info_hash, called[0].title)
+        return called[0].info_hash
 
-    def _is_visible(self, torrent: RemoteTorrent) -> bool:
-        if self._root is None or torrent.path is None:
-            return False
-        if torrent.path.startswith(f"{self._root}/"):
-            return True
-        log.info("torrent_elsewhere", path=torrent.path, downloads_root=self._root)
-        return False
+    def _visible_path(self, torrent: RemoteTorrent) -> str | None:
+        """The place of its files, as Torrentino sees it; None where we do not see it.
+
+        The last name may not be that of the files; it is always one that could be.
+        """
+        if self._root is None or torrent.save_path is None:
+            return None
+        path = f"{torrent.save_path}/{_possible_name(torrent)}"
+        if path.startswith(f"{self._root}/"):
+            return path
+        log.info("torrent_elsewhere", path=path, downloads_root=self._root)
+        return None
 
     async def _first_plan(
-        self, ticket: OpenTicket, torrent: RemoteTorrent, info_hash: str, failure: AttemptFailed
+        self,
+        ticket: OpenTicket,
+        torrent: RemoteTorrent,
+        info_hash: str,
+        failure: AttemptFailed,
+        *,
+        early: bool,
     ) -> Process | GiveUp:
         mappings = await self._store.file_mappings(ticket)
         listed = await self._client.catalog_files(info_hash)
@@ -169,23 +200,60 @@ class Gatherer:
             evidence = {"torrentino": failure.message}
             return GiveUp(failure=AttemptFailed(ErrorType.STORAGE, _CURE, evidence))
         chosen = choose(await self._store.wanted(ticket), paths, mappings)
-        # Without a folder it is one file, and not what it is made of that could not be placed.
-        if not chosen or not any("/" in path for path in paths):
+        # One file without a folder: what kept it from being placed does so again, unless it was
+        # not whole, or was looked for under another name.
+        in_vain = not early and f"{torrent.save_path}/{paths[0]}" == torrent.path
+        if not chosen or (in_vain and not any("/" in path for path in paths)):
             return GiveUp(failure=failure)
         suffix = pipeline_format(chosen)
         names = {f"{place:04}.{suffix}": path for place, path in enumerate(chosen, start=1)}
         return _plan(torrent.save_path, names, again=False)
 
 
+def _without_torrent(failure: AttemptFailed | None, *, early: bool) -> Action:
+    if early:
+        return AskAgain(reason="the torrent has left the client before it was whole")
+    return Collect() if failure is None else GiveUp(failure=failure)
+
+
+def _until_whole(remote: RemoteTicket, torrent: RemoteTorrent) -> Follow:
+    # A check's progress is not the download's.
+    checking = torrent.state == _CHECKING
+    pct = None if checking else round(100.0 * min(max(torrent.progress, 0.0), 1.0), 1)
+    reason = f"Torrentino: {remote.state}, but the torrent is not whole yet ({torrent.state})"
+    return Follow(stage=Stage.DOWNLOADING, reason=reason, progress_pct=pct)
+
+
+def _over_again(torrent: RemoteTorrent) -> Process | AskAgain:
+    """Have placed again what was placed before it was whole, over what lies there."""
+    if torrent.path is None or torrent.save_path is None:
+        return AskAgain(reason="Torrentino has placed what was not whole yet")
+    name = torrent.path.rpartition("/")[2]
+    return _plan(torrent.save_path, {f"{name}.converted": name}, again=False)
+
+
+def _named_paths(torrent: RemoteTorrent) -> set[str]:
+    """What Torrentino takes for the place of its data; a title may be shortened or redacted."""
+    return {path for path in (torrent.path, f"{torrent.save_path}/{torrent.title}") if path}
+
+
+def _possible_name(torrent: RemoteTorrent) -> str:
+    if torrent.path is not None:
+        name = torrent.path.rpartition("/")[2]
+    else:
+        name = "".join(c if c.isprintable() else "_" for c in torrent.title.replace("/", "_"))
+    shortened = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return shortened if shortened not in ("", ".", "..") else "_"
+
+
 def _plan(save_path: str, names: dict[str, str], *, again: bool) -> Process:
-    suffixes: Sequence[str] = [name.rpartition(".")[2] for name in names]
     files = tuple(
-        SourceFile(
-            path=f"{save_path}/{path}", item_id=f"f{name.partition('.')[0]}", dest_filename=name
-        )
-        for name, path in names.items()
+        SourceFile(path=f"{save_path}/{path}", item_id=f"f{place:04}", dest_filename=name)
+        for place, (name, path) in enumerate(sorted(names.items()), start=1)
     )
-    return Process(files=files, names=names, output_format=suffixes[0], again=again)
+    return Process(
+        files=files, names=names, output_format=pipeline_format(list(names.values())), again=again
+    )
 
 
 def is_process_job(ticket: OpenTicket, remote: RemoteTicket) -> bool:

@@ -6,6 +6,7 @@ too. Texts of failures are classified here because Torrentino gives no codes.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
@@ -13,7 +14,7 @@ from typing import Literal, TypeAlias
 from shared.errors import AttemptFailed, ErrorType
 from shared.states import Stage
 from shared.torrentino.engine import SourceFile
-from shared.torrentino.model import RemoteState, RemoteTicket
+from shared.torrentino.model import RemoteState, RemoteTicket, mappings_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,13 +24,20 @@ class Follow:
     stage: Stage
     # What a person should know beyond the ticket's state.
     reason: str | None = None
+    # Of the torrent, where the ticket no longer tells it.
+    progress_pct: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """The files are there: in the ticket's folder, or at `torrent_path` in the torrent's own."""
+    """The files are there: in the ticket's folder, or at `torrent_path` in the torrent's own.
+
+    Where the torrent's name is not that of its files, they are the entry beside that path whose
+    sizes sum up to `size_bytes`.
+    """
 
     torrent_path: str | None = None
+    size_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,10 +78,14 @@ class AskAgain:
 
 @dataclass(frozen=True, kw_only=True)
 class GoOn:
-    """This kind of ticket serves the items no further; the other kind may. The ticket is ended."""
+    """This kind of ticket serves the items no further; the other kind may. The ticket is ended.
+
+    `failure` ends the attempt of those whose other kind of ticket found nothing before.
+    """
 
     ask_next: Literal["track", "album"]
     reason: str
+    failure: AttemptFailed | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +128,10 @@ _FAILURES = (
     ("placement failed", ErrorType.STORAGE),
     ("failed to start pipeline", ErrorType.STORAGE),
 )
+# Of Torrentino's own client: what it says when that does not answer. A dead link has other words.
+_CLIENT_AWAY = re.compile(
+    r"all \d+ candidates failed to add\b.*\bapi error: error sending request", re.DOTALL
+)
 _NOTHING_FOUND = ("no suitable candidates found", "no candidates found")
 _CANNOT_SEARCH = ("search failed:", "llm error:")
 _REFUSED = (
@@ -131,6 +147,15 @@ NO_HASH = (
     " completes may be another torrent's, so nothing of it is collected. It goes on by itself when"
     " Torrentino takes a candidate with a hash; or cancel the ticket and retry"
 )
+
+NO_TRACKERS = (
+    "what was approved has no trackers, which Torrentino loses with an approval: unless the torrent"
+    " client has DHT, it finds nobody. Cancel the item and retry it, or let us search"
+    " (ACQUISITION=direct)"
+)
+# A magnet link is resolved within a minute, if at all.
+_RESOLVED_S = 120.0
+_TRACKER = re.compile(r"[?&]tr(?:\.\d+)?=", re.IGNORECASE)
 
 
 def action_for(remote: RemoteTicket) -> Action:
@@ -158,6 +183,30 @@ def distrusted(remote: RemoteTicket) -> Action | None:
             message = "Torrentino found only a torrent without a hash, which cannot be trusted"
             return GiveUp(failure=AttemptFailed(ErrorType.NOT_FOUND, message))
     return None
+
+
+def without_trackers(remote: RemoteTicket, *, idle_s: float) -> Follow | None:
+    """What to tell of a download that began without trackers, as after an approval; None: it has.
+
+    `idle_s`: for how long the ticket has shown the same.
+    """
+    if remote.state != RemoteState.DOWNLOADING or not _lacks_trackers(remote):
+        return None
+    alone = not remote.progress_pct and idle_s >= _RESOLVED_S
+    # Said in either case: the warning does not outlive what it warns of.
+    reason = NO_TRACKERS if alone else f"Torrentino: {remote.state}"
+    return Follow(stage=Stage.DOWNLOADING, reason=reason)
+
+
+def _lacks_trackers(remote: RemoteTicket) -> bool:
+    """Whether its links are known, and none of them leads to a tracker."""
+    candidates = mappings_of(remote.raw_state.get("candidates"))
+    place = remote.raw_state.get("candidate_idx")
+    if not isinstance(place, int) or not 0 <= place < len(candidates):
+        return False
+    magnet = candidates[place].get("magnet_uri")
+    has_file = bool(candidates[place].get("torrent_url"))
+    return isinstance(magnet, str) and not has_file and not _TRACKER.search(magnet)
 
 
 def is_nothing_found(remote: RemoteTicket) -> bool:
@@ -222,6 +271,8 @@ def _acquisition_failed(reason: str) -> Action:
 
 def _failed(reason: str) -> Action:
     text = reason.lower()
+    if _CLIENT_AWAY.match(text):
+        return AskAgain(reason=f"Torrentino's torrent client does not answer: {reason}")
     error_type = next((type_ for begin, type_ in _FAILURES if text.startswith(begin)), None)
     failure = AttemptFailed(error_type or ErrorType.UNKNOWN, f"Torrentino: {reason}")
     return Gather(failure=failure) if text.startswith(_NOT_PLACED) else GiveUp(failure=failure)

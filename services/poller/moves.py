@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from services.poller.store import ACTOR, OpenTicket
 from shared.db.pool import Connection
 from shared.states import REMOTE, STATUS_OF, Stage, sources
@@ -28,6 +30,28 @@ UPDATE queue_items
    SET stage = $2, status = $3, reason = $4, actor = $7, ask_next = $5,
        due_at = now(), updated_at = now()
  WHERE ticket_id = $1 AND stage = ANY($6)
+   AND NOT ($8 AND ask_next IS NOT DISTINCT FROM 'album'
+               AND error_type IS NOT DISTINCT FROM 'not_found')
+"""
+
+_ASK_BY_ALBUM = """
+UPDATE queue_items SET ask_next = 'album' WHERE id = ANY($1) AND stage = 'retry_wait'
+"""
+
+# The last one says when. Those that somebody else moves just now are left to him.
+_MEET = """
+WITH waiting AS (
+    SELECT q.id, q.album_id, q.due_at FROM queue_items q
+     WHERE q.album_id IN (SELECT f.album_id FROM queue_items f WHERE f.id = ANY($1))
+       AND q.stage = 'retry_wait' AND q.error_type = 'not_found'
+       AND ($2 OR q.ask_next = 'album')
+       FOR NO KEY UPDATE OF q SKIP LOCKED
+), last AS (
+    SELECT album_id, max(due_at) AS due_at FROM waiting GROUP BY album_id
+)
+UPDATE queue_items q SET due_at = last.due_at
+  FROM waiting JOIN last USING (album_id)
+ WHERE q.id = waiting.id AND q.due_at < last.due_at
 """
 
 _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
@@ -68,8 +92,13 @@ async def ask_again(
     )
 
 
-async def go_on(connection: Connection, ticket: OpenTicket, *, ask_next: str, reason: str) -> None:
-    """Queue the ticket's items at once for the other kind of ticket; burns no attempt."""
+async def go_on(
+    connection: Connection, ticket: OpenTicket, *, ask_next: str, reason: str, once: bool
+) -> None:
+    """Queue the ticket's items at once for the other kind of ticket; burns no attempt.
+
+    `once`: not those whose own ticket has found nothing before. They stay as they are.
+    """
     await connection.execute(
         _GO_ON,
         ticket.id,
@@ -79,7 +108,21 @@ async def go_on(connection: Connection, ticket: OpenTicket, *, ask_next: str, re
         ask_next,
         _remote(),
         ACTOR,
+        once,
     )
+
+
+async def meet(
+    connection: Connection, item_ids: Sequence[str], *, again: bool, always: bool
+) -> None:
+    """Give the items of an album that wait to ask for it one time, so that they share a ticket.
+
+    It is that of the one who waits longest. `again`: of these items the album is asked for next,
+    as it was now. `always`: where nothing but albums is asked for.
+    """
+    if again:
+        await connection.execute(_ASK_BY_ALBUM, item_ids)
+    await connection.execute(_MEET, item_ids, always)
 
 
 async def detours(connection: Connection, ticket: OpenTicket) -> int:

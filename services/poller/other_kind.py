@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Literal
 
 from services.poller.choosing import bears_name, only_albums
-from services.poller.mapping import GoOn, is_nothing_found
+from services.poller.mapping import GiveUp, GoOn, action_for, is_nothing_found
+from services.poller.moves import meet
 from services.poller.store import OpenTicket, Store
+from shared.db.pool import Connection
+from shared.errors import AttemptFailed, ErrorType
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteState, RemoteTicket
 
-_BY_TRACK = GoOn(ask_next="track", reason="no torrent of the album: asks by track")
 _BY_ALBUM = GoOn(ask_next="album", reason="Torrentino found only albums: asks for the album")
 
 
@@ -49,8 +51,29 @@ class OtherKind:
     ) -> GoOn | None:
         if self._grouping == "album":
             return None
-        lacking = is_nothing_found(remote) or (new and await self._is_another(ticket, remote))
-        return _BY_TRACK if lacking else None
+        failure = None
+        if is_nothing_found(remote):
+            nothing = action_for(remote)
+            failure = nothing.failure if isinstance(nothing, GiveUp) else None
+        elif new and await self._is_another(ticket, remote):
+            message = "no torrent found: none of the candidates bears the album's name"
+            failure = AttemptFailed(ErrorType.NOT_FOUND, message)
+        if failure is None:
+            return None
+        reason = "no torrent of the album: asks by track"
+        return GoOn(ask_next="track", reason=reason, failure=failure)
+
+    async def meet(
+        self, connection: Connection, ticket: OpenTicket, failed: list[str], failure: AttemptFailed
+    ) -> None:
+        """Let the tracks of one album that were not found come back together, as one ticket.
+
+        `failed` are the items whose attempt has just ended in this transaction.
+        """
+        if failure.error_type is ErrorType.NOT_FOUND and self._grouping != "track":
+            # Whoever asked for it alone turns to the other kind, which costs as much.
+            again = ticket.is_album and len(failed) > 1
+            await meet(connection, failed, again=again, always=self._grouping == "album")
 
     async def _is_another(self, ticket: OpenTicket, remote: RemoteTicket) -> bool:
         """Whether none of the candidates bears the album's name: Torrentino shows any it finds."""

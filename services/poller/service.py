@@ -30,13 +30,16 @@ from services.poller.mapping import (
     distrusted,
     only_bad_sources,
     refusal_of,
+    without_trackers,
 )
 from services.poller.moves import ask_again, detours, go_on, items_of, move_items
 from services.poller.other_kind import OtherKind
 from services.poller.reading import Reader
 from services.poller.sources import Sources
+from services.poller.stalling import Stalls
 from services.poller.store import ACTOR, OpenTicket, Store
 from services.poller.stranded import AtWork, stranded
+from services.poller.torrent_client import TorrentClient
 from services.poller.withdrawing import Withdrawals
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
@@ -44,7 +47,7 @@ from shared.crashpoints import reached
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection
 from shared.db.sources import block_source
-from shared.errors import AttemptFailed, ErrorType, Hold
+from shared.errors import AttemptFailed, DependencyDown, Hold
 from shared.health import Health
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_POLLED
 from shared.states import REMOTE, Stage
@@ -59,7 +62,6 @@ _MOST = 500
 _LONGEST_DETOUR_S = 3600.0
 # Five candidates in three rounds are all that Torrentino tries.
 _MOST_REFUSALS = 15
-_WAITS_FOR_A_PERSON = frozenset({Stage.NEEDS_APPROVAL})
 
 
 class Poller:
@@ -94,6 +96,8 @@ class Poller:
         self._relay_wake = relay_wake
         self._health = health
         self._torrentino = health.breaker("torrentino")
+        self._torrent_client = TorrentClient(client, health)
+        self._stalls = Stalls(store, self._torrent_client, timeout_s=stall_timeout_s)
         self._retries = retries
         self._rng = rng
         self._poll_interval_s = poll_interval_s
@@ -112,7 +116,8 @@ class Poller:
         if not self._torrentino.ok:
             await self._client.health()
             self._health.up("torrentino")
-        await self._sources.remove_bad()
+        if await self._torrent_client.answers():
+            await self._remove_bad()
         recovering = not self._torrentino.closed
         due = await self._store.claim(limit=self._torrentino.allowance(_MOST))
         if not due:
@@ -143,7 +148,11 @@ class Poller:
         for place, ticket in enumerate(due):
             try:
                 await self._look(ticket, seen)
-            except Hold:
+            except Hold as held:
+                if self._torrent_client.is_away(held):
+                    # Most tickets do without it just now.
+                    await self._store.put_off([ticket], delay_s=self._poll_interval_s)
+                    continue
                 await self._store.put_off(due[place:], delay_s=self._poll_interval_s)
                 raise
             except asyncio.CancelledError:
@@ -152,6 +161,13 @@ class Poller:
             except Exception:
                 # One ticket that we cannot cope with must not keep the others from being seen.
                 log.exception("look_failed", ticket=ticket.id, torrentino=ticket.torrentino_id)
+
+    async def _remove_bad(self) -> None:
+        try:
+            await self._sources.remove_bad()
+        except DependencyDown as held:
+            if not self._torrent_client.is_away(held):
+                raise
 
     async def _wake_others(self) -> None:
         self._relay_wake.set()
@@ -170,15 +186,17 @@ class Poller:
         remote = seen[ticket.torrentino_id]
         TICKETS_POLLED.labels("gone" if remote is None else _label(remote)).inc()
         action = GONE if remote is None else await self._action(ticket, remote)
-        stopped = await self._is_stopped(ticket)
+        stopped = await self._stalls.is_stopped(ticket, self._at_work)
         async with self._store.database.transaction() as connection:
             if remote is not None:
-                idle_s = await self._store.observe(connection, ticket, remote)
+                told = action.progress_pct if isinstance(action, Follow) else None
+                idle_s = await self._store.observe(connection, ticket, remote, progress_pct=told)
                 if idle_s is None:
                     return
                 reached("poller.observed")
-                if idle_s >= self._stall_timeout_s:
-                    action = await self._stalled(connection, ticket, action, stopped) or action
+                if self._stalls.is_due(idle_s):
+                    stalled = await self._stalls.end_of(connection, ticket, action, stopped=stopped)
+                    action = stalled or action
             applied = await self._apply(connection, ticket, remote, action)
             reached("poller.applied")
         reached("poller.moved")
@@ -208,7 +226,12 @@ class Poller:
                 return await self._gatherer.decide(ticket, remote, None)
             case Gather(failure=failure):
                 return await self._gatherer.decide(ticket, remote, failure)
-        return action if doubt else await self._other_kind.instead_of(ticket, remote) or action
+        if doubt:
+            return action
+        idle_s = (ticket.now - ticket.progressed_at).total_seconds()
+        same = ticket.remote_state == remote.state
+        told = without_trackers(remote, idle_s=idle_s if same else 0.0)
+        return told or await self._other_kind.instead_of(ticket, remote) or action
 
     async def _refusal(
         self, ticket: OpenTicket, refusal: GiveUp | NextSource
@@ -231,34 +254,6 @@ class Poller:
             async with self._store.database.transaction() as connection:
                 await self._apply(connection, ticket, remote, GiveUp(failure=failure))
 
-    async def _is_stopped(self, ticket: OpenTicket) -> bool | None:
-        """Whether Torrentino works on no ticket at all; asked only about one that may stall."""
-        idle_s = (ticket.now - ticket.progressed_at).total_seconds()
-        if ticket.remote_state is None or idle_s < self._stall_timeout_s:
-            return None
-        return not await self._at_work.running()
-
-    async def _stalled(
-        self, connection: Connection, ticket: OpenTicket, action: Action, stopped: bool | None
-    ) -> GiveUp | None:
-        """The end of a ticket that has long made no progress; None if that is not its fault."""
-        if isinstance(action, Follow) and action.stage in _WAITS_FOR_A_PERSON:
-            return None
-        if not isinstance(action, Follow | Wait) or stopped is None:
-            return None
-        if stopped or await self._waits_its_turn(connection, ticket):
-            log.warning("stall_excused", ticket=ticket.torrentino_id, orchestrator_stopped=stopped)
-            await self._store.restart_stall_clock(connection, ticket)
-            return None
-        message = f"no progress at Torrentino for {self._stall_timeout_s:.0f} s"
-        return GiveUp(failure=AttemptFailed(ErrorType.STALLED, message), withdraw=True)
-
-    async def _waits_its_turn(self, connection: Connection, ticket: OpenTicket) -> bool:
-        # Torrentino searches for one ticket at a time.
-        return ticket.remote_state == RemoteState.PENDING and await self._store.others_progress(
-            connection, ticket, within_s=self._stall_timeout_s
-        )
-
     async def _apply(
         self,
         connection: Connection,
@@ -280,9 +275,9 @@ class Poller:
             case AskAgain():
                 await self._end(connection, ticket, remote, withdraw=action.withdraw)
                 await self._ask_again(connection, ticket, action.reason)
-            case GoOn(ask_next=ask_next, reason=reason):
+            case GoOn():
                 await self._end(connection, ticket, remote, withdraw=True)
-                await go_on(connection, ticket, ask_next=ask_next, reason=reason)
+                await self._go_on(connection, ticket, action)
             case NextSource(info_hash=info_hash):
                 await self._sources.forget(connection, ticket)
                 log.info("source_refused", ticket=ticket.torrentino_id, info_hash=info_hash)
@@ -304,7 +299,10 @@ class Poller:
     ) -> bool:
         self._refused.pop(ticket.id, None)
         path = action.torrent_path
-        if not await self._store.close(connection, ticket, remote, torrent_path=path):
+        closed = await self._store.close(
+            connection, ticket, remote, torrent_path=path, size_bytes=action.size_bytes
+        )
+        if not closed:
             return False
         reason = "Torrentino has placed the file" if path is None else "the torrent is complete"
         await move_items(connection, ticket, Stage.READY, reason=reason)
@@ -349,10 +347,24 @@ class Poller:
             reason = f"{reason} ({before + 1} tickets in a row have led nowhere)"
         await ask_again(connection, ticket, reason=reason, delay_s=delay_s)
 
+    async def _go_on(self, connection: Connection, ticket: OpenTicket, action: GoOn) -> None:
+        """Let the other kind of ticket serve the items; each asks alone for its track only once."""
+        nothing = action.failure
+        await go_on(
+            connection,
+            ticket,
+            ask_next=action.ask_next,
+            reason=action.reason,
+            once=nothing is not None,
+        )
+        if nothing is not None:
+            await self._fail_items(connection, ticket, nothing)
+
     async def _fail_items(
         self, connection: Connection, ticket: OpenTicket, failure: AttemptFailed
     ) -> None:
-        for item_id in await items_of(connection, ticket):
+        item_ids = await items_of(connection, ticket)
+        for item_id in item_ids:
             await fail_attempt(
                 connection,
                 item_id,
@@ -365,6 +377,7 @@ class Poller:
             )
             await block_source(connection, item_id, failure)
             ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        await self._other_kind.meet(connection, ticket, item_ids, failure)
 
 
 def _label(remote: RemoteTicket) -> str:

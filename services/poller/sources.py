@@ -1,13 +1,16 @@
 """Torrents: which are needed, which are shared, and which are taken out of Torrentino's client.
 
-A torrent from which a file was placed goes on seeding, and so does one that only lacks tracks.
-Whether somebody else uses it at Torrentino cannot be known.
+A torrent from which a file was placed goes on seeding, and so does one that only lacks tracks, that
+another ticket at Torrentino follows, or that we download directly as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import structlog
 
+from services.poller.following import followed
 from services.poller.store import OpenTicket
 from shared.crashpoints import reached
 from shared.db.pool import Connection, Database
@@ -16,11 +19,11 @@ from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
 
-# A ticket follows it, or files are still collected from its folder.
+# A ticket or a direct download follows it, or files are still collected from its folder.
 _NEEDED = """
 EXISTS (SELECT 1 FROM tickets t
          WHERE t.info_hash = {hash} AND t.id <> {but}
-           AND (t.state = 'open'
+           AND (t.state = 'open' OR (t.way = 'direct' AND t.state <> 'closed')
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = t.id
                               AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
@@ -57,10 +60,13 @@ UPDATE bad_sources b SET removed_at = now()
  WHERE b.removed_at IS NULL AND NOT b.lacks AND {_SEEDED.format(hash="b.info_hash")}
 """  # noqa: S608 made of constants
 
+# What we download directly has its own rules for what is removed.
 _BAD_TORRENTS = f"""
 SELECT DISTINCT b.info_hash FROM bad_sources b
  WHERE b.removed_at IS NULL AND NOT b.lacks
    AND NOT {_NEEDED.format(hash="b.info_hash", but="''")}
+   AND NOT EXISTS (SELECT 1 FROM tickets d
+                    WHERE d.info_hash = b.info_hash AND d.way = 'direct')
  LIMIT 20
 """  # noqa: S608 made of constants
 
@@ -87,10 +93,15 @@ class Sources:
         async with self._database.connection() as connection:
             return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
 
+    async def followed(self, info_hashes: Collection[str], *, but: str | None) -> frozenset[str]:
+        """As `following.followed`: also by tickets of which we know nothing."""
+        return await followed(self._client, info_hashes, but=but)
+
     async def may_refuse(self, info_hash: str, *, ticket: OpenTicket) -> bool:
         """Whether a blocked torrent may be taken away from under this ticket."""
         async with self._database.connection() as connection:
-            return bool(await connection.fetchval(_MAY_REFUSE, info_hash, ticket.id))
+            may = await connection.fetchval(_MAY_REFUSE, info_hash, ticket.id)
+        return bool(may) and not await self.followed([info_hash], but=ticket.torrentino_id)
 
     async def forget(self, connection: Connection, ticket: OpenTicket) -> None:
         """The ticket goes on with another torrent than the one that we have seen."""
@@ -103,17 +114,30 @@ class Sources:
         except (OutcomeUnknown, Refused) as error:
             log.info("refusal_unsettled", ticket=ticket.torrentino_id, detail=str(error))
 
-    async def remove_cancelled(self, info_hash: str, *, ticket_id: str) -> None:
-        """Remove what a ticket that was just cancelled downloads, if nobody else needs it.
+    async def goes_with(self, info_hash: str, *, ticket_id: str, torrentino_id: str) -> bool:
+        """Whether what a ticket downloads is to be removed when that ticket is cancelled.
+
+        Asked before the cancel: nothing may lie between that and the removal.
 
         Raises:
-            OutcomeUnknown, Refused: it may still be there.
+            Hold: Torrentino, or its torrent client, does not answer.
         """
         async with self._database.connection() as connection:
             may = await connection.fetchval(_MAY_CANCEL, info_hash, ticket_id)
-        if not may:
-            log.info("torrent_kept", info_hash=info_hash, why="others need it, or it is seeding")
-            return
+        if may and not await self.followed([info_hash], but=torrentino_id):
+            # A client that is away could not remove it, and the ticket would be gone.
+            await self._client.torrent(info_hash)
+            return True
+        log.info("torrent_kept", info_hash=info_hash, why="others need it, or it is seeding")
+        return False
+
+    async def remove_cancelled(self, info_hash: str) -> None:
+        """Remove what a ticket that was just cancelled downloaded.
+
+        Raises:
+            OutcomeUnknown, Refused: it may still be there.
+            Hold: so may it, for the torrent client does not answer.
+        """
         await self._client.remove_torrent(info_hash, delete_files=True)
         reached("poller.torrent_removed")
 
@@ -122,7 +146,11 @@ class Sources:
         async with self._database.connection() as connection:
             await connection.execute(_KEEP_SEEDED)
             rows = await connection.fetch(_BAD_TORRENTS)
-        for info_hash in [row["info_hash"] for row in rows]:
+        bad = [row["info_hash"] for row in rows]
+        others = await self.followed(bad, but=None)
+        for info_hash in bad:
+            if info_hash in others:
+                continue
             try:
                 await self._client.remove_torrent(info_hash, delete_files=True)
             except OutcomeUnknown as error:

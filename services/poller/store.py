@@ -53,7 +53,7 @@ _CLAIM = """
 UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
  WHERE id = ANY(ARRAY(
        SELECT id FROM tickets
-        WHERE state IN ('open', 'withdrawing') AND next_poll_at <= now()
+        WHERE state IN ('open', 'withdrawing') AND way = 'tickets' AND next_poll_at <= now()
         ORDER BY next_poll_at
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
@@ -120,6 +120,7 @@ UPDATE tickets
    SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
        files_placed = $4, final_size_bytes = $5, speed_bps = NULL, eta_s = NULL,
        delivery = CASE WHEN $6::text IS NULL THEN 'incoming' ELSE 'torrent' END, torrent_path = $6,
+       size_bytes = coalesce($7, size_bytes),
        progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END
  WHERE id = $1 AND state IN ('open', 'withdrawing')
 """
@@ -141,7 +142,7 @@ UPDATE tickets
 _REOPEN = """
 UPDATE tickets
    SET state = 'withdrawing', torrentino_id = $2, withdrawn_at = NULL, closed_at = NULL,
-       collected_at = NULL, tidied_at = NULL, next_poll_at = now()
+       collected_at = NULL, tidied_at = NULL, ticket_deleted_at = NULL, next_poll_at = now()
  WHERE dest_path = $1 AND state = 'closed' AND coalesce(torrentino_id, $2) = $2
 """
 
@@ -149,14 +150,14 @@ _RESTART_STALL_CLOCK = "UPDATE tickets SET progressed_at = now() WHERE id = $1 A
 
 _OTHERS_PROGRESS = """
 SELECT EXISTS (SELECT 1 FROM tickets
-                WHERE state = 'open' AND id <> $1
+                WHERE state = 'open' AND way = 'tickets' AND id <> $1
                   AND progressed_at > now() - make_interval(secs => $2))
 """
 
 # As when a file was found in place while the outcome of asking for a ticket was still unknown.
 _WITHDRAW_ORPHANS = """
 UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE t.state IN ('intent', 'open')
+ WHERE t.state IN ('intent', 'open') AND t.way = 'tickets'
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
 """
@@ -233,15 +234,23 @@ class Store:
             await connection.execute(_PUT_OFF, [ticket.id for ticket in tickets], delay_s)
 
     async def observe(
-        self, connection: Connection, ticket: OpenTicket, remote: RemoteTicket
+        self,
+        connection: Connection,
+        ticket: OpenTicket,
+        remote: RemoteTicket,
+        *,
+        progress_pct: float | None = None,
     ) -> float | None:
-        """Store what the ticket shows; seconds since its last progress, None if it is closed."""
+        """Store what the ticket shows; seconds since its last progress, None if it is closed.
+
+        `progress_pct` is the torrent's, where the ticket does not tell it.
+        """
         row = await connection.fetchrow(
             _OBSERVE,
             ticket.id,
             remote.state,
             "" if remote.empty_hash else remote.info_hash,
-            remote.progress_pct,
+            remote.progress_pct if progress_pct is None else progress_pct,
             remote.speed_bps,
             remote.eta_s,
             remote.size_bytes,
@@ -317,10 +326,12 @@ class Store:
         remote: RemoteTicket | None,
         *,
         torrent_path: str | None = None,
+        size_bytes: int | None = None,
     ) -> bool:
         """The ticket has ended (None: it is gone). False when it was closed already.
 
         `torrent_path`: its files are collected from there, and not from its own folder.
+        `size_bytes`: of the torrent, as its client tells it; a search may have told another.
         """
         done = await connection.execute(
             _CLOSE,
@@ -330,6 +341,7 @@ class Store:
             None if remote is None else remote.files_placed,
             None if remote is None else remote.final_size_bytes,
             torrent_path,
+            size_bytes,
         )
         return bool(done == "UPDATE 1")
 

@@ -87,12 +87,16 @@ class Withdrawals:
 
     async def _cancel(self, remote: RemoteTicket, *, reason: str, ticket_id: str = "") -> None:
         """Cancel once; whoever wants it to last looks again."""
+        info_hash = remote.info_hash if remote.state == RemoteState.DOWNLOADING else None
+        goes_along = info_hash is not None and await self._sources.goes_with(
+            info_hash, ticket_id=ticket_id, torrentino_id=remote.id
+        )
         try:
             await self._client.cancel(remote.id, reason=reason)
             reached("poller.cancelled")
-            if remote.state == RemoteState.DOWNLOADING and remote.info_hash:
+            if info_hash is not None and goes_along:
                 # In this order: the other way round Torrentino goes on with the next candidate.
-                await self._sources.remove_cancelled(remote.info_hash, ticket_id=ticket_id)
+                await self._sources.remove_cancelled(info_hash)
         except (OutcomeUnknown, Refused) as error:
             log.info("cancel_unsettled", ticket=remote.id, detail=str(error))
 

@@ -82,6 +82,7 @@ DELETE FROM tickets
        SELECT t.id FROM tickets t
         WHERE t.state = 'closed' AND t.collected_at IS NOT NULL
           AND t.closed_at < now() - make_interval(secs => $1)
+          AND (t.torrentino_id IS NULL OR t.ticket_deleted_at IS NOT NULL)
           AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id)
         LIMIT 500))
 """
@@ -106,6 +107,25 @@ DELETE FROM albums
           AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.album_id = a.album_id)
         LIMIT 500
           FOR UPDATE SKIP LOCKED))
+"""
+
+_PRUNE_BLOCKED = "DELETE FROM blocklist WHERE at < now() - make_interval(secs => $1)"
+
+# What was searched for is of use for a day or some; the budget looks back an hour.
+_PRUNE_SEARCHES = """
+DELETE FROM searches
+ WHERE query = ANY(ARRAY(
+       SELECT query FROM searches
+        WHERE coalesce(answered_at, lease_until, now())
+              < now() - least(make_interval(secs => $1), interval '7 days')
+        LIMIT 500))
+"""
+
+_PRUNE_MISSING = "DELETE FROM not_found WHERE next_at < now() - make_interval(secs => $1)"
+
+_PRUNE_BUDGET = """
+DELETE FROM searches_made
+ WHERE at < now() - greatest(make_interval(secs => $1), interval '1 day')
 """
 
 _PRUNE_SCANS = "DELETE FROM scans WHERE finished_at < now() - make_interval(secs => $1)"
@@ -149,6 +169,10 @@ class Store:
                 _PRUNE_SOURCES,
                 _PRUNE_ALBUMS,
                 _PRUNE_SCANS,
+                _PRUNE_BLOCKED,
+                _PRUNE_SEARCHES,
+                _PRUNE_MISSING,
+                _PRUNE_BUDGET,
             ):
                 done: str = await connection.execute(query, older_than_s)
                 reached("reaper.pruning")

@@ -1,20 +1,41 @@
 """`python -m services.ticketer`."""
 
+from services.ticketer.acquisition import Acquisition
+from services.ticketer.adding import Adder
+from services.ticketer.choosing import Chooser
+from services.ticketer.direct import DirectTicketer
+from services.ticketer.direct_store import DirectStore
+from services.ticketer.searching import Searching
 from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
 from shared.app import App, Duty
+from shared.db.releases import Budget
 from shared.leases import LeaseKeeper
 from shared.runtime import main
+from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
+
+_HOUR_S = 3600.0
 
 
 def build(app: App) -> list[Duty]:
-    """The ticketer's duties, wired."""
-    settings = app.settings
-    client = torrentino_client(settings)
+    """The ticketer's duties, wired: one for each way, which take what is new by turns."""
+    client = torrentino_client(app.settings)
     app.closers.append(client.close)
-    leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
-    ticketer = Ticketer(
+    acquisition = Acquisition(app, client)
+    leases = LeaseKeeper(app.database, lease_s=app.settings.lease_s)
+    by_ticket = _by_ticket(app, client, acquisition, leases)
+    direct = _direct(app, client, acquisition, leases)
+    app.bus.listen("ticket", by_ticket.loop.wake, queue="ticketer")
+    app.bus.listen("ticket", direct.loop.wake, queue="ticketer")
+    return [by_ticket, direct, leases]
+
+
+def _by_ticket(
+    app: App, client: TorrentinoClient, acquisition: Acquisition, leases: LeaseKeeper
+) -> Ticketer:
+    settings = app.settings
+    return Ticketer(
         database=app.database,
         store=Store(
             app.database,
@@ -23,6 +44,7 @@ def build(app: App) -> list[Duty]:
             max_in_flight=settings.max_tickets_in_flight,
             lease_s=settings.lease_s,
             worker=app.worker,
+            way=acquisition.way,
         ),
         client=client,
         leases=leases,
@@ -34,8 +56,36 @@ def build(app: App) -> list[Duty]:
         grouping=settings.ticket_grouping,
         sweep_interval_s=settings.sweep_interval_s,
     )
-    app.bus.listen("ticket", ticketer.loop.wake, queue="ticketer")
-    return [ticketer, leases]
+
+
+def _direct(
+    app: App, client: TorrentinoClient, acquisition: Acquisition, leases: LeaseKeeper
+) -> DirectTicketer:
+    settings = app.settings
+    store = DirectStore(
+        app.database,
+        max_downloads=settings.max_downloads,
+        budget=Budget(per_hour=settings.searches_per_hour, gap_s=settings.search_gap_s),
+        ttl_s=settings.releases_ttl_h * _HOUR_S,
+        lease_s=settings.lease_s,
+        worker=app.worker,
+    )
+    searching = Searching(store, client, app.health)
+    return DirectTicketer(
+        store=store,
+        client=client,
+        acquisition=acquisition,
+        searching=searching,
+        chooser=Chooser(searching, settings.profile),
+        adder=Adder(store, client, downloads_root=settings.torrentino_downloads_root or "/"),
+        leases=leases,
+        bus=app.bus,
+        relay_wake=app.relay.wake,
+        health=app.health,
+        retries=app.retries,
+        rng=app.rng,
+        sweep_interval_s=settings.sweep_interval_s,
+    )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 A track's own ticket finds it when a torrent has its name; most torrents have an album's. So what
 waits together is asked for together, and what one kind of ticket did not bring is asked for by the
-other (`ask_next`).
+other (`ask_next`). Tracks that were not found are due again all at once, so that one ticket of
+their album answers for all of them.
 """
 
 from __future__ import annotations

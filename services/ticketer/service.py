@@ -92,6 +92,7 @@ class Ticketer:
         self._working: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
         self._torrentino = health.breaker("torrentino")
+        self._torrent_client = health.breaker("torrent_client")
         self.loop = Loop(
             self.name,
             self.run_once,
@@ -111,7 +112,8 @@ class Ticketer:
         Those that can join a ticket do so, which takes no place.
 
         Raises:
-            Hold: Torrentino or PostgreSQL is away; what it met is handed back, unburnt.
+            Hold: Torrentino, its torrent client or PostgreSQL is away; what it met is handed back,
+                unburnt.
         """
         failure, self._failure = self._failure, None
         if failure is not None and self._health.is_news(failure):
@@ -120,6 +122,9 @@ class Ticketer:
             # Asked before anything is claimed: an outage must not fill the items' histories.
             await self._client.health()
             self._health.up("torrentino")
+        if not self._torrent_client.ok:
+            await self._client.client_answers()
+            self._health.up("torrent_client")
         joined = await self._store.join()
         if joined:
             reached("ticketer.joined")
@@ -151,6 +156,8 @@ class Ticketer:
             self._failure = error
 
     async def _find_again(self, batch: Sequence[Work]) -> Found:
+        # A ticket would search every indexer before it finds that it cannot add what it found.
+        await self._client.client_answers()
         resumed = [work.dest_path for work in batch if work.resumed]
         return await self._client.find_by_dest_paths(resumed)
 

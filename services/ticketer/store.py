@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 
+from services.ticketer.acquisition import Way
 from services.ticketer.grouping import Group, Grouping, Kind, grouped, may_share
 from shared.crashpoints import reached
 from shared.db.albums import KnownAlbum, KnownTrack, known_albums
@@ -50,21 +51,22 @@ class Work:
 
 
 # One ticketer at a time counts and claims, so that all together keep MAX_TICKETS_IN_FLIGHT.
-_ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
+ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
 
 # A ticket that waits for a person keeps no place, up to ten times as many as there are places:
 # nothing is done for it, but the poller looks at every one.
 _IN_FLIGHT = """
 SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
                         10 * $1)
-  FROM tickets WHERE state <> 'closed'
+  FROM tickets WHERE state <> 'closed' AND way = 'tickets'
 """
 
 # All items of an intent together; while one of them is held, its ticket may be being made.
 _RESUMABLE = """
 SELECT q.id, q.ticket_id
   FROM queue_items q
- WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t WHERE t.state = 'intent'))
+ WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t
+                              WHERE t.state = 'intent' AND t.way = 'tickets'))
    AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items h
                     WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
@@ -90,7 +92,8 @@ _DUE = f"""
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                     WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
    AND NOT ($1 AND EXISTS (SELECT 1 FROM tickets t
-                            WHERE t.state IN ('intent', 'open') AND {_CAN_HELP}))
+                            WHERE t.state IN ('intent', 'open') AND t.way = 'tickets'
+                              AND {_CAN_HELP}))
 """  # noqa: S608 (made of constants)
 
 # An album without a name cannot be asked for.
@@ -150,7 +153,7 @@ UPDATE queue_items q
           FROM tickets t JOIN queue_items q
             ON (q.ticket_id = t.id AND t.kind = 'album' AND t.process_asked_at IS NULL)
             OR ($4 AND {_CAN_HELP})
-         WHERE t.state = 'open'
+         WHERE t.state = 'open' AND t.way = 'tickets'
            AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
            AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                             WHERE o.track_id = q.track_id AND ot.state <> 'closed'
@@ -181,8 +184,10 @@ class Store:
         max_in_flight: int,
         lease_s: float,
         worker: str,
+        way: Callable[[], Awaitable[Way]],
     ) -> None:
         self._database = database
+        self._way = way
         self._dest_root = dest_root.rstrip("/")
         self._grouping = grouping
         self._max_in_flight = max_in_flight
@@ -204,13 +209,15 @@ class Store:
     async def claim(self, limit: int) -> list[Work]:
         """Take the items for up to `limit` tickets, most urgent first, and record each intent.
 
-        Items whose intent an earlier run left behind come first and need no free place.
+        Items whose intent an earlier run left behind come first and need no free place. What is
+        new is taken only where tickets are the way for it.
         """
+        takes_new = await self._way() == "tickets"
         async with self._database.transaction() as connection:
-            await connection.execute(_ONE_AT_A_TIME)
+            await connection.execute(ONE_AT_A_TIME)
             resumed = await self._resumed(connection, limit)
             in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
-            room = min(limit - len(resumed), self._max_in_flight - in_flight)
+            room = min(limit - len(resumed), self._max_in_flight - in_flight) if takes_new else 0
             fresh = await self._fresh(connection, room) if room > 0 else {}
             if not resumed and not fresh:
                 return []

@@ -33,6 +33,9 @@ class Album:
     name: str
     artist: str | None
     tracks: tuple[Track, ...]
+    year: int | None = None
+    kind: str | None = None
+    """`album`, `single`, which EPs are as well, or `compilation`."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,6 @@ _TRACK_COLUMNS = (
     ("t", "popularity"),
 )
 
-ALBUM = "SELECT rowid, id, name FROM albums WHERE id = ?"
 LAST_ROWID = "SELECT max(rowid) FROM tracks"
 # Where a page ends is settled before the filter, so that no query examines more than one page.
 PAGE_END = """
@@ -52,6 +51,8 @@ class Queries:
     """The statements for one catalog. Rows of tracks are (rowid, album_rowid, *columns)."""
 
     track: str
+    album: str
+    """Parameter: its id. Rows: rowid, id, name, release date, type."""
     album_tracks: str
     page: str
     """Parameters: after, end (rowids), and those of the filter."""
@@ -113,8 +114,12 @@ def _build(columns: Mapping[str, frozenset[str]]) -> Queries:
         f"t.{name}" if name in columns["tracks"] else "NULL"
         for name in ("disc_number", "track_number")
     )
+    date, kind = (
+        name if name in columns["albums"] else "NULL" for name in ("release_date", "album_type")
+    )
     return Queries(
         track=f"{head} t.id = ?",
+        album=f"SELECT rowid, id, name, {date}, {kind} FROM albums WHERE id = ?",  # noqa: S608
         album_tracks=f"{head} t.album_rowid = ? ORDER BY {disc}, {number}, t.rowid",
         page=f"{head} t.rowid > :after AND t.rowid <= :end AND {kept} ORDER BY t.rowid",
         album_page=(

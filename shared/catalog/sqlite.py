@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Sequence
@@ -177,7 +178,7 @@ class _Reader:
         return tracks[0] if tracks else None
 
     def album(self, album_id: str) -> Album | None:
-        row = self._connection.execute(queries.ALBUM, (album_id,)).fetchone()
+        row = self._connection.execute(self._sql.album, (album_id,)).fetchone()
         if row is None:
             return None
         rows = self._connection.execute(self._sql.album_tracks, (row[0],)).fetchall()
@@ -187,6 +188,8 @@ class _Reader:
             name=_text(row[2]) or album_id,
             artist=", ".join(artists) if artists else None,
             tracks=tuple(self._tracks(rows)),
+            year=_year(row[3]),
+            kind=_text(row[4]),
         )
 
     def page(self, scope: Scope, after: int, page_size: int) -> tuple[int, list[Track]] | None:
@@ -280,6 +283,12 @@ def _text(value: object) -> str | None:
         return None
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
     return text.replace("\0", "").strip() or None
+
+
+def _year(value: object) -> int | None:
+    """Of a release date of any precision; 0000 says that it is not known."""
+    found = re.match(r"(\d{4})(?!\d)", _text(value) or "")
+    return int(found[1]) or None if found else None
 
 
 def _whole(value: object) -> int | None:

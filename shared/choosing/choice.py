@@ -76,7 +76,7 @@ def _key(case: Case) -> tuple[float | str, ...]:
         1 if lossless and rate > _CD_MOST_KBPS and not reading.both_formats else 0,
         -round(math.log10(max(release.seeders, 1))),
         0 if case.files_ratio == 1 else 1,
-        abs(rate - _NEAREST_KBPS[lossless]),
+        abs(case.any_rate_kbps - _NEAREST_KBPS[lossless]),
         release.info_hash,
         release.title,
     )

@@ -33,6 +33,14 @@ def for_album(wanted: Wanted) -> list[str]:
     return list(dict.fromkeys(filter(None, (first, *others, again))))
 
 
+def artist_wide(wanted: Wanted) -> list[str]:
+    """Those of the questions that serve every album of the artist."""
+    if name_of(wanted).various:
+        return []
+    first = _artist_wide(_asked(_JOINT.split(wanted.artist)[0]))
+    return [each for each in (first, _artist_wide(_second(wanted.artist))) if each]
+
+
 def _year(wanted: Wanted, album: str, *, various: bool, artist: str) -> str:
     """The year, where the name alone would find everything else as well."""
     few = various and len(album.split()) < _FEW_WORDS

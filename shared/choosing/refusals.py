@@ -18,6 +18,8 @@ _ANY_LEAST = 60
 _LOSSY_LEAST = 0.72
 _SET_LEAST = {True: 250, False: 150, None: 150}
 _SET_ALBUM_S = 43 * 60.0
+# Of less than this, covers and headers are too much for bytes to tell anything.
+_TELLING_S = 300.0
 # Of the wanted number of tracks: fewer are a part, more are another or a larger album.
 FILES_LEAST, FILES_MOST = 0.95, 1.8
 
@@ -44,9 +46,14 @@ class Case:
 
     @property
     def rate_kbps(self) -> float | None:
-        """Bytes over the wanted length; None where no size is known."""
-        if not self.release.size_bytes:
+        """Bytes over the wanted length; None where no size is known, or too little is wanted."""
+        if not self.release.size_bytes or self.wanted.length_s < _TELLING_S:
             return None
+        return self.any_rate_kbps
+
+    @property
+    def any_rate_kbps(self) -> float:
+        """The same also where it tells little, for an order; 0 where no size is known."""
         return self.release.size_bytes * 8 / self.wanted.length_s / 1000
 
     @property
@@ -139,6 +146,9 @@ def _of_the_size(case: Case) -> Iterator[Refusal]:
         yield Refusal(rule="part", sentence=told, soft=larger)
     if rate is None:
         return
+    if case.release.size_bytes > case.profile.max_grab_bytes:
+        size = case.release.size_bytes / 1e9
+        yield Refusal(rule="too large", sentence=f"{size:.1f} GB are for a person", soft=True)
     if case.reading.is_set:
         yield from _of_a_set(case)
         return
@@ -168,9 +178,6 @@ def _of_a_set(case: Case) -> Iterator[Refusal]:
         rate = case.release.size_bytes * 8 / (albums * _SET_ALBUM_S) / 1000
         if rate < _SET_LEAST[case.reading.lossless]:
             yield Refusal(rule="set", sentence=f"{rate:.0f} kbit/s are too few for {albums} albums")
-    if case.release.size_bytes > case.profile.max_grab_bytes:
-        size = case.release.size_bytes / 1e9
-        yield Refusal(rule="too large", sentence=f"{size:.1f} GB are for a person", soft=True)
 
 
 def _of_the_source(case: Case) -> Iterator[Refusal]:

@@ -29,6 +29,9 @@ class KnownAlbum:
     name: str
     artist: str | None
     tracks: tuple[KnownTrack, ...]
+    year: int | None = None
+    # As `Album.kind`.
+    kind: str | None = None
 
 
 # More than any release has; a request may carry what it wants.
@@ -37,16 +40,19 @@ _MOST_TRACKS = 1000
 # Only what differs is written: an album is asked for again and again. A message may carry a part of
 # its tracks, which is no news where all of them are known.
 _REMEMBER = """
-INSERT INTO albums AS a (album_id, name, artist, tracks)
-VALUES ($1, $2, $3, $4)
+INSERT INTO albums AS a (album_id, name, artist, tracks, year, kind)
+VALUES ($1, $2, $3, $4, $5, $6)
 ON CONFLICT (album_id) DO UPDATE
-   SET name = excluded.name, artist = excluded.artist, tracks = excluded.tracks, seen_at = now()
- WHERE (a.name, a.artist, a.tracks) IS DISTINCT FROM
-       (excluded.name, excluded.artist, excluded.tracks)
+   SET name = excluded.name, artist = excluded.artist, tracks = excluded.tracks,
+       year = coalesce(excluded.year, a.year), kind = coalesce(excluded.kind, a.kind),
+       seen_at = now()
+ WHERE (a.name, a.artist, a.tracks, a.year, a.kind) IS DISTINCT FROM
+       (excluded.name, excluded.artist, excluded.tracks, coalesce(excluded.year, a.year),
+        coalesce(excluded.kind, a.kind))
    AND jsonb_array_length(excluded.tracks) >= jsonb_array_length(a.tracks)
 """
 
-_KNOWN = "SELECT album_id, name, artist, tracks FROM albums WHERE album_id = ANY($1)"
+_KNOWN = "SELECT album_id, name, artist, tracks, year, kind FROM albums WHERE album_id = ANY($1)"
 
 
 async def remember_albums(connection: Connection, albums: Iterable[Album]) -> None:
@@ -58,6 +64,8 @@ async def remember_albums(connection: Connection, albums: Iterable[Album]) -> No
             clipped(album.name),
             clipped(album.artist),
             [_track(each) for each in album.tracks[:_MOST_TRACKS]],
+            album.year,
+            clipped(album.kind),
         )
 
 
@@ -82,6 +90,8 @@ async def known_albums(connection: Connection, album_ids: Collection[str]) -> di
             name=row["name"],
             artist=row["artist"],
             tracks=tuple(KnownTrack(**each) for each in row["tracks"]),
+            year=row["year"],
+            kind=row["kind"],
         )
         for row in rows
     }

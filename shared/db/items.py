@@ -149,10 +149,12 @@ UPDATE queue_items q
        due_at = now() + make_interval(secs => $5),
        completed_at = CASE WHEN $3 = 'FAILED' THEN extract(epoch FROM now())::bigint END,
        error_type = $6, error_message = $7, error_evidence = $8, reason = $7, actor = $9,
-       detours = 0,
-       ask_next = coalesce((SELECT CASE WHEN t.kind = 'track' AND q.album_id IS NOT NULL
-                                        THEN 'album' ELSE 'track' END
-                              FROM tickets t WHERE t.id = q.ticket_id), q.ask_next),
+       detours = 0, grabs = 0,
+       ask_next = (SELECT CASE WHEN t.way = 'direct' THEN NULL
+                               WHEN t.kind = 'track' AND q.album_id IS NOT NULL THEN 'album'
+                               WHEN t.id IS NOT NULL THEN 'track'
+                               ELSE q.ask_next END
+                     FROM (SELECT q.ticket_id AS id) i LEFT JOIN tickets t USING (id)),
        chosen_file = NULL, converted_pct = NULL,
        lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'), updated_at = now()
  WHERE id = $1
@@ -169,9 +171,11 @@ async def fail_attempt(
     policy: RetryPolicy,
     rng: random.Random,
     actor: str,
+    delay_s: float | None = None,
 ) -> Stage | None:
     """End this attempt: the item waits for its next one, or fails when the budget is used up.
 
+    `delay_s`: how long it waits, where something else than the policy says so.
     Call it in a transaction. Returns the new stage, or None when the item has moved on.
     The ticket stays linked until it is closed, so that no second one is made beside it.
     """
@@ -190,7 +194,7 @@ async def fail_attempt(
         stage.value,
         STATUS_OF[stage].value,
         retried + 1 if again else retried,
-        policy.delay_s(retried, rng) if again else 0.0,
+        (policy.delay_s(retried, rng) if delay_s is None else delay_s) if again else 0.0,
         failure.error_type.value,
         failure.message,
         failure.evidence or None,

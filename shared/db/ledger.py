@@ -90,6 +90,13 @@ UPDATE queue_items
 RETURNING track_id, album_id
 """
 
+# Kept with the download, which outlives its items: what has brought a file goes on seeding.
+_BROUGHT = """
+UPDATE tickets t SET brought = true
+  FROM queue_items q
+ WHERE q.id = $1 AND t.id = q.ticket_id AND t.way = 'direct' AND NOT t.brought
+"""
+
 _REQUESTERS = """
 SELECT request_id, user_id FROM item_requesters
  WHERE item_id = $1 AND withdrawn_at IS NULL ORDER BY requested_at, request_id
@@ -123,6 +130,7 @@ async def complete(
     if row is None:
         return False
     reached("ledger.completed")
+    await connection.execute(_BROUGHT, item_id)
     await record_file(
         connection, row["track_id"], row["album_id"], facts, item_id=item_id, actor=actor
     )

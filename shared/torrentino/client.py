@@ -15,13 +15,14 @@ from shared.torrentino.answers import Answer, TooLarge, unreadable
 from shared.torrentino.engine import EngineCalls
 from shared.torrentino.http import Http, Sleep, object_of, quoted, require_not_found
 from shared.torrentino.model import RemoteTicket, TicketRequest
+from shared.torrentino.search import SearchCalls
 from shared.torrentino.torrents import TorrentCalls
 
 # Named out here because inside the class `list` is the method.
 Tickets = list[RemoteTicket]
 
 
-class TorrentinoClient(TorrentCalls, EngineCalls):
+class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
     """One server's API. Safe to share between tasks; `close` it once.
 
     Raises:

@@ -91,6 +91,7 @@ class Http:
         self._rng = rng or random.Random()  # noqa: S311 jitter is no secret
         # httpx limits each read, so a server that drips would never end; this limits the whole.
         self._deadline_s = 2 * timeout_s
+        self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             headers={"Accept": "application/json", "Accept-Encoding": "identity"}
             | {"User-Agent": "pezzottify-downloads"}
@@ -107,11 +108,16 @@ class Http:
         """Close the connections."""
         await self._http.aclose()
 
-    async def read(self, path: str, *, own: Collection[int] = ()) -> Answer:
-        """GET, again after what passes by itself; never again after a time-out, which is long."""
+    async def read(
+        self, path: str, *, own: Collection[int] = (), patience_s: float | None = None
+    ) -> Answer:
+        """GET, again after what passes by itself; never again after a time-out, which is long.
+
+        `patience_s`: how long the answer may take, where that is longer than usual.
+        """
         for retry in range(_GET_RETRIES):
             try:
-                answer = await self._send("GET", path, None)
+                answer = await self._send("GET", path, None, patience_s)
             except _TIMED_OUT as exc:
                 raise lost(exc, effect=False) from exc
             except httpx.TransportError:
@@ -121,29 +127,41 @@ class Http:
                     return _checked(answer, own, effect=False)
             await self._sleep(_RETRY_BASE_S * 2**retry * self._rng.uniform(0.5, 1.0))
         try:
-            return _checked(await self._send("GET", path, None), own, effect=False)
+            answer = await self._send("GET", path, None, patience_s)
+            return _checked(answer, own, effect=False)
         except _LOST as exc:
             raise lost(exc, effect=False) from exc
 
     async def effect(
-        self, method: str, path: str, *, body: bytes | None, own: Collection[int]
+        self,
+        method: str,
+        path: str,
+        *,
+        body: bytes | None,
+        own: Collection[int],
+        patience_s: float | None = None,
     ) -> Answer:
         """POST or DELETE, once. A cancelled call may have had its effect like any lost one."""
         try:
-            answer = await self._send(method, path, body)
+            answer = await self._send(method, path, body, patience_s)
         except _LOST as exc:
             raise lost(exc, effect=True) from exc
         except TooLarge as exc:
             raise OutcomeUnknown(str(exc), settled=True) from exc
         return _checked(answer, own, effect=True)
 
-    async def _send(self, method: str, path: str, body: bytes | None) -> Answer:
+    async def _send(
+        self, method: str, path: str, body: bytes | None, patience_s: float | None
+    ) -> Answer:
         # Without a body no content type may be sent, or Torrentino rejects the empty JSON.
         headers = {} if body is None else {"Content-Type": "application/json"}
         url = self._base + path
+        limits = httpx.Timeout(self._timeout_s, read=patience_s or self._timeout_s)
         async with (
-            asyncio.timeout(self._deadline_s),
-            self._http.stream(method, url, content=body, headers=headers) as response,
+            asyncio.timeout(patience_s or self._deadline_s),
+            self._http.stream(
+                method, url, content=body, headers=headers, timeout=limits
+            ) as response,
         ):
             content = bytearray()
             async for piece in response.aiter_bytes():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -11,26 +12,37 @@ from shared.torrentino.names import usable_name, usable_path
 _MAX_TITLE_CHARS = 500
 _MAX_STATE_CHARS = 40
 
+# Not only hexadecimal, but long: "all" would make qBittorrent delete every torrent it has.
+INFO_HASH = re.compile(r"[0-9A-Za-z]{20,64}", re.ASCII)
+# Reference (live, 3.3): in any other state a progress of 1.0 may be that of a check.
+_WHOLE_STATES = frozenset({"seeding", "stalled", "paused", "queued"})
+
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteTorrent:
     """A torrent as Torrentino's client last told it."""
 
+    # In small letters; None: none that one could go by.
+    info_hash: str | None
     # For a person: redacted and bounded.
     title: str
     # Of its data, a folder or the only file, as Torrentino sees it; None: it says none that one
-    # could go by.
+    # could go by. What qBittorrent took from a magnet link may have another name on disk.
     path: str | None
     # The folder that file names of the torrent, root folder included, are relative to.
     save_path: str | None
     progress: float
+    # None, and 0 before its metadata is there.
     size_bytes: int | None
     state: str
+    speed_bps: int | None = None
+    eta_s: int | None = None
+    seeders: int | None = None
 
     @property
-    def complete(self) -> bool:
-        """Whether all of its data is there."""
-        return self.progress >= 1.0
+    def whole(self) -> bool:
+        """Whether all of its data is there, as far as one look can tell."""
+        return self.progress >= 1.0 and self.state in _WHOLE_STATES
 
     @classmethod
     def from_json(cls, data: object) -> RemoteTorrent:
@@ -47,10 +59,21 @@ class RemoteTorrent:
         if plain is None or "/" in plain:
             plain = None
         return cls(
+            info_hash=info_hash_of(torrent.get("hash")),
             title=redact(name)[:_MAX_TITLE_CHARS],
             path=None if folder is None or plain is None else f"{folder}/{plain}",
             save_path=folder,
             progress=progress,
             size_bytes=integer_of(torrent.get("size_bytes")),
             state=redact(str(torrent.get("state")))[:_MAX_STATE_CHARS],
+            speed_bps=integer_of(torrent.get("download_speed")),
+            eta_s=integer_of(torrent.get("eta_secs")),
+            seeders=integer_of(torrent.get("seeders")),
         )
+
+
+def info_hash_of(value: object) -> str | None:
+    """The hash of one torrent in small letters, or None where it is none."""
+    if not isinstance(value, str) or not INFO_HASH.fullmatch(value):
+        return None
+    return value.lower()

@@ -2,20 +2,45 @@
 
 from __future__ import annotations
 
+import json
 import re
-from urllib.parse import quote
 
-from shared.errors import InvalidRequest
-from shared.torrentino.answers import Answer, unreadable
+from shared.errors import (
+    AttemptFailed,
+    DependencyDown,
+    DownloadsError,
+    ErrorType,
+    InvalidRequest,
+)
+from shared.torrentino.answers import Answer, refused, unreadable
 from shared.torrentino.http import Http, object_of, require_not_found
 from shared.torrentino.model import integer_of, mappings_of
 from shared.torrentino.names import usable_name
-from shared.torrentino.torrent import RemoteTorrent
+from shared.torrentino.torrent import INFO_HASH, RemoteTorrent, info_hash_of
 
-# Not only hexadecimal, but long: "all" would make qBittorrent delete every torrent it has.
-_INFO_HASH = re.compile(r"[0-9A-Za-z]{20,64}", re.ASCII)
+# A magnet link may be resolved for a minute before librqbit answers.
+_ADD_PATIENCE_S = 75.0
+# What Torrentino says when its client does not answer, and when none is configured.
+_CLIENT_AWAY = ("error sending request", "connection failed", "request timeout", "not configured")
+# Asked about a torrent that it does not have, a client answers at once, however many it has.
+_NO_TORRENT = "0" * 40
+_LINK = re.compile(r"(?:https?|magnet):\S+")
+_INDEXER_AWAY = re.compile(r"error sending request|status: (?:408|429|5\d\d)")
+# librqbit does not write over files of a torrent that was removed without them.
+_IN_THE_WAY = "allow_overwrite"
 # A listing beyond it is none that one could look through.
 _MOST_FILES = 10_000
+
+
+class NotAdded(AttemptFailed):
+    """The torrent client does not take this torrent; another one may do.
+
+    `in_the_way`: its files lie in the folder of downloads already, and are not written over.
+    """
+
+    def __init__(self, message: str, *, in_the_way: bool) -> None:
+        super().__init__(ErrorType.REJECTED, message)
+        self.in_the_way = in_the_way
 
 
 class TorrentCalls:
@@ -23,33 +48,91 @@ class TorrentCalls:
 
     http: Http
 
+    async def downloads(self) -> bool:
+        """Whether a torrent client is configured at Torrentino; it may be away all the same."""
+        answer = await self.http.read("/torrents/status")
+        return object_of(answer, effect=False).get("configured") is True
+
+    async def torrents(self) -> list[RemoteTorrent]:
+        """All torrents that the client has, those left out that one could not go by.
+
+        Raises:
+            DependencyDown: Torrentino does not answer, or (`torrent_client`) its client does not.
+        """
+        answer = await self.http.read("/torrents", own={500, 503})
+        if answer.status != 200:
+            raise _client_error(answer)
+        found = []
+        for each in mappings_of(object_of(answer, effect=False).get("torrents")):
+            try:
+                found.append(RemoteTorrent.from_json(each))
+            except ValueError:
+                continue
+        return [torrent for torrent in found if torrent.info_hash is not None]
+
+    async def add_torrent(self, link: str) -> str | None:
+        """Add what an `http` or `magnet` link leads to; None: the client does not tell its hash.
+
+        Adding what is there already changes nothing, so it may be repeated.
+
+        Raises:
+            NotAdded: the link is dead, or the client does not take what it leads to.
+            DependencyDown: Torrentino does not answer, or its client (`torrent_client`) or the
+                indexer (`searcher`) does not.
+            OutcomeUnknown: it may have been added.
+        """
+        if link.startswith("magnet:"):
+            path, body = "/torrents/add/magnet", {"uri": link}
+        else:
+            path, body = "/torrents/add/url", {"url": link}
+        answer = await self.http.effect(
+            "POST",
+            path,
+            body=json.dumps(body).encode("ascii"),
+            own={400, 500, 502, 503},
+            patience_s=_ADD_PATIENCE_S,
+        )
+        if answer.status == 200:
+            return info_hash_of(object_of(answer, effect=True).get("hash"))
+        # A link's host that is away (502) is told in words of the same kind.
+        if answer.status in (500, 503) and _is_away(answer):
+            raise _client_error(answer)
+        if answer.status == 503 or answer.error is None:
+            raise refused(answer, effect=True)
+        # The link itself is a secret, whatever it is made of.
+        told = _LINK.sub("(the link)", answer.text)
+        if answer.status == 502 and _INDEXER_AWAY.search(told):
+            raise DependencyDown("searcher", f"an indexer gives out no .torrent: {told}")
+        raise NotAdded(
+            f"the torrent client does not take it: {told}", in_the_way=_IN_THE_WAY in told
+        )
+
     async def torrent(self, info_hash: str) -> RemoteTorrent | None:
         """The torrent with this hash, or None when the client has none."""
-        if not _INFO_HASH.fullmatch(info_hash):
+        if not INFO_HASH.fullmatch(info_hash):
             return None
-        answer = await self.http.read(f"/torrents/{info_hash}", own={404})
+        answer = await self.http.read(f"/torrents/{info_hash}", own={404, 500, 503})
         if answer.status == 404:
             require_not_found(answer, effect=False)
             return None
+        if answer.status != 200:
+            raise _client_error(answer)
         return _torrent(answer, object_of(answer, effect=False))
 
-    async def torrent_named(self, name: str) -> str | None:
-        """The hash of the one torrent with exactly this name; None for none, and for several."""
-        answer = await self.http.read(f"/torrents?search={quote(name, safe='')}")
-        found = {
-            each.get("hash")
-            for each in mappings_of(object_of(answer, effect=False).get("torrents"))
-            if each.get("name") == name
-        }
-        hashes = [each for each in found if isinstance(each, str) and _INFO_HASH.fullmatch(each)]
-        return hashes[0] if len(found) == len(hashes) == 1 else None
+    async def client_answers(self) -> None:
+        """Return when the torrent client answers.
+
+        Raises:
+            DependencyDown: Torrentino does not answer, or (`torrent_client`) its client does not.
+        """
+        await self.torrent(_NO_TORRENT)
 
     async def catalog_files(self, info_hash: str) -> list[tuple[str, int]] | None:
         """Path (with the torrent's root folder) and size of its files; None: not known there.
 
         Only files with names that one can go by, and at most 10,000.
         """
-        if not _INFO_HASH.fullmatch(info_hash):
+        if not INFO_HASH.fullmatch(info_hash):
             return None
         answer = await self.http.read(f"/catalog/{info_hash}", own={404})
         if answer.status == 404:
@@ -68,15 +151,32 @@ class TorrentCalls:
 
         Raises:
             InvalidRequest: `info_hash` is not the hash of one torrent.
+            DependencyDown: Torrentino does not answer, or (`torrent_client`) its client does not.
         """
-        if not _INFO_HASH.fullmatch(info_hash):
+        if not INFO_HASH.fullmatch(info_hash):
             raise InvalidRequest(f"{info_hash[:80]!r} is not the hash of a torrent")
         path = f"/torrents/{info_hash}?delete_files={'true' if delete_files else 'false'}"
-        answer = await self.http.effect("DELETE", path, body=None, own={404})
+        answer = await self.http.effect("DELETE", path, body=None, own={404, 500, 503})
         if answer.status == 404:
             require_not_found(answer, effect=True)
+        elif answer.status in (500, 503) and _is_away(answer):
+            raise _client_error(answer)
+        elif answer.status in (500, 503):
+            raise refused(answer, effect=True)
         else:
             object_of(answer, effect=True)
+
+
+def _is_away(answer: Answer) -> bool:
+    text = answer.text.lower()
+    return any(words in text for words in _CLIENT_AWAY)
+
+
+def _client_error(answer: Answer) -> DownloadsError:
+    """What a call about torrents means that did not succeed; a 503 may be of Torrentino itself."""
+    if answer.status == 503 and not _is_away(answer):
+        return refused(answer, effect=False)
+    return DependencyDown("torrent_client", f"does not answer: {answer.text}")
 
 
 def _torrent(answer: Answer, body: object) -> RemoteTorrent:

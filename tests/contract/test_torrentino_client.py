@@ -352,11 +352,10 @@ async def test_an_albums_folder_and_its_files(
     assert (failure.reason or "").startswith("Placement failed")
     path = await client.conversion_input(ticket.id)
     assert path == str(tmp_path / "down" / "Radiohead - Kid A")
-    info_hash = await client.torrent_named("Radiohead - Kid A")
+    [torrent] = await client.torrents()
+    info_hash = torrent.info_hash
     assert info_hash is not None
-    torrent = await client.torrent(info_hash)
-    assert torrent is not None
-    assert (torrent.path, torrent.complete) == (path, True)
+    assert (torrent.path, torrent.whole) == (path, True)
     listed = await client.catalog_files(info_hash)
     assert listed is not None
     names = [name for name, _ in listed]

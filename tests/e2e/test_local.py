@@ -121,7 +121,7 @@ async def test_once_again_and_after_a_kill(data: Path) -> None:
 async def test_serving_ends_with_ctrl_c(data: Path) -> None:
     """Ctrl-C, also in the middle of the album, ends with 0 within the grace and leaves nothing."""
     async with _run(data) as run:
-        await run.says("searching ")
+        await run.says("downloading ")
         run.process.send_signal(signal.SIGINT)
         assert await run.ends(_GRACE_S) == 0, run.text
         assert "Traceback" not in run.text
@@ -150,7 +150,7 @@ async def test_umask_opens_the_media_and_nothing_else(data: Path) -> None:
 async def test_a_second_signal_ends_at_once_with_its_servers(data: Path) -> None:
     """Asked twice, it ends without waiting, and its servers are told to."""
     async with _run(data) as run:
-        await run.says("searching ")
+        await run.says("downloading ")
         run.process.send_signal(signal.SIGINT)
 
         async def stopping() -> bool:
@@ -207,7 +207,7 @@ async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
 ) -> None:
     """F9: also after a look at the sample: no ticket, its own state, how to ask for an album."""
     async with _run(data) as sample:
-        await sample.says("searching ")
+        await sample.says("downloading ")
         sample.process.send_signal(signal.SIGINT)
         assert await sample.ends(_GRACE_S) == 0, sample.text
     own = write_own(tmp_path)

@@ -134,7 +134,7 @@ async def test_ticketer_in_its_claim(world: World, api: httpx.AsyncClient) -> No
     async with outcome(world, "SIGTERM: ticketer claims") as timed:
         await _others(world, "ticketer")
         await api.post(f"{V1}/album/{album_id(1)}")
-        async with _locked(world, ticketer_store._ONE_AT_A_TIME) as lock:
+        async with _locked(world, ticketer_store.ONE_AT_A_TIME) as lock:
             process = await world.spawn("ticketer")
             await _until_blocked(world, lock)
             process.terminate()

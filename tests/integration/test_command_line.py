@@ -55,10 +55,11 @@ async def test_a_list_fits_and_tells_of_the_rest(world: World) -> None:
         assert len(rows) == 50, done.out
         assert all(len(line) <= columns for line in done.lines)
         assert last == "50 of 60, --offset 50 shows more"
-        assert ("waits for" in head, "artist" in head) == (columns > 60, columns == 140)
+        assert "waits for" in head
+        assert ("artist" in head) == (columns > 60)
     shown = await said(api, "list", "--offset", "50", COLUMNS="140")
     assert len(shown.lines) == 12
-    assert "its turn for a ticket" in shown.lines[1]
+    assert "its turn" in shown.lines[1]
     assert shown.lines[-1] == "51 to 60 of 60"
 
 
@@ -68,7 +69,7 @@ async def test_show_tells_what_an_item_waits_for(world: World) -> None:
     api = await serve(world)
     asked = json.loads((await said(api, "track", track, "--json")).out)
     done = await said(api, "show", asked["item"]["id"], COLUMNS="80")
-    assert done.lines[1] == "waits for: its turn for a ticket"
+    assert done.lines[1] == "waits for: its turn"
     assert "requested over http" in done.out
 
 

@@ -188,7 +188,7 @@ async def test_every_stage_shows_what_it_waits_for_and_until_when(
         until = item["waits_until"]
         return item["stage"], item["waiting_for"], until and until - round(time.time())
 
-    assert await shown() == ("queued", "its turn for a ticket", None)
+    assert await shown() == ("queued", "its turn", None)
     await by_hand.ticket()
     ticket = (await still.items())[0]
     for state, stage, why in (
@@ -217,7 +217,7 @@ async def test_every_stage_shows_what_it_waits_for_and_until_when(
     why = "an earlier ticket of the track to stay cancelled at Torrentino"
     assert await shown() == ("retry_wait", why, None)
     await still.execute("UPDATE tickets SET state = 'closed'")
-    assert await shown() == ("retry_wait", "its turn for a ticket", None)
+    assert await shown() == ("retry_wait", "its turn", None)
     await still.execute(
         "UPDATE queue_items SET stage = 'verifying', status = 'DOWNLOADING',"
         " lease_until = now() + interval '50 s'"

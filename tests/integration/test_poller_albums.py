@@ -12,7 +12,7 @@ from tests.world import Row, World
 PROCESS = "POST /pipeline/process/{id}"
 HASHES = [letter * 40 for letter in "abc"]
 NOT_PLACED = {"type": "failed", "error": "Placement failed: Failed to copy file from A to B"}
-GROUPED = {"TICKET_GROUPING": "auto"}
+GROUPED = {"TICKET_GROUPING": "auto", "ACQUISITION": "tickets"}
 
 
 def sees_downloads(world: World) -> dict[str, str]:

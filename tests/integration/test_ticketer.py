@@ -115,7 +115,7 @@ async def test_an_answer_later_than_the_timeout_is_found(
     monkeypatch.setattr(wiring, "torrentino_client", _impatient)
     await queue(still, [track_id(1)])
     async with stages(still) as by_hand:
-        still.faults.delay_s = 0.5
+        still.faults.delay_s, still.faults.delay_only = 0.5, CREATE
         await by_hand.ticket()
         assert (await one(still))["stage"] == "queued"
         still.faults.delay_s = 0
@@ -305,7 +305,7 @@ async def test_the_stop_hands_back(still: World, by_hand: Stages) -> None:
     One whose request may still be at work there is not looked for at once.
     """
     await queue(still, [track_id(n) for n in range(12)])
-    still.faults.delay_s = 30
+    still.faults.delay_s, still.faults.delay_only = 30, CREATE
     ticketing = asyncio.create_task(by_hand.ticketer.run(asyncio.Event()))
 
     async def asked() -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from typing import Literal
 
 import pytest
 
@@ -197,6 +198,10 @@ class Meanwhile(Store):
         return await super()._due(connection, groups, limit)
 
 
+async def _by_tickets() -> Literal["tickets"]:
+    return "tickets"
+
+
 @pytest.mark.parametrize(("ask_next", "kinds"), [(None, 1), ("album", 1), ("track", 2)])
 async def test_what_is_due_in_the_middle_of_a_claim_waits_to_join(
     still: World, by_hand: Stages, ask_next: str | None, kinds: int
@@ -211,6 +216,7 @@ async def test_what_is_due_in_the_middle_of_a_claim_waits_to_join(
         max_in_flight=settings.max_tickets_in_flight,
         lease_s=settings.lease_s,
         worker="test",
+        way=_by_tickets,
     )
     store.world, store.ask_next = still, ask_next
     # Two: the album takes one place, and the other is looked for something to fill it.

@@ -10,6 +10,7 @@ from services.poller.sources import Sources
 from services.poller.tidying import Tidier
 from shared.errors import DependencyDown
 from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.model import TicketRequest
 from tests.integration.test_poller_albums import sees_downloads, until_failed, want
 from tests.stages import Stages, queue, stages, tickets
 from tests.world import Row, World
@@ -41,12 +42,19 @@ async def _end(world: World, ticket: Row, stage: str) -> None:
     )
 
 
-def tidy_of(by_hand: Stages, policy: str) -> Callable[[], Awaitable[int]]:
+def tidy_of(by_hand: Stages, policy: str, *, keep_days: int = 30) -> Callable[[], Awaitable[int]]:
     """The duty under this policy."""
     poller = by_hand.poll_once.__self__  # type: ignore[attr-defined]
     client: TorrentinoClient = poller._client
     sources: Sources = poller._sources
-    return Tidier(by_hand.app.database, client, sources, policy=policy).run_once  # type: ignore[arg-type]
+    tidier = Tidier(
+        by_hand.app.database,
+        client,
+        sources,
+        policy=policy,  # type: ignore[arg-type]
+        keep_days=keep_days,
+    )
+    return tidier.run_once
 
 
 async def _tidied(world: World) -> list[bool]:
@@ -102,6 +110,60 @@ async def test_a_torrent_that_another_ticket_needs_outlives_the_ticket(world: Wo
         assert world.standin.tickets() == []
 
 
+async def test_a_torrent_that_a_stranger_follows_is_left_to_him(world: World) -> None:
+    """The ticket goes all the same, and nobody waits for the stranger."""
+    async with stages(world, **sees_downloads(world)) as by_hand:
+        await ended(world, by_hand)
+        client: TorrentinoClient = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+        request = TicketRequest(
+            description="x", artist=None, title="x", dest_path="/elsewhere/x", priority=1
+        )
+        stranger = await client.create(request)
+        following = {"type": "downloading", "info_hash": world.torrents[0].info_hash}
+        world.standin.set_state(stranger.id, following)
+        assert await tidy_of(by_hand, "torrent")() == 1
+    assert [ticket["id"] for ticket in world.standin.tickets()] == [stranger.id]
+    assert world.standin.requests[DELETE_TORRENT] == 0
+
+
+@pytest.mark.parametrize("keep_days", [0, 30])
+async def test_a_ticket_that_was_kept_is_deleted_in_the_end(world: World, keep_days: int) -> None:
+    """TICKET_KEEP_DAYS after it ended, also one that was left there on purpose long ago; its
+    torrent stays, and nothing is deleted while a file may still be taken."""
+    async with stages(world, **sees_downloads(world)) as by_hand:
+        ticket = await ended(world, by_hand, stage="ready")
+        tidy = tidy_of(by_hand, "keep", keep_days=keep_days)
+        await world.execute(
+            "UPDATE tickets SET tidied_at = now(), closed_at = now() - make_interval(days => $1)",
+            keep_days - 1,
+        )
+        assert await tidy() == 0
+        await _end(world, ticket, "completed")
+        assert await tidy() == 0, "it is not over yet"
+        await world.execute("UPDATE tickets SET closed_at = closed_at - interval '1 day'")
+        world.faults.drop_after, world.faults.only = 1, DELETE_TICKET
+        assert await tidy() == 0
+        assert await tidy() == 1
+        assert await tidy() == 0
+        [ticket] = await tickets(world)
+    assert ticket["ticket_deleted_at"] is not None
+    assert world.standin.tickets() == []
+    assert world.standin.requests[DELETE_TICKET] == 2
+    assert world.standin.requests[DELETE_TORRENT] == 0
+    assert any(world.downloads.iterdir())
+
+
+async def test_nothing_is_deleted_twice(world: World) -> None:
+    """What the policy removed is noted as deleted, and TICKET_KEEP_DAYS=0 deletes at once."""
+    async with stages(world, **sees_downloads(world)) as by_hand:
+        await ended(world, by_hand, 1)
+        assert await tidy_of(by_hand, "ticket", keep_days=0)() == 1
+        await ended(world, by_hand, 2)
+        assert await tidy_of(by_hand, "keep", keep_days=0)() == 2, "tidied, and deleted"
+    assert world.standin.tickets() == []
+    assert world.standin.requests[DELETE_TICKET] == 2
+
+
 async def test_an_outage_leaves_it_for_later(world: World) -> None:
     """Torrentino is away, then an answer is lost: everything goes in the end, and once."""
     async with stages(world, **sees_downloads(world)) as by_hand:
@@ -114,6 +176,20 @@ async def test_an_outage_leaves_it_for_later(world: World) -> None:
         world.faults.down = False
         world.faults.drop_after, world.faults.only = 1, DELETE_TICKET
         assert await tidy() == 0
+        assert await tidy() == 1
+    assert world.standin.tickets() == []
+
+
+async def test_a_client_that_is_away_leaves_it_for_later(world: World) -> None:
+    """Its torrent cannot be removed, and without the ticket it would not be known any more."""
+    async with stages(world, **sees_downloads(world)) as by_hand:
+        await ended(world, by_hand)
+        tidy = tidy_of(by_hand, "torrent")
+        world.faults.client_away = True
+        with pytest.raises(DependencyDown, match="torrent_client"):
+            await tidy()
+        assert await _tidied(world) == [False]
+        world.faults.client_away = False
         assert await tidy() == 1
     assert world.standin.tickets() == []
 

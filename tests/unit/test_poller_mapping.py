@@ -142,6 +142,23 @@ def test_when_torrentino_cannot_search_no_attempt_is_burnt(reason: str) -> None:
     assert "0123456789abcdef" not in action.reason
 
 
+CLIENT_AWAY = (
+    "All 5 candidates failed to add. Last error: API error: error sending request for url"
+    " (http://qbittorrent:8080/api/v2/torrents/add?apikey=0123456789abcdef)"
+)
+
+
+def test_a_torrent_client_that_is_away_burns_no_attempt() -> None:
+    """Live §2.5: known by its words, which a link that is gone does not have; without its keys."""
+    action = action_for(ticket("failed", error=CLIENT_AWAY))
+    assert isinstance(action, AskAgain)
+    assert not action.withdraw, "it has ended"
+    assert "0123456789abcdef" not in action.reason
+    for other in ("API error: URL returned status: 404", "Torrent client error: request timeout"):
+        error = f"All 2 candidates failed to add. Last error: {other}"
+        assert isinstance(action_for(ticket("failed", error=error)), GiveUp), other
+
+
 def test_a_ticket_that_is_gone_is_asked_for_again() -> None:
     """L-36: 404 burns no attempt, and there is nothing to withdraw."""
     assert isinstance(GONE, AskAgain)

@@ -36,11 +36,11 @@ async def test_a_torrent_tells_where_its_data_lie() -> None:
         torrent = await client.torrent(HASH)
     assert torrent is not None
     assert (torrent.path, torrent.save_path) == ("/downloads/An Album", "/downloads")
-    assert (torrent.complete, torrent.size_bytes, torrent.state) == (True, 7, "seeding")
+    assert (torrent.whole, torrent.size_bytes, torrent.state) == (True, 7, "seeding")
     async with client_of(answer(TORRENT | {"progress": 0.999})) as client:
         torrent = await client.torrent(HASH)
     assert torrent is not None
-    assert not torrent.complete
+    assert not torrent.whole
 
 
 @pytest.mark.parametrize(
@@ -81,25 +81,6 @@ async def test_no_torrent_is_none_and_a_strangers_404_is_not() -> None:
     async with client_of(answer({"hash": HASH})) as client:
         with pytest.raises(Misconfigured):
             await client.torrent(HASH)
-
-
-async def test_a_torrent_is_found_by_its_exact_name() -> None:
-    """The search finds parts; and of two that are called so, none is meant."""
-    other = "b" * 40
-    listed = [TORRENT, TORRENT | {"hash": other, "name": "An Album (Live)"}]
-    seen: list[str] = []
-
-    def handler(request: httpx.Request) -> httpx.Response:
-        seen.append(str(request.url.query, "ascii"))
-        return httpx.Response(200, json={"torrents": listed, "count": len(listed)})
-
-    async with client_of(handler) as client:
-        assert await client.torrent_named("An Album") == HASH
-        assert await client.torrent_named("Album") is None
-        await client.torrent_named("a&state=x")
-        listed[1]["name"] = "An Album"
-        assert await client.torrent_named("An Album") is None
-    assert seen[2] == "search=a%26state%3Dx"
 
 
 async def test_the_files_of_a_listing_are_bounded_and_sane() -> None:

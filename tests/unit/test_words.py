@@ -49,6 +49,9 @@ STATS: dict[str, Any] = {
         "failed_last_day": 2,
         "bytes_last_day": 312_400_000,
     },
+    "acquisition": {"way": "direct", "reason": "ACQUISITION says so"},
+    "downloads": {"in_flight": 2, "max_in_flight": 20},
+    "searches": {"last_hour": 7, "per_hour": 60},
     "tickets": {"in_flight": 3, "max_in_flight": 50, "need_approval": 1},
     "outbox": {"waiting": 0, "oldest_s": None},
     "paused": [
@@ -66,12 +69,14 @@ STATS: dict[str, Any] = {
 def test_statistics_are_sentences() -> None:
     """Counts, ages, what is well, and what is not with what to do."""
     lines = words.stats(STATS)
-    assert lines[:6] == [
+    assert lines[:8] == [
         "Queue: 1,200 waiting, 3 in work, 40 completed, 2 failed.",
         "1 item is waiting for a person: see `attention`.",
         "The oldest has been waiting for 3 d 2 h.",
         "Last hour: 1 completed and 0 failed; last day: 40 completed and 2 failed, 312.4 MB.",
+        "We search, choose and follow: ACQUISITION says so.",
         "At Torrentino: 3 of at most 50 tickets, 1 to be approved there.",
+        "At its torrent client: 2 of at most 20 downloads; 7 of 60 searches in the last hour.",
         "Well: postgres, media.",
     ]
     assert "Not heard of yet: torrentino." in lines

@@ -1,0 +1,69 @@
+"""Torrents that our own downloads have put at the client, and that nobody needs any more.
+
+Removed as DOWNLOAD_CLEANUP says. What was there before us is never touched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Literal
+
+import structlog
+
+from services.poller.torrents_store import TorrentsStore
+from shared.crashpoints import reached
+from shared.errors import OutcomeUnknown, Refused
+from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.torrent import RemoteTorrent
+
+log = structlog.get_logger()
+
+
+class Leftovers:
+    """Removes them with their files, as far as no other torrent has its files there."""
+
+    def __init__(
+        self,
+        store: TorrentsStore,
+        client: TorrentinoClient,
+        *,
+        policy: Literal["keep", "wrong", "all"],
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._policy = policy
+
+    async def run_once(self) -> int:
+        """Remove at most 20 torrents; returns how many.
+
+        Raises:
+            Hold: Torrentino or its client does not answer; what is left is removed later.
+        """
+        if self._policy == "keep":
+            return 0
+        done_with = await self._store.done_with(also_brought=self._policy == "all")
+        if not done_with:
+            return 0
+        torrents = await self._client.torrents()
+        removed = 0
+        for info_hash in done_with:
+            removed += await self._remove(info_hash, torrents)
+        return removed
+
+    async def _remove(self, info_hash: str, torrents: Collection[RemoteTorrent]) -> bool:
+        mine = next((each for each in torrents if each.info_hash == info_hash), None)
+        if mine is not None:
+            # qBittorrent lets two torrents write to one folder, and would delete both their files.
+            alone = not any(
+                each.path == mine.path for each in torrents if each.info_hash != info_hash
+            )
+            try:
+                await self._client.remove_torrent(info_hash, delete_files=alone)
+            except (OutcomeUnknown, Refused) as error:
+                log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
+                return False
+            reached("leftovers.removed")
+            log.info("download_removed", info_hash=info_hash, title=mine.title, with_files=alone)
+        await self._store.removed(info_hash)
+        reached("leftovers.noted")
+        return True

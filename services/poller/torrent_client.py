@@ -1,0 +1,48 @@
+"""Torrentino's torrent client, which may be away while Torrentino answers.
+
+That is an outage of what stands behind Torrentino: what needs the client waits, and nothing else.
+"""
+
+from __future__ import annotations
+
+from shared.errors import Hold
+from shared.health import Health
+from shared.torrentino.client import TorrentinoClient
+
+
+class TorrentClient:
+    """What the poller knows of it."""
+
+    def __init__(self, client: TorrentinoClient, health: Health) -> None:
+        self._client = client
+        self._health = health
+        self._breaker = health.breaker("torrent_client")
+
+    @property
+    def ok(self) -> bool:
+        """Whether it answered last, as far as it was asked."""
+        return self._breaker.ok
+
+    def is_away(self, held: Hold) -> bool:
+        """Whether it was the client that did not answer; noted if so."""
+        if held.dependency != self._breaker.dependency:
+            return False
+        self._health.failed(held)
+        return True
+
+    async def answers(self) -> bool:
+        """As `ok`; one that is known to be away is asked again when its pause is over.
+
+        Raises:
+            Hold: Torrentino itself is away.
+        """
+        if not self.ok and self._breaker.wait_s() == 0:
+            with self._breaker.probing():
+                try:
+                    await self._client.client_answers()
+                except Hold as held:
+                    if not self.is_away(held):
+                        raise
+                else:
+                    self._health.up("torrent_client")
+        return self.ok

@@ -1,0 +1,266 @@
+"""The direct ticketer: from due items to a torrent that the client downloads for them.
+
+Search, choose, add. The chosen release is in the database before it is added; whoever finds an
+intent that was begun looks for its torrent, and adds it again, which changes nothing where it is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+
+import structlog
+
+from services.ticketer.acquisition import Acquisition
+from services.ticketer.adding import Adder
+from services.ticketer.choosing import Candidate, Chooser, NothingSuitable
+from services.ticketer.direct_store import DirectStore, Work
+from services.ticketer.searching import NoTurn, Searching
+from shared.backoff import RetryPolicy
+from shared.bus.nats import Bus
+from shared.choosing.selection import has_all
+from shared.crashpoints import reached
+from shared.db import releases
+from shared.db.blocklist import OfTrack
+from shared.db.items import Claim, fail_attempt, go_on, hand_back
+from shared.errors import AttemptFailed, Hold, OutcomeUnknown
+from shared.health import Health
+from shared.leases import LeaseKeeper
+from shared.metrics import ATTEMPTS_FAILED
+from shared.runtime import Loop, drain
+from shared.states import Stage
+from shared.torrentino.client import TorrentinoClient
+
+log = structlog.get_logger()
+
+ACTOR = "ticketer"
+_PLACES = 16
+_AT_ONCE = 4
+# While a call may still be at work, nobody else may begin to look.
+_UNSETTLED_S = 15.0
+_SETTLED_S = 1.0
+# Indexers that could not be asked may have it; not the next minute.
+_INDEXERS_FAILED_S = 3600.0
+# Releases that one turn tries to add.
+_MOST_TRIED = 5
+_LATER_S = 1.0
+
+
+class DirectTicketer:
+    """Gets downloads for all due items, some at once; `run_once` fills the free places."""
+
+    name = "direct ticketer"
+
+    def __init__(
+        self,
+        *,
+        store: DirectStore,
+        client: TorrentinoClient,
+        acquisition: Acquisition,
+        searching: Searching,
+        chooser: Chooser,
+        adder: Adder,
+        leases: LeaseKeeper,
+        bus: Bus,
+        relay_wake: asyncio.Event,
+        health: Health,
+        retries: RetryPolicy,
+        rng: random.Random,
+        sweep_interval_s: float,
+    ) -> None:
+        self._store = store
+        self._client = client
+        self._acquisition = acquisition
+        self._searching = searching
+        self._chooser = chooser
+        self._adder = adder
+        self._leases = leases
+        self._bus = bus
+        self._relay_wake = relay_wake
+        self._health = health
+        self._retries = retries
+        self._rng = rng
+        self._torrentino = health.breaker("torrentino")
+        self._torrent_client = health.breaker("torrent_client")
+        self._calls = asyncio.Semaphore(_AT_ONCE)
+        self._working: set[asyncio.Task[None]] = set()
+        self._failure: Exception | None = None
+        self.loop = Loop(
+            self.name,
+            self.run_once,
+            interval_s=sweep_interval_s,
+            health=health,
+            rng=rng,
+            needs=["torrentino", "torrent_client"],
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Claim until the stop, then let what is in hand end; cancelled, hand it back."""
+        await drain(self.loop, self._working, stop)
+
+    async def run_once(self) -> int:
+        """Claim items for as many downloads as there are free places; returns how many items.
+
+        Raises:
+            Hold: Torrentino, its client or PostgreSQL is away; what it met is handed back, unburnt.
+        """
+        failure, self._failure = self._failure, None
+        if failure is not None and self._health.is_news(failure):
+            raise failure
+        await self._look_again()
+        takes_new = await self._acquisition.way() == "direct"
+        free = self._torrentino.allowance(_PLACES) - len(self._working)
+        if free <= 0:
+            return 0
+        batch = await self._store.claim(
+            free, takes_new=takes_new, searcher_wait_s=self._searching.wait_s()
+        )
+        if not batch:
+            return 0
+        reached("direct.claimed")
+        self._relay_wake.set()
+        for work in batch:
+            task = asyncio.create_task(self._download(work), name=f"download {work.ticket_id}")
+            self._working.add(task)
+            task.add_done_callback(self._done)
+        return sum(len(work.items) for work in batch)
+
+    async def _look_again(self) -> None:
+        """Ask before anything is claimed: an outage must not fill the items' histories."""
+        if not self._torrentino.ok:
+            await self._client.health()
+            self._health.up("torrentino")
+        if not self._torrent_client.ok:
+            await self._client.torrents()
+            self._health.up("torrent_client")
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._working.discard(task)
+        self.loop.wake.set()
+        self._relay_wake.set()
+        # A cancelled one lost its lease; that is somebody else's item now.
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, Exception):
+            self._failure = error
+
+    async def _download(self, work: Work) -> None:
+        cut_s = 0.0
+        with self._holding(work):
+            try:
+                async with self._calls:
+                    # Cut short from here on, a request may be left at work on the server.
+                    cut_s = _UNSETTLED_S
+                    await self._choose_and_add(work)
+            except NoTurn as later:
+                await self._hand_back(work, later.wait_s, str(later))
+            except OutcomeUnknown as unknown:
+                delay_s = _SETTLED_S if unknown.settled else _UNSETTLED_S
+                await self._hand_back(work, delay_s, f"outcome unknown: {unknown}")
+            except AttemptFailed as failure:
+                await self._fail(work, failure)
+            except Hold as held:
+                # The searcher's outage is no reason to leave alone what needs no search.
+                wait_s = self._searching.wait_s() if held.dependency == "searcher" else 0.0
+                await self._hand_back(work, wait_s, str(held))
+                if held.dependency != "searcher":
+                    raise
+            except asyncio.CancelledError as reason:
+                await asyncio.shield(self._hand_back(work, cut_s, str(reason) or "stopping"))
+                raise
+
+    @contextmanager
+    def _holding(self, work: Work) -> Iterator[None]:
+        with ExitStack() as leases:
+            for claim in work.claims:
+                leases.enter_context(self._leases.holding(claim))
+            yield
+
+    async def _choose_and_add(self, work: Work) -> None:
+        torrents = await self._client.torrents()
+        there = {each.info_hash for each in torrents if each.info_hash is not None}
+        self._health.up("torrentino")
+        self._health.up("torrent_client")
+        if work.begun is not None:
+            reached("direct.found")
+            if await self._adder.go_on(work, work.begun, there):
+                await self._bus.wake("poll")
+                return
+        for _ in range(_MOST_TRIED):
+            blocked = await self._store.blocked(work)
+            held = await self._store.held(work.want)
+            candidates = await self._chooser.candidates(
+                work, blocked=blocked, held=held, there=there
+            )
+            best = candidates[0]
+            work = await self._leave_out(work, best, blocked)
+            if await self._adder.add(work, best, there):
+                await self._bus.wake("poll")
+                return
+        raise NoTurn(_LATER_S, "five releases could not be added: tries the next ones")
+
+    async def _leave_out(self, work: Work, best: Candidate, blocked: dict[str, OfTrack]) -> Work:
+        """Hand back those of the items whose tracks this release is known not to bring."""
+        without = [
+            item for item in work.items if has_all([blocked[item.track_id].hard], best.release)
+        ]
+        if not without:
+            return work
+        reason = "looks for another release than the others of its album"
+        await self._hand_back_items([item.claim for item in without], _LATER_S, reason)
+        rest = tuple(item for item in work.items if item not in without)
+        assert rest, "a release that is blocked for all is not chosen"
+        return work.only(rest)
+
+    async def _fail(self, work: Work, failure: AttemptFailed) -> None:
+        """End the attempt of each item; nothing found is remembered, if everybody was asked."""
+        if isinstance(failure, NothingSuitable) and await self._asks_by_track(work):
+            return
+        async with self._store.database.transaction() as connection:
+            delay_s = None
+            if isinstance(failure, NothingSuitable):
+                if failure.failed:
+                    delay_s = _INDEXERS_FAILED_S
+                else:
+                    delay_s = await releases.not_found(
+                        connection, work.want.memory, failure.message
+                    )
+            for claim in work.claims:
+                await fail_attempt(
+                    connection,
+                    claim.item_id,
+                    failure,
+                    stages=[Stage.TICKETING],
+                    fence=claim.fence,
+                    policy=self._retries,
+                    rng=self._rng,
+                    actor=ACTOR,
+                    delay_s=delay_s,
+                )
+            reached("direct.refused")
+            await self._store.close_intent(connection, work.ticket_id)
+        ATTEMPTS_FAILED.labels(failure.error_type).inc(len(work.claims))
+
+    async def _asks_by_track(self, work: Work) -> bool:
+        """Whether these are the rest of an album: what its releases lack may come alone."""
+        blocked = await self._store.blocked(work)
+        if len(work.items) == 1 or not any(each.hard.keys for each in blocked.values()):
+            return False
+        async with self._store.database.transaction() as connection:
+            for claim in work.claims:
+                reason = "no other release of the album: asks by track"
+                await go_on(connection, claim, ask_next="track", reason=reason, actor=ACTOR)
+            await self._store.close_intent(connection, work.ticket_id)
+        return True
+
+    async def _hand_back(self, work: Work, delay_s: float, reason: str) -> None:
+        reached("direct.handing_back")
+        await self._hand_back_items(work.claims, delay_s, reason)
+
+    async def _hand_back_items(self, claims: Sequence[Claim], delay_s: float, reason: str) -> None:
+        async with self._store.database.transaction() as connection:
+            for claim in claims:
+                await hand_back(
+                    connection, claim, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
+                )

@@ -1,0 +1,602 @@
+"""What the direct ticketer reads and writes: items, their downloads, and what is remembered."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from services.ticketer.grouping import Group, Kind, grouped
+from services.ticketer.store import ONE_AT_A_TIME
+from services.ticketer.wanting import Item, Want, want_of
+from shared.choosing.model import Release
+from shared.choosing.selection import key_of
+from shared.crashpoints import reached
+from shared.db import releases
+from shared.db.albums import KnownAlbum, known_albums
+from shared.db.blocklist import OfTrack, block, blocked
+from shared.db.items import Claim
+from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
+from shared.db.releases import Budget, Missing
+from shared.metrics import ITEMS_CLAIMED
+from shared.states import STATUS_OF, Stage, sources
+
+# Albums that one claim looks at; what waits for its turn to search is looked at later.
+_MOST_LOOKED_AT = 200
+_BACKGROUND = 3
+# What people ask for finds a place also while a scan fills all others.
+_KEPT_FOR_PEOPLE = 4
+# What was not found is searched for again at once when somebody asks on another day.
+_ASKED_AGAIN_S = 86_400.0
+_LEAST_WAIT_S = 1.0
+# Results for the artist serve all of the artist's albums.
+_ARTIST_WIDE = 3
+_MOST_HELD = 500
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """The release that a download was begun with, as it stands in its intent."""
+
+    release: Release
+    links: tuple[str, ...]
+    # The hashes that the client had before, where the release does not tell its own.
+    hashes_before: frozenset[str] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """The items to get one download for."""
+
+    ticket_id: str
+    items: tuple[Item, ...]
+    want: Want
+    # Of the most urgent item.
+    priority: int
+    # An earlier run has begun to add it: it may be there already.
+    begun: Chosen | None
+    # What nothing was found in, is searched for anew.
+    since: datetime | None
+
+    @property
+    def claims(self) -> list[Claim]:
+        """What proves that the items are ours."""
+        return [each.claim for each in self.items]
+
+    def only(self, items: tuple[Item, ...]) -> Work:
+        """The same for some of its items."""
+        return replace(self, items=items)
+
+    @property
+    def background(self) -> bool:
+        """Whether nobody waits for it."""
+        return self.priority >= _BACKGROUND
+
+
+_IN_FLIGHT = """
+SELECT count(DISTINCT coalesce(info_hash, id)) AS every,
+       count(DISTINCT coalesce(info_hash, id)) FILTER (WHERE priority >= $1) AS background
+  FROM tickets WHERE way = 'direct' AND state IN ('intent', 'open')
+"""
+
+# All items of an intent together, as long as none of them is held.
+_RESUMABLE = """
+SELECT q.id, q.ticket_id
+  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
+ WHERE t.state = 'intent' AND t.way = 'direct'
+   AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+   AND NOT EXISTS (SELECT 1 FROM queue_items h
+                    WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
+ ORDER BY q.priority, q.seq
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
+# A download that is still being withdrawn keeps its item waiting, and so does that of an earlier
+# item of the same track.
+_DUE = """
+SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next,
+       q.priority, q.track_id, q.track_name, q.main_artist, q.artist_name, q.disc_number,
+       q.track_number, q.duration_ms, q.album_name, q.album_artist
+  FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
+ WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+   AND (t.id IS NULL OR t.state = 'closed')
+   AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
+                    WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
+"""
+
+_MOST_URGENT = f"""
+{_DUE}
+   AND q.id <> ALL($1)
+ ORDER BY q.priority, q.seq
+ LIMIT $2
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
+_OF_ALBUMS = f"""
+{_DUE}
+   AND q.album_id = ANY($1) AND q.id <> ALL($2)
+ ORDER BY q.priority, q.seq
+ LIMIT 1000
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
+# No move: what waits for its turn stays where it is.
+_PUT_OFF = """
+UPDATE queue_items q
+   SET due_at = now() + make_interval(secs => d.wait_s), reason = d.reason, actor = 'ticketer',
+       updated_at = now()
+  FROM unnest($1::text[], $2::float8[], $3::text[]) AS d (item_id, wait_s, reason)
+ WHERE q.id = d.item_id AND q.stage IN ('queued', 'retry_wait')
+"""
+
+_NEW_INTENTS = """
+INSERT INTO tickets (id, dest_path, priority, kind, album_id, way)
+SELECT t.id, 'direct:' || t.id, t.priority, t.kind, t.album_id, 'direct'
+  FROM unnest($1::text[], $2::int[], $3::text[], $4::text[]) AS t (id, priority, kind, album_id)
+"""
+
+_CLAIM = """
+UPDATE queue_items q
+   SET stage = $1, status = $2, actor = 'ticketer', lease_owner = $3,
+       lease_until = now() + make_interval(secs => $4), fence = nextval('fence_seq'),
+       reason = CASE WHEN d.resumed THEN 'looking for the download of an earlier try'
+                     ELSE 'choosing a release' END,
+       attempt = q.attempt + CASE WHEN d.resumed THEN 0 ELSE 1 END,
+       torrentino_ticket_id = NULL, ticket_id = d.ticket_id, chosen_file = NULL,
+       converted_pct = NULL,
+       started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint),
+       updated_at = now()
+  FROM unnest($5::text[], $6::text[], $7::boolean[]) AS d (item_id, ticket_id, resumed)
+ WHERE q.id = d.item_id AND q.stage = ANY($8)
+RETURNING q.id, q.fence, q.ticket_id, q.priority, q.seq, q.album_id, q.track_id, q.track_name,
+          q.main_artist, q.artist_name, q.disc_number, q.track_number, q.duration_ms, q.album_name,
+          q.album_artist
+"""
+
+_INTENTS = """
+SELECT id, kind, album_id, torrent_title, size_bytes, info_hash, links, hashes_before, adding_at
+  FROM tickets WHERE id = ANY($1)
+"""
+
+# Torrents that downloads of ours have brought, and that are still there as far as we know.
+_HELD = """
+SELECT DISTINCT ON (info_hash) info_hash, torrent_title, size_bytes
+  FROM tickets
+ WHERE way = 'direct' AND state IN ('open', 'closed') AND removed_at IS NULL
+   AND info_hash IS NOT NULL AND torrent_title ILIKE $1
+   AND (state = 'open' OR remote_state = 'completed')
+ ORDER BY info_hash, intended_at DESC
+ LIMIT $2
+"""
+
+_IS_OURS = """
+SELECT EXISTS (SELECT 1 FROM tickets
+                WHERE info_hash = $1 AND way = 'direct' AND ours AND removed_at IS NULL
+                  AND id <> $2)
+"""
+
+# Only while an item is ours; a choice that is made again replaces the one before.
+_INTEND = """
+UPDATE tickets
+   SET release_key = $2, torrent_title = $3, size_bytes = $4, info_hash = $5, links = $6,
+       hashes_before = $7, ours = $8, adding_at = now(), kind = $9
+ WHERE id = $1 AND state = 'intent'
+   AND EXISTS (SELECT 1 FROM queue_items q
+                 JOIN unnest($10::text[], $11::bigint[]) AS held (id, fence) USING (id)
+                WHERE q.fence = held.fence AND q.stage = 'ticketing')
+"""
+
+_RETRACT = """
+UPDATE tickets
+   SET adding_at = NULL, info_hash = NULL, links = NULL, hashes_before = NULL, ours = NULL
+ WHERE id = $1 AND state = 'intent'
+"""
+
+_RECORD_ITEMS = """
+UPDATE queue_items q
+   SET stage = $3, status = $4, lease_until = NULL, lease_owner = NULL, actor = 'ticketer',
+       reason = $5, updated_at = now()
+  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
+ WHERE q.id = held.id AND q.fence = held.fence AND q.stage = ANY($6)
+"""
+
+# What the torrent client adds may be known by another hash than the indexer said.
+_RECORD = """
+UPDATE tickets
+   SET state = 'open', info_hash = $2, ours = coalesce($3, ours),
+       links = NULL, hashes_before = NULL,
+       submitted_at = now(), progressed_at = now(), looked_at = now(), next_poll_at = now()
+ WHERE id = $1 AND state = 'intent'
+"""
+
+# Its files are known to lie in the client's folder, without a torrent that says so.
+_RECORD_IN_THE_WAY = """
+UPDATE tickets
+   SET state = 'closed', closed_at = now(), remote_state = 'in_the_way', delivery = 'torrent',
+       torrent_path = $2, links = NULL, hashes_before = NULL, ours = false,
+       submitted_at = now()
+ WHERE id = $1 AND state = 'intent'
+"""
+
+# What was begun may have left a torrent: that is for the poller to find out.
+_CLOSE_INTENT = """
+UPDATE tickets SET state = 'closed', closed_at = now(), remote_state = 'nothing found',
+                   collected_at = now(), tidied_at = now()
+ WHERE id = $1 AND state = 'intent' AND adding_at IS NULL
+   AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = $1 AND q.stage = 'ticketing')
+"""
+
+_KEEP = """
+UPDATE queue_items q
+   SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
+  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
+ WHERE q.id = held.id AND q.fence = held.fence AND q.stage = 'ticketing'
+"""
+
+
+class DirectStore:
+    """The direct ticketer's side of the queue."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        max_downloads: int,
+        budget: Budget,
+        ttl_s: float,
+        lease_s: float,
+        worker: str,
+    ) -> None:
+        self.database = database
+        self.budget = budget
+        self._max_downloads = max_downloads
+        self._ttl_s = ttl_s
+        self._lease_s = lease_s
+        self._worker = worker
+
+    def ttl_s(self, want: Want, query: str) -> float:
+        """For how long the answer to this query of it is used again."""
+        wide = query in want.artist_wide
+        return self._ttl_s * (_ARTIST_WIDE if wide else 1)
+
+    async def claim(self, limit: int, *, takes_new: bool, searcher_wait_s: float) -> list[Work]:
+        """Take the items for up to `limit` downloads, most urgent first, and record each intent.
+
+        Taken is what an earlier run left behind, and, with `takes_new`, what needs no search now,
+        or may make the next one. `searcher_wait_s`: for so long nobody can search.
+        """
+        async with self.database.transaction() as connection:
+            await connection.execute(ONE_AT_A_TIME)
+            resumed: defaultdict[str, list[str]] = defaultdict(list)
+            for row in await connection.fetch(_RESUMABLE):
+                resumed[row["ticket_id"]].append(row["id"])
+            linked = dict(list(resumed.items())[:limit])
+            if takes_new:
+                fresh = await self._fresh(
+                    connection, limit - len(linked), searcher_wait_s=searcher_wait_s
+                )
+                linked |= await self._intents(connection, fresh)
+            return await self._mark(connection, linked, resumed=resumed.keys()) if linked else []
+
+    async def _fresh(
+        self, connection: Connection, limit: int, *, searcher_wait_s: float
+    ) -> list[tuple[Group, int]]:
+        """What new downloads may be begun for, with its priority."""
+        flight = await connection.fetchrow(_IN_FLIGHT, _BACKGROUND)
+        assert flight is not None, "a select of counts has a row"
+        room = min(limit, self._max_downloads - flight["every"])
+        kept = min(_KEPT_FOR_PEOPLE, self._max_downloads // 2)
+        background = self._max_downloads - kept - flight["background"]
+        turns = _Turns(connection, self, searcher_wait_s=searcher_wait_s)
+        found: list[tuple[Group, int]] = []
+        seen: list[str] = []
+        looked_at = 0
+        while len(found) < room and looked_at < _MOST_LOOKED_AT:
+            rows = await self._due(connection, seen, room - len(found))
+            if not rows:
+                break
+            groups = grouped(rows, rows, "auto")
+            seen += [row["id"] for row in rows]
+            looked_at += len(groups)
+            by_id = {row["id"]: row for row in rows}
+            albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
+            for group in groups:
+                members = [by_id[item_id] for item_id in group.item_ids]
+                priority = min(row["priority"] for row in members)
+                if len(found) >= room or (priority >= _BACKGROUND and background <= 0):
+                    continue
+                if await turns.may_begin(_want(members, albums), members, priority):
+                    found.append((group, priority))
+                    background -= priority >= _BACKGROUND
+        await turns.put_off_the_others()
+        return found
+
+    async def _due(self, connection: Connection, seen: Sequence[str], limit: int) -> list[Row]:
+        """What is due, with all that is due of the same albums."""
+        await connection.execute(IN_INDEX_ORDER)
+        rows = await connection.fetch(_MOST_URGENT, list(seen), limit)
+        await connection.execute(IN_ANY_ORDER)
+        taken = [*seen, *(row["id"] for row in rows)]
+        albums = sorted({row["album_id"] for row in rows} - {None})
+        more = await connection.fetch(_OF_ALBUMS, albums, taken) if albums else []
+        return [*rows, *more]
+
+    async def _intents(
+        self, connection: Connection, fresh: Sequence[tuple[Group, int]]
+    ) -> dict[str, list[str]]:
+        made = {str(uuid.uuid4()): each for each in fresh}
+        await connection.execute(
+            _NEW_INTENTS,
+            list(made),
+            [priority for _, priority in made.values()],
+            [group.kind for group, _ in made.values()],
+            [group.album_id for group, _ in made.values()],
+        )
+        reached("direct.intended")
+        return {ticket_id: list(group.item_ids) for ticket_id, (group, _) in made.items()}
+
+    async def _mark(
+        self, connection: Connection, linked: Mapping[str, list[str]], *, resumed: Collection[str]
+    ) -> list[Work]:
+        pairs = [(item_id, ticket_id) for ticket_id, ids in linked.items() for item_id in ids]
+        rows = await connection.fetch(
+            _CLAIM,
+            Stage.TICKETING.value,
+            STATUS_OF[Stage.TICKETING].value,
+            self._worker,
+            self._lease_s,
+            [item_id for item_id, _ in pairs],
+            [ticket_id for _, ticket_id in pairs],
+            [ticket_id in resumed for _, ticket_id in pairs],
+            sources(Stage.TICKETING),
+        )
+        ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
+        intents = {row["id"]: row for row in await connection.fetch(_INTENTS, list(linked))}
+        albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
+        by_ticket: defaultdict[str, list[Row]] = defaultdict(list)
+        for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
+            by_ticket[row["ticket_id"]].append(row)
+        wants = {ticket_id: _want(members, albums) for ticket_id, members in by_ticket.items()}
+        lacking = await releases.missing(connection, [want.memory for want in wants.values()])
+        return [
+            Work(
+                ticket_id=ticket_id,
+                items=tuple(_item(row) for row in members),
+                want=wants[ticket_id],
+                priority=members[0]["priority"],
+                begun=_begun(intents[ticket_id]),
+                since=_since(lacking.get(wants[ticket_id].memory)),
+            )
+            for ticket_id, members in by_ticket.items()
+        ]
+
+    async def blocked(self, work: Work) -> dict[str, OfTrack]:
+        """What is blocked for each of its tracks."""
+        async with self.database.connection() as connection:
+            return await blocked(connection, [each.track_id for each in work.items])
+
+    async def held(self, want: Want) -> list[Release]:
+        """The torrents at the client that downloads of ours have brought, by this artist."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_HELD, f"%{_plain(want.artist)}%", _MOST_HELD)
+        return [
+            Release(
+                title=row["torrent_title"],
+                size_bytes=row["size_bytes"] or 0,
+                seeders=1,
+                info_hash=row["info_hash"],
+            )
+            for row in rows
+        ]
+
+    async def is_ours(self, info_hash: str, *, but: str) -> bool:
+        """Whether another download of ours has put this torrent there."""
+        async with self.database.connection() as connection:
+            return bool(await connection.fetchval(_IS_OURS, info_hash, but))
+
+    async def intend(
+        self,
+        work: Work,
+        chosen: Chosen,
+        *,
+        kind: Kind,
+        ours: bool,
+    ) -> bool:
+        """Note what is about to be added; False when no item is ours any more.
+
+        Raises:
+            UniqueViolationError: another release that does not tell its hash is being added.
+        """
+        release = chosen.release
+        before = chosen.hashes_before
+        async with self.database.connection() as connection:
+            done = await connection.execute(
+                _INTEND,
+                work.ticket_id,
+                key_of(release),
+                release.title,
+                release.size_bytes or None,
+                release.info_hash or None,
+                list(chosen.links),
+                None if before is None else sorted(before),
+                ours,
+                kind,
+                [c.item_id for c in work.claims],
+                [c.fence for c in work.claims],
+            )
+        return bool(done == "UPDATE 1")
+
+    async def refuse(self, work: Work, *, reason: str) -> None:
+        """The client does not take the chosen release: it is the next one's turn."""
+        async with self.database.transaction() as connection:
+            await block(
+                connection,
+                [claim.item_id for claim in work.claims],
+                why="refused",
+                reason=reason,
+            )
+            await connection.execute(_RETRACT, work.ticket_id)
+
+    async def close_intent(self, connection: Connection, ticket_id: str) -> None:
+        """Drop an intent that certainly led to no torrent, and that nobody holds any more."""
+        await connection.execute(_CLOSE_INTENT, ticket_id)
+
+    async def keep(self, work: Work, *, for_s: float) -> bool:
+        """Make the claims last this long from now; False when no item is ours any more."""
+        async with self.database.connection() as connection:
+            done = await connection.execute(
+                _KEEP, [c.item_id for c in work.claims], [c.fence for c in work.claims], for_s
+            )
+        return bool(done != "UPDATE 0")
+
+    async def record(
+        self, work: Work, info_hash: str, *, title: str, ours: bool | None = None
+    ) -> bool:
+        """The torrent is there; False when no item is ours any more.
+
+        `ours`: whether we have put it there, where that was not known before it was added.
+        """
+        async with self.database.transaction() as connection:
+            reason = f"downloads {title}"[:500]
+            if not await self._move(connection, work, [Stage.SEARCHING], reason):
+                return False
+            reached("direct.recording")
+            opened = await connection.execute(_RECORD, work.ticket_id, info_hash, ours)
+            assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
+            await releases.forget_missing(connection, [work.want.memory])
+            return True
+
+    async def record_in_the_way(self, work: Work, path: str, *, title: str) -> bool:
+        """Its files lie there already, by what the client says; False as `record`."""
+        async with self.database.transaction() as connection:
+            reason = f"the files of {title} are there already"[:500]
+            stages = [Stage.SEARCHING, Stage.READY]
+            if not await self._move(connection, work, stages, reason):
+                return False
+            await connection.execute(_RECORD_IN_THE_WAY, work.ticket_id, path)
+            return True
+
+    async def _move(
+        self, connection: Connection, work: Work, stages: Sequence[Stage], reason: str
+    ) -> bool:
+        """Move the items that are still ours through these stages; False: none is."""
+        ids, fences = [c.item_id for c in work.claims], [c.fence for c in work.claims]
+        for stage in stages:
+            moved = await connection.execute(
+                _RECORD_ITEMS,
+                ids,
+                fences,
+                stage.value,
+                STATUS_OF[stage].value,
+                reason,
+                sources(stage),
+            )
+            if moved == "UPDATE 0":
+                return False
+        return True
+
+
+class _Turns:
+    """Which of the albums that are due may begin now; the others are put off together."""
+
+    def __init__(
+        self, connection: Connection, store: DirectStore, *, searcher_wait_s: float
+    ) -> None:
+        self._connection = connection
+        self._store = store
+        self._searcher_wait_s = searcher_wait_s
+        self._waits: dict[bool, float] = {}
+        self._begun = 0
+        self._off: dict[str, tuple[float, str]] = {}
+
+    async def may_begin(self, want: Want, members: Sequence[Row], priority: int) -> bool:
+        """Whether a download for these items may be begun."""
+        background = priority >= _BACKGROUND
+        lacking = (await releases.missing(self._connection, [want.memory])).get(want.memory)
+        if lacking and lacking.left_s > 0 and (background or lacking.age_s < _ASKED_AGAIN_S):
+            self._put_off(members, lacking.left_s, f"nothing was found: {lacking.told}")
+            return False
+        if await self._needs_no_search(want, since=_since(lacking)):
+            return True
+        if self._searcher_wait_s > 0:
+            self._put_off(members, self._searcher_wait_s, "waits: the indexers are away")
+            return False
+        if background not in self._waits:
+            self._waits[background] = await releases.wait_s(
+                self._connection, self._store.budget, background=background
+            )
+        gap_s = self._store.budget.gap_s
+        # With a gap only one search may be made now; the next ones come one gap apart.
+        wait_s = self._waits[background] + (self._begun * gap_s)
+        if wait_s > 0:
+            self._put_off(members, wait_s, "waits for its turn to search")
+            self._begun += 1
+            return False
+        self._begun += 1
+        return True
+
+    async def _needs_no_search(self, want: Want, *, since: datetime | None) -> bool:
+        first = want.queries[0]
+        ttl_s = self._store.ttl_s(want, first)
+        return await releases.is_fresh(self._connection, first, ttl_s=ttl_s, since=since)
+
+    def _put_off(self, members: Sequence[Row], wait_s: float, reason: str) -> None:
+        for row in members:
+            self._off[row["id"]] = (max(wait_s, _LEAST_WAIT_S), reason[:500])
+
+    async def put_off_the_others(self) -> None:
+        """Let them be due when it is their turn."""
+        if self._off:
+            await self._connection.execute(
+                _PUT_OFF,
+                list(self._off),
+                [wait_s for wait_s, _ in self._off.values()],
+                [reason for _, reason in self._off.values()],
+            )
+
+
+def _want(rows: Sequence[Row], albums: Mapping[str, KnownAlbum]) -> Want:
+    first = rows[0]
+    return want_of([_item(row) for row in rows], albums.get(first["album_id"]))
+
+
+def _item(row: Row) -> Item:
+    return Item(
+        claim=Claim(item_id=row["id"], fence=row.get("fence") or 0),
+        track_id=row["track_id"],
+        title=row["track_name"],
+        artist=row["main_artist"] or row["artist_name"] or "",
+        album_id=row["album_id"],
+        album=row["album_name"] or "",
+        album_artist=row["album_artist"] or "",
+        duration_ms=row["duration_ms"],
+    )
+
+
+def _since(lacking: Missing | None) -> datetime | None:
+    """From when on an answer is news; asked on another day, from now on."""
+    if lacking is None:
+        return None
+    return lacking.until if lacking.left_s <= 0 else lacking.at
+
+
+def _begun(row: Row) -> Chosen | None:
+    if row["adding_at"] is None:
+        return None
+    return Chosen(
+        release=Release(
+            title=row["torrent_title"],
+            size_bytes=row["size_bytes"] or 0,
+            seeders=1,
+            info_hash=row["info_hash"] or "",
+        ),
+        links=tuple(row["links"] or ()),
+        hashes_before=None if row["hashes_before"] is None else frozenset(row["hashes_before"]),
+    )
+
+
+def _plain(text: str) -> str:
+    """Of a LIKE pattern."""
+    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")

@@ -1,0 +1,100 @@
+"""What items want together, and what is asked for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.choosing.model import Wanted
+from shared.choosing.queries import artist_wide, for_album
+from shared.db.albums import KnownAlbum
+from shared.db.items import Claim
+from shared.db.releases import memory_of
+
+# Of an album of which nobody knows the tracklist.
+_USUAL_TRACKS = 10
+# Of one search for an album, those for its artist, and one for a track alone.
+_MOST_QUERIES = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """An item, with what the catalog said of its track."""
+
+    claim: Claim
+    track_id: str
+    title: str
+    artist: str
+    album_id: str | None
+    album: str
+    album_artist: str
+    duration_ms: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Want:
+    """An album of which tracks are wanted, or a track without one."""
+
+    # None: of no album.
+    album: Wanted | None
+    # The track alone, where only one is wanted.
+    track: Wanted | None
+    # What indexers are asked, the next only if one gave nothing suitable.
+    queries: tuple[str, ...]
+    # Those of them that serve all albums of the artist.
+    artist_wide: frozenset[str]
+    memory: str
+    artist: str
+
+
+def want_of(items: Sequence[Item], known: KnownAlbum | None) -> Want:
+    """What these items, of one album or one alone, want; `known` is their album's tracklist."""
+    first = items[0]
+    album = _album(items, known) if first.album_id and first.album else None
+    track = _track(first) if len(items) == 1 else None
+    artist = album.artist if album else first.artist
+    # A single is asked for its album first, then for itself.
+    asked = for_album(album) if album else []
+    own = for_album(track)[:1] if track else []
+    queries = [*asked[: _MOST_QUERIES - len(own)], *own]
+    return Want(
+        album=album,
+        track=track,
+        queries=tuple(dict.fromkeys(queries)),
+        artist_wide=frozenset(artist_wide(album)) if album else frozenset(),
+        memory=memory_of(album_id=first.album_id if album else None, track_id=first.track_id),
+        artist=artist,
+    )
+
+
+def _album(items: Sequence[Item], known: KnownAlbum | None) -> Wanted:
+    first = items[0]
+    if known is None:
+        return Wanted(
+            artist=first.album_artist or first.artist,
+            album=first.album,
+            year=None,
+            tracks=max(_USUAL_TRACKS, len(items)),
+            seconds=0.0,
+        )
+    lengths = [each.duration_ms / 1000 for each in known.tracks if each.duration_ms]
+    seconds = sum(lengths) / len(lengths) * len(known.tracks) if lengths else 0.0
+    return Wanted(
+        artist=known.artist or first.album_artist or first.artist,
+        album=known.name,
+        year=known.year,
+        tracks=len(known.tracks),
+        seconds=seconds,
+        kind="single" if known.kind == "single" else "album",
+    )
+
+
+def _track(item: Item) -> Wanted:
+    return Wanted(
+        artist=item.artist,
+        album=item.title,
+        year=None,
+        tracks=1,
+        seconds=(item.duration_ms or 0) / 1000,
+        kind="single",
+    )

@@ -1,0 +1,305 @@
+"""What goes wrong around our own downloads: outages, strangers' torrents, losses, cancels."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.direct import (
+    SERVICES,
+    assert_originals,
+    at_client,
+    direct_world,
+    downloads,
+    list_release,
+    until_at_client,
+)
+from tests.integration.ingest_helpers import ask_album, send, serve
+from tests.releases import ARTIST, make_release
+from tests.world import ADMIN, Row, World, as_user, eventually
+
+
+@pytest.fixture(params=["librqbit", "qbittorrent"])
+async def direct(
+    request: pytest.FixtureRequest, tmp_path: Path, database_url: str
+) -> AsyncIterator[World]:
+    async with direct_world(tmp_path, database_url, request.param, decoys=False) as world:
+        yield world
+
+
+@pytest.fixture
+async def rqbit(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with direct_world(tmp_path, database_url, "librqbit", decoys=False) as world:
+        yield world
+
+
+async def conditions(world: World) -> dict[str, bool]:
+    rows = await world.rows("SELECT dependency, bool_and(ok) AS ok FROM conditions GROUP BY 1")
+    return {row["dependency"]: row["ok"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("fault", "dependency"), [("client_away", "torrent_client"), ("searcher_away", "searcher")]
+)
+async def test_what_stands_behind_torrentino_is_away(
+    direct: World, fault: str, dependency: str
+) -> None:
+    """A condition of its own; no attempt is burnt, and all arrives when it is back."""
+    album = make_release(direct, 3)
+    list_release(direct, album)
+    setattr(direct.faults, fault, True)
+    api = await serve(direct, *SERVICES)
+    await ask_album(api, album.id, "42")
+    await eventually(lambda: conditions(direct), lambda said: said.get(dependency) is False)
+    stats = (await api.get("/v1/download/admin/stats", headers=ADMIN)).json()
+    assert dependency in {each["dependency"] for each in stats["paused"]}
+    setattr(direct.faults, fault, False)
+    items = await direct.until_ended(3)
+    assert {(i["status"], i["attempt"] <= 3, i["retry_count"]) for i in items} == {
+        ("COMPLETED", True, 0)
+    }
+    assert_originals(direct, album)
+
+
+async def test_the_client_goes_away_while_it_downloads(direct: World) -> None:
+    """What nobody could look at was not idle."""
+    album = make_release(direct, 3)
+    list_release(direct, album)
+    direct.faults.fates[album.title.casefold()] = "stuck_downloading"
+    api = await serve(direct, *SERVICES, STALL_TIMEOUT_S="60")
+    await ask_album(api, album.id, "42")
+
+    async def stages() -> set[str]:
+        return {item["stage"] for item in await direct.items()}
+
+    await eventually(stages, lambda found: found == {"downloading"})
+    direct.faults.client_away = True
+    await eventually(lambda: conditions(direct), lambda said: said.get("torrent_client") is False)
+    del direct.faults.fates[album.title.casefold()]
+    direct.faults.client_away = False
+    items = await direct.until_ended(3)
+    assert {(i["status"], i["attempt"], i["grabs"]) for i in items} == {("COMPLETED", 1, 0)}
+
+
+async def test_indexers_that_could_not_be_asked_leave_no_memory(rqbit: World) -> None:
+    """The album may be theirs: nothing is remembered, and it is asked again within hours."""
+    album, other = make_release(rqbit, 2), make_release(rqbit, 2, 2)
+    list_release(rqbit, album)
+    list_release(rqbit, other, indexers=("lab",))
+    rqbit.faults.indexer_errors = {"openbay": "429 Too Many Requests"}
+    api = await serve(rqbit, *SERVICES)
+    await ask_album(api, album.id, "42")
+
+    async def waiting() -> list[Row]:
+        return await rqbit.rows(
+            "SELECT error_evidence, due_at - now() < interval '2 hours' AS soon"
+            " FROM queue_items WHERE stage = 'retry_wait'"
+        )
+
+    rows = await eventually(waiting, lambda found: len(found) == 2)
+    assert all(row["soon"] for row in rows)
+    assert {tuple(row["error_evidence"]["indexers_failed"]) for row in rows} == {("openbay",)}
+    assert await rqbit.rows("SELECT * FROM not_found") == []
+
+
+async def test_a_torrent_that_is_there_already_is_used_and_never_touched(direct: World) -> None:
+    """Somebody else's: it serves us, no second one is added, and no cleanup removes it."""
+    album = make_release(direct, 3)
+    spec = list_release(direct, album)
+    api = await serve(direct, *SERVICES, DOWNLOAD_CLEANUP="all")
+    found = (await api.post(f"{direct.standin.url}/search", json={"query": "Testers Album"})).json()
+    link = found["candidates"][0]["sources"][0]["torrent_url"]
+    added = await api.post(f"{direct.standin.url}/torrents/add/url", json={"url": link})
+    assert added.status_code == 200
+    adds = direct.standin.requests["POST /torrents/add/url"]
+    await ask_album(api, album.id, "42")
+    await direct.until_ended(3)
+    assert_originals(direct, album)
+    assert direct.standin.requests["POST /torrents/add/url"] == adds
+    [row] = await downloads(direct)
+    assert row["ours"] is False
+    assert set(at_client(direct)) == {spec.info_hash}
+
+
+async def test_all_that_we_added_goes_where_all_shall_go(direct: World) -> None:
+    album = make_release(direct, 3)
+    list_release(direct, album)
+    api = await serve(direct, *SERVICES, DOWNLOAD_CLEANUP="all")
+    await ask_album(api, album.id, "42")
+    await direct.until_ended(3)
+    await until_at_client(direct, set())
+    assert_originals(direct, album)
+
+
+async def test_files_that_lie_there_whole_are_used(rqbit: World) -> None:
+    """librqbit does not add again what was removed without its files."""
+    album = make_release(rqbit, 3)
+    spec = list_release(rqbit, album)
+    api = await serve(rqbit, *SERVICES)
+    await ask_album(api, album.id, "42")
+    await rqbit.until_ended(3)
+    await api.delete(f"{rqbit.standin.url}/torrents/{spec.info_hash}")
+    for path in rqbit.files().values():
+        path.unlink()
+    await rqbit.execute("DELETE FROM media_files")
+    await ask_album(api, album.id, "43")
+    await rqbit.until_ended(6)
+    assert_originals(rqbit, album)
+    assert [row["remote_state"] for row in await downloads(rqbit)] == ["completed", "in_the_way"]
+
+
+@pytest.mark.parametrize("loss", ["forget_torrent", "break_torrent"])
+async def test_what_is_lost_is_added_again_once(direct: World, loss: str) -> None:
+    """Then it is the next release's turn."""
+    album = make_release(direct, 3)
+    first = list_release(direct, album, seeders=900)
+    second = list_release(
+        direct, album, title=f"{ARTIST} - Album 1 [FLAC] [CD]", seeders=5, folder="second"
+    )
+    direct.faults.fates[first.title.casefold()] = "stuck_downloading"
+    api = await serve(direct, *SERVICES, STALL_TIMEOUT_S="60")
+    await ask_album(api, album.id, "42")
+    for turn in (1, 2):
+
+        async def open_ones(turn: int = turn) -> bool:
+            rows = await downloads(direct)
+            return (
+                len(rows) == turn
+                and rows[-1]["looked_at"] is not None
+                and bool(rows[-1]["progress_pct"])
+            )
+
+        await eventually(open_ones)
+        getattr(direct.standin, loss)(first.info_hash)
+        # librqbit would not add it over its files.
+        await asyncio.to_thread(shutil.rmtree, direct.downloads / first.name, ignore_errors=True)
+        # Shorter than it takes in reality to be sure that it is gone.
+        await direct.execute("UPDATE tickets SET missing_at = now() - interval '1 minute'")
+
+        async def ended(turn: int = turn) -> list[Row]:
+            await direct.execute(
+                "UPDATE tickets SET missing_at = now() - interval '1 minute'"
+                " WHERE missing_at IS NOT NULL"
+            )
+            return [row for row in await downloads(direct) if row["state"] == "closed"][turn - 1 :]
+
+        await eventually(ended)
+    items = await direct.until_ended(3)
+    assert_originals(direct, album)
+    assert {i["grabs"] for i in items} == {1}
+    assert (await downloads(direct))[-1]["info_hash"] == second.info_hash
+
+
+async def test_a_cancelled_download_is_removed_and_others_stay(direct: World) -> None:
+    albums = [make_release(direct, 3, n) for n in (1, 2)]
+    mine, other = [list_release(direct, album) for album in albums]
+    for spec in (mine, other):
+        direct.faults.fates[spec.title.casefold()] = "stuck_downloading"
+    api = await serve(direct, *SERVICES, STALL_TIMEOUT_S="60")
+    for album in albums:
+        await ask_album(api, album.id, "42")
+    await until_at_client(direct, {mine.info_hash, other.info_hash})
+
+    async def open_() -> int:
+        return sum(row["state"] == "open" for row in await downloads(direct))
+
+    await eventually(open_, lambda count: count == 2)
+    for item in await direct.items():
+        if item["album_id"] == albums[0].id:
+            route = f"/v1/download/items/{item['id']}"
+            assert (await api.delete(route, headers=as_user("42"))).is_success
+    await until_at_client(direct, {other.info_hash})
+    assert not (direct.downloads / mine.name).exists()
+
+
+async def test_searches_keep_their_distance_without_a_history(rqbit: World) -> None:
+    """The second album waits for its turn where it is, and says for what."""
+    albums = [make_release(rqbit, 2, n) for n in (1, 2)]
+    for album in albums:
+        list_release(rqbit, album)
+    api = await serve(rqbit, *SERVICES, SEARCH_GAP_S="3600")
+    for album in albums:
+        await ask_album(api, album.id, "42")
+
+    async def waiting() -> list[Row]:
+        return [item for item in await rqbit.items() if item["stage"] == "queued"]
+
+    rows = await eventually(
+        waiting, lambda found: len(found) == 2 and all("turn" in i["reason"] for i in found)
+    )
+    shown = (await api.get(f"/v1/download/items/{rows[0]['id']}", headers=as_user("42"))).json()
+    assert shown["waiting_for"] == "waits for its turn to search"
+    assert shown["next_attempt_at"] is not None
+    await eventually(rqbit.items, lambda items: sum(i["status"] == "COMPLETED" for i in items) == 2)
+    assert len(rqbit.standin.searches) == 1
+    [count] = await rqbit.rows("SELECT count(*) FROM events WHERE item_id = $1", rows[0]["id"])
+    assert count["count"] == 1
+
+
+async def test_a_budget_of_an_hour_keeps_half_of_it_for_people(rqbit: World) -> None:
+    """Background work stops at half; what a person asks for is searched for at once."""
+    albums = [make_release(rqbit, 1, n) for n in range(1, 5)]
+    for album in albums:
+        list_release(rqbit, album)
+    api = await serve(rqbit, *SERVICES, SEARCHES_PER_HOUR="2")
+    for album in albums[:3]:
+        await send(rqbit, album.ids[0], "42", priority=3)
+    await eventually(rqbit.items, lambda items: sum(i["status"] == "COMPLETED" for i in items) == 1)
+    await ask_album(api, albums[3].id, "42")
+    await eventually(rqbit.items, lambda items: sum(i["status"] == "COMPLETED" for i in items) == 2)
+    assert len(rqbit.standin.searches) == 2
+    assert albums[3].ids[0] in rqbit.files()
+
+
+async def test_tickets_go_on_beside_our_own_downloads(rqbit: World) -> None:
+    """What has a ticket when ACQUISITION changes keeps it; what is new does not get one."""
+    albums = [make_release(rqbit, 2, n) for n in (1, 2)]
+    for album in albums:
+        rqbit.add_torrent(album.title, album.files())
+    rqbit.faults.fates = {"album 1": "stuck_downloading"}
+    grouped = {"TICKET_GROUPING": "auto"}
+    before = await serve(rqbit, "ingest", "ticketer", "poller", ACQUISITION="tickets", **grouped)
+    await ask_album(before, albums[0].id, "42")
+
+    async def stages() -> set[str]:
+        return {item["stage"] for item in await rqbit.items()}
+
+    await eventually(stages, lambda found: found == {"downloading"})
+    for running in rqbit._running:
+        await running.end()
+    rqbit._running.clear()
+    api = await serve(rqbit, *SERVICES, **grouped)
+    await ask_album(api, albums[1].id, "42")
+    rqbit.faults.fates = {}
+    items = await rqbit.until_ended(4)
+    assert {i["status"] for i in items} == {"COMPLETED"}
+    for album in albums:
+        assert_originals(rqbit, album)
+    assert len(rqbit.standin.tickets()) == 1
+    assert len(await downloads(rqbit)) == 1
+
+
+@pytest.mark.parametrize(
+    ("lacks", "way"),
+    [("", "direct"), ("searcher_configured", "tickets"), ("client_configured", "tickets")],
+)
+async def test_auto_takes_what_torrentino_has(rqbit: World, lacks: str, way: str) -> None:
+    """Said in the statistics and by /readyz."""
+    if lacks:
+        setattr(rqbit.faults, lacks, False)
+    api = await serve(rqbit, "ingest", "ticketer", ACQUISITION="auto")
+
+    async def said() -> Row | None:
+        stats = (await api.get("/v1/download/admin/stats", headers=ADMIN)).json()
+        found: Row | None = stats["acquisition"]
+        return found
+
+    told = await eventually(said)
+    assert told is not None
+    assert told["way"] == way
+    [running] = [each for each in rqbit._running if each.api is api]
+    assert running.app.said["acquisition"].startswith(way)
