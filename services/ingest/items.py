@@ -140,6 +140,7 @@ def to_json(row: Row, *, position: int | None, conditions: Json, stall_timeout_s
         "error_message": row["error_message"],
         "error_evidence": row["error_evidence"],
         "torrentino_ticket_id": row["torrentino_ticket_id"],
+        "release": row["torrent_title"],
         "requested_by_user_id": row["requested_by_user_id"],
         "bytes_downloaded": row["bytes_downloaded"],
         "processing_duration_ms": row["processing_duration_ms"],

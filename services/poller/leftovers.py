@@ -10,6 +10,7 @@ from typing import Literal
 
 import structlog
 
+from services.poller.following import followed
 from services.poller.torrents_store import TorrentsStore
 from shared.crashpoints import reached
 from shared.errors import OutcomeUnknown, Refused
@@ -20,7 +21,10 @@ log = structlog.get_logger()
 
 
 class Leftovers:
-    """Removes them with their files, as far as no other torrent has its files there."""
+    """Removes them, as far as no ticket at Torrentino follows them.
+
+    With their files, unless another torrent has its files there.
+    """
 
     def __init__(
         self,
@@ -45,8 +49,12 @@ class Leftovers:
         if not done_with:
             return 0
         torrents = await self._client.torrents()
+        # Somebody's ticket would be told that it was deleted, and take another torrent.
+        others = await followed(self._client, done_with, but=None)
         removed = 0
         for info_hash in done_with:
+            if info_hash in others:
+                continue
             removed += await self._remove(info_hash, torrents)
         return removed
 

@@ -43,6 +43,8 @@ _UNSETTLED_S = 15.0
 _SETTLED_S = 1.0
 # Indexers that could not be asked may have it; not the next minute.
 _INDEXERS_FAILED_S = 3600.0
+# Of its tracks: that much may be searched for one by one.
+_REST_OF_AN_ALBUM = 0.5
 # Releases that one turn tries to add.
 _MOST_TRIED = 5
 _LATER_S = 1.0
@@ -244,8 +246,11 @@ class DirectTicketer:
 
     async def _asks_by_track(self, work: Work) -> bool:
         """Whether these are the rest of an album: what its releases lack may come alone."""
+        album, count = work.want.album, len(work.items)
+        if album is None or not 1 < count <= _REST_OF_AN_ALBUM * album.tracks:
+            return False
         blocked = await self._store.blocked(work)
-        if len(work.items) == 1 or not any(each.hard.keys for each in blocked.values()):
+        if not all(each.hard.keys for each in blocked.values()):
             return False
         async with self._store.database.transaction() as connection:
             for claim in work.claims:

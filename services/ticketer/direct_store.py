@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
@@ -380,7 +381,7 @@ class DirectStore:
     async def held(self, want: Want) -> list[Release]:
         """The torrents at the client that downloads of ours have brought, by this artist."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_HELD, f"%{_plain(want.artist)}%", _MOST_HELD)
+            rows = await connection.fetch(_HELD, f"%{_telling_word(want.artist)}%", _MOST_HELD)
         return [
             Release(
                 title=row["torrent_title"],
@@ -540,7 +541,7 @@ class _Turns:
     async def _needs_no_search(self, want: Want, *, since: datetime | None) -> bool:
         first = want.queries[0]
         ttl_s = self._store.ttl_s(want, first)
-        return await releases.is_fresh(self._connection, first, ttl_s=ttl_s, since=since)
+        return await releases.is_fresh(self._connection, first.casefold(), ttl_s=ttl_s, since=since)
 
     def _put_off(self, members: Sequence[Row], wait_s: float, reason: str) -> None:
         for row in members:
@@ -597,6 +598,7 @@ def _begun(row: Row) -> Chosen | None:
     )
 
 
-def _plain(text: str) -> str:
-    """Of a LIKE pattern."""
-    return text.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_")
+def _telling_word(artist: str) -> str:
+    """A word that a title with this artist has, in whatever way it is written; or nothing."""
+    words = re.findall(r"[a-z0-9]+", artist.casefold())
+    return max(words, key=len, default="")

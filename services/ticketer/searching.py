@@ -48,6 +48,8 @@ class Searching:
             Hold: Torrentino, its indexers or PostgreSQL are away.
         """
         ttl_s = self._store.ttl_s(work.want, query)
+        # Indexers make no difference between capitals and small letters.
+        query = query.casefold()
         async with self._store.database.connection() as connection:
             known = await releases.read(connection, query, ttl_s=ttl_s, since=work.since)
         if known is not None:

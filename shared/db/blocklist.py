@@ -16,10 +16,11 @@ from shared.db.pool import Connection, Row
 # did not come · `refused`: the torrent client did not take it.
 Why: TypeAlias = Literal["wrong", "lacks", "stalled", "refused"]
 
-# The latter two may be tried again when nothing else is left.
-_HARD = ("wrong", "lacks")
-# After that a release that did not come is as good as any.
-_STALLED_FOR = "1 day"
+# For ever, and for a time. What stalled may be tried again when nothing else is left: somebody may
+# have come who has it.
+_FOR_EVER = ("wrong", "lacks")
+_HARD = (*_FOR_EVER, "refused")
+_FOR_A_TIME = "1 day"
 
 # What was wrong stays so, whatever else is said of it later.
 _BLOCK = """
@@ -36,7 +37,7 @@ ON CONFLICT (track_id, release_key) DO UPDATE
 _BLOCKED = f"""
 SELECT track_id, release_key, info_hash, why = ANY($2) AS hard
   FROM blocklist
- WHERE track_id = ANY($1) AND (why = ANY($2) OR at > now() - interval '{_STALLED_FOR}')
+ WHERE track_id = ANY($1) AND (why = ANY($3) OR at > now() - interval '{_FOR_A_TIME}')
 """  # noqa: S608 (made of constants)
 
 _UNBLOCK = "DELETE FROM blocklist WHERE track_id = $1"
@@ -54,7 +55,7 @@ async def block(
 
 @dataclass(frozen=True, kw_only=True)
 class OfTrack:
-    """What is blocked for one track: for good, and because it did not come."""
+    """What is blocked for one track: for now at least, and because it did not come."""
 
     hard: Blocked
     soft: Blocked
@@ -62,7 +63,7 @@ class OfTrack:
 
 async def blocked(connection: Connection, track_ids: Collection[str]) -> dict[str, OfTrack]:
     """What is blocked for each of these tracks."""
-    rows = await connection.fetch(_BLOCKED, list(track_ids), list(_HARD))
+    rows = await connection.fetch(_BLOCKED, list(track_ids), list(_HARD), list(_FOR_EVER))
     by_track: dict[str, list[Row]] = {track_id: [] for track_id in track_ids}
     for row in rows:
         by_track[row["track_id"]].append(row)

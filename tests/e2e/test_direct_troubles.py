@@ -9,12 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.autoindex import Autoindex
 from tests.direct import (
     SERVICES,
     assert_originals,
     at_client,
     direct_world,
     downloads,
+    files_of,
     list_release,
     until_at_client,
 )
@@ -253,6 +255,52 @@ async def test_a_budget_of_an_hour_keeps_half_of_it_for_people(rqbit: World) -> 
     await eventually(rqbit.items, lambda items: sum(i["status"] == "COMPLETED" for i in items) == 2)
     assert len(rqbit.standin.searches) == 2
     assert albums[3].ids[0] in rqbit.files()
+
+
+async def test_people_find_a_place_while_a_scan_fills_the_others(rqbit: World) -> None:
+    """MAX_DOWNLOADS holds for all; background work leaves some of it free."""
+    albums = [make_release(rqbit, 1, n) for n in range(1, 6)]
+    for album in albums:
+        rqbit.faults.fates[list_release(rqbit, album).title.casefold()] = "stuck_downloading"
+    api = await serve(rqbit, *SERVICES, MAX_DOWNLOADS="4", STALL_TIMEOUT_S="60")
+    for album in albums[:4]:
+        await send(rqbit, album.ids[0], "42", priority=3)
+
+    async def open_() -> int:
+        return sum(row["state"] == "open" for row in await downloads(rqbit))
+
+    await eventually(open_, lambda count: count == 2)
+    await ask_album(api, albums[4].id, "42")
+    await eventually(open_, lambda count: count == 3)
+    waiting = [item for item in await rqbit.items() if item["stage"] == "queued"]
+    assert {item["priority"] for item in waiting} == {3}
+
+
+async def test_over_http_files_come_from_the_torrents_own_folder(direct: World) -> None:
+    """TORRENTINO_DOWNLOADS_URL, with the name of a magnet that is no folder's."""
+    album = make_release(direct, 3)
+    list_release(direct, album, magnet_only=True)
+    async with Autoindex(direct.downloads) as server:
+        api = await serve(direct, *SERVICES, TORRENTINO_DOWNLOADS_URL=server.url)
+        await ask_album(api, album.id, "42")
+        await direct.until_ended(3)
+    assert_originals(direct, album)
+
+
+async def test_what_an_album_lacks_is_searched_for_by_track(rqbit: World) -> None:
+    """Three of five are in the only release of the album; the other two are listed alone."""
+    album = make_release(rqbit, 5)
+    list_release(rqbit, album, files=files_of(album, (1, 2, 3)))
+    for place in (4, 5):
+        name = album.name(place)
+        path = album.tracks[album.ids[place - 1]]
+        title = f"{ARTIST} - {name} [FLAC]"
+        list_release(rqbit, album, title=title, files={f"{name}.flac": path}, folder="")
+    api = await serve(rqbit, *SERVICES)
+    await ask_album(api, album.id, "42")
+    items = await rqbit.until_ended(5)
+    assert {(i["status"], i["retry_count"]) for i in items} == {("COMPLETED", 0)}
+    assert_originals(rqbit, album)
 
 
 async def test_tickets_go_on_beside_our_own_downloads(rqbit: World) -> None:

@@ -541,6 +541,21 @@ async def test_a_file_that_is_written_to_meanwhile_is_refused(
         assert in_audio(world) == []
 
 
+async def test_zeros_that_were_placed_too_early_block_no_source(world: World) -> None:
+    """Torrentino placed the file before the torrent was whole: the torrent is a good one."""
+    await asked(world)
+    zeros = world.folder / "zeros.flac"
+    zeros.write_bytes(bytes(3 << 20))
+    world.faults.substitute["song 1001"] = [zeros]
+    async with stages(world) as by_hand:
+        await by_hand.until_ready()
+        await by_hand.fetch()
+        item = await one(world)
+        assert (item["stage"], item["error_type"]) == ("retry_wait", "storage")
+        assert "all zeros" in item["error_message"]
+        assert await world.rows("SELECT * FROM bad_sources") == []
+
+
 async def test_a_damaged_delivery_is_asked_for_again(world: World) -> None:
     """Corruption: nothing is placed, the evidence is kept, and the retry takes a new ticket."""
     (track,) = await asked(world)
