@@ -50,6 +50,10 @@ class Health:
             self._breakers[dependency] = made
         return self._breakers[dependency]
 
+    def now(self) -> datetime:
+        """The time by which failures are dated."""
+        return self._clock.now()
+
     def up(self, dependency: Dependency) -> None:
         """The dependency has just answered."""
         breaker = self.breaker(dependency)
@@ -76,14 +80,16 @@ class Health:
                 level, "dependency_down", dependency=held.dependency, detail=held.detail, **extra
             )
 
-    def is_news(self, error: Exception) -> bool:
-        """Whether to report a failure of a while ago; tells the breaker if so.
+    def is_news(self, error: Exception, *, at: datetime) -> bool:
+        """Whether to report a failure of a while ago (`at`); tells the breaker if so.
 
-        False for one of a dependency that is known to be away: the next try must not fall for it.
+        False for one of a dependency that is known to be away, or has come back since: the next
+        try must not fall for it.
         """
         if not isinstance(error, Hold):
             return True
-        known = not self.breaker(error.dependency).ok
+        breaker = self.breaker(error.dependency)
+        known = not breaker.ok or breaker.since > at
         if not known:
             self.failed(error)
         return not known

@@ -58,7 +58,8 @@ class Collector:
         """
         delivery = self._deliveries[ticket.delivery]
         await delivery.check()
-        return replace(ticket, path=await delivery.locate(ticket.path, ticket.size_bytes))
+        path = await delivery.locate(ticket.path, ticket.size_bytes, exact=ticket.in_the_way)
+        return replace(ticket, path=path)
 
     async def candidates(self, ticket: Ticket) -> Candidates:
         """The files worth a look, at least one of them audio by its name.

@@ -80,10 +80,11 @@ class Delivery(Protocol):
         """
         ...
 
-    async def locate(self, path: str, size_bytes: int | None) -> str:
+    async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
         """Where a torrent's data are: at `path`, or the entry beside it that has just these bytes.
 
-        A torrent client may tell another name than the data have on disk.
+        A torrent client may tell another name than the data have on disk. With `exact` another
+        number of bytes is another torrent.
 
         Raises:
             AttemptFailed: STORAGE, nothing there is it; the message names both sides' paths.

@@ -94,7 +94,13 @@ class HttpFiles:
         except TimeoutError as exc:
             raise unreachable(exc) from exc
 
-    async def locate(self, path: str, size_bytes: int | None) -> str:  # noqa: ARG002
+    async def locate(
+        self,
+        path: str,
+        size_bytes: int | None,  # noqa: ARG002
+        *,
+        exact: bool = False,  # noqa: ARG002
+    ) -> str:
         """See `Delivery.locate`: what Torrentino placed has the name that it says."""
         return path
 

@@ -43,7 +43,7 @@ class HttpTorrents(HttpFiles):
             return await self._collect(parts, file, temp)
         return await super().collect(dest_path, file, temp)
 
-    async def locate(self, path: str, size_bytes: int | None) -> str:
+    async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
         """See `Delivery.locate`."""
         *above, name = self._parts(path)
         listing = await self._listing(above)
@@ -55,7 +55,7 @@ class HttpTorrents(HttpFiles):
         for entry in others:
             if await self._bytes(above, entry, entries) == size_bytes:
                 return str(PurePosixPath(path).parent / entry)
-        if own_bytes is not None:
+        if own_bytes is not None and not exact:
             return path
         raise not_there(path, root=self._root, here=self._base, above_is_there=listing is not None)
 

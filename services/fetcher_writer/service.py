@@ -102,6 +102,7 @@ class FetcherWriter:
         self._in_hand = 0
         self._slots = asyncio.Semaphore(concurrency)
         self._held: Hold | None = None
+        self._held_at = health.now()
         self._incoming = health.breaker("incoming")
         self._cleaning = cleaning
         self.loop = Loop(
@@ -124,7 +125,7 @@ class FetcherWriter:
             Hold: a disk, ffmpeg or PostgreSQL cannot be used now.
         """
         held, self._held = self._held, None
-        if held is not None and self._health.is_news(held):
+        if held is not None and self._health.is_news(held, at=self._held_at):
             raise held
         free = self._allowance() - self._in_hand
         if free <= 0:
@@ -229,7 +230,7 @@ class FetcherWriter:
             except AttemptFailed as failure:
                 await self._outcomes.fail(work, failure)
             except Hold as held:
-                self._held = held
+                self._held, self._held_at = held, self._health.now()
                 await self._outcomes.hand_back(work, _HAND_BACK_S, str(held))
             except asyncio.CancelledError as reason:
                 await asyncio.shield(self._outcomes.hand_back(work, 0.0, str(reason) or "stopping"))

@@ -61,7 +61,13 @@ class SharedFolder:
         parts = self._parts(dest_path)
         return await self._look(lambda: self._list(parts))
 
-    async def locate(self, path: str, size_bytes: int | None) -> str:  # noqa: ARG002
+    async def locate(
+        self,
+        path: str,
+        size_bytes: int | None,  # noqa: ARG002
+        *,
+        exact: bool = False,  # noqa: ARG002
+    ) -> str:
         """See `Delivery.locate`: what Torrentino placed has the name that it says."""
         return path
 

@@ -33,10 +33,10 @@ class TorrentFolder(SharedFolder):
         self._parts(dest_path)
         return False
 
-    async def locate(self, path: str, size_bytes: int | None) -> str:
+    async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
         """See `Delivery.locate`."""
         parts = self._parts(path)
-        name = await self._look(lambda: self._locate(parts, size_bytes))
+        name = await self._look(lambda: self._locate(parts, size_bytes, exact=exact))
         if name is None:
             above = await self._look(lambda: self._is_folder(parts[:-1]))
             raise not_there(path, root=self._root, here=str(self._mount), above_is_there=above)
@@ -44,7 +44,7 @@ class TorrentFolder(SharedFolder):
 
     # --- in threads
 
-    def _locate(self, parts: tuple[str, ...], size_bytes: int | None) -> str | None:
+    def _locate(self, parts: tuple[str, ...], size_bytes: int | None, *, exact: bool) -> str | None:
         *above, name = parts
         own_bytes = self._bytes(above, name)
         if own_bytes is not None and (not size_bytes or own_bytes == size_bytes):
@@ -52,7 +52,7 @@ class TorrentFolder(SharedFolder):
         for entry in nearest_first(name, self._names(above)) if size_bytes else ():
             if self._bytes(above, entry) == size_bytes:
                 return entry
-        return None if own_bytes is None else name
+        return None if own_bytes is None or exact else name
 
     def _names(self, above: Sequence[str]) -> list[str]:
         try:

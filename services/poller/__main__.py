@@ -76,7 +76,7 @@ def build(app: App) -> list[Duty]:
     tidying_s = settings.sweep_interval_s
     tidying = every(app, "tidying", tidier.run_once, interval_s=tidying_s, needs=["torrentino"])
     app.bus.listen("poll", loop.wake, queue="poller")
-    hints = Hints(settings=settings, store=store, wake=loop.wake)
+    hints = Hints(settings=settings, store=store, wake=loop.wake, health=app.health)
     return [loop, strays, tidying, hints, *_direct(app, client, beat_s=beat_s)]
 
 

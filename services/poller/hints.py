@@ -9,6 +9,8 @@ import structlog
 
 from services.poller.store import Store
 from shared.errors import DependencyDown
+from shared.health import Health
+from shared.runtime import first_of
 from shared.settings import Settings
 from shared.torrentino.ws import ticket_hints
 
@@ -16,29 +18,39 @@ log = structlog.get_logger()
 
 
 class Hints:
-    """A duty that makes hinted tickets due and wakes the poller."""
+    """A duty that makes hinted tickets due and wakes the poller.
+
+    While Torrentino is away nobody listens: one that is told to end waits for its connections.
+    """
 
     name = "hints"
 
-    def __init__(self, *, settings: Settings, store: Store, wake: asyncio.Event) -> None:
+    def __init__(
+        self, *, settings: Settings, store: Store, wake: asyncio.Event, health: Health
+    ) -> None:
         assert settings.torrentino_url is not None, "required by the poller"
         key = settings.torrentino_api_key
         self._url = settings.torrentino_url
         self._api_key = key.get_secret_value() if key else None
         self._store = store
         self._wake = wake
+        self._torrentino = health.breaker("torrentino")
+        self._interval_s = settings.sweep_interval_s
 
     async def run(self, stop: asyncio.Event) -> None:
-        listening = asyncio.create_task(self._listen())
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([listening, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if stopped.done():
-            listening.cancel()
-            await asyncio.wait([listening])
-        else:
-            # It ends only by a bug; without an end of ours, hints would be missing unnoticed.
-            stopped.cancel()
-            await listening
+        while not stop.is_set():
+            listening = asyncio.create_task(self._listen())
+            try:
+                while self._torrentino.ok and not stop.is_set() and not listening.done():
+                    await first_of(stop, timeout_s=self._interval_s)
+                if listening.done():
+                    # It ends only by a bug: without an end of ours nobody would notice.
+                    await listening
+            finally:
+                listening.cancel()
+                await asyncio.gather(listening, return_exceptions=True)
+            while not self._torrentino.ok and not stop.is_set():
+                await first_of(stop, timeout_s=self._interval_s)
 
     async def _listen(self) -> None:
         async with aclosing(ticket_hints(self._url, self._api_key)) as hints:

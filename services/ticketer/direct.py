@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 ACTOR = "ticketer"
 _PLACES = 16
-_AT_ONCE = 4
+_AT_ONCE = 16
 # While a call may still be at work, nobody else may begin to look.
 _UNSETTLED_S = 15.0
 _SETTLED_S = 1.0
@@ -89,6 +89,7 @@ class DirectTicketer:
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
+        self._failed_at = health.now()
         self.loop = Loop(
             self.name,
             self.run_once,
@@ -109,7 +110,7 @@ class DirectTicketer:
             Hold: Torrentino, its client or PostgreSQL is away; what it met is handed back, unburnt.
         """
         failure, self._failure = self._failure, None
-        if failure is not None and self._health.is_news(failure):
+        if failure is not None and self._health.is_news(failure, at=self._failed_at):
             raise failure
         await self._look_again()
         takes_new = await self._acquisition.way() == "direct"
@@ -145,7 +146,7 @@ class DirectTicketer:
         # A cancelled one lost its lease; that is somebody else's item now.
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            self._failure = error
+            self._failure, self._failed_at = error, self._health.now()
 
     async def _download(self, work: Work) -> None:
         cut_s = 0.0
@@ -164,7 +165,12 @@ class DirectTicketer:
                 await self._fail(work, failure)
             except Hold as held:
                 # The searcher's outage is no reason to leave alone what needs no search.
-                wait_s = self._searching.wait_s() if held.dependency == "searcher" else 0.0
+                wait_s = 0.0
+                if held.dependency == "searcher":
+                    # It may have been met by a link, of which the search knows nothing.
+                    if not self._searching.wait_s():
+                        self._health.failed(held)
+                    wait_s = self._searching.wait_s()
                 await self._hand_back(work, wait_s, str(held))
                 if held.dependency != "searcher":
                     raise
@@ -210,7 +216,7 @@ class DirectTicketer:
         if not without:
             return work
         reason = "looks for another release than the others of its album"
-        await self._hand_back_items([item.claim for item in without], _LATER_S, reason)
+        await self._store.leave_out([item.claim for item in without], reason, actor=ACTOR)
         rest = tuple(item for item in work.items if item not in without)
         assert rest, "a release that is blocked for all is not chosen"
         return work.only(rest)

@@ -18,7 +18,7 @@ from shared.crashpoints import reached
 from shared.db import releases
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.blocklist import OfTrack, block, blocked
-from shared.db.items import Claim
+from shared.db.items import Claim, hand_back
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.db.releases import Budget, Missing
 from shared.metrics import ITEMS_CLAIMED
@@ -43,8 +43,8 @@ class Chosen:
 
     release: Release
     links: tuple[str, ...]
-    # The hashes that the client had before, where the release does not tell its own.
-    hashes_before: frozenset[str] | None
+    # The hashes that the client had before.
+    hashes_before: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +132,13 @@ UPDATE queue_items q
  WHERE q.id = d.item_id AND q.stage IN ('queued', 'retry_wait')
 """
 
+# Claimed, and nothing chosen yet.
+_ABOUT_TO_SEARCH = """
+SELECT count(*) FROM tickets t
+ WHERE t.way = 'direct' AND t.state = 'intent' AND t.release_key IS NULL
+   AND EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id AND q.stage = 'ticketing')
+"""
+
 _NEW_INTENTS = """
 INSERT INTO tickets (id, dest_path, priority, kind, album_id, way)
 SELECT t.id, 'direct:' || t.id, t.priority, t.kind, t.album_id, 'direct'
@@ -182,7 +189,7 @@ SELECT EXISTS (SELECT 1 FROM tickets
 _INTEND = """
 UPDATE tickets
    SET release_key = $2, torrent_title = $3, size_bytes = $4, info_hash = $5, links = $6,
-       hashes_before = $7, ours = $8, adding_at = now(), kind = $9
+       hashes_before = $7, ours = $8, adding_at = CASE WHEN $12 THEN now() END, kind = $9
  WHERE id = $1 AND state = 'intent'
    AND EXISTS (SELECT 1 FROM queue_items q
                  JOIN unnest($10::text[], $11::bigint[]) AS held (id, fence) USING (id)
@@ -191,7 +198,7 @@ UPDATE tickets
 
 _RETRACT = """
 UPDATE tickets
-   SET adding_at = NULL, info_hash = NULL, links = NULL, hashes_before = NULL, ours = NULL
+   SET adding_at = NULL, info_hash = NULL, links = NULL, hashes_before = NULL, ours = NULL, adds = 0
  WHERE id = $1 AND state = 'intent'
 """
 
@@ -227,6 +234,23 @@ UPDATE tickets SET state = 'closed', closed_at = now(), remote_state = 'nothing 
                    collected_at = now(), tidied_at = now()
  WHERE id = $1 AND state = 'intent' AND adding_at IS NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = $1 AND q.stage = 'ticketing')
+"""
+
+# Of no download any more: they need not wait for the end of the one that the others take.
+_UNLINK = """
+UPDATE queue_items SET ticket_id = NULL, updated_at = now()
+ WHERE id = ANY($1) AND stage = 'queued' AND fence = ANY($2)
+"""
+
+# It was added by somebody who had lost it meanwhile: known again, so that it is removed.
+_CAME_LATE = """
+UPDATE tickets SET info_hash = $2, removed_at = NULL
+ WHERE id = $1 AND state IN ('withdrawing', 'closed') AND ours
+   AND (info_hash IS NULL OR info_hash = $2)
+"""
+
+_COUNT_ADD = """
+UPDATE tickets SET adds = adds + 1 WHERE id = $1 AND state = 'intent' RETURNING adds
 """
 
 _KEEP = """
@@ -404,14 +428,16 @@ class DirectStore:
         *,
         kind: Kind,
         ours: bool,
+        adds: bool,
     ) -> bool:
-        """Note what is about to be added; False when no item is ours any more.
+        """Note what is chosen, and with `adds` that it is about to be added.
+
+        False when no item is ours any more.
 
         Raises:
-            UniqueViolationError: another release that does not tell its hash is being added.
+            UniqueViolationError: another release is being added.
         """
         release = chosen.release
-        before = chosen.hashes_before
         async with self.database.connection() as connection:
             done = await connection.execute(
                 _INTEND,
@@ -421,11 +447,12 @@ class DirectStore:
                 release.size_bytes or None,
                 release.info_hash or None,
                 list(chosen.links),
-                None if before is None else sorted(before),
+                sorted(chosen.hashes_before),
                 ours,
                 kind,
                 [c.item_id for c in work.claims],
                 [c.fence for c in work.claims],
+                adds,
             )
         return bool(done == "UPDATE 1")
 
@@ -444,13 +471,19 @@ class DirectStore:
         """Drop an intent that certainly led to no torrent, and that nobody holds any more."""
         await connection.execute(_CLOSE_INTENT, ticket_id)
 
-    async def keep(self, work: Work, *, for_s: float) -> bool:
-        """Make the claims last this long from now; False when no item is ours any more."""
-        async with self.database.connection() as connection:
+    async def adding(self, work: Work, *, for_s: float) -> int | None:
+        """Make the claims last this long, and count the add that comes now; how many that makes.
+
+        None when no item is ours any more.
+        """
+        async with self.database.transaction() as connection:
             done = await connection.execute(
                 _KEEP, [c.item_id for c in work.claims], [c.fence for c in work.claims], for_s
             )
-        return bool(done != "UPDATE 0")
+            if done == "UPDATE 0":
+                return None
+            adds: int | None = await connection.fetchval(_COUNT_ADD, work.ticket_id)
+        return adds
 
     async def record(
         self, work: Work, info_hash: str, *, title: str, ours: bool | None = None
@@ -468,6 +501,22 @@ class DirectStore:
             assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
             await releases.forget_missing(connection, [work.want.memory])
             return True
+
+    async def leave_out(self, claims: Sequence[Claim], reason: str, *, actor: str) -> None:
+        """Give back items that take another release than the others of their download."""
+        async with self.database.transaction() as connection:
+            for claim in claims:
+                await hand_back(
+                    connection, claim, Stage.QUEUED, delay_s=0.0, reason=reason, actor=actor
+                )
+            await connection.execute(
+                _UNLINK, [c.item_id for c in claims], [c.fence for c in claims]
+            )
+
+    async def came_late(self, work: Work, info_hash: str) -> None:
+        """The torrent of a download that has ended without it is there after all."""
+        async with self.database.connection() as connection:
+            await connection.execute(_CAME_LATE, work.ticket_id, info_hash)
 
     async def record_in_the_way(self, work: Work, path: str, *, title: str) -> bool:
         """Its files lie there already, by what the client says; False as `record`."""
@@ -509,7 +558,7 @@ class _Turns:
         self._store = store
         self._searcher_wait_s = searcher_wait_s
         self._waits: dict[bool, float] = {}
-        self._begun = 0
+        self._begun: int | None = None
         self._off: dict[str, tuple[float, str]] = {}
 
     async def may_begin(self, want: Want, members: Sequence[Row], priority: int) -> bool:
@@ -528,9 +577,11 @@ class _Turns:
             self._waits[background] = await releases.wait_s(
                 self._connection, self._store.budget, background=background
             )
+        if self._begun is None:
+            self._begun = await self._connection.fetchval(_ABOUT_TO_SEARCH)
         gap_s = self._store.budget.gap_s
         # With a gap only one search may be made now; the next ones come one gap apart.
-        wait_s = self._waits[background] + (self._begun * gap_s)
+        wait_s = self._waits[background] + self._begun * gap_s
         if wait_s > 0:
             self._put_off(members, wait_s, "waits for its turn to search")
             self._begun += 1
@@ -594,7 +645,7 @@ def _begun(row: Row) -> Chosen | None:
             info_hash=row["info_hash"] or "",
         ),
         links=tuple(row["links"] or ()),
-        hashes_before=None if row["hashes_before"] is None else frozenset(row["hashes_before"]),
+        hashes_before=frozenset(row["hashes_before"] or ()),
     )
 
 

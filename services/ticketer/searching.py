@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from services.ticketer.direct_store import DirectStore, Work
@@ -12,6 +14,7 @@ from shared.errors import Hold
 from shared.health import Health
 from shared.metrics import SEARCHES
 from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.search import Found
 
 log = structlog.get_logger()
 
@@ -35,6 +38,7 @@ class Searching:
         self._client = client
         self._health = health
         self._searcher = health.breaker("searcher")
+        self._one_at_a_time = asyncio.Lock()
 
     def wait_s(self) -> float:
         """For how long nobody can search, as far as this process knows."""
@@ -54,7 +58,23 @@ class Searching:
             known = await releases.read(connection, query, ttl_s=ttl_s, since=work.since)
         if known is not None:
             return known
-        return await self._search(work, query, ttl_s=ttl_s)
+        # When the first one finds that the indexers are away, the others need not.
+        async with self._one_at_a_time:
+            return await self._search(work, query, ttl_s=ttl_s)
+
+    async def _asked(self, query: str) -> Found:
+        """The indexers' answer; as long as it takes nobody else asks the same."""
+        asking = asyncio.create_task(self._client.search(query))
+        try:
+            while True:
+                done, _ = await asyncio.wait([asking], timeout=releases.ASKING_S / 3)
+                if done:
+                    return await asking
+                async with self._store.database.connection() as connection:
+                    await releases.go_on_asking(connection, query)
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     async def _search(self, work: Work, query: str, *, ttl_s: float) -> Remembered:
         if self.wait_s() > 0:
@@ -75,7 +95,7 @@ class Searching:
         reached("direct.searching")
         try:
             with self._searcher.probing():
-                found = await self._client.search(query)
+                found = await self._asked(query)
         except BaseException as error:
             async with self._store.database.transaction() as connection:
                 await releases.give_up(connection, query, made)

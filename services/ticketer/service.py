@@ -91,6 +91,7 @@ class Ticketer:
         self._calls = asyncio.Semaphore(_AT_ONCE)
         self._working: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
+        self._failed_at = health.now()
         self._torrentino = health.breaker("torrentino")
         self._torrent_client = health.breaker("torrent_client")
         self.loop = Loop(
@@ -116,7 +117,7 @@ class Ticketer:
                 unburnt.
         """
         failure, self._failure = self._failure, None
-        if failure is not None and self._health.is_news(failure):
+        if failure is not None and self._health.is_news(failure, at=self._failed_at):
             raise failure
         if not self._torrentino.ok:
             # Asked before anything is claimed: an outage must not fill the items' histories.
@@ -153,7 +154,7 @@ class Ticketer:
         # A cancelled one lost its lease; that is somebody else's item now.
         error = None if task.cancelled() else task.exception()
         if isinstance(error, Exception):
-            self._failure = error
+            self._failure, self._failed_at = error, self._health.now()
 
     async def _find_again(self, batch: Sequence[Work]) -> Found:
         # A ticket would search every indexer before it finds that it cannot add what it found.

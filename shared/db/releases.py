@@ -13,8 +13,8 @@ from shared.choosing.model import Release
 from shared.db.pool import Connection
 from shared.torrentino.search import Found, Listed
 
-# As long as the longest search may take.
-_ASKING_S = 90.0
+# Renewed while somebody asks: after a crash another one may soon ask the same.
+ASKING_S = 15.0
 _HOUR_S = 3600.0
 # Where an indexer could not be asked. Less than the hour after which it is asked again.
 _PARTIAL_FOR_S = 3000.0
@@ -77,6 +77,11 @@ SELECT count(*) AS made, now() AS now, max(at) AS last,
 _BEGIN = """
 INSERT INTO searches (query, lease_until) VALUES ($1, now() + make_interval(secs => $2))
 ON CONFLICT (query) DO UPDATE SET lease_until = excluded.lease_until
+"""
+
+_GO_ON_ASKING = """
+UPDATE searches SET lease_until = now() + make_interval(secs => $2)
+ WHERE query = $1 AND lease_until IS NOT NULL
 """
 
 _NOTE = "INSERT INTO searches_made DEFAULT VALUES RETURNING at"
@@ -177,9 +182,14 @@ async def asked_now_s(connection: Connection, query: str) -> float:
 
 async def begin(connection: Connection, query: str) -> datetime:
     """Note that this is being asked; returns by what `give_up` takes it back."""
-    await connection.execute(_BEGIN, query, _ASKING_S)
+    await connection.execute(_BEGIN, query, ASKING_S)
     made: datetime = await connection.fetchval(_NOTE)
     return made
+
+
+async def go_on_asking(connection: Connection, query: str) -> None:
+    """The answer takes its time."""
+    await connection.execute(_GO_ON_ASKING, query, ASKING_S)
 
 
 async def give_up(connection: Connection, query: str, made: datetime) -> None:

@@ -15,7 +15,7 @@ from shared.errors import (
 from shared.torrentino.answers import Answer, refused, unreadable
 from shared.torrentino.http import Http, object_of, require_not_found
 from shared.torrentino.model import integer_of, mappings_of
-from shared.torrentino.names import usable_name
+from shared.torrentino.names import usable_name, usable_path
 from shared.torrentino.torrent import INFO_HASH, RemoteTorrent, info_hash_of
 
 # A magnet link may be resolved for a minute before librqbit answers.
@@ -27,7 +27,7 @@ _NO_TORRENT = "0" * 40
 _LINK = re.compile(r"(?:https?|magnet):\S+")
 _INDEXER_AWAY = re.compile(r"error sending request|status: (?:408|429|5\d\d)")
 # librqbit does not write over files of a torrent that was removed without them.
-_IN_THE_WAY = "allow_overwrite"
+_IN_THE_WAY = re.compile(r'allow_overwrite = false\) "([^"]+)"')
 # A listing beyond it is none that one could look through.
 _MOST_FILES = 10_000
 
@@ -35,12 +35,12 @@ _MOST_FILES = 10_000
 class NotAdded(AttemptFailed):
     """The torrent client does not take this torrent; another one may do.
 
-    `in_the_way`: its files lie in the folder of downloads already, and are not written over.
+    `lies_at`: the first of its files that lies there already, and is not written over.
     """
 
-    def __init__(self, message: str, *, in_the_way: bool) -> None:
+    def __init__(self, message: str, *, lies_at: str | None) -> None:
         super().__init__(ErrorType.REJECTED, message)
-        self.in_the_way = in_the_way
+        self.lies_at = lies_at
 
 
 class TorrentCalls:
@@ -103,8 +103,10 @@ class TorrentCalls:
         told = _LINK.sub("(the link)", answer.text)
         if answer.status == 502 and _INDEXER_AWAY.search(told):
             raise DependencyDown("searcher", f"an indexer gives out no .torrent: {told}")
+        lies_at = _IN_THE_WAY.search(told)
         raise NotAdded(
-            f"the torrent client does not take it: {told}", in_the_way=_IN_THE_WAY in told
+            f"the torrent client does not take it: {told}",
+            lies_at=lies_at and usable_path(lies_at[1]),
         )
 
     async def torrent(self, info_hash: str) -> RemoteTorrent | None:

@@ -811,3 +811,22 @@ def test_no_release(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match="want an indexer"):
             replace(spec, **wrong)
+
+
+@both_clients
+async def test_two_adds_at_once(tmp_path: Path, kind: Client) -> None:
+    """Seen with librqbit 8.1.1: the second is told the hash of the first, and is not added."""
+    sources = sounds(tmp_path, *TRACKS)
+    specs = [TorrentSpec.of(f"Grey Harbour - {name} [FLAC]", sources) for name in ("Fog", "Salt")]
+    async with world(tmp_path, kind, specs) as it:
+        links = [(await it.search(spec.title))[0]["sources"][0]["torrent_url"] for spec in specs]
+        answers = await asyncio.gather(*(it.add_link(link) for link in links))
+        assert [each.status_code for each in answers] == [200, 200]
+        told = {each.json()["hash"] for each in answers}
+        there = set(await it.torrents())
+        if kind == "librqbit":
+            assert told == there
+            assert len(there) == 1
+        else:
+            assert told == {""}
+            assert there == {spec.info_hash for spec in specs}

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.local.torrentino.offers import Offer
+from shared.local.torrentino.torrent import Torrent
+from shared.local.torrentino.torrents import ByHand
 from tests.contract.autoindex import Autoindex
 from tests.direct import (
     SERVICES,
@@ -351,3 +354,47 @@ async def test_auto_takes_what_torrentino_has(rqbit: World, lacks: str, way: str
     assert told["way"] == way
     [running] = [each for each in rqbit._running if each.api is api]
     assert running.app.said["acquisition"].startswith(way)
+
+
+async def test_somebody_elses_add_at_the_same_moment_is_not_taken_for_ours(rqbit: World) -> None:
+    """librqbit answers the second of two adds with the first one's hash, and adds nothing."""
+    album, other = make_release(rqbit, 3), make_release(rqbit, 4, 2)
+    mine, stranger = list_release(rqbit, album), list_release(rqbit, other)
+    api = await serve(rqbit, *SERVICES)
+    found = (await api.post(f"{rqbit.standin.url}/search", json={"query": "album 2"})).json()
+    [listed] = [each for each in found["candidates"] if each["title"] == stranger.title]
+    link = listed["sources"][0]["torrent_url"]
+    torrents = rqbit.standin._core.torrents
+    add = torrents.add_by_hand
+
+    def meanwhile(offer: Offer, how: ByHand) -> Torrent:
+        if offer.info_hash == mine.info_hash and stranger.info_hash not in at_client(rqbit):
+            return add(torrents.offered(stranger.info_hash) or offer_of(rqbit, link), how)
+        return add(offer, how)
+
+    torrents.add_by_hand = meanwhile  # type: ignore[method-assign]
+    await ask_album(api, album.id, "42")
+    await rqbit.until_ended(3)
+    assert_originals(rqbit, album)
+    assert [row["info_hash"] for row in await downloads(rqbit)] == [mine.info_hash]
+    assert set(at_client(rqbit)) == {mine.info_hash, stranger.info_hash}
+
+
+def offer_of(world: World, link: str) -> Offer:
+    """What a link of the stand-in leads to."""
+    return world.standin._core.search.follow(link)
+
+
+async def test_releases_without_a_hash_are_added_one_after_the_other(direct: World) -> None:
+    """Six albums of about the same size, at once: each gets its own torrent."""
+    albums = [make_release(direct, 2, n) for n in range(1, 7)]
+    for album in albums:
+        list_release(direct, album, private=True)
+    api = await serve(direct, *SERVICES)
+    for album in albums:
+        await ask_album(api, album.id, "42")
+    await direct.until_ended(12)
+    for album in albums:
+        assert_originals(direct, album)
+    hashes = [row["info_hash"] for row in await downloads(direct) if row["brought"]]
+    assert sorted(hashes) == sorted(spec.info_hash for spec in direct.torrents)

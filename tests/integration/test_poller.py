@@ -555,6 +555,7 @@ async def test_hints_that_end_are_not_missed_in_silence(
         settings=by_hand.app.settings,
         store=Store(by_hand.app.database, poll_interval_s=1),
         wake=asyncio.Event(),
+        health=by_hand.app.health,
     )
     with pytest.raises(RuntimeError, match="a bug"):
         await hints.run(asyncio.Event())

@@ -152,6 +152,7 @@ def test_a_wrong_setting_is_an_alarm() -> None:
 def test_an_old_failure_is_no_news() -> None:
     """What a call met that was under way when the breaker opened does not fail the next try."""
     health = Health(_Clock())
-    assert health.is_news(AWAY)
-    assert not health.is_news(AWAY)
-    assert health.is_news(ValueError("a bug"))
+    failed_at = health.now()
+    assert health.is_news(AWAY, at=failed_at)
+    assert not health.is_news(AWAY, at=failed_at)
+    assert health.is_news(ValueError("a bug"), at=failed_at)

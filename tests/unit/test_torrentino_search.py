@@ -144,7 +144,8 @@ async def test_what_an_add_that_fails_means(
     if isinstance(caught.value, DependencyDown) and dependency is not None:
         assert caught.value.dependency == dependency
     if isinstance(caught.value, NotAdded):
-        assert caught.value.in_the_way is (text is OVERWRITE)
+        lies_at = "/downloads/2004 - Paper Lighthouse/cover.jpg" if text is OVERWRITE else None
+        assert caught.value.lies_at == lies_at
 
 
 async def test_a_proxy_that_lost_torrentino_says_nothing_of_the_add() -> None:

@@ -31,6 +31,7 @@ class TorrentApi:
 
     def __init__(self, core: Core) -> None:
         self._core = core
+        self._adding: Torrent | None = None
 
     def routes(self) -> list[Route]:
         return [
@@ -114,10 +115,10 @@ class TorrentApi:
             raise error(502, f"URL returned status: {exc}") from exc
         if offer.redirects:
             return await self._by_magnet(offer, body, read_magnet(magnet_link(offer)))
-        torrent = self._add(offer, body, None)
         if self._core.config.client == "qbittorrent":
+            self._add(offer, body, None)
             return JSONResponse({"hash": ""})
-        return JSONResponse(_added(torrent))
+        return await self._by_rqbit(offer, body, None)
 
     async def remove_torrent(self, request: Request) -> Response:
         """`delete_files` removes what was saved below `StandinConfig.downloads`.
@@ -186,10 +187,23 @@ class TorrentApi:
             raise error(500, str(exc)) from exc
 
     async def _by_magnet(self, offer: Offer, body: AddBody, magnet: Magnet) -> Response:
-        torrent = self._add(offer, body, magnet)
         if self._core.config.client == "qbittorrent":
+            self._add(offer, body, magnet)
             return JSONResponse({"hash": magnet.info_hash})
-        await self._resolved(torrent)
+        return await self._by_rqbit(offer, body, magnet)
+
+    async def _by_rqbit(self, offer: Offer, body: AddBody, magnet: Magnet | None) -> Response:
+        """Of two that come at once it takes the second for the first, and does not add it."""
+        if self._adding is not None:
+            return JSONResponse(_added(self._adding))
+        self._adding = torrent = self._add(offer, body, magnet)
+        try:
+            if magnet is None:
+                await asyncio.sleep(self._core.config.metadata_s)
+            else:
+                await self._resolved(torrent)
+        finally:
+            self._adding = None
         return JSONResponse(_added(torrent))
 
     async def _resolved(self, torrent: Torrent) -> None:

@@ -10,7 +10,8 @@ ALTER TABLE tickets
     ADD COLUMN links      jsonb,
     -- The call that adds the torrent may have been made since.
     ADD COLUMN adding_at  timestamptz,
-    -- The hashes that the client had before it, where the release does not tell its own.
+    ADD COLUMN adds       integer NOT NULL DEFAULT 0,
+    -- The hashes that the client had before it.
     ADD COLUMN hashes_before jsonb,
     -- Whether it was this download that put the torrent there.
     ADD COLUMN ours       boolean,
@@ -28,9 +29,10 @@ ALTER TABLE tickets
     ADD COLUMN removed_at timestamptz,
     -- Of a ticket: its row at Torrentino is gone.
     ADD COLUMN ticket_deleted_at timestamptz;
--- Two releases that do not tell their hashes are not added at once: which is which could not be told.
-CREATE UNIQUE INDEX tickets_one_unknown ON tickets ((true))
-    WHERE way = 'direct' AND state = 'intent' AND adding_at IS NOT NULL AND info_hash IS NULL;
+-- One is added at a time: of two at once librqbit takes one for the other, and of two that do not tell
+-- their hashes it could not be known which is which.
+CREATE UNIQUE INDEX tickets_one_being_added ON tickets ((true))
+    WHERE way = 'direct' AND state = 'intent' AND adding_at IS NOT NULL;
 CREATE INDEX tickets_to_remove ON tickets (info_hash)
     WHERE way = 'direct' AND ours AND removed_at IS NULL;
 CREATE INDEX tickets_to_delete ON tickets (closed_at)
