@@ -7,8 +7,12 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
+import httpx
 import pytest
 
+from shared.db.migrate import head, migrate
+from shared.local.postgres import Postgres
 from shared.local.torrentino.offers import Offer
 from shared.local.torrentino.torrent import Torrent
 from shared.local.torrentino.torrents import ByHand
@@ -24,8 +28,10 @@ from tests.direct import (
     until_at_client,
 )
 from tests.integration.ingest_helpers import ask_album, send, serve
-from tests.releases import ARTIST, make_release
+from tests.releases import ARTIST, length_s, make_release
 from tests.world import ADMIN, Row, World, as_user, eventually
+
+VERSIONS = Path(__file__).parents[2] / "shared/db/migrations/versions"
 
 
 @pytest.fixture(params=["librqbit", "qbittorrent"])
@@ -398,3 +404,47 @@ async def test_releases_without_a_hash_are_added_one_after_the_other(direct: Wor
         assert_originals(direct, album)
     hashes = [row["info_hash"] for row in await downloads(direct) if row["brought"]]
     assert sorted(hashes) == sorted(spec.info_hash for spec in direct.torrents)
+
+
+async def test_open_tickets_of_the_schema_before_go_on(tmp_path: Path, postgres: Postgres) -> None:
+    """An installation that is upgraded in the middle of a ticket: it is followed to its end."""
+    await postgres.create_database("before_direct", template="template0")
+    url = postgres.url("before_direct")
+    connection = await asyncpg.connect(url)
+    try:
+        for path in sorted(VERSIONS.glob("000[1-5]_*.sql")):
+            await connection.execute(path.read_text("utf-8"))
+        await connection.execute("CREATE TABLE alembic_version (version_num varchar(32) NOT NULL)")
+        await connection.execute("INSERT INTO alembic_version VALUES ('0005')")
+    finally:
+        await connection.close()
+    async with direct_world(tmp_path, url, "qbittorrent", decoys=False) as world:
+        album = make_release(world, 2)
+        world.add_torrent(album.title, album.files())
+        dest_path = f"{world.incoming}/t1"
+        context = {"tags": [], "description": f"{ARTIST} Album 1"}
+        async with httpx.AsyncClient() as api:
+            body = {"query_context": context, "dest_path": dest_path}
+            ticket = (await api.post(f"{world.standin.url}/tickets", json=body)).json()
+        await world.execute(
+            "INSERT INTO tickets (id, dest_path, torrentino_id, state, priority, kind, album_id)"
+            " VALUES ('t1', $1, $2, 'open', 2, 'album', $3)",
+            dest_path,
+            ticket["id"],
+            album.id,
+        )
+        for place, id_ in enumerate(album.ids, start=1):
+            await world.execute(
+                "INSERT INTO queue_items (id, track_id, status, priority, stage, ticket_id, actor,"
+                " track_name, main_artist, album_id, album_name, duration_ms, track_number)"
+                " VALUES ($1, $2, 'DOWNLOADING', 2, 'searching', 't1', 'ticketer', $3, $4, $5,"
+                " 'Album 1', $6, $7)",
+                *(f"i{place}", id_, album.name(place), ARTIST, album.id),
+                *(int(1000 * length_s(place)), place),
+            )
+        assert await migrate(url) == head()
+        await serve(world, *SERVICES)
+        await world.until_ended(2)
+        assert_originals(world, album)
+        assert len(world.standin.tickets()) == 1
+        assert await downloads(world) == []
