@@ -70,4 +70,4 @@ lock:
 		--no-header -c requirements.lock pyproject.toml -o requirements-runtime.lock
 
 clean:
-	rm -rf .venv .venv.lock data bench-results
+	rm -rf .venv .venv.lock .venv-live data bench-results

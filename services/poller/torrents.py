@@ -88,7 +88,7 @@ class Follower:
                 if download.withdrawing:
                     moved |= await self._let_go(download, torrents)
                 else:
-                    moved |= await self._look(download, torrents.get(download.info_hash or ""))
+                    moved |= await self._look(download, torrents)
             except Hold:
                 await self._store.put_off(due[place:], delay_s=self._poll_interval_s)
                 raise
@@ -109,9 +109,14 @@ class Follower:
 
     # --- downloads that items wait for
 
-    async def _look(self, download: Download, torrent: RemoteTorrent | None) -> bool:
+    async def _look(self, download: Download, torrents: By) -> bool:
         """Whether the download has ended."""
+        torrent = torrents.get(download.info_hash or "")
         if torrent is None:
+            other = _unknown(download, torrents)
+            # The indexer may have told another hash than the torrent has.
+            if other is not None and await self._store.identified(download, other):
+                return False
             return await self._absent(download)
         if torrent.state == "error":
             return await self._lost(download, "error", "is in error at the torrent client")
@@ -123,9 +128,7 @@ class Follower:
             if torrent.whole and download.whole_at is not None:
                 return await self._collect(connection, download, torrent)
             await self._show(connection, download, torrent)
-        if torrent.whole:
-            return False
-        return await self._stalled(download, torrent)
+        return not torrent.whole and await self._stalled(download, torrent)
 
     async def _show(
         self, connection: Connection, download: Download, torrent: RemoteTorrent

@@ -81,6 +81,7 @@ UPDATE tickets
        size_bytes = coalesce(nullif($6, 0), size_bytes),
        remote_state = $2, progress_pct = $3, speed_bps = $4, eta_s = $5, seeders = $9,
        whole_at = CASE WHEN $7 THEN coalesce(whole_at, now()) END, missing_at = NULL,
+       hashes_before = NULL,
        next_poll_at = now() + make_interval(secs => $8)
  WHERE id = $1 AND state = 'open'
 """
@@ -125,7 +126,11 @@ UPDATE tickets t SET state = 'withdrawing', withdrawn_at = now(), next_poll_at =
                     WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
 """
 
-_IDENTIFIED = "UPDATE tickets SET info_hash = $2 WHERE id = $1 AND state = 'withdrawing'"
+_IDENTIFIED = """
+UPDATE tickets SET info_hash = $2, next_poll_at = now()
+ WHERE id = $1 AND state IN ('open', 'withdrawing')
+   AND NOT EXISTS (SELECT 1 FROM tickets o WHERE o.info_hash = $2 AND o.id <> $1)
+"""
 
 # Items still follow it, or collect from it, by whichever download of ours; or a ticket does.
 _NEEDED = """
@@ -256,10 +261,11 @@ class TorrentsStore:
             done: str = await connection.execute(_WITHDRAW_ORPHANS)
         return int(done.rsplit(maxsplit=1)[-1])
 
-    async def identified(self, download: Download, info_hash: str) -> None:
-        """Which torrent a withdrawn download has put there."""
+    async def identified(self, download: Download, info_hash: str) -> bool:
+        """Which torrent a download has put there; False: it is another download's."""
         async with self.database.connection() as connection:
-            await connection.execute(_IDENTIFIED, download.id, info_hash)
+            done = await connection.execute(_IDENTIFIED, download.id, info_hash)
+        return bool(done == "UPDATE 1")
 
     async def is_needed(self, info_hash: str, *, but: str) -> bool:
         """Whether anybody of ours but this download follows the torrent, or collects from it."""

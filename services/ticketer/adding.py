@@ -36,6 +36,9 @@ _SOON_S = 3.0
 # What was added so often and never shows is not to be had.
 _MOST_ADDS = 4
 
+# Below the folder of downloads.
+_OURS = "pezzottify"
+
 Hashes = Collection[str]
 
 
@@ -129,7 +132,7 @@ class Adder:
                 break
             reached("direct.adding")
             try:
-                told = await self._client.add_torrent(link)
+                told = await self._client.add_torrent(link, folder=self._folder(work))
             except NotAdded as refused:
                 log.info("release_not_added", ticket=work.ticket_id, why=refused.message)
                 if refused.lies_at is not None:
@@ -146,6 +149,11 @@ class Adder:
         reached("direct.blocked")
         return False
 
+    def _folder(self, work: Work) -> str:
+        """Where it is saved: alone, for qBittorrent writes a second torrent of the same folder and
+        file names over the first. librqbit saves where it always does, and refuses that."""
+        return f"{self._root}/{_OURS}/{work.ticket_id}"
+
     async def _record_what_was_there(self, work: Work, info_hash: str, release: Release) -> bool:
         """Only now it shows that the client had it before."""
         ours = await self._store.is_ours(info_hash, but=work.ticket_id)
@@ -160,8 +168,10 @@ class Adder:
         Raises:
             OutcomeUnknown: the list does not show it (yet).
         """
-        if told is not None and told == chosen.release.info_hash:
-            return told
+        known = chosen.release.info_hash
+        if known and told in (None, known):
+            # Should the indexer have told another one, the poller finds the torrent by its size.
+            return known
         for wait_s in _LOOKS_S:
             await self._sleep(wait_s)
             found = _found(await self._client.torrents(), chosen, told=told)
@@ -230,7 +240,12 @@ def _found(torrents: Collection[RemoteTorrent], chosen: Chosen, *, told: str | N
         # It was there before, by another hand.
         named = by_hash.get(told)
         alike = [each for each in torrents if _alike(each.size_bytes, release.size_bytes)]
-        alike = [named] if named is not None and named in alike else alike
+        # Of hundreds many are alike; that two are of one size is rare.
+        exact = [each for each in alike if each.size_bytes == release.size_bytes]
+        if named is not None and named in alike:
+            return named.info_hash
+        if len(exact) == 1:
+            return exact[0].info_hash
     return alike[0].info_hash if len(alike) == 1 else None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -62,7 +63,8 @@ class Chooser:
         """
         judge = _Judge(self._profile, list(blocked.values()))
         here = [each for each in held if each.info_hash in there]
-        if found := judge.of(work.want, here, [()] * len(here)):
+        # A long list takes a second: not where the leases are renewed.
+        if found := await asyncio.to_thread(judge.of, work.want, here, [()] * len(here)):
             return found
         failed: dict[str, None] = {}
         seen = 0
@@ -70,7 +72,7 @@ class Chooser:
             known = await self._searching.ask(work, query)
             failed.update(dict.fromkeys(known.failed))
             seen += len(known.releases)
-            if found := judge.of(work.want, known.releases, known.links):
+            if found := await asyncio.to_thread(judge.of, work.want, known.releases, known.links):
                 return found
         if judge.last:
             return judge.last

@@ -214,7 +214,7 @@ UPDATE queue_items q
 _RECORD = """
 UPDATE tickets
    SET state = 'open', info_hash = $2, ours = coalesce($3, ours),
-       links = NULL, hashes_before = NULL,
+       links = NULL,
        submitted_at = now(), progressed_at = now(), looked_at = now(), next_poll_at = now()
  WHERE id = $1 AND state = 'intent'
 """

@@ -80,9 +80,7 @@ def select(
         if each.place not in taken and each.refusals
     ]
     refused += [
-        (each.title[:200], "it did not bring this before")
-        for each in releases
-        if has_all(blocked, each)
+        (each.title[:200], "it was tried before") for each in releases if has_all(blocked, each)
     ]
     return Selection(tried=tuple(tried), last=tuple(last), refused=tuple(refused[:_MOST_TOLD]))
 

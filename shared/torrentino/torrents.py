@@ -70,9 +70,10 @@ class TorrentCalls:
                 continue
         return [torrent for torrent in found if torrent.info_hash is not None]
 
-    async def add_torrent(self, link: str) -> str | None:
+    async def add_torrent(self, link: str, *, folder: str) -> str | None:
         """Add what an `http` or `magnet` link leads to; None: the client does not tell its hash.
 
+        `folder` is where it is to be saved, as the client sees it; librqbit takes no notice of it.
         Adding what is there already changes nothing, so it may be repeated.
 
         Raises:
@@ -82,9 +83,9 @@ class TorrentCalls:
             OutcomeUnknown: it may have been added.
         """
         if link.startswith("magnet:"):
-            path, body = "/torrents/add/magnet", {"uri": link}
+            path, body = "/torrents/add/magnet", {"uri": link, "download_path": folder}
         else:
-            path, body = "/torrents/add/url", {"url": link}
+            path, body = "/torrents/add/url", {"url": link, "download_path": folder}
         answer = await self.http.effect(
             "POST",
             path,

@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,7 +82,7 @@ SELECT id, track_id, stage, status, attempt, retry_count, ticket_id, lease_until
 """
 
 _TICKETS = """
-SELECT id, dest_path, torrentino_id, state, kind,
+SELECT id, dest_path, torrentino_id, state, kind, way,
        extract(epoch FROM next_poll_at - now()) AS poll_in_s FROM tickets
 """
 
@@ -185,7 +185,7 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
 
     A due time is the ticketer's or fetcher-writer's waker, a lease the reaper's, an open ticket's
     `next_poll_at` the poller's, a withdrawn ticket's too, for the item that waits behind it. Beside
-    an open ticket of its album an item waits to join it again.
+    an open ticket of its album an item waits to join it again, beside an open download for its end.
     """
     stage, ticket = Stage(item["stage"]), seen.ticket_of(item)
     state = ticket["state"] if ticket else None
@@ -198,7 +198,11 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
             at_torrentino and ticket and ticket["poll_in_s"] > _HORIZON_S
         ),
         "waits for a new ticket beside an open one": bool(
-            stage in _PENDING and ticket and state == "open" and ticket["kind"] == "track"
+            stage in _PENDING
+            and ticket
+            and state == "open"
+            and ticket["kind"] == "track"
+            and ticket["way"] == "tickets"
         ),
         "ready without a ticket": stage is Stage.READY and ticket is None,
         "held without a choice": stage is Stage.HELD
@@ -371,10 +375,22 @@ async def sweep(world: World) -> None:
 
 
 class Watch:
-    """Looks at files (I3) and tickets (I2) again and again; `broken` says what it saw."""
+    """Looks at files (I3) and tickets (I2) again and again; `broken` says what it saw.
 
-    def __init__(self, world: World, *, seconds: float) -> None:
+    `also` says what else it sees. `originals`: what the tracks' files must be, to the last byte.
+    """
+
+    def __init__(
+        self,
+        world: World,
+        *,
+        seconds: float,
+        also: Callable[[], list[str]] = list,
+        originals: Mapping[str, Path] | None = None,
+    ) -> None:
         self._world = world
+        self._also = also
+        self._originals = originals or {}
         self._expected_ms = int(seconds * 1000)
         self._seen: set[tuple[Path, int]] = set()
         self.looks = 0
@@ -389,11 +405,14 @@ class Watch:
     async def look(self) -> None:
         """Look once."""
         self.looks += 1
-        self.broken += _live(self._world)
+        self.broken += _live(self._world) + self._also()
         for path in await asyncio.to_thread(self._files):
             # Whatever is wrong with it, it was visible.
             if (why := await _broken(path, expected_ms=self._expected_ms)) is not None:
                 self.broken.append(f"I3: {path} is not whole: {why}")
+            original = self._originals.get(path.stem)
+            if original is not None and await asyncio.to_thread(_differ, path, original):
+                self.broken.append(f"I3: {path} is another recording")
 
     def _files(self) -> list[Path]:
         """The files that appeared since the last look; two of one track are noted."""
@@ -409,9 +428,15 @@ class Watch:
 
 
 @asynccontextmanager
-async def watching(world: World, *, seconds: float) -> AsyncIterator[Watch]:
+async def watching(
+    world: World,
+    *,
+    seconds: float,
+    also: Callable[[], list[str]] = list,
+    originals: Mapping[str, Path] | None = None,
+) -> AsyncIterator[Watch]:
     """Watch while the block runs; what was seen broken fails the test at its end."""
-    watch = Watch(world, seconds=seconds)
+    watch = Watch(world, seconds=seconds, also=also, originals=originals)
     task = asyncio.create_task(watch.run())
     try:
         yield watch
@@ -449,6 +474,13 @@ def _inode(path: Path) -> int | None:
         return path.stat().st_ino
     except FileNotFoundError:
         return None
+
+
+def _differ(one: Path, other: Path) -> bool:
+    try:
+        return _digest(one) != _digest(other)
+    except FileNotFoundError:
+        return False
 
 
 def _digest(path: Path) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Any
 
 from services.fetcher_writer import service as fetching
 from services.fetcher_writer.outcomes import ACTOR
@@ -11,6 +13,8 @@ from services.fetcher_writer.proving import Proven
 from services.fetcher_writer.sorting import Found, Sorting
 from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import Work
+from services.ticketer.direct_store import DirectStore
+from services.ticketer.direct_store import Work as Downloading
 from services.ticketer.service import Ticketer
 from shared.db.ledger import complete
 from shared.media.paths import audio_uri
@@ -62,8 +66,31 @@ def _forget_intents() -> None:
     Ticketer._find_again = find_again  # type: ignore[method-assign,assignment]
 
 
+def _take_all_for_ours() -> None:
+    """A torrent that somebody else has added is removed as if it were ours."""
+
+    async def is_ours(_self: DirectStore, _info_hash: str, **_: object) -> bool:
+        return True
+
+    DirectStore.is_ours = is_ours  # type: ignore[method-assign,assignment]
+
+
+def _forget_what_was_begun() -> None:
+    """An intent whose torrent may be there is begun anew."""
+    DirectStore._mark = _as_if_new(DirectStore._mark)  # type: ignore[method-assign]
+
+
+def _as_if_new(mark: Callable[..., Awaitable[list[Downloading]]]) -> Any:
+    async def forgetful(*args: Any, **named: Any) -> list[Downloading]:
+        return [replace(work, begun=None) for work in await mark(*args, **named)]
+
+    return forgetful
+
+
 BUGS: dict[str, Callable[[], None]] = {
     "complete before placing": _complete_before_placing,
     "place before verifying": _place_before_verifying,
     "forget intents": _forget_intents,
+    "take all for ours": _take_all_for_ours,
+    "forget what was begun": _forget_what_was_begun,
 }

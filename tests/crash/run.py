@@ -11,15 +11,16 @@ import socket
 import tempfile
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shared.local.torrentino import StandinConfig
 from tests.contract.autoindex import Autoindex
+from tests.crash.direct_work import TOLERANCE_S, DirectWork
 from tests.crash.invariants import check_always, check_the_end, watching
-from tests.crash.schedule import Kill, Process, Schedule
-from tests.crash.work import SECONDS, Work
+from tests.crash.schedule import Away, Kill, Process, Schedule
+from tests.crash.work import SECONDS, Asking, Work
 from tests.crash.zygote import Forked, Start, Zygote
 from tests.world import World, make_world
 
@@ -30,7 +31,16 @@ _QUICK = {
     "RETRY_INITIAL_S": "0.1",
     "LOG_FORMAT": "console",
 }
-_STANDIN = StandinConfig(acquire_s=0.0, download_s=0.05, convert_s=0.0, place_s=0.0, tick_s=0.02)
+_STANDIN = StandinConfig(
+    acquire_s=0.0,
+    download_s=0.05,
+    convert_s=0.0,
+    place_s=0.0,
+    tick_s=0.02,
+    decoys=False,
+    # What is made to hang takes no place that others wait for.
+    active_downloads=10,
+)
 _ALL_OVER_S = 100.0
 _REFUSED = "ticketer.refused"
 _BUG = re.compile(
@@ -63,7 +73,8 @@ async def run(schedule: Schedule, zygote: Zygote, folder: Path, database_url: st
     """
     result, started = Result(schedule), time.monotonic()
     try:
-        async with make_world(folder, database_url, _STANDIN) as world, _delivered(world, schedule):
+        standin = replace(_STANDIN, client=schedule.client)
+        async with make_world(folder, database_url, standin) as world, _delivered(world, schedule):
             await _Run(schedule, zygote, world, result).carry_out()
     except Exception as error:  # noqa: BLE001 (it is what the search looks for)
         result.error = error
@@ -89,7 +100,7 @@ async def _delivered(world: World, schedule: Schedule) -> AsyncIterator[None]:
 
 def _album_settings(world: World, schedule: Schedule) -> dict[str, str]:
     """What there is to be met of albums, of conversion, and of cleaning up behind both."""
-    if schedule.plain:
+    if schedule.plain and schedule.delivery != "direct":
         return {}
     albums = {"TICKET_GROUPING": "auto"}
     match schedule.delivery:
@@ -100,6 +111,15 @@ def _album_settings(world: World, schedule: Schedule) -> dict[str, str]:
             return albums | converted | {"TORRENTINO_CLEANUP": "torrent"}
         case "link":
             return albums | {"TORRENTINO_CLEANUP": "ticket"}
+        case "direct":
+            return albums | {
+                "ACQUISITION": "direct",
+                "TORRENTINO_DOWNLOADS_ROOT": str(world.downloads),
+                "DOWNLOAD_CLEANUP": schedule.cleanup,
+                "DURATION_TOLERANCE_S": str(TOLERANCE_S),
+                "SEARCH_GAP_S": "0",
+                "STALL_TIMEOUT_S": "2",
+            }
     return albums
 
 
@@ -133,19 +153,28 @@ class _Run:
         self._zygote = zygote
         self._world = world
         self._result = result
-        sees_torrents = schedule.delivery == "torrent" and _REFUSED not in schedule.points
-        self._work = Work(world, plain=schedule.plain, unclear=sees_torrents)
+        self._work = _work(schedule, world)
         self._last_death = time.monotonic()
+        # Processes have died, or stood still for longer than they hold anything.
+        self._deaths = sum(process.freeze is not None for process in schedule.processes)
 
     async def carry_out(self) -> None:
         """Let everything happen, and check the invariants at every death and at the end."""
         await self._work.prepare()
         try:
-            async with watching(self._world, seconds=SECONDS), asyncio.timeout(_ALL_OVER_S):
+            async with self._watching(), asyncio.timeout(_ALL_OVER_S):
                 await self._live_and_die()
         finally:
             await self._work.close()
             self._result.reached = self._notes("")
+
+    def _watching(self) -> AbstractAsyncContextManager[object]:
+        return watching(
+            self._world,
+            seconds=SECONDS,
+            also=self._work.broken_now,
+            originals=self._world.audio if self._schedule.delivery == "direct" else None,
+        )
 
     async def _live_and_die(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -155,6 +184,8 @@ class _Run:
             ]
             if self._schedule.nats_killed_at_s is not None:
                 tasks.append(group.create_task(self._lose_nats(self._schedule.nats_killed_at_s)))
+            if self._schedule.away is not None:
+                tasks.append(group.create_task(self._lose_what_is_behind(*self._schedule.away)))
             await self._work.ask()
             await self._work.until_over()
             self._result.recovery_s = time.monotonic() - self._last_death
@@ -165,7 +196,7 @@ class _Run:
                 burned=self._work.burned + self._refusals,
                 folders_stay=self._schedule.delivery == "http",
             )
-            await self._work.check_dead()
+            await self._work.check_the_end(deaths=self._deaths)
             self._no_bugs()
             for task in tasks:
                 task.cancel()
@@ -200,6 +231,7 @@ class _Run:
                 await asyncio.shield(forked.ended)
             assert status == -signal.SIGKILL, f"{process.services} ended by itself with {status}"
             self._last_death, first = time.monotonic(), False
+            self._deaths += 1
             pending = self._mourn(pending)
             await check_always(self._world)
 
@@ -247,6 +279,25 @@ class _Run:
         await self._world.nats.kill()
         await self._world.nats.start()
         self._last_death = time.monotonic()
+
+    async def _lose_what_is_behind(self, what: Away, at_s: float, for_s: float) -> None:
+        """Let Torrentino's client, or its indexers, be away for a while."""
+        await self._work.begun.wait()
+        await asyncio.sleep(at_s)
+        faults, searches = self._world.faults, self._world.standin.searches
+        asked, added = len(searches), self._work.adds
+        setattr(faults, what, True)
+        await asyncio.sleep(for_s)
+        setattr(faults, what, False)
+        self._work.excuse(searches[asked:], adds=self._work.adds - added)
+        self._last_death = time.monotonic()
+
+
+def _work(schedule: Schedule, world: World) -> Asking:
+    if schedule.delivery == "direct":
+        return DirectWork(world, plain=schedule.plain, cleanup=schedule.cleanup)
+    sees_torrents = schedule.delivery == "torrent" and _REFUSED not in schedule.points
+    return Work(world, plain=schedule.plain, unclear=sees_torrents)
 
 
 def _next(process: Process, pending: Sequence[Kill]) -> Sequence[Kill]:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.crashpoints import POINTS
+from shared.local.torrentino.config import Client
 from shared.settings import SERVICES, Service
 
 # link, copy, http: what Torrentino has placed, on this filesystem, another, or over HTTP.
-# torrent: the torrents' own folder.
-Delivery = Literal["link", "copy", "http", "torrent"]
+# torrent: the torrents' own folder. direct: what we have searched for and followed ourselves.
+Delivery = Literal["link", "copy", "http", "torrent", "direct"]
 Kill = tuple[str, int]
+Away = Literal["client_away", "searcher_away"]
 
 _PREFIXES: dict[Service, tuple[str, ...]] = {
     "ingest": ("ingest", "withdraw", "retry", "decision", "consumer", "relay"),
-    "ticketer": ("ticketer", "relay"),
-    "poller": ("poller", "tidying", "relay"),
+    "ticketer": ("ticketer", "direct", "relay"),
+    "poller": ("poller", "tidying", "torrents", "leftovers", "relay"),
     "fetcher_writer": ("fetcher", "cleaning", "download", "media", "ledger", "relay"),
     "watchdog": ("watchdog", "consumer", "relay"),
     "reaper": ("reaper", "relay"),
@@ -42,9 +44,13 @@ _ONLY: dict[str, Delivery] = {
     "ticketer.refused": "link",
     "fetcher.held": "torrent",
     "decision": "torrent",
+    "direct": "direct",
+    "torrents": "direct",
+    "leftovers": "direct",
+    "fetcher.blocked": "direct",
 }
 # What is only reached after another crash.
-_BEFORE = {"reaper.gave_back": "fetcher.claimed"}
+_BEFORE = {"reaper.gave_back": "fetcher.claimed", "direct.found": "direct.adding"}
 
 # Where a file is on its way to its name, for the pairs.
 FILE_PATH = [
@@ -55,7 +61,7 @@ FILE_PATH = [
     # Not on the way of a file that is delivered as it should be to a free name.
     and point not in ("fetcher.moved_aside", "fetcher.failing", "fetcher.failed")
     # Nor where there is one file only.
-    and point not in ("fetcher.sampled", "fetcher.assigned", "fetcher.missed")
+    and point not in ("fetcher.sampled", "fetcher.assigned", "fetcher.missed", "fetcher.blocked")
 ]
 
 
@@ -84,6 +90,11 @@ class Schedule:
     plain: bool = False
     deaf: int = 0
     nats_killed_at_s: float | None = None
+    # Where we search ourselves: whose torrents' client it is, which of ours are removed, and which
+    # of the client and the indexers is away, from when, for how long.
+    client: Client = "qbittorrent"
+    cleanup: Literal["keep", "wrong", "all"] = "wrong"
+    away: tuple[Away, float, float] | None = None
     bug: str = ""
     seed: int = field(default=0)
 
@@ -140,8 +151,8 @@ def by_seed(seed: int, *, of: int = 0) -> Schedule:
     `of` seeds from 0 on share all points among them, so that together they leave none out.
     """
     rng = random.Random(seed)
-    shared = _SHARED[seed % of :: of] if of else []
-    chosen: Delivery = rng.choice(["link", "link", "torrent", "copy", "http"])
+    shared = _share(seed % of, of) if of else []
+    chosen: Delivery = rng.choice(_CHOSEN[:5] if of else _CHOSEN)
     delivery = _delivery(shared) or chosen
     # Those that share the points are for every test run, so they are the lighter ones.
     layout = rng.choice(_LAYOUTS[: 3 if of else None])
@@ -152,8 +163,19 @@ def by_seed(seed: int, *, of: int = 0) -> Schedule:
         delivery=delivery,
         deaf=rng.choice([0, 0, 5, 10]),
         nats_killed_at_s=rng.uniform(0.2, 2.5) if rng.random() < 0.25 else None,
+        client=rng.choice(["qbittorrent", "librqbit"]),
+        cleanup=rng.choice(["wrong", "all"] if of else ["wrong", "all", "keep"]),
+        away=_away(rng) if delivery == "direct" and rng.random() < 0.4 else None,
         seed=seed,
     )
+
+
+_CHOSEN: list[Delivery] = ["link", "link", "torrent", "copy", "http", "direct", "direct", "direct"]
+
+
+def _away(rng: random.Random) -> tuple[Away, float, float]:
+    what: Away = rng.choice(["client_away", "searcher_away"])
+    return what, rng.uniform(0.2, 3), rng.uniform(0.2, 1.5)
 
 
 _LAYOUTS: list[tuple[tuple[Service, ...], ...]] = [
@@ -171,8 +193,18 @@ _LAYOUTS: list[tuple[tuple[Service, ...], ...]] = [
 ]
 
 
+def _share(seed: int, of: int) -> list[str]:
+    """The points of one of so many seeds; every fourth has those of direct downloads alone."""
+    direct = [other for other in range(of) if other % 4 == 3]
+    if seed in direct:
+        return _DIRECT[direct.index(seed) :: len(direct)]
+    others = [other for other in range(of) if other % 4 != 3]
+    return _OTHERS[others.index(seed) :: len(others)]
+
+
+_DIRECT = [point for point in POINTS if _only(point) == "direct"]
 # Those that need a delivery of their own come first, so that no two meet in one schedule.
-_SHARED = sorted(POINTS, key=lambda point: _only(point) is None)
+_OTHERS = sorted(POINTS.keys() - set(_DIRECT), key=lambda point: (_only(point) is None, point))
 
 
 def reachable(services: Sequence[Service]) -> list[str]:

@@ -49,27 +49,31 @@ def _passed(result: Result, folder: Path) -> None:
 async def test_schedule_loses_nothing(
     seed: int, zygote: Zygote, tmp_path: Path, database_url: str
 ) -> None:
-    """I1 to I9 hold whatever of this schedule happens: deaths, freezes, lost messages."""
+    """I1 to I13 hold whatever of this schedule happens: deaths, freezes, lost messages."""
     result = await run(by_seed(seed, of=_SEEDS), zygote, tmp_path, database_url)
     _passed(result, tmp_path)
 
 
+_UNHARMED = tuple(replace(process, kills=()) for process in at_points("relay.taken").processes)
+PLANTED = {
+    "complete before placing": (at_points("media.folders"), r"I[34]\b"),
+    "place before verifying": (Schedule(replay="", processes=_UNHARMED), r"I[34]\b"),
+    "take all for ours": (at_points("leftovers.noted"), r"I10\b"),
+    "forget what was begun": (at_points("direct.added", plain=True), r"I11\b"),
+}
+
+
 @in_one_loop
-@pytest.mark.parametrize(
-    ("bug", "points"),
-    [("complete before placing", "media.folders"), ("place before verifying", "")],
-)
+@pytest.mark.parametrize("bug", PLANTED)
 async def test_planted_mistake_is_found(
-    bug: str, points: str, zygote: Zygote, tmp_path: Path, database_url: str
+    bug: str, zygote: Zygote, tmp_path: Path, database_url: str
 ) -> None:
     """The search can fail: a mistake in the order of effects breaks an invariant."""
-    schedule = at_points(points) if points else Schedule(replay="", processes=_UNHARMED)
-    result = await run(replace(schedule, bug=bug), zygote, tmp_path, database_url)
+    schedule, breaks = PLANTED[bug]
+    planted = replace(schedule, bug=bug, cleanup="all")
+    result = await run(planted, zygote, tmp_path, database_url)
     assert result.error is not None, f"not found: {bug}"
-    assert re.search(r"I[34]\b", str(_cause(result.error))), result.error
-
-
-_UNHARMED = tuple(replace(process, kills=()) for process in at_points("relay.taken").processes)
+    assert re.search(breaks, str(_cause(result.error))), result.error
 
 
 def _cause(error: BaseException) -> BaseException:

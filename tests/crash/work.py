@@ -1,11 +1,14 @@
-"""What is asked for in a run of the crash search: all that can come up, and how it should end."""
+"""What is asked for in a run of the crash search: all that can come up, and how it should end.
+
+`Work` goes by tickets; `direct_work` has what comes up where we search and follow ourselves.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Mapping
 from pathlib import Path
 
 import asyncpg
@@ -31,18 +34,135 @@ _ITEMS = "SELECT id, track_id, stage, status FROM queue_items"
 _WITHIN_S = 90.0
 
 
-class Work:
-    """Requests over HTTP and NATS, made again until they are answered, as clients do.
+class Asking:
+    """Requests over HTTP and NATS, made again until they are answered, as clients do."""
 
-    Not only the good case: a misnamed and a good file that lie in place, a broken delivery, an
-    answer of Torrentino that is lost, a withdrawal and a retry, a message that nobody understands,
-    and a scan; a torrent of an album that lacks a track, and, if `unclear`, one whose files
-    only a person can tell apart. All tracks end COMPLETED. `plain` is an album of two good tracks
-    and no more.
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._looking = asyncio.Lock()
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        # Attempts that may be used up by what is no crash and no outage.
+        self.burned = 0
+        # From then on whatever may go away may do so.
+        self.begun = asyncio.Event()
+        self.begun.set()
+
+    @property
+    def wanted(self) -> list[str]:
+        """Every track that has to arrive."""
+        raise NotImplementedError
+
+    async def prepare(self) -> None:
+        """Put everything in place that is to be met."""
+        # One for all looks: they come often.
+        self._connection = await asyncpg.connect(self._world.database_url)
+
+    async def close(self) -> None:
+        """End what `prepare` opened."""
+        if self._connection is not None:
+            await self._connection.close()
+
+    async def ask(self) -> None:
+        """Ask for everything; returns when all of it was accepted."""
+        raise NotImplementedError
+
+    async def until_over(self) -> None:
+        """Wait until every wanted track has its COMPLETED item, and no item is active."""
+
+        def over(items: list[Row]) -> bool:
+            active = [item for item in items if item["status"] in ("PENDING", "DOWNLOADING")]
+            done = {item["track_id"] for item in items if item["status"] == "COMPLETED"}
+            return not active and done == set(self.wanted)
+
+        await eventually(self._items, over, within_s=_WITHIN_S)
+
+    def broken_now(self) -> list[str]:
+        """What does not hold of it at this instant, beside the invariants of all work."""
+        return []
+
+    def excuse(self, queries: Iterable[str], *, adds: int = 0) -> None:
+        """These were asked, and so many torrents were to be added, when nobody could answer."""
+
+    @property
+    def adds(self) -> int:
+        """How often a torrent was to be added."""
+        requests: Mapping[str, int] = self._world.standin.requests
+        return sum(n for call, n in requests.items() if call.startswith("POST /torrents/add"))
+
+    async def check_the_end(self, *, deaths: int) -> None:
+        """What holds of it when all is over; processes have died or stood still so many times."""
+
+    async def _items(self) -> list[Row]:
+        return await self._rows(_ITEMS)
+
+    async def _rows(self, sql: str) -> list[Row]:
+        assert self._connection is not None
+        async with self._looking:
+            return [dict(row) for row in await self._connection.fetch(sql)]
+
+    async def _over_nats(self, track: str, *, twice: bool = False) -> str:
+        body = {"v": 1, "request_id": str(uuid.uuid4()), "user_id": "2", "track_id": track}
+        for _ in range(2 if twice else 1):
+            await self._publish(REQUEST_TRACK, body)
+        return str(body["request_id"])
+
+    async def _until(self, track: str, *stages: str) -> Row:
+        async def there() -> list[Row]:
+            items = await self._items()
+            mine = [item for item in items if item["track_id"] == track]
+            return [item for item in mine if item["stage"] in stages]
+
+        [item] = await eventually(there, within_s=_WITHIN_S)
+        return item
+
+    async def _publish(self, subject: str, body: object) -> None:
+        async def published() -> bool:
+            try:
+                await self._world.publish(subject, body)
+            except (TimeoutError, OSError, nats.errors.Error, nats.js.errors.Error):
+                return False  # it is being killed just now
+            return True
+
+        await eventually(published, within_s=_WITHIN_S)
+
+    async def _post(
+        self,
+        path: str,
+        body: dict[str, object] | None = None,
+        *,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        base = f"http://127.0.0.1:{self._world.env['PORT']}/v1/download/"
+        # Reading the machine's certificates would take half a second, for plain HTTP.
+        async with httpx.AsyncClient(
+            base_url=base,
+            headers=headers or ADMIN,
+            timeout=5,
+            verify=False,
+            trust_env=False,
+        ) as api:
+
+            async def answered() -> bool:
+                try:
+                    answer = await api.post(path, json=body)
+                except httpx.HTTPError:
+                    return False
+                assert answer.status_code < 500 or answer.status_code == 503, answer.text
+                return answer.is_success or answer.status_code == 409
+
+            await eventually(answered, within_s=_WITHIN_S)
+
+
+class Work(Asking):
+    """By tickets, and not only the good case: a misnamed and a good file that lie in place, a
+    broken delivery, an answer of Torrentino that is lost, a withdrawal and a retry, a message that
+    nobody understands, and a scan; a torrent of an album that lacks a track, and, if `unclear`,
+    one whose files only a person can tell apart. All tracks end COMPLETED. `plain` is an album of
+    two good tracks and no more.
     """
 
     def __init__(self, world: World, *, plain: bool, unclear: bool) -> None:
-        self._world = world
+        super().__init__(world)
         self._plain = plain
         self._song = make_audio(world.folder / "song.flac", seconds=SECONDS)
         self._album = self._add_album(1, 2 if plain else 3)
@@ -50,8 +170,6 @@ class Work:
         self._found_missing = [] if plain else self._add_album(3, 1)
         self._in_torrent = [] if plain else self._add_torrent(4, lacks=1)
         self._unclear = self._add_unclear(5) if unclear and not plain else []
-        self._looking = asyncio.Lock()
-        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
         # Attempts that the broken delivery costs.
         self.burned = 0 if plain else 1
 
@@ -86,8 +204,7 @@ class Work:
 
     async def prepare(self) -> None:
         """Put everything in place that is to be met."""
-        # One for all looks: they come often.
-        self._connection = await asyncpg.connect(self._world.database_url)
+        await super().prepare()
         if self._plain:
             return
         world = self._world
@@ -103,16 +220,6 @@ class Work:
         orphan.parent.mkdir()
         orphan.write_bytes(b"left behind long ago")
         os.utime(orphan, (1, 1))
-
-    async def close(self) -> None:
-        """End what `prepare` opened."""
-        if self._connection is not None:
-            await self._connection.close()
-
-    async def _items(self) -> list[Row]:
-        assert self._connection is not None
-        async with self._looking:
-            return [dict(row) for row in await self._connection.fetch(_ITEMS)]
 
     async def ask(self) -> None:
         """Ask for everything; returns when all of it was accepted."""
@@ -133,28 +240,12 @@ class Work:
             ]
         await asyncio.gather(*asking)
 
-    async def until_over(self) -> None:
-        """Wait until every wanted track has its COMPLETED item, and no item is active."""
-
-        def over(items: list[Row]) -> bool:
-            active = [item for item in items if item["status"] in ("PENDING", "DOWNLOADING")]
-            done = {item["track_id"] for item in items if item["status"] == "COMPLETED"}
-            return not active and done == set(self.wanted)
-
-        await eventually(self._items, over, within_s=_WITHIN_S)
-
-    async def check_dead(self) -> None:
+    async def check_the_end(self, *, deaths: int) -> None:
         """The message that nobody understands is in the dead stream, once and whole."""
         if self._plain:
             return
         dead = await eventually(lambda: self._world.events(DEAD, DEAD_STREAM))
         assert [message["body"] for message in dead] == [b"not a request"]
-
-    async def _over_nats(self, track: str, *, twice: bool = False) -> str:
-        body = {"v": 1, "request_id": str(uuid.uuid4()), "user_id": "2", "track_id": track}
-        for _ in range(2 if twice else 1):
-            await self._publish(REQUEST_TRACK, body)
-        return str(body["request_id"])
 
     async def _misunderstood(self) -> None:
         await self._publish(REQUEST_TRACK, b"not a request")
@@ -213,52 +304,6 @@ class Work:
         )
         evidence: Row = row["error_evidence"]
         return evidence
-
-    async def _until(self, track: str, *stages: str) -> Row:
-        async def there() -> list[Row]:
-            items = await self._items()
-            mine = [item for item in items if item["track_id"] == track]
-            return [item for item in mine if item["stage"] in stages]
-
-        [item] = await eventually(there, within_s=_WITHIN_S)
-        return item
-
-    async def _publish(self, subject: str, body: object) -> None:
-        async def published() -> bool:
-            try:
-                await self._world.publish(subject, body)
-            except (TimeoutError, OSError, nats.errors.Error, nats.js.errors.Error):
-                return False  # it is being killed just now
-            return True
-
-        await eventually(published, within_s=_WITHIN_S)
-
-    async def _post(
-        self,
-        path: str,
-        body: dict[str, object] | None = None,
-        *,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        base = f"http://127.0.0.1:{self._world.env['PORT']}/v1/download/"
-        # Reading the machine's certificates would take half a second, for plain HTTP.
-        async with httpx.AsyncClient(
-            base_url=base,
-            headers=headers or ADMIN,
-            timeout=5,
-            verify=False,
-            trust_env=False,
-        ) as api:
-
-            async def answered() -> bool:
-                try:
-                    answer = await api.post(path, json=body)
-                except httpx.HTTPError:
-                    return False
-                assert answer.status_code < 500 or answer.status_code == 503, answer.text
-                return answer.is_success or answer.status_code == 409
-
-            await eventually(answered, within_s=_WITHIN_S)
 
 
 def _lay(song: Path, name: Path) -> None:

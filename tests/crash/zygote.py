@@ -17,6 +17,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,14 @@ from tests.crash.planted import BUGS
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
 _SCALED: dict[tuple[str, str], float] = {
     ("services.ticketer.service", "_ASKING_S"): 3.0,
+    ("services.ticketer.adding", "_ADDING_S"): 3.0,
+    ("services.ticketer.direct", "_UNSETTLED_S"): 3.0,
+    ("services.ticketer.direct", "_INDEXERS_FAILED_S"): 1.0,
+    ("services.poller.torrents", "_ADDING_S"): 3.0,
+    ("services.poller.torrents", "_MISSING_LEAST_S"): 1.0,
+    ("services.poller.torrents_store", "_BLIND_LEAST_S"): 0.8,
+    ("shared.db.releases", "ASKING_S"): 3.0,
+    ("shared.db.releases", "_PARTIAL_FOR_S"): 0.5,
     ("services.reaper.__main__", "_SWEEP_EVERY_S"): 0.3,
     ("shared.bus.streams", "ACK_WAIT_S"): 2.0,
     ("shared.bus.consuming", "_PROGRESS_S"): 0.5,
@@ -207,7 +216,9 @@ class Forked:
     def send(self, signal_: signal.Signals) -> None:
         """Send a signal, unless it has ended."""
         if not self.ended.done():
-            os.kill(self.pid, signal_)
+            # It may have ended a moment ago, and that is not told yet.
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal_)
 
 
 @dataclass

@@ -164,18 +164,21 @@ async def test_what_is_wrong_for_all_is_removed_with_its_files(plain: World) -> 
     assert not (plain.downloads / wrong.name).exists()
 
 
-async def test_the_files_of_a_torrent_in_the_same_folder_stay(plain: World) -> None:
-    """qBittorrent lets two torrents write to one folder; the wrong one goes without its files."""
-    album, other = make_release(plain, 3), make_release(plain, 6, 2)
-    shifted = dict(zip(files_of(album), list(other.tracks.values())[3:], strict=True))
-    list_release(plain, album, files=shifted, seeders=900, folder="same")
-    right = list_release(plain, album, title=f"{ARTIST} - Album 1 [FLAC] [CD]", folder="same")
+async def test_torrents_with_the_same_folder_and_files_do_not_meet(plain: World) -> None:
+    """qBittorrent would write the second over the first, and call both of them whole."""
+    albums = [make_release(plain, 3, n) for n in (1, 2)]
+    for album in albums:
+        files = {f"{n:02d}.flac": path for n, path in enumerate(album.tracks.values(), start=1)}
+        list_release(plain, album, files=files, folder="same")
     api = await serve(plain, *SERVICES)
-    await ask_album(api, album.id, "42")
-    await plain.until_ended(3)
-    assert_originals(plain, album)
-    await until_at_client(plain, {right.info_hash})
-    assert len(list((plain.downloads / "same").iterdir())) == 3
+    for album in albums:
+        await ask_album(api, album.id, "42")
+    await plain.until_ended(6)
+    for album in albums:
+        assert_originals(plain, album)
+    folders = [row["torrent_path"] for row in await downloads(plain)]
+    assert len(set(folders)) == 2
+    assert all(path.endswith("/same") for path in folders)
 
 
 async def test_after_max_grabs_it_waits_with_the_evidence(plain: World) -> None:

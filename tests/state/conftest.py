@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
+from services.ticketer.acquisition import Way
 from shared.local.postgres import Postgres
+from tests.state.direct import DirectMachine
 from tests.state.machine import Machine
 from tests.state.setting import setting
 
@@ -20,15 +22,28 @@ _numbers = itertools.count()
 @pytest.fixture
 def machine(tmp_path: Path, postgres: Postgres) -> Iterator[type[Machine]]:
     """The machine on a database of its own, with an event loop that all of its runs share."""
+    with _set(Machine, tmp_path, postgres, "tickets"):
+        yield Machine
+
+
+@pytest.fixture
+def direct_machine(tmp_path: Path, postgres: Postgres) -> Iterator[type[DirectMachine]]:
+    """The same for direct downloads."""
+    with _set(DirectMachine, tmp_path, postgres, "direct"):
+        yield DirectMachine
+
+
+@contextmanager
+def _set(machine: type[Machine], folder: Path, postgres: Postgres, way: Way) -> Iterator[None]:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
 
         async def enter() -> None:
             name = f"state_{next(_numbers)}"
             await postgres.create_database(name, template="template")
-            made = await stack.enter_async_context(setting(tmp_path, postgres.url(name)))
-            Machine.setting, Machine.runner = made, runner
+            made = await stack.enter_async_context(setting(folder, postgres.url(name), way=way))
+            machine.setting, machine.runner = made, runner
 
         runner.run(enter())
-        yield Machine
+        yield
         runner.run(stack.aclose())

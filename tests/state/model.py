@@ -352,7 +352,8 @@ class Model:
 
     def _burnt(self, seen: Seen) -> None:
         """I9: an attempt ends only for a cause that Torrentino gave, and once for one ticket."""
-        burnt = Counter(row["torrentino_id"] for row in seen.failures)
+        # What our own downloads may burn `direct` knows.
+        burnt = Counter(row["torrentino_id"] for row in seen.failures if row["way"] != "direct")
         unexplained = burnt.keys() - self.spoilt
         assert not unexplained, f"burnt without a cause: {seen.failures}"
         assert all(count == 1 for count in burnt.values()), f"burnt twice: {burnt}"
@@ -377,7 +378,7 @@ REQUESTERS = "SELECT item_id, request_id, withdrawn_at IS NULL AS waits FROM ite
 EVENTS = "SELECT kind, item_id, request_id, data FROM events WHERE kind <> 'item'"
 # What a worker gave up, and the ticket that it was about.
 FAILURES = """
-SELECT e.item_id, e.stage, e.error_type, e.reason, t.torrentino_id
+SELECT e.item_id, e.stage, e.error_type, e.reason, t.torrentino_id, t.way
   FROM events e LEFT JOIN tickets t ON t.id = e.data ->> 'ticket'
  WHERE e.kind = 'item' AND e.stage IN ('retry_wait', 'failed') AND e.actor <> 'ingest'
 """

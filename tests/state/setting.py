@@ -22,6 +22,10 @@ import asyncpg
 import httpx
 
 from services.ingest.__main__ import build as build_ingest
+from services.poller.__main__ import build as build_poller
+from services.ticketer.__main__ import build as build_ticketer
+from services.ticketer.acquisition import Acquisition, Way
+from services.ticketer.direct import DirectTicketer
 from services.watchdog.__main__ import build as build_watchdog
 from services.watchdog.service import Watchdog
 from shared.app import App, Duty, make_app
@@ -29,26 +33,35 @@ from shared.bus.consuming import Consumer
 from shared.bus.nats import Outgoing
 from shared.bus.relay import Relay
 from shared.errors import DependencyDown
+from shared.leases import LeaseKeeper
 from shared.local.sample import add_album, create_catalog
 from shared.local.servers import Nats
-from shared.local.torrentino import SongList, Standin, StandinConfig
+from shared.local.torrentino import Standin, StandinConfig, TorrentSpec
 from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.web import WebServer
 from tests.audio import cut, make_audio
+from tests.music import Growing
 from tests.stages import Stages
 from tests.world import ADMIN, ADMIN_KEY, Row, World, album_id, as_user, track_id
 
 SECONDS = 1.5
 WRONG_SECONDS = 4.0
+OTHER_SECONDS = 2.7
 # Few, so that what happens happens to the same ones.
 ALBUMS = {album_id(1): [1, 2], album_id(2): [3]}
 TRACKS = [track_id(number) for number in range(1, 4)]
 MAX_PER_DAY = 4
 MAX_QUEUE = 2
 MAX_RETRIES = 2
+MAX_GRABS = 2
 STALL_S = 10_800
 LEASE_S = 60
+
+
+def name_of(album: str) -> str:
+    """What an album is called."""
+    return f"Album {int(album[1:])}"
 
 
 def tracks_of(album: str) -> list[str]:
@@ -139,6 +152,13 @@ POINTS = {
     "fetcher": ("before looking", "after collecting", "before placing", "before failing"),
     "ingest": ("after looking",),
 }
+# The same for those of our own downloads.
+DIRECT_POINTS = {
+    "direct": ("before searching", "after searching", "before adding", "after adding"),
+    "torrents": ("after listing",),
+    "leftovers": ("before removing",),
+    "fetcher": POINTS["fetcher"],
+}
 
 
 @dataclass
@@ -159,6 +179,12 @@ class Copy:
         app = make_app(setting.world.settings(SERVICES), name=name, clock=self.clock)
         self.app: App = replace(app, rng=random.Random(0))
         self.stages = Stages(setting.world, self.app)
+        ticketer, poller = build_ticketer(self.app), build_poller(self.app)
+        self.direct: DirectTicketer = _only(ticketer, DirectTicketer)
+        self.direct_leases: LeaseKeeper = _only(ticketer, LeaseKeeper)
+        self.follow = _once(poller, "torrents")
+        self.clear = _once(poller, "leftovers")
+        self.set_way(setting.way)
         ingest, watchdog = build_ingest(self.app), build_watchdog(self.app)
         web, consumer = _only(ingest, WebServer), _only(ingest, Consumer)
         self.handle = consumer._handle
@@ -183,32 +209,56 @@ class Copy:
         gate.guard(stages.fetcher, "_place", before="before placing")
         gate.guard(stages.fetcher._outcomes, "fail", before="before failing")
         gate.guard(messages._requests._availability, "check", after="after looking")
+        torrents = self.direct._client
+        gate.guard(torrents, "search", before="before searching", after="after searching")
+        gate.guard(torrents, "add_torrent", before="before adding", after="after adding")
+        gate.guard(_owner(self.follow)._store, "claim", after="after listing")
+        gate.guard(_owner(self.clear)._client, "remove_torrent", before="before removing")
+
+    def set_way(self, way: Way) -> None:
+        """As after a restart with another ACQUISITION."""
+        tickets: Acquisition = _owner(self.stages.ticketer._store._way)
+        for each in (tickets, self.direct._acquisition):
+            each._set, each._decided = way, None
 
     async def step(self, worker: str) -> None:
         """One run of a worker, seen through to its end."""
-        match worker:
-            case "ticketer":
-                await self.stages.ticket_once()
-            case "fetcher":
-                await self.stages.fetcher.run_once()
-                await asyncio.gather(*self.stages.fetcher._working, return_exceptions=True)
-            case "poller":
-                await self.stages.poll_once()
-            case "strays":
-                await self.stages.strays()
-            case "reaper":
-                await self.stages.give_back()
-            case "sweep":
-                await self.stages.sweep()
-            case "cleaning":
-                await self.stages.clean()
-            case "watchdog":
-                await self.scan_once()
-            case "leases":
-                await self.stages.leases.run_once()
-                await self.stages.ticket_leases.run_once()
-            case _:
-                raise ValueError(worker)
+        steps: dict[str, Callable[[], Awaitable[object]]] = {
+            "ticketer": self.stages.ticket_once,
+            "direct": self.direct_once,
+            "poller": self.stages.poll_once,
+            "torrents": self.follow,
+            "leftovers": self.clear,
+            "fetcher": self._fetch_once,
+            "strays": self.stages.strays,
+            "reaper": self.stages.give_back,
+            "sweep": self.stages.sweep,
+            "cleaning": self.stages.clean,
+            "watchdog": self.scan_once,
+            "leases": self._keep_leases,
+        }
+        await steps[worker]()
+
+    async def _fetch_once(self) -> None:
+        await self.stages.fetcher.run_once()
+        await asyncio.gather(*self.stages.fetcher._working, return_exceptions=True)
+
+    async def _keep_leases(self) -> None:
+        for leases in (self.stages.leases, self.stages.ticket_leases, self.direct_leases):
+            await leases.run_once()
+
+    async def direct_once(self) -> None:
+        """Fill the places of the direct ticketer, and see all of it through.
+
+        Raises:
+            Hold: as the next `run_once` would, for what one of them met.
+        """
+        await self.direct.run_once()
+        while working := self.direct._working:
+            await asyncio.wait(working)
+        await asyncio.sleep(0)
+        if self.direct._failure is not None:
+            await self.direct.run_once()
 
     async def hold(self, held: Held, point: str) -> bool:
         """Let the worker run up to `point`; False when it ended without coming there."""
@@ -225,14 +275,11 @@ class Copy:
         """Cut the held worker short, as the end of a grace does: it hands back."""
         assert self.held is not None
         held, self.held = self.held, None
-        for task in [*self.stages.ticketer._working, *self.stages.fetcher._working, held.task]:
+        workers = (self.stages.ticketer, self.direct, self.stages.fetcher)
+        tasks = [*(task for worker in workers for task in worker._working), held.task]
+        for task in tasks:
             task.cancel("stopping")
-        await asyncio.gather(
-            *self.stages.ticketer._working,
-            *self.stages.fetcher._working,
-            held.task,
-            return_exceptions=True,
-        )
+        await asyncio.gather(*tasks, return_exceptions=True)
         self.gate.open()
 
     async def close(self) -> None:
@@ -249,6 +296,10 @@ def _owner(method: object) -> Any:
 
 def _only(duties: list[Duty], kind: type[Any]) -> Any:
     return next(duty for duty in duties if isinstance(duty, kind))
+
+
+def _once(duties: list[Duty], name: str) -> Callable[[], Awaitable[int]]:
+    return next(each for each in duties if isinstance(each, Loop) and each.name == name)._run_once
 
 
 def _watching(duties: list[Duty]) -> Callable[[], Awaitable[int]]:
@@ -268,6 +319,9 @@ class Setting:
     sql: asyncpg.Connection[asyncpg.Record]
     songs: dict[str, Path]
     bad: dict[str, Path]
+    # What the indexers list.
+    torrents: list[TorrentSpec]
+    way: Way = "tickets"
     wire: Wire = field(default_factory=Wire)
     copies: list[Copy] = field(default_factory=list)
 
@@ -277,9 +331,14 @@ class Setting:
         tickets = self.world.standin._core.tickets
         for ticket in tickets.every():
             tickets.delete(ticket, by="a test")
-        for name in ("media", "incoming"):
+        for name in ("media", "incoming", "downloads"):
             shutil.rmtree(self.world.folder / name, ignore_errors=True)
             (self.world.folder / name).mkdir()
+        torrents = self.world.standin._core.torrents
+        for torrent in torrents.every():
+            torrents.remove(torrent.offer.info_hash)
+        torrents._kept.clear()
+        self.torrents.clear()
         self.calm()
         self.wire = Wire()
         self.copies = [Copy(self, "A"), Copy(self, "B")]
@@ -288,6 +347,7 @@ class Setting:
         """Nothing goes wrong at Torrentino any more."""
         faults = self.world.faults
         faults.update(dict.fromkeys(_COUNTS, 0) | {"down": False, "only": ""})
+        faults.client_away = faults.searcher_away = False
 
     async def end(self) -> None:
         """Let go of what the run held."""
@@ -315,7 +375,8 @@ _COUNTS = ("database_locked", "database_locked_after_effect", "drop_before", "dr
 _EMPTY = """
 DELETE FROM events; DELETE FROM item_requesters; DELETE FROM queue_items;
 DELETE FROM tickets; DELETE FROM requests; DELETE FROM media_files; DELETE FROM scans;
-DELETE FROM conditions; DELETE FROM installation
+DELETE FROM conditions; DELETE FROM installation; DELETE FROM searches; DELETE FROM searches_made;
+DELETE FROM not_found; DELETE FROM blocklist; DELETE FROM acquisition
 """
 
 # The trigger on items says nothing of this: no stage changes.
@@ -327,34 +388,62 @@ UPDATE queue_items SET due_at = due_at - $1::interval, lease_until = lease_until
     """
 UPDATE tickets SET next_poll_at = next_poll_at - $1::interval,
                    progressed_at = progressed_at - $1::interval,
-                   withdrawn_at = withdrawn_at - $1::interval
+                   withdrawn_at = withdrawn_at - $1::interval,
+                   adding_at = adding_at - $1::interval, looked_at = looked_at - $1::interval,
+                   whole_at = whole_at - $1::interval, missing_at = missing_at - $1::interval,
+                   closed_at = closed_at - $1::interval
 """,
     "UPDATE scans SET lease_until = lease_until - $1::interval",
+    """
+UPDATE searches SET answered_at = answered_at - $1::interval,
+                    lease_until = lease_until - $1::interval
+""",
+    "UPDATE searches_made SET at = at - $1::interval",
+    "UPDATE not_found SET at = at - $1::interval, next_at = next_at - $1::interval",
+    "UPDATE blocklist SET at = at - $1::interval",
 )
 
 
 @asynccontextmanager
-async def setting(folder: Path, database_url: str) -> AsyncIterator[Setting]:
+async def setting(
+    folder: Path, database_url: str, *, way: Way = "tickets"
+) -> AsyncIterator[Setting]:
     """The stand-in, the catalog and the songs, for any number of runs."""
-    for name in ("media", "incoming", "songs"):
+    for name in ("media", "incoming", "songs", "downloads"):
         (folder / name).mkdir(parents=True)
     songs = _songs(folder / "songs")
     _catalog(folder / "catalog.db")
-    async with Standin(StandinConfig(orchestrator=False), SongList([])) as standin:
+    torrents: list[TorrentSpec] = []
+    config = StandinConfig(
+        orchestrator=False,
+        downloads=folder / "downloads",
+        decoys=False,
+        download_s=0.0,
+        checking_s=0.0,
+        active_downloads=100,
+    )
+    async with Standin(config, Growing([], torrents)) as standin:
         world = World(
             folder=folder,
             database_url=database_url,
             nats=Nats(folder / "nats"),
             standin=standin,
             songs=[],
-            env=_env(folder, database_url, standin.url),
+            env=_env(folder, database_url, standin.url) | _direct_env(folder, way),
         )
         sql = await asyncpg.connect(database_url)
         await sql.set_type_codec(
             "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
         )
         try:
-            yield Setting(world=world, sql=sql, songs=songs, bad=_bad(folder / "songs"))
+            yield Setting(
+                world=world,
+                sql=sql,
+                songs=songs,
+                bad=_bad(folder / "songs"),
+                torrents=torrents,
+                way=way,
+            )
         finally:
             await sql.close()
 
@@ -370,7 +459,13 @@ def _songs(folder: Path) -> dict[str, Path]:
 
 def _bad(folder: Path) -> dict[str, Path]:
     long = make_audio(folder / "long.flac", seconds=WRONG_SECONDS)
-    return {"wrong length": long, "cut": cut(folder / "cut.flac", folder / f"{TRACKS[0]}.flac")}
+    # Not so much longer that its size would tell.
+    other = make_audio(folder / "other.flac", seconds=OTHER_SECONDS)
+    return {
+        "wrong length": long,
+        "other": other,
+        "cut": cut(folder / "cut.flac", folder / f"{TRACKS[0]}.flac"),
+    }
 
 
 def _catalog(path: Path) -> None:
@@ -380,7 +475,7 @@ def _catalog(path: Path) -> None:
             {"id": track_id(n), "name": f"Song {n}", "duration_ms": int(SECONDS * 1000)}
             for n in numbers
         ]
-        add_album(path, album_id=album, name=album, artist="The Testers", tracks=tracks)
+        add_album(path, album_id=album, name=name_of(album), artist="The Testers", tracks=tracks)
 
 
 def _env(folder: Path, database_url: str, torrentino: str) -> dict[str, str]:
@@ -403,6 +498,16 @@ def _env(folder: Path, database_url: str, torrentino: str) -> dict[str, str]:
         "USER_MAX_QUEUE_SIZE": str(MAX_QUEUE),
         "STALL_TIMEOUT_S": str(STALL_S),
         "LEASE_S": str(LEASE_S),
+    }
+
+
+def _direct_env(folder: Path, way: Way) -> dict[str, str]:
+    if way == "tickets":
+        return {}
+    return {
+        "TORRENTINO_DOWNLOADS_ROOT": str(folder / "downloads"),
+        "SEARCH_GAP_S": "0",
+        "MAX_GRABS": str(MAX_GRABS),
     }
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from shared.db import enqueue
+from tests.state.direct import DirectMachine
 from tests.state.machine import Machine
 
 # Slowness of a machine is no failure of the code.
@@ -24,12 +25,21 @@ PROFILES = {
     "quick": settings(_COMMON, max_examples=25),
     "deep": settings(_COMMON, max_examples=500, stateful_step_count=50),
 }
+DIRECT = {"quick": settings(_COMMON, max_examples=10), "deep": PROFILES["deep"]}
 
 
 @pytest.mark.timeout(7200)
 def test_any_life_of_the_queue(machine: type[Machine]) -> None:
     """Whatever happens in whatever order, model and invariants hold, and all work ends."""
     run_state_machine_as_test(machine, settings=PROFILES[os.environ.get("STATE_PROFILE", "quick")])
+
+
+@pytest.mark.timeout(7200)
+def test_any_life_of_our_own_downloads(direct_machine: type[DirectMachine]) -> None:
+    """The same where we search, add and follow ourselves, now and then by tickets."""
+    run_state_machine_as_test(
+        direct_machine, settings=DIRECT[os.environ.get("STATE_PROFILE", "quick")]
+    )
 
 
 _JOINING = "FROM unnest($1::text[]) AS t (item_id)"

@@ -139,7 +139,7 @@ async def test_what_an_add_that_fails_means(
     """A link that is gone is another release's turn; what is away is waited for."""
     async with client_of(always(httpx.Response(status, json={"error": text}))) as client:
         with pytest.raises(error) as caught:
-            await client.add_torrent(LINK)
+            await client.add_torrent(LINK, folder="/downloads/ours")
     assert "SECRET" not in str(caught.value)
     if isinstance(caught.value, DependencyDown) and dependency is not None:
         assert caught.value.dependency == dependency
@@ -151,7 +151,7 @@ async def test_what_an_add_that_fails_means(
 async def test_a_proxy_that_lost_torrentino_says_nothing_of_the_add() -> None:
     async with client_of(always(httpx.Response(502, text="bad gateway"))) as client:
         with pytest.raises(OutcomeUnknown):
-            await client.add_torrent(LINK)
+            await client.add_torrent(LINK, folder="/downloads/ours")
 
 
 @pytest.mark.parametrize(("told", "hash_"), [(HASH.upper(), HASH), ("", None)])
@@ -160,7 +160,7 @@ async def test_the_hash_of_what_was_added_as_far_as_it_is_told(
 ) -> None:
     """qBittorrent tells none for a .torrent link."""
     async with client_of(always(httpx.Response(200, json={"hash": told}))) as client:
-        assert await client.add_torrent(LINK) == hash_
+        assert await client.add_torrent(LINK, folder="/downloads/ours") == hash_
 
 
 @pytest.mark.parametrize(
