@@ -89,7 +89,8 @@ class Health:
         if not isinstance(error, Hold):
             return True
         breaker = self.breaker(error.dependency)
-        known = not breaker.ok or breaker.since > at
+        came_back = error.dependency in self._heard and breaker.since > at
+        known = not breaker.ok or came_back
         if not known:
             self.failed(error)
         return not known

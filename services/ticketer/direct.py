@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 
 import structlog
 
@@ -17,6 +16,7 @@ from services.ticketer.acquisition import Acquisition
 from services.ticketer.adding import Adder
 from services.ticketer.choosing import Candidate, Chooser, NothingSuitable
 from services.ticketer.direct_store import DirectStore, Work
+from services.ticketer.in_hand import InHand
 from services.ticketer.searching import NoTurn, Searching
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
@@ -29,15 +29,12 @@ from shared.errors import AttemptFailed, Hold, OutcomeUnknown
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.metrics import ATTEMPTS_FAILED
-from shared.runtime import Loop, drain
 from shared.states import Stage
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
 
 ACTOR = "ticketer"
-_PLACES = 16
-_AT_ONCE = 16
 # While a call may still be at work, nobody else may begin to look.
 _UNSETTLED_S = 15.0
 _SETTLED_S = 1.0
@@ -50,7 +47,7 @@ _MOST_TRIED = 5
 _LATER_S = 1.0
 
 
-class DirectTicketer:
+class DirectTicketer(InHand):
     """Gets downloads for all due items, some at once; `run_once` fills the free places."""
 
     name = "direct ticketer"
@@ -72,36 +69,23 @@ class DirectTicketer:
         rng: random.Random,
         sweep_interval_s: float,
     ) -> None:
+        super().__init__(
+            client=client,
+            leases=leases,
+            relay_wake=relay_wake,
+            health=health,
+            rng=rng,
+            needs=["torrentino", "torrent_client"],
+            sweep_interval_s=sweep_interval_s,
+        )
         self._store = store
-        self._client = client
         self._acquisition = acquisition
         self._searching = searching
         self._chooser = chooser
         self._adder = adder
-        self._leases = leases
         self._bus = bus
-        self._relay_wake = relay_wake
-        self._health = health
         self._retries = retries
         self._rng = rng
-        self._torrentino = health.breaker("torrentino")
-        self._torrent_client = health.breaker("torrent_client")
-        self._calls = asyncio.Semaphore(_AT_ONCE)
-        self._working: set[asyncio.Task[None]] = set()
-        self._failure: Exception | None = None
-        self._failed_at = health.now()
-        self.loop = Loop(
-            self.name,
-            self.run_once,
-            interval_s=sweep_interval_s,
-            health=health,
-            rng=rng,
-            needs=["torrentino", "torrent_client"],
-        )
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Claim until the stop, then let what is in hand end; cancelled, hand it back."""
-        await drain(self.loop, self._working, stop)
 
     async def run_once(self) -> int:
         """Claim items for as many downloads as there are free places; returns how many items.
@@ -109,12 +93,9 @@ class DirectTicketer:
         Raises:
             Hold: Torrentino, its client or PostgreSQL is away; what it met is handed back, unburnt.
         """
-        failure, self._failure = self._failure, None
-        if failure is not None and self._health.is_news(failure, at=self._failed_at):
-            raise failure
-        await self._look_again()
+        await self._look_first()
         takes_new = await self._acquisition.way() == "direct"
-        free = self._torrentino.allowance(_PLACES) - len(self._working)
+        free = self._free()
         if free <= 0:
             return 0
         batch = await self._store.claim(
@@ -125,37 +106,16 @@ class DirectTicketer:
         reached("direct.claimed")
         self._relay_wake.set()
         for work in batch:
-            task = asyncio.create_task(self._download(work), name=f"download {work.ticket_id}")
-            self._working.add(task)
-            task.add_done_callback(self._done)
+            self._begin(self._download(work), name=f"download {work.ticket_id}")
         return sum(len(work.items) for work in batch)
-
-    async def _look_again(self) -> None:
-        """Ask before anything is claimed: an outage must not fill the items' histories."""
-        if not self._torrentino.ok:
-            await self._client.health()
-            self._health.up("torrentino")
-        if not self._torrent_client.ok:
-            await self._client.torrents()
-            self._health.up("torrent_client")
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._working.discard(task)
-        self.loop.wake.set()
-        self._relay_wake.set()
-        # A cancelled one lost its lease; that is somebody else's item now.
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._failure, self._failed_at = error, self._health.now()
 
     async def _download(self, work: Work) -> None:
         cut_s = 0.0
-        with self._holding(work):
+        with self._holding(work.claims):
             try:
-                async with self._calls:
-                    # Cut short from here on, a request may be left at work on the server.
-                    cut_s = _UNSETTLED_S
-                    await self._choose_and_add(work)
+                # Cut short from here on, a request may be left at work on the server.
+                cut_s = _UNSETTLED_S
+                await self._choose_and_add(work)
             except NoTurn as later:
                 await self._hand_back(work, later.wait_s, str(later))
             except OutcomeUnknown as unknown:
@@ -177,13 +137,6 @@ class DirectTicketer:
             except asyncio.CancelledError as reason:
                 await asyncio.shield(self._hand_back(work, cut_s, str(reason) or "stopping"))
                 raise
-
-    @contextmanager
-    def _holding(self, work: Work) -> Iterator[None]:
-        with ExitStack() as leases:
-            for claim in work.claims:
-                leases.enter_context(self._leases.holding(claim))
-            yield
 
     async def _choose_and_add(self, work: Work) -> None:
         torrents = await self._client.torrents()

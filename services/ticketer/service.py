@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 
 import structlog
 
 from services.ticketer.grouping import Grouping
+from services.ticketer.in_hand import InHand
 from services.ticketer.store import Store, Work, close_intent
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
@@ -26,7 +26,6 @@ from shared.errors import AttemptFailed, Hold, OutcomeUnknown, Refused
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
-from shared.runtime import Loop, drain
 from shared.states import Stage
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import (
@@ -40,8 +39,7 @@ from shared.torrentino.model import (
 log = structlog.get_logger()
 
 ACTOR = "ticketer"
-# Tickets in hand, and calls under way: the rest is ready for the next free call.
-_PLACES = 16
+# Calls under way: the rest of what is in hand is ready for the next free call.
 _AT_ONCE = 8
 # Ours is 1 for the most urgent, Torrentino's is higher for the more urgent.
 REMOTE_PRIORITY = {1: 300, 2: 200, 3: 100}
@@ -58,7 +56,7 @@ _LEADS_NOWHERE = ENDED - {RemoteState.COMPLETED}
 Found = dict[str, list[RemoteTicket]]
 
 
-class Ticketer:
+class Ticketer(InHand):
     """Gets the tickets of all due items, some at once; `run_once` fills the free places."""
 
     name = ACTOR
@@ -78,34 +76,22 @@ class Ticketer:
         grouping: Grouping,
         sweep_interval_s: float,
     ) -> None:
+        super().__init__(
+            client=client,
+            leases=leases,
+            relay_wake=relay_wake,
+            health=health,
+            rng=rng,
+            needs=["torrentino"],
+            sweep_interval_s=sweep_interval_s,
+        )
         self._database = database
         self._store = store
-        self._client = client
-        self._leases = leases
         self._bus = bus
-        self._relay_wake = relay_wake
-        self._health = health
         self._retries = retries
         self._rng = rng
         self._grouping = grouping
         self._calls = asyncio.Semaphore(_AT_ONCE)
-        self._working: set[asyncio.Task[None]] = set()
-        self._failure: Exception | None = None
-        self._failed_at = health.now()
-        self._torrentino = health.breaker("torrentino")
-        self._torrent_client = health.breaker("torrent_client")
-        self.loop = Loop(
-            self.name,
-            self.run_once,
-            interval_s=sweep_interval_s,
-            health=health,
-            rng=rng,
-            needs=["torrentino"],
-        )
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Claim until the stop, then let what is in hand end; cancelled, hand it back."""
-        await drain(self.loop, self._working, stop)
 
     async def run_once(self) -> int:
         """Claim items for as many tickets as there are free places; returns how many items.
@@ -116,22 +102,13 @@ class Ticketer:
             Hold: Torrentino, its torrent client or PostgreSQL is away; what it met is handed back,
                 unburnt.
         """
-        failure, self._failure = self._failure, None
-        if failure is not None and self._health.is_news(failure, at=self._failed_at):
-            raise failure
-        if not self._torrentino.ok:
-            # Asked before anything is claimed: an outage must not fill the items' histories.
-            await self._client.health()
-            self._health.up("torrentino")
-        if not self._torrent_client.ok:
-            await self._client.client_answers()
-            self._health.up("torrent_client")
+        await self._look_first()
         joined = await self._store.join()
         if joined:
             reached("ticketer.joined")
             self._relay_wake.set()
             await self._bus.wake("poll")
-        free = self._torrentino.allowance(_PLACES) - len(self._working)
+        free = self._free()
         if free <= 0:
             return joined
         batch = await self._store.claim(free)
@@ -142,19 +119,8 @@ class Ticketer:
         finding = asyncio.create_task(self._find_again(batch))
         finding.add_done_callback(_retrieved)
         for work in batch:
-            task = asyncio.create_task(self._ticket(work, finding), name=f"ticket {work.ticket_id}")
-            self._working.add(task)
-            task.add_done_callback(self._done)
+            self._begin(self._ticket(work, finding), name=f"ticket {work.ticket_id}")
         return joined + sum(len(work.wanted) for work in batch)
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._working.discard(task)
-        self.loop.wake.set()
-        self._relay_wake.set()
-        # A cancelled one lost its lease; that is somebody else's item now.
-        error = None if task.cancelled() else task.exception()
-        if isinstance(error, Exception):
-            self._failure, self._failed_at = error, self._health.now()
 
     async def _find_again(self, batch: Sequence[Work]) -> Found:
         # A ticket would search every indexer before it finds that it cannot add what it found.
@@ -165,7 +131,7 @@ class Ticketer:
     async def _ticket(self, work: Work, finding: asyncio.Task[Found]) -> None:
         cut_s = 0.0
         # The leases are kept from here on, also while the items wait for the others.
-        with self._holding(work):
+        with self._holding(work.claims):
             try:
                 found = await asyncio.shield(finding)
                 async with self._calls:
@@ -183,13 +149,6 @@ class Ticketer:
             except asyncio.CancelledError as reason:
                 await asyncio.shield(self._hand_back(work, cut_s, str(reason) or "stopping"))
                 raise
-
-    @contextmanager
-    def _holding(self, work: Work) -> Iterator[None]:
-        with ExitStack() as leases:
-            for claim in work.claims:
-                leases.enter_context(self._leases.holding(claim))
-            yield
 
     async def _create_or_adopt(self, work: Work, found: Sequence[RemoteTicket]) -> None:
         priority = REMOTE_PRIORITY[work.priority]

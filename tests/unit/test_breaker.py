@@ -156,3 +156,17 @@ def test_an_old_failure_is_no_news() -> None:
     assert health.is_news(AWAY, at=failed_at)
     assert not health.is_news(AWAY, at=failed_at)
     assert health.is_news(ValueError("a bug"), at=failed_at)
+
+
+def test_a_failure_from_before_its_end_is_no_news() -> None:
+    """Who met an outage tells of it later: what has come back since is not away again."""
+    clock = _Clock()
+    health = Health(clock)
+    health.up("torrentino")
+    failed_at = health.now()
+    health.failed(AWAY)
+    clock.s += 10
+    health.up("torrentino")
+    assert not health.is_news(AWAY, at=failed_at)
+    clock.s += 10
+    assert health.is_news(AWAY, at=health.now())
