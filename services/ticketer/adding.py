@@ -145,6 +145,9 @@ class Adder:
                 return await self._record_what_was_there(work, info_hash, chosen.release)
             return await self._record(work, info_hash, chosen.release, how="added")
         reason = refusal.message if refusal else "its links are not known any more"
+        return await self._refuse(work, reason)
+
+    async def _refuse(self, work: Work, reason: str) -> bool:
         await self._store.refuse(work, reason=reason)
         reached("direct.blocked")
         return False
@@ -207,10 +210,7 @@ class Adder:
         """
         below = lies_at.removeprefix(f"{self._root}/")
         if below == lies_at:
-            reason = f"its files would be written over {lies_at}"
-            await self._store.refuse(work, reason=reason)
-            reached("direct.blocked")
-            return False
+            return await self._refuse(work, f"its files would be written over {lies_at}")
         path = f"{self._root}/{below.partition('/')[0]}"
         if await self._store.record_in_the_way(work, path, title=chosen.release.title):
             self._recorded("in the way")
