@@ -18,7 +18,7 @@ from tests.crash.schedule import FILE_PATH, Schedule, at_points, by_seed, reacha
 from tests.crash.zygote import Zygote
 
 _ROOT = Path(__file__).parents[2]
-_SEEDS = 30
+_SEEDS = 24
 # A message of the stand-in's web server, whose caller was killed in the middle of a request.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 # Where the helper is, which serves all of them.

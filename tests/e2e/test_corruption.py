@@ -113,7 +113,9 @@ async def test_nothing_broken_is_ever_placed(world: World) -> None:
         await eventually(lambda: _not_refused(world), lambda names: not names)
         items = await world.items()
         for item, (name, (path, rules)) in zip(items, broken.items(), strict=True):
-            assert item["error_type"] == "corruption", (name, item["error_message"])
+            # Zeros are what Torrentino places too early: not the torrent's fault.
+            wanted = "storage" if name == "zero bytes" else "corruption"
+            assert item["error_type"] == wanted, (name, item["error_message"])
             evidence = item["error_evidence"]
             assert evidence["rule"], name
             assert not rules or evidence["rule"] in rules, (name, evidence)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import psutil
@@ -179,20 +178,6 @@ async def test_a_taken_port_is_one_line(data: Path) -> None:
     assert _left(data) == []
 
 
-async def test_one_run_for_a_folder_and_a_stop_while_it_starts(data: Path) -> None:
-    """A second run on the folder is refused in one line; a signal during the start is not lost."""
-    async with _run(data, "--once") as first:
-        await first.says("starting")
-        async with _run(data) as second:
-            assert await second.ends() == 1
-            assert second.text.splitlines()[-1].startswith(f"another run uses {data}")
-        first.process.terminate()
-        assert await first.ends(_GRACE_S) == 1
-        assert first.text.splitlines()[-1] == f"stopped; 0 of {_TRACKS} in place"
-        assert "Traceback" not in first.text
-    assert _left(data) == []
-
-
 async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     """What stands in the way of the state is told in one line."""
     (tmp_path / "file").write_text("")
@@ -310,24 +295,3 @@ async def test_what_is_not_there_is_one_line(data: Path, env: dict[str, str], wo
         assert len(rest) == 1, run.text
         assert rest[0].startswith(words)
     assert _left(data) == []
-
-
-async def test_usual_ports_that_are_taken_are_told(data: Path) -> None:
-    """F3: without PORT and OPS_PORT the next free ones are taken; the command line finds them."""
-    with ExitStack() as taken:
-        for port in (3002, 9091):
-            sock = taken.enter_context(socket.socket())
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):  # somebody else's is as good
-                sock.bind(("127.0.0.1", port))
-                sock.listen()
-        async with _run(data, PORT="", OPS_PORT="") as run:
-            await run.says("completed ")
-            assert "port 3002 is taken: the API is on " in run.text
-            assert "port 9091 is taken: the health of the services is on " in run.text
-            # As in the folder of a clone, whose `data` it is.
-            (data.parent / "data").symlink_to(data)
-            listed = await command("list", "--json", cwd=data.parent)
-            assert json.loads(listed.out)["total"] == _TRACKS
-            run.process.send_signal(signal.SIGINT)
-            assert await run.ends(_GRACE_S) == 0, run.text
