@@ -47,7 +47,7 @@ faults: setup
 
 # The README's two commands in fresh copies, as newcomers come to them; root does all of it.
 first-minute: setup
-	$(BIN)/python -m tests.first_minute
+	$(BIN)/python -m tests.first_minute $(ARGS)
 
 # The whole product against a real Torrentino (TORRENTINO_BINARY) and real torrent clients.
 live: setup

@@ -1,4 +1,4 @@
-"""The crash search in every test run: thirty schedules, which leave no point out."""
+"""The crash search in every test run: two dozen schedules, which leave no point out."""
 
 from __future__ import annotations
 

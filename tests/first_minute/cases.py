@@ -74,6 +74,11 @@ async def as_root_in_a_closed_folder() -> Rows:
         yield "second start: first line after", f"{again.lines[0][0]:.1f} s"
         async for row in _with_a_copy(copy):
             yield row
+
+
+async def tests_in_a_closed_folder() -> Rows:
+    """F1: the tests' PostgreSQL and NATS start there as well."""
+    with copied("a clone") as copy:
         tests = ("tests/integration/test_local_servers.py",)
         await copy.make("setup")
         said = await copy.run(".venv/bin/python", "-m", "pytest", "-q", *tests)
