@@ -15,7 +15,6 @@ import uuid
 
 import nats
 from nats.aio.client import Client
-from nats.errors import TimeoutError as NatsTimeoutError
 
 _PREFIX = "pezzottify.download"
 _STREAM = "PEZZOTTIFY_DOWNLOAD_EVENTS"
@@ -66,7 +65,7 @@ async def ready(client: Client) -> None:
     while True:
         try:
             messages = await subscription.fetch(50, timeout=2)
-        except NatsTimeoutError:
+        except TimeoutError:  # nats-py raises its own, which is one, or asyncio's
             return
         for message in messages:
             print(message.data.decode())

@@ -143,6 +143,7 @@ class Lab:
             LEASE_S="10",
             STALL_TIMEOUT_S="20",
             RETRY_INITIAL_S="2",
+            SEARCH_GAP_S="0",
         )
 
     def make_folder(self, folder: Path) -> Path:
