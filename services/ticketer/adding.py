@@ -62,7 +62,8 @@ class Adder:
     async def add(self, work: Work, candidate: Candidate, there: Hashes) -> bool:
         """Have the client download it, or use what is there; False: the next one's turn.
 
-        `there` are the hashes that the client has. What it does not take is blocked softly.
+        `there` are the hashes that the client has. What it does not take is out
+        for a day.
 
         Raises:
             NoTurn: another ticketer has been adding for long.
