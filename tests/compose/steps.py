@@ -280,8 +280,6 @@ class Steps:
     def over_http(self) -> str:
         """Files come through nginx instead of a folder."""
         self.lab.compose("build", "files")
-        # With it, whole torrents would be taken from the torrents' folder.
-        self.lab.change(TORRENTINO_DOWNLOADS_ROOT="")
         self.lab.as_documented("http")
         self.lab.environ["COMPOSE_PROFILES"] += ",nginx"
         self.seen.healthy()
@@ -289,12 +287,12 @@ class Steps:
         self.lab.ask("POST", f"album/{SECOND_ALBUM_ID}")
         self.seen.arrives([SECOND_ALBUM_ID])
         log = self.lab.compose("logs", "--no-color", "files")
-        fetched = re.findall(r'"GET (/files/\S+[^/]) HTTP/1\.\d" 20[06]', log)
+        fetched = re.findall(r'"GET (/downloads/\S+[^/]) HTTP/1\.\d" 20[06]', log)
         require(len(set(fetched)) >= 5, f"nginx gave only {fetched}")
         self.lab.change(
             TORRENTINO_DELIVERY="",
             TORRENTINO_FILES_URL="",
-            TORRENTINO_DOWNLOADS_ROOT="/media/downloads",
+            TORRENTINO_DOWNLOADS_URL="",
         )
         self.lab.compose("up", "-d")
         return f"{len(set(fetched))} files through nginx"
