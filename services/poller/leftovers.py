@@ -61,17 +61,31 @@ class Leftovers:
     async def _remove(self, info_hash: str, torrents: Collection[RemoteTorrent]) -> bool:
         mine = next((each for each in torrents if each.info_hash == info_hash), None)
         if mine is not None:
-            # qBittorrent lets two torrents write to one folder, and would delete both their files.
-            alone = not any(
-                each.path == mine.path for each in torrents if each.info_hash != info_hash
-            )
-            try:
-                await self._client.remove_torrent(info_hash, delete_files=alone)
-            except (OutcomeUnknown, Refused) as error:
-                log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
+            if not await remove(self._client, mine, torrents):
                 return False
             reached("leftovers.removed")
-            log.info("download_removed", info_hash=info_hash, title=mine.title, with_files=alone)
         await self._store.removed(info_hash)
         reached("leftovers.noted")
         return True
+
+
+async def remove(
+    client: TorrentinoClient, mine: RemoteTorrent, torrents: Collection[RemoteTorrent]
+) -> bool:
+    """Take a torrent out of the client, with its files where they are its alone.
+
+    `torrents` are all that the client has. False: it may be there still.
+
+    Raises:
+        Hold: Torrentino or its client does not answer.
+    """
+    assert mine.info_hash is not None, "a list has none without"
+    # qBittorrent lets two torrents write to one folder, and would delete both their files.
+    alone = not any(each.path == mine.path for each in torrents if each.info_hash != mine.info_hash)
+    try:
+        await client.remove_torrent(mine.info_hash, delete_files=alone)
+    except (OutcomeUnknown, Refused) as error:
+        log.info("removal_unsettled", info_hash=mine.info_hash, detail=str(error))
+        return False
+    log.info("download_removed", info_hash=mine.info_hash, title=mine.title, with_files=alone)
+    return True

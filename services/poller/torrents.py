@@ -12,14 +12,15 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
+from services.poller.following import followed
+from services.poller.leftovers import remove
 from services.poller.torrents_store import ACTOR, Download, TorrentsStore
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
-from shared.db.blocklist import Why
 from shared.db.downloads import next_release
 from shared.db.pool import Connection
-from shared.errors import AttemptFailed, ErrorType, Hold, OutcomeUnknown, Refused
+from shared.errors import AttemptFailed, ErrorType, Hold
 from shared.health import Health
 from shared.metrics import ATTEMPTS_FAILED, DOWNLOADS_ENDED
 from shared.states import REMOTE, Stage
@@ -62,7 +63,6 @@ class Follower:
         self._bus = bus
         self._relay_wake = relay_wake
         self._health = health
-        self._torrentino = health.breaker("torrentino")
         self._retries = retries
         self._rng = rng
         self._max_grabs = max_grabs
@@ -119,6 +119,8 @@ class Follower:
                 return False
             return await self._absent(download)
         if torrent.state == "error":
+            if download.ours:
+                await self._remove(download, torrents)
             return await self._lost(download, "error", "is in error at the torrent client")
         async with self._store.database.transaction() as connection:
             if not await self._store.observe(connection, download, torrent):
@@ -164,15 +166,14 @@ class Follower:
 
     async def _lost(self, download: Download, how: str, told: str) -> bool:
         """Add it again, once; then it is the next release's turn."""
-        if how == "error" and download.ours and not await self._is_shared(download):
-            await self._remove(download.info_hash or "")
         async with self._store.database.transaction() as connection:
             again = not await self._store.ended_so_before(connection, download, how=how)
             failure = AttemptFailed(ErrorType.STALLED, f"{download.title} {told}")
             if again:
-                await self._again(connection, download, f"{failure.message}: is added again")
+                reason = f"{failure.message}: is added again"
+                await self._store.move_items(connection, download, Stage.QUEUED, reason=reason)
             else:
-                await self._next(connection, download, failure, why="stalled")
+                await self._next(connection, download, failure)
             await self._store.close(connection, download, how=how, reason=told)
             reached("torrents.lost")
         DOWNLOADS_ENDED.labels(how).inc()
@@ -189,21 +190,21 @@ class Follower:
             ErrorType.STALLED, f"{download.title} {told}, for {download.idle_s:.0f} s"
         )
         async with self._store.database.transaction() as connection:
-            await self._next(connection, download, failure, why="stalled")
+            await self._next(connection, download, failure)
             await self._store.close(connection, download, how="stalled", reason=told)
             reached("torrents.stalled")
         DOWNLOADS_ENDED.labels("stalled").inc()
         return True
 
     async def _next(
-        self, connection: Connection, download: Download, failure: AttemptFailed, *, why: Why
+        self, connection: Connection, download: Download, failure: AttemptFailed
     ) -> None:
         for item_id in await self._store.items_of(connection, download):
             await next_release(
                 connection,
                 item_id,
                 failure,
-                why=why,
+                why="stalled",
                 stages=sorted(REMOTE),
                 fence=None,
                 max_grabs=self._max_grabs,
@@ -212,9 +213,6 @@ class Follower:
                 actor=ACTOR,
             )
             ATTEMPTS_FAILED.labels(failure.error_type).inc()
-
-    async def _again(self, connection: Connection, download: Download, reason: str) -> None:
-        await self._store.move_items(connection, download, Stage.QUEUED, reason=reason)
 
     # --- downloads that nobody waits for any more
 
@@ -240,14 +238,13 @@ class Follower:
             return False
         return (download.now - download.adding_at).total_seconds() < _ADDING_S
 
-    async def _is_shared(self, download: Download) -> bool:
-        return await self._store.is_needed(download.info_hash or "", but=download.id)
-
-    async def _remove(self, info_hash: str) -> None:
-        try:
-            await self._client.remove_torrent(info_hash, delete_files=True)
-        except (OutcomeUnknown, Refused) as error:
-            log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
+    async def _remove(self, download: Download, torrents: By) -> None:
+        """Take what is in error out of the client, unless others need it."""
+        info_hash = download.info_hash or ""
+        if await self._store.is_needed(info_hash, but=download.id):
+            return
+        if not await followed(self._client, [info_hash], but=None):
+            await remove(self._client, torrents[info_hash], torrents.values())
 
 
 def _unknown(download: Download, torrents: By) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Literal, TypeAlias
 
@@ -14,8 +15,8 @@ log = structlog.get_logger()
 
 Way: TypeAlias = Literal["direct", "tickets"]
 
-# What is configured at Torrentino changes only with its restart.
-_HOLDS_S = 60.0
+# What is configured at Torrentino changes only with its restart, and asking for it asks Jackett.
+_HOLDS_S = 600.0
 
 _SAY = """
 INSERT INTO acquisition (way, reason) VALUES ($1, $2)
@@ -33,6 +34,8 @@ class Acquisition:
         self._sees_downloads = app.settings.torrentino_downloads_root is not None
         self._decided: tuple[Way, str] | None = None
         self._again_at = 0.0
+        # Both ticketers of the process want to know.
+        self._deciding = asyncio.Lock()
 
     async def way(self) -> Way:
         """The way for what is new now; said when it changes.
@@ -40,13 +43,14 @@ class Acquisition:
         Raises:
             Hold: Torrentino or PostgreSQL is away, and nothing was decided before.
         """
-        if self._decided is None or time.monotonic() >= self._again_at:
-            decided = await self._decide()
-            if decided != self._decided:
-                await self._say(*decided)
-            self._decided = decided
-            self._again_at = time.monotonic() + _HOLDS_S
-        return self._decided[0]
+        async with self._deciding:
+            if self._decided is None or time.monotonic() >= self._again_at:
+                decided = await self._decide()
+                if decided != self._decided:
+                    await self._say(*decided)
+                self._decided = decided
+                self._again_at = time.monotonic() + _HOLDS_S
+            return self._decided[0]
 
     async def _decide(self) -> tuple[Way, str]:
         if self._set != "auto":
