@@ -12,7 +12,7 @@ from services.ticketer.searching import Searching
 from services.ticketer.wanting import Want
 from shared.choosing.choice import Judged
 from shared.choosing.model import Profile, Release, Wanted
-from shared.choosing.selection import Blocked, Selection, select
+from shared.choosing.selection import select
 from shared.db.blocklist import OfTrack
 from shared.errors import AttemptFailed, ErrorType
 
@@ -95,16 +95,12 @@ class _Judge:
         """What may be tried of this list, in order."""
         found: list[Candidate] = []
         for wanted, kind in _of(want):
-            chosen = self._select(wanted, releases)
+            chosen = select(wanted, releases, self._profile, blocked=self._hard, stalled=self._soft)
             found += _candidates(chosen.tried, links, kind)
             self.last += _candidates(chosen.last, links, kind)
             if kind == "album" or want.album is None:
                 self._note(chosen.refused)
         return found
-
-    def _select(self, wanted: Wanted, releases: Sequence[Release]) -> Selection:
-        hard: Sequence[Blocked] = self._hard
-        return select(wanted, releases, self._profile, blocked=hard, stalled=self._soft)
 
     def _note(self, refused: Sequence[tuple[str, str]]) -> None:
         known = dict(self.refused)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Sequence
 
 import structlog
 
@@ -24,7 +23,7 @@ from shared.choosing.selection import has_all
 from shared.crashpoints import reached
 from shared.db import releases
 from shared.db.blocklist import OfTrack
-from shared.db.items import Claim, fail_attempt, go_on, hand_back
+from shared.db.items import fail_attempt, go_on, hand_back
 from shared.errors import AttemptFailed, Hold, OutcomeUnknown
 from shared.health import Health
 from shared.leases import LeaseKeeper
@@ -110,11 +109,8 @@ class DirectTicketer(InHand):
         return sum(len(work.items) for work in batch)
 
     async def _download(self, work: Work) -> None:
-        cut_s = 0.0
         with self._holding(work.claims):
             try:
-                # Cut short from here on, a request may be left at work on the server.
-                cut_s = _UNSETTLED_S
                 await self._choose_and_add(work)
             except NoTurn as later:
                 await self._hand_back(work, later.wait_s, str(later))
@@ -135,7 +131,9 @@ class DirectTicketer(InHand):
                 if held.dependency != "searcher":
                     raise
             except asyncio.CancelledError as reason:
-                await asyncio.shield(self._hand_back(work, cut_s, str(reason) or "stopping"))
+                # Cut short, a request may be left at work on the server.
+                told = str(reason) or "stopping"
+                await asyncio.shield(self._hand_back(work, _UNSETTLED_S, told))
                 raise
 
     async def _choose_and_add(self, work: Work) -> None:
@@ -148,9 +146,9 @@ class DirectTicketer(InHand):
             if await self._adder.go_on(work, work.begun, there):
                 await self._bus.wake("poll")
                 return
+        held = await self._store.held(work.want)
         for _ in range(_MOST_TRIED):
             blocked = await self._store.blocked(work)
-            held = await self._store.held(work.want)
             candidates = await self._chooser.candidates(
                 work, blocked=blocked, held=held, there=there
             )
@@ -220,11 +218,8 @@ class DirectTicketer(InHand):
 
     async def _hand_back(self, work: Work, delay_s: float, reason: str) -> None:
         reached("direct.handing_back")
-        await self._hand_back_items(work.claims, delay_s, reason)
-
-    async def _hand_back_items(self, claims: Sequence[Claim], delay_s: float, reason: str) -> None:
         async with self._store.database.transaction() as connection:
-            for claim in claims:
+            for claim in work.claims:
                 await hand_back(
                     connection, claim, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
                 )

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.ticketer.grouping import Group, Kind, grouped
-from services.ticketer.store import ONE_AT_A_TIME
+from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
 from services.ticketer.wanting import Item, Want, want_of
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
@@ -80,18 +80,6 @@ _IN_FLIGHT = """
 SELECT count(DISTINCT coalesce(info_hash, id)) AS every,
        count(DISTINCT coalesce(info_hash, id)) FILTER (WHERE priority >= $1) AS background
   FROM tickets WHERE way = 'direct' AND state IN ('intent', 'open')
-"""
-
-# All items of an intent together, as long as none of them is held.
-_RESUMABLE = """
-SELECT q.id, q.ticket_id
-  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
- WHERE t.state = 'intent' AND t.way = 'direct'
-   AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
-   AND NOT EXISTS (SELECT 1 FROM queue_items h
-                    WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
- ORDER BY q.priority, q.seq
-   FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
 # A download that is still being withdrawn keeps its item waiting, and so does that of an earlier
@@ -253,13 +241,6 @@ _COUNT_ADD = """
 UPDATE tickets SET adds = adds + 1 WHERE id = $1 AND state = 'intent' RETURNING adds
 """
 
-_KEEP = """
-UPDATE queue_items q
-   SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
-  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
- WHERE q.id = held.id AND q.fence = held.fence AND q.stage = 'ticketing'
-"""
-
 
 class DirectStore:
     """The direct ticketer's side of the queue."""
@@ -294,15 +275,13 @@ class DirectStore:
         """
         async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
-            resumed: defaultdict[str, list[str]] = defaultdict(list)
-            for row in await connection.fetch(_RESUMABLE):
-                resumed[row["ticket_id"]].append(row["id"])
-            linked = dict(list(resumed.items())[:limit])
+            resumed = await resumable(connection, "direct", limit)
+            linked = resumed
             if takes_new:
                 fresh = await self._fresh(
-                    connection, limit - len(linked), searcher_wait_s=searcher_wait_s
+                    connection, limit - len(resumed), searcher_wait_s=searcher_wait_s
                 )
-                linked |= await self._intents(connection, fresh)
+                linked = resumed | await self._intents(connection, fresh)
             return await self._mark(connection, linked, resumed=resumed.keys()) if linked else []
 
     async def _fresh(
@@ -350,7 +329,7 @@ class DirectStore:
 
     async def _intents(
         self, connection: Connection, fresh: Sequence[tuple[Group, int]]
-    ) -> dict[str, list[str]]:
+    ) -> dict[str, Sequence[str]]:
         made = {str(uuid.uuid4()): each for each in fresh}
         await connection.execute(
             _NEW_INTENTS,
@@ -363,7 +342,11 @@ class DirectStore:
         return {ticket_id: list(group.item_ids) for ticket_id, (group, _) in made.items()}
 
     async def _mark(
-        self, connection: Connection, linked: Mapping[str, list[str]], *, resumed: Collection[str]
+        self,
+        connection: Connection,
+        linked: Mapping[str, Sequence[str]],
+        *,
+        resumed: Collection[str],
     ) -> list[Work]:
         pairs = [(item_id, ticket_id) for ticket_id, ids in linked.items() for item_id in ids]
         rows = await connection.fetch(
@@ -477,10 +460,7 @@ class DirectStore:
         None when no item is ours any more.
         """
         async with self.database.transaction() as connection:
-            done = await connection.execute(
-                _KEEP, [c.item_id for c in work.claims], [c.fence for c in work.claims], for_s
-            )
-            if done == "UPDATE 0":
+            if not await keep(connection, work.claims, for_s=for_s):
                 return None
             adds: int | None = await connection.fetchval(_COUNT_ADD, work.ticket_id)
         return adds

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.ticketer.acquisition import Way
 from services.ticketer.grouping import Group, Grouping, Kind, grouped, may_share
+from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
 from shared.crashpoints import reached
 from shared.db.albums import KnownAlbum, KnownTrack, known_albums
 from shared.db.items import Claim
@@ -50,28 +51,12 @@ class Work:
         return [each.claim for each in self.wanted]
 
 
-# One ticketer at a time counts and claims, so that all together keep MAX_TICKETS_IN_FLIGHT.
-ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
-
 # A ticket that waits for a person keeps no place, up to ten times as many as there are places:
 # nothing is done for it, but the poller looks at every one.
 _IN_FLIGHT = """
 SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
                         10 * $1)
   FROM tickets WHERE state <> 'closed' AND way = 'tickets'
-"""
-
-# All items of an intent together; while one of them is held, its ticket may be being made.
-_RESUMABLE = """
-SELECT q.id, q.ticket_id
-  FROM queue_items q
- WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t
-                              WHERE t.state = 'intent' AND t.way = 'tickets'))
-   AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
-   AND NOT EXISTS (SELECT 1 FROM queue_items h
-                    WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
- ORDER BY q.priority, q.seq
-   FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
 # What an album's ticket `t` may still bring for the item `q`.
@@ -164,14 +149,6 @@ UPDATE queue_items q
 """  # noqa: S608 (made of constants)
 
 
-_KEEP = """
-UPDATE queue_items q
-   SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
-  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
- WHERE q.id = held.id AND q.fence = held.fence AND q.stage = 'ticketing'
-"""
-
-
 class Store:
     """The ticketer's side of the queue."""
 
@@ -215,7 +192,7 @@ class Store:
         takes_new = await self._way() == "tickets"
         async with self._database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
-            resumed = await self._resumed(connection, limit)
+            resumed = await resumable(connection, "tickets", limit)
             in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
             room = min(limit - len(resumed), self._max_in_flight - in_flight) if takes_new else 0
             fresh = await self._fresh(connection, room) if room > 0 else {}
@@ -231,13 +208,6 @@ class Store:
             reached("ticketer.intended")
             linked = resumed | {id_: group.item_ids for id_, group in fresh.items()}
             return await self._mark(connection, linked, resumed=resumed)
-
-    async def _resumed(self, connection: Connection, limit: int) -> dict[str, Sequence[str]]:
-        """The items of intents that an earlier run left behind, by ticket."""
-        found: defaultdict[str, list[str]] = defaultdict(list)
-        for row in await connection.fetch(_RESUMABLE):
-            found[row["ticket_id"]].append(row["id"])
-        return dict(list(found.items())[:limit])
 
     async def _fresh(self, connection: Connection, limit: int) -> dict[str, Group]:
         """The items that are to share a ticket, by the new ticket's id."""
@@ -270,7 +240,7 @@ class Store:
     async def _mark(
         self,
         connection: Connection,
-        linked: dict[str, Sequence[str]],
+        linked: Mapping[str, Sequence[str]],
         *,
         resumed: Collection[str],
     ) -> list[Work]:
@@ -308,10 +278,7 @@ class Store:
     async def keep(self, work: Work, *, for_s: float) -> bool:
         """Make the claims last this long from now; False when no item is ours any more."""
         async with self._database.connection() as connection:
-            done = await connection.execute(
-                _KEEP, [c.item_id for c in work.claims], [c.fence for c in work.claims], for_s
-            )
-        return bool(done != "UPDATE 0")
+            return await keep(connection, work.claims, for_s=for_s)
 
     async def record(self, work: Work, *, torrentino_id: str, priority: int) -> bool:
         """Note the ticket that Torrentino made; False when no item is ours any more."""

@@ -39,6 +39,18 @@ class ServerFailed(DownloadsError):
     """A server did not start; one line says why, and names its log."""
 
 
+async def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:
+    """End it by a signal, by force when it does not end within ten seconds; None is no process."""
+    if process is None or process.poll() is not None:
+        return
+    process.send_signal(number)
+    try:
+        await asyncio.to_thread(process.wait, _STOP_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        await asyncio.to_thread(process.wait)
+
+
 def free_port() -> int:
     """A loopback port that nobody listens on at this moment."""
     with socket.socket() as sock:
@@ -176,14 +188,7 @@ class Server:
 
     async def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(number)
-        try:
-            await asyncio.to_thread(process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            await asyncio.to_thread(process.wait)
+        await end_process(process, number)
 
     async def kill(self) -> None:
         """End the server as a crash would."""

@@ -26,6 +26,7 @@ from services.ingest import items as ingest_items
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
 from services.ticketer import store as ticketer_store
+from services.ticketer.intents import RESUMABLE
 from shared import web
 from shared.bus import relay
 from shared.bus.streams import ensure_streams
@@ -87,7 +88,8 @@ async def _nothing_goes_through_all(world: World) -> None:
     connection = await asyncpg.connect(world.database_url)
     await connection.execute(_OTHER_ALBUMS)
     hot: dict[str, tuple[str, Sequence[object]]] = {
-        "ticketer resumes": (ticketer_store._RESUMABLE, []),
+        "ticketer resumes": (RESUMABLE, ["tickets"]),
+        "direct ticketer resumes": (RESUMABLE, ["direct"]),
         "ticketer claims": (ticketer_store._FRESH, [True, [], [album_id(7)], 16]),
         "ticketer joins": (ticketer_store._JOIN, ["searching", "DOWNLOADING", ["queued"], True]),
         "ticketer groups": (ticketer_store._OF_ALBUMS, [True, [album_id(7)]]),

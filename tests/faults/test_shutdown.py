@@ -26,7 +26,7 @@ import pytest
 
 from services.ingest import limits
 from services.ingest.consumer import DURABLE
-from services.ticketer import store as ticketer_store
+from services.ticketer.intents import ONE_AT_A_TIME
 from shared.bus.streams import ACK_WAIT_S
 from shared.bus.subjects import REQUEST_TRACK, REQUESTS_STREAM
 from shared.local.servers import free_port
@@ -134,7 +134,7 @@ async def test_ticketer_in_its_claim(world: World, api: httpx.AsyncClient) -> No
     async with outcome(world, "SIGTERM: ticketer claims") as timed:
         await _others(world, "ticketer")
         await api.post(f"{V1}/album/{album_id(1)}")
-        async with _locked(world, ticketer_store.ONE_AT_A_TIME) as lock:
+        async with _locked(world, ONE_AT_A_TIME) as lock:
             process = await world.spawn("ticketer")
             await _until_blocked(world, lock)
             process.terminate()

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import httpx
 
+from shared.local.servers import end_process
+
 _REPOSITORY = Path(__file__).parents[2]
 _START_S = 60.0
 # What Docker gives a container.
-_STOP_S = 10.0
 _LOOK_S = 0.1
 API_KEY = "key-of-torrentino"
 
@@ -114,14 +115,7 @@ class Program:
 
     async def _end(self, number: signal.Signals) -> None:
         process, self._process = self._process, None
-        if process is None or process.poll() is not None:
-            return
-        process.send_signal(number)
-        try:
-            await asyncio.to_thread(process.wait, _STOP_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            await asyncio.to_thread(process.wait)
+        await end_process(process, number)
 
 
 def client(base_url: str = "", *, timeout_s: float = 90, key: str = "") -> httpx.AsyncClient:

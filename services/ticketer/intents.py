@@ -1,0 +1,48 @@
+"""What both ways have in common of an intent and of the items that hold it."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from shared.db.items import Claim
+from shared.db.pool import Connection
+
+# One ticketer at a time counts and claims, so that all together keep within the bounds.
+ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
+
+# All items of an intent together; while one of them is held, what it stands for may be being made.
+RESUMABLE = """
+SELECT q.id, q.ticket_id
+  FROM queue_items q
+ WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t
+                              WHERE t.state = 'intent' AND t.way = $1))
+   AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+   AND NOT EXISTS (SELECT 1 FROM queue_items h
+                    WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
+ ORDER BY q.priority, q.seq
+   FOR NO KEY UPDATE OF q SKIP LOCKED
+"""
+
+_KEEP = """
+UPDATE queue_items q
+   SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
+  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
+ WHERE q.id = held.id AND q.fence = held.fence AND q.stage = 'ticketing'
+"""
+
+
+async def resumable(connection: Connection, way: str, limit: int) -> dict[str, Sequence[str]]:
+    """The items of at most `limit` intents that an earlier run left behind, by ticket."""
+    found: defaultdict[str, list[str]] = defaultdict(list)
+    for row in await connection.fetch(RESUMABLE, way):
+        found[row["ticket_id"]].append(row["id"])
+    return dict(list(found.items())[:limit])
+
+
+async def keep(connection: Connection, claims: Sequence[Claim], *, for_s: float) -> bool:
+    """Make the claims last this long from now; False when no item is ours any more."""
+    done = await connection.execute(
+        _KEEP, [c.item_id for c in claims], [c.fence for c in claims], for_s
+    )
+    return bool(done != "UPDATE 0")
