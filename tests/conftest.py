@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import find
+from hypothesis import strategies as st
 
 from shared.db.migrate import migrate
 from shared.db.pool import Database
@@ -31,6 +33,14 @@ structlog.configure(
         structlog.dev.ConsoleRenderer(colors=False),
     ]
 )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _first_text() -> None:
+    """Draw one text before any test does."""
+    # The first text builds Hypothesis's map of characters, 2 s in a fresh clone. In a test, its
+    # health check counts that as slow input and fails.
+    find(st.text(), lambda _: True)
 
 
 @pytest.fixture(scope="session")
