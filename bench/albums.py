@@ -12,7 +12,7 @@ import time
 from typing import Any
 
 from bench.setting import services
-from shared.local.torrentino import Song
+from services.local.torrentino import Song
 from tests.releases import ARTIST, TOLERANCE_S, Release, make_release, sees_downloads
 from tests.world import World, eventually
 

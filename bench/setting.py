@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx
 import psutil
 
+from services.local.postgres import Postgres
+from services.local.servers import free_port
+from services.local.torrentino import StandinConfig
 from shared.db.migrate import migrate
-from shared.local.postgres import Postgres
-from shared.local.servers import free_port
-from shared.local.torrentino import StandinConfig
 from tests.world import ADMIN, World, eventually, make_world
 
 # Settings of the contract's defaults where they decide about speed.

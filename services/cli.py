@@ -18,13 +18,13 @@ from rich.live import Live
 from services import words
 from services.address import Address, find_address
 from services.client import ApiClient, ApiError, Json, NoAnswer
-from services.every import every_service
+from services.registry import every_service
 from services.tables import Column, fitting
 from shared import runtime
 from shared.errors import DependencyDown
 from shared.runtime import errors_in_lines
 from shared.settings import SERVICES, Service, load
-from shared.text import printable
+from shared.untrusted import printable
 
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[ApiClient], Awaitable[T]]

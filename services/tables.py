@@ -9,7 +9,7 @@ from rich.cells import cell_len
 from rich.markup import escape
 from rich.table import Table
 
-from shared.text import printable
+from shared.untrusted import printable
 
 _GAP = 2
 

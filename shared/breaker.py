@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from enum import IntEnum
 
 from shared.clock import Clock
-from shared.errors import Dependency, Hold, Misconfigured
+from shared.errors import Dependency, Misconfigured, Unavailable
 
 _FIRST_PAUSE_S = 0.5
 LONGEST_PAUSE_S = 30.0
@@ -57,7 +57,7 @@ class Breaker:
     def __init__(self, dependency: Dependency, *, clock: Clock, rng: random.Random) -> None:
         self.dependency: Dependency = dependency
         self.state = State.CLOSED
-        self.held: Hold | None = None
+        self.held: Unavailable | None = None
         self.since = clock.now()
         # Set while calls may be made: who waits for a return is woken by it.
         self.passable = asyncio.Event()
@@ -112,7 +112,7 @@ class Breaker:
             if mine and self.state == State.HALF_OPEN:
                 self.state = State.OPEN
 
-    def failed(self, held: Hold) -> None:
+    def failed(self, held: Unavailable) -> None:
         """It did not answer, or refused us. While it is known to be away that is no news."""
         was_ok = self.ok
         self.held = held
@@ -142,7 +142,7 @@ class Breaker:
         if self._allowed >= self._full:
             self.state, self._failures = State.CLOSED, 0
 
-    def _pause_s(self, held: Hold) -> float:
+    def _pause_s(self, held: Unavailable) -> float:
         if isinstance(held, Misconfigured):
             first_s, longest_s = _FIRST_PAUSE_MISCONFIGURED_S, _LONGEST_PAUSE_MISCONFIGURED_S
         else:

@@ -1,7 +1,7 @@
 """What went wrong, sorted by what the caller should do.
 
     DownloadsError           others of it, beside what they are about, keep a program from starting
-    ├── Hold                 wait and try the same thing again; no attempt is burnt
+    ├── Unavailable                 wait and try the same thing again; no attempt is burnt
     │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
     │   └── Misconfigured    it answers, but a person has to change a setting first
     ├── OutcomeUnknown       the call may have had its effect: look before repeating it
@@ -59,7 +59,7 @@ class DownloadsError(Exception):
     """Base of everything that this project raises on purpose."""
 
 
-class Hold(DownloadsError):
+class Unavailable(DownloadsError):
     """The same call may succeed later without anybody's attempt being at fault."""
 
     def __init__(self, dependency: Dependency, detail: str) -> None:
@@ -68,11 +68,11 @@ class Hold(DownloadsError):
         self.detail = detail
 
 
-class DependencyDown(Hold):
+class DependencyDown(Unavailable):
     """A dependency does not answer, or answers that it cannot work now."""
 
 
-class Misconfigured(Hold):
+class Misconfigured(Unavailable):
     """A dependency answers, but refuses us until a person changes a setting."""
 
 

@@ -11,7 +11,7 @@ import structlog
 
 from shared.breaker import Breaker, State
 from shared.clock import Clock
-from shared.errors import Dependency, DependencyDown, Hold, Misconfigured
+from shared.errors import Dependency, DependencyDown, Misconfigured, Unavailable
 from shared.metrics import CIRCUIT_STATE, DEPENDENCY_MISCONFIGURED, DEPENDENCY_UP
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ class Health:
         """The dependency has just failed to answer."""
         self.failed(DependencyDown(dependency, detail))
 
-    def failed(self, held: Hold) -> None:
+    def failed(self, held: Unavailable) -> None:
         """The dependency has just failed to answer, or refused us."""
         breaker = self.breaker(held.dependency)
         was_ok, before = breaker.ok, alarm_of(breaker.held)
@@ -86,7 +86,7 @@ class Health:
         False for one of a dependency that is known to be away, or has come back since: the next
         try must not fall for it.
         """
-        if not isinstance(error, Hold):
+        if not isinstance(error, Unavailable):
             return True
         breaker = self.breaker(error.dependency)
         came_back = error.dependency in self._heard and breaker.since > at
@@ -107,7 +107,7 @@ class Health:
         DEPENDENCY_MISCONFIGURED.labels(breaker.dependency).set(alarm == "configuration")
 
 
-def alarm_of(held: Hold | None) -> Alarm | None:
+def alarm_of(held: Unavailable | None) -> Alarm | None:
     """What a failure calls a person for, beyond waiting."""
     return "configuration" if isinstance(held, Misconfigured) else None
 

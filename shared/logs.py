@@ -9,7 +9,7 @@ from typing import TextIO
 import structlog
 
 from shared.settings import Settings
-from shared.text import printable
+from shared.untrusted import printable
 
 # Libraries that say at `info` what our own lines already say.
 _QUIET = ("httpx", "httpcore", "nats", "alembic", "uvicorn.error", "uvicorn.access", "websockets")

@@ -12,7 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from shared.app import App
-from shared.errors import Hold
+from shared.errors import Unavailable
 from shared.health import Condition
 from shared.web import WebServer
 
@@ -64,7 +64,7 @@ class OpsServer:
         try:
             async with asyncio.timeout(_CHECK_S), self._app.database.connection() as connection:
                 await connection.fetchval("SELECT count(*) FROM installation")
-        except (Hold, TimeoutError) as error:
+        except (Unavailable, TimeoutError) as error:
             self._app.health.down("postgres", str(error) or "no answer within 3 s")
         else:
             self._app.health.up("postgres")

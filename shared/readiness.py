@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 import structlog
 
 from shared.app import App, Duty
-from shared.errors import AttemptFailed, Dependency, Hold
+from shared.errors import AttemptFailed, Dependency, Unavailable
 from shared.runtime import first_of
 
 log = structlog.get_logger()
@@ -42,7 +42,7 @@ class FirstLook:
         try:
             async with asyncio.timeout(_LOOK_S):
                 await self._look()
-        except Hold as held:
+        except Unavailable as held:
             health.failed(held)
         except AttemptFailed as failed:
             health.down(self._dependency, failed.message)

@@ -21,8 +21,8 @@ import structlog
 from shared import logs
 from shared.app import App, Duty, make_app
 from shared.breaker import LONGEST_PAUSE_S, Breaker, pause_s
-from shared.db.conditions import Conditions
-from shared.errors import Dependency, DownloadsError, Hold
+from shared.db.health_reports import Conditions
+from shared.errors import Dependency, DownloadsError, Unavailable
 from shared.health import Health
 from shared.metrics import LOOP_RUNS
 from shared.ops import OpsServer
@@ -33,7 +33,7 @@ log = structlog.get_logger()
 # The end of the grace is kept for handing back, the last publishing and closing.
 _CLOSING_S = 6.0
 # How it is shared out; a little is left for the end of the process itself.
-_HAND_BACK, _FAREWELL, _BUS, _CLOSE = 0.25, 0.25, 0.15, 0.15
+_HAND_BACK, _FLUSH, _BUS, _CLOSE = 0.25, 0.25, 0.15, 0.15
 
 
 class Loop:
@@ -93,7 +93,7 @@ class Loop:
                 probes.enter_context(breaker.probing())
             try:
                 done = await self._run_once()
-            except Hold as held:
+            except Unavailable as held:
                 self._health.failed(held)
                 self._held_by = held.dependency
                 LOOP_RUNS.labels(self.name, "held").inc()
@@ -180,7 +180,7 @@ async def serve(app: App, duties: Iterable[Duty], stop: asyncio.Event) -> None:
             hand_back_s=_HAND_BACK * closing_s,
         )
     finally:
-        await _say_farewell(app, told, within_s=_FAREWELL * closing_s)
+        await _flush(app, told, within_s=_FLUSH * closing_s)
         bus_stop.set()
         await asyncio.wait([bus], timeout=_BUS * closing_s)
         await _close(app, within_s=_CLOSE * closing_s)
@@ -218,14 +218,14 @@ async def _cut_short(tasks: Sequence[asyncio.Task[None]], *, within_s: float) ->
         log.warning("duty_stuck", duty=task.get_name())
 
 
-async def _say_farewell(app: App, told: Conditions, *, within_s: float) -> None:
+async def _flush(app: App, told: Conditions, *, within_s: float) -> None:
     """Take back what we were kept from, and publish the last events."""
     try:
         async with asyncio.timeout(within_s):
             await told.forget()
             while await app.relay.run_once():
                 pass
-    except (Hold, TimeoutError) as error:
+    except (Unavailable, TimeoutError) as error:
         log.info("outbox_left_to_the_others", error=str(error) or "no time left")
     except Exception:
         log.exception("outbox_not_published")

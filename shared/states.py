@@ -88,7 +88,7 @@ TRANSITIONS: dict[Stage, frozenset[Stage]] = {
 }
 
 
-def sources(target: Stage) -> list[str]:
+def allowed_from(target: Stage) -> list[str]:
     """The stages from which an item may come to `target`, as the guard of a write."""
     return sorted(stage.value for stage, targets in TRANSITIONS.items() if target in targets)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
-from shared.local.audio import ToneCodec, make_tone
+from services.local.audio import ToneCodec, make_tone
 from shared.media.tools import find_tools
 
 

@@ -14,11 +14,11 @@ import structlog
 from hypothesis import find
 from hypothesis import strategies as st
 
+from services.local.postgres import Postgres
+from services.local.servers import Nats
+from services.local.torrentino import StandinConfig
 from shared.db.migrate import migrate
 from shared.db.pool import Database
-from shared.local.postgres import Postgres
-from shared.local.servers import Nats
-from shared.local.torrentino import StandinConfig
 from tests.stages import Stages, stages
 from tests.world import World, make_world
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from shared.local.torrentino import StandinConfig, TorrentSpec
-from shared.local.torrentino.config import Client
+from services.local.torrentino import StandinConfig, TorrentSpec
+from services.local.torrentino.config import Client
 from shared.settings import Service
 from tests.releases import TOLERANCE_S, Release, sha256
 from tests.world import Row, World, eventually, make_world

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from shared.local.sample import add_album
-from shared.local.torrentino import Song, SongList, TorrentFile, TorrentSpec
-from shared.local.torrentino.scoring import Scored
+from services.local.sample import add_album
+from services.local.torrentino import Song, SongList, TorrentFile, TorrentSpec
+from services.local.torrentino.scoring import Scored
 from tests.audio import make_audio
 
 

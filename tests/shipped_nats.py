@@ -13,7 +13,7 @@ import trustme
 from nats import errors
 from nats.aio.client import Client
 
-from shared.local.servers import Nats
+from services.local.servers import Nats
 from shared.settings import SERVICES
 
 SHIPPED = Path(__file__).parents[1] / "deploy/nats"

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from services.fetcher_writer.__main__ import build as build_fetcher_writer
 from services.fetcher_writer.service import FetcherWriter
+from services.local.servers import Nats
+from services.local.torrentino import SongList, Standin, StandinConfig
 from services.poller.__main__ import build as build_poller
 from services.reaper.__main__ import build as build_reaper
 from services.ticketer.__main__ import build as build_ticketer
@@ -24,10 +26,8 @@ from shared.app import App, Duty, make_app
 from shared.catalog.models import Track
 from shared.db.enqueue import Kind, Request, enqueue, record_request
 from shared.db.pool import Database
-from shared.errors import Hold
+from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
-from shared.local.servers import Nats
-from shared.local.torrentino import SongList, Standin, StandinConfig
 from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.states import TRANSITIONS, Stage
@@ -73,7 +73,7 @@ class Stages:
         """Fill the ticketer's places and see all of it through; how many items that were.
 
         Raises:
-            Hold: as the next `run_once` would, for what one of them met.
+            Unavailable: as the next `run_once` would, for what one of them met.
         """
         claimed = await self.ticketer.run_once()
         while working := self.ticketer._working:
@@ -223,11 +223,11 @@ async def assert_lawful(world: World) -> None:
     assert unlawful == []
 
 
-async def held_by(step: Callable[[], Awaitable[object]]) -> Hold | None:
-    """The `Hold` that a step ends with, if it does."""
+async def held_by(step: Callable[[], Awaitable[object]]) -> Unavailable | None:
+    """The `Unavailable` that a step ends with, if it does."""
     try:
         await step()
-    except Hold as held:
+    except Unavailable as held:
         return held
     return None
 

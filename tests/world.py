@@ -23,13 +23,13 @@ import nats
 from nats.js.api import DeliverPolicy
 from nats.js.errors import NotFoundError
 
-from services.every import every_service
+from services.local.sample import create_catalog
+from services.local.servers import Nats, free_port
+from services.local.torrentino import Faults, Song, Standin, StandinConfig, TorrentSpec
+from services.registry import every_service
 from shared.app import App, Duty, make_app
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import EVENT, EVENTS_STREAM, REQUESTS_STREAM
-from shared.local.sample import create_catalog
-from shared.local.servers import Nats, free_port
-from shared.local.torrentino import Faults, Song, Standin, StandinConfig, TorrentSpec
 from shared.media.paths import find_audio
 from shared.runtime import build_all, serve
 from shared.settings import SERVICES, Service, Settings, load

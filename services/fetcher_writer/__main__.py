@@ -3,19 +3,19 @@
 import asyncio
 from functools import cache
 
-from services.fetcher_writer.cleaning import Cleaner
-from services.fetcher_writer.collecting import Collector
 from services.fetcher_writer.converting import Converter
-from services.fetcher_writer.delivery import Delivery, DeliveryName
-from services.fetcher_writer.http_files import HttpFiles
-from services.fetcher_writer.http_torrents import HttpTorrents
+from services.fetcher_writer.delivery.base import Delivery, DeliveryName
+from services.fetcher_writer.delivery.collector import Collector
+from services.fetcher_writer.delivery.download_folder import TorrentFolder
+from services.fetcher_writer.delivery.http_downloads import HttpTorrents
+from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.shared_folder import SharedFolder
+from services.fetcher_writer.incoming_cleanup import Cleaner
 from services.fetcher_writer.outcomes import ACTOR, Outcomes
 from services.fetcher_writer.service import FetcherWriter
-from services.fetcher_writer.shared_folder import SharedFolder
 from services.fetcher_writer.store import Store
-from services.fetcher_writer.torrent_folder import TorrentFolder
 from shared.app import App, Duty
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
 from shared.media.tools import find_tools

@@ -58,7 +58,7 @@ class Converter:
 
         Raises:
             AttemptFailed: it cannot be converted.
-            Hold: the disk is full or away, or this ffmpeg cannot do it.
+            Unavailable: the disk is full or away, or this ffmpeg cannot do it.
             Stale: the item is no longer ours.
         """
         if self.idle:

@@ -6,10 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from services.fetcher_writer.delivery import DeliveredFile, without_appended
+from services.fetcher_writer.delivery.base import DeliveredFile, without_appended
 from services.fetcher_writer.work import Ticket
 from shared.matching.model import Offered
-from shared.media.probe import Claims
+from shared.media.probe import ProbeResult
 
 _ITEM = re.compile(r"track-(\d{1,4})")
 _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
@@ -43,7 +43,7 @@ def _mapped(ticket: Ticket, name: str) -> dict[int, float]:
     return found
 
 
-def with_measure(offer: Offered, claims: Claims, duration_s: float | None) -> Offered:
+def with_measure(offer: Offered, claims: ProbeResult, duration_s: float | None) -> Offered:
     """The file after a look: with its length, and what its tags say."""
     return replace(
         offer,

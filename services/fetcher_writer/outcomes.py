@@ -7,16 +7,16 @@ from typing import Literal
 
 import structlog
 
-from services.fetcher_writer.sorting import Lacking
+from services.fetcher_writer.match import Lacking
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import Work
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
+from shared.db.bad_sources import block_source, lacks_source
 from shared.db.blocklist import Why
 from shared.db.downloads import next_release
 from shared.db.items import fail_attempt, go_on, hand_back
-from shared.db.sources import block_source, lacks_source
 from shared.errors import AttemptFailed, ErrorType
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED

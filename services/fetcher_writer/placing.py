@@ -6,7 +6,7 @@ from pathlib import Path
 
 from services.fetcher_writer.converting import Original
 from shared.crashpoints import reached
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.errors import AttemptFailed, ErrorType
 from shared.media.paths import source_uri, taken_in_another_case
 from shared.media.place import publish, translated

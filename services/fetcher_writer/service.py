@@ -16,29 +16,29 @@ from pathlib import Path
 
 import structlog
 
-from services.fetcher_writer.collecting import Collector
+from services.fetcher_writer.collected_files import Samples
 from services.fetcher_writer.converting import Converter, Original
-from services.fetcher_writer.delivery import DeliveryName
+from services.fetcher_writer.delivery.base import DeliveryName
+from services.fetcher_writer.delivery.collector import Collector
+from services.fetcher_writer.disk_budget import MediaRoom, Room
+from services.fetcher_writer.finish import Proven, prove
+from services.fetcher_writer.match import Found, Lacking, Sorting
 from services.fetcher_writer.outcomes import ACTOR, Outcomes
 from services.fetcher_writer.placing import give_name, keep_original
-from services.fetcher_writer.proving import Proven, prove
-from services.fetcher_writer.room import MediaRoom, Room
-from services.fetcher_writer.samples import Samples
 from services.fetcher_writer.sheets import take
-from services.fetcher_writer.sorting import Found, Lacking, Sorting
 from services.fetcher_writer.store import Store, hold
 from services.fetcher_writer.work import Work
 from shared.crashpoints import reached
-from shared.db.installation import MediaRoot
 from shared.db.items import advance
 from shared.db.ledger import complete
-from shared.errors import AttemptFailed, Dependency, DependencyDown, ErrorType, Hold, Stale
+from shared.db.media_root import MediaRoot
+from shared.errors import AttemptFailed, Dependency, DependencyDown, ErrorType, Stale, Unavailable
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.matching.model import Doubt
-from shared.media.existing import look
 from shared.media.paths import audio_uri, temp_file
 from shared.media.place import discard
+from shared.media.placed_file import look
 from shared.media.refused import move_aside
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
@@ -101,7 +101,7 @@ class FetcherWriter:
         self._working: set[asyncio.Task[None]] = set()
         self._in_hand = 0
         self._slots = asyncio.Semaphore(concurrency)
-        self._held: Hold | None = None
+        self._held: Unavailable | None = None
         self._held_at = health.now()
         self._incoming = health.breaker("incoming")
         self._cleaning = cleaning
@@ -122,7 +122,7 @@ class FetcherWriter:
         """Claim as many items as there are free places; returns how many.
 
         Raises:
-            Hold: a disk, ffmpeg or PostgreSQL cannot be used now.
+            Unavailable: a disk, ffmpeg or PostgreSQL cannot be used now.
         """
         held, self._held = self._held, None
         if held is not None and self._health.is_news(held, at=self._held_at):
@@ -187,7 +187,7 @@ class FetcherWriter:
         self._relay_wake.set()
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if isinstance(error, Hold):
+        if isinstance(error, Unavailable):
             # PostgreSQL is away, so that nothing could be written down: the lease brings it back.
             log.warning("fetch_left_to_its_lease", task=task.get_name(), detail=str(error))
         else:
@@ -229,7 +229,7 @@ class FetcherWriter:
                 log.info("lost_claim_dropped", item_id=work.claim.item_id, detail=str(stale))
             except AttemptFailed as failure:
                 await self._outcomes.fail(work, failure)
-            except Hold as held:
+            except Unavailable as held:
                 self._held, self._held_at = held, self._health.now()
                 await self._outcomes.hand_back(work, _HAND_BACK_S, str(held))
             except asyncio.CancelledError as reason:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import structlog
 
-from services.fetcher_writer.delivery import DeliveredFile
-from services.fetcher_writer.samples import Samples
+from services.fetcher_writer.collected_files import Samples
+from services.fetcher_writer.delivery.base import DeliveredFile
 from shared.errors import AttemptFailed
 from shared.matching.cue import MAX_BYTES, agreed, parse, parts
 from shared.matching.model import Offered
@@ -37,7 +37,7 @@ async def parts_of(
     A sheet that is ambiguous, or whose file is damaged, makes nothing.
 
     Raises:
-        Hold: the sheets cannot be had now.
+        Unavailable: the sheets cannot be had now.
     """
     told = {}
     for path, sheet in list(sheets.items())[:_MOST_SHEETS]:
@@ -74,7 +74,7 @@ async def take(
 
     Raises:
         AttemptFailed: it is gone, or cannot be cut.
-        Hold: the place, our disk or ffmpeg cannot do it now.
+        Unavailable: the place, our disk or ffmpeg cannot do it now.
     """
     if offer.start_s is None:
         return await samples.take(file, temp)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 
 import structlog
 
-from services.fetcher_writer.delivery import DeliveryName
-from services.fetcher_writer.room import MIB, Room
+from services.fetcher_writer.delivery.base import DeliveryName
+from services.fetcher_writer.disk_budget import MIB, Room
 from services.fetcher_writer.work import Ticket, Work, works
 from shared.db.albums import known_albums
 from shared.db.items import Claim
@@ -15,7 +15,7 @@ from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, R
 from shared.errors import DependencyDown, Misconfigured, Stale
 from shared.matching.model import AlbumTrack
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import STATUS_OF, Stage, allowed_from
 
 log = structlog.get_logger()
 
@@ -222,7 +222,7 @@ class Store:
             self._worker,
             self._lease_s,
             list(ids),
-            sources(Stage.FETCHING),
+            allowed_from(Stage.FETCHING),
         )
 
     async def _explain(
@@ -286,7 +286,7 @@ class Store:
                 STATUS_OF[Stage.HELD].value,
                 reason,
                 evidence,
-                sources(Stage.HELD),
+                allowed_from(Stage.HELD),
             )
         return bool(done == "UPDATE 1")
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from services.fetcher_writer.delivery import DeliveryName
+from services.fetcher_writer.delivery.base import DeliveryName
 from shared.db.items import Claim
 from shared.db.pool import Row
 

@@ -13,12 +13,12 @@ from services.ingest.retry import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Requests
 from services.ingest.stats import Bounds
-from services.ingest.withdraw import Withdrawals
+from services.ingest.withdrawals import Withdrawals
 from shared.app import App, Duty
-from shared.bus.consuming import Consumer
+from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
-from shared.db.conditions import Conditions
-from shared.db.installation import MediaRoot
+from shared.db.health_reports import Conditions
+from shared.db.media_root import MediaRoot
 from shared.media.tools import find_tools
 from shared.readiness import first_looks
 from shared.runtime import main

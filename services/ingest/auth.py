@@ -13,7 +13,7 @@ from starlette.requests import Request
 
 from services.ingest.limits import Caller
 from shared.errors import Refused
-from shared.ids import token
+from shared.untrusted import token
 
 
 class NotAuthenticated(Refused):

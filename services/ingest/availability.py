@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from shared.catalog.models import Track
-from shared.db.installation import MediaRoot
 from shared.db.ledger import Placed, placed, unreadable
+from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.errors import AttemptFailed, DependencyDown
-from shared.media.existing import look
 from shared.media.paths import find_audio
+from shared.media.placed_file import look
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 
@@ -51,7 +51,7 @@ class Availability:
         """Which of these tracks have their whole file in place.
 
         Raises:
-            Hold: PostgreSQL, the media disk or ffmpeg cannot be used now.
+            Unavailable: PostgreSQL, the media disk or ffmpeg cannot be used now.
         """
         try:
             await self._root.check()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from services.ingest.limits import Caller
 from services.ingest.messages import AlbumRequest, CancelRequest, TrackRequest, parse
 from services.ingest.service import Order, Requests
-from services.ingest.withdraw import Withdrawals
+from services.ingest.withdrawals import Withdrawals
 from shared.bus import subjects
 from shared.errors import LimitReached, Unknown
 
@@ -25,7 +25,7 @@ class RequestMessages:
 
         Raises:
             InvalidRequest: the message cannot be understood.
-            Hold: it cannot be decided now.
+            Unavailable: it cannot be decided now.
         """
         message = parse(subject, body)
         if isinstance(message, CancelRequest):

@@ -15,12 +15,12 @@ import structlog
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
+from shared.db.bad_sources import lacks_source
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection, Database, Row
-from shared.db.sources import lacks_source
 from shared.errors import AttemptFailed, Conflict, ErrorType, InvalidRequest, Unknown
-from shared.ids import token
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import STATUS_OF, Stage, allowed_from
+from shared.untrusted import token
 
 log = structlog.get_logger()
 
@@ -39,7 +39,7 @@ UPDATE queue_items
 
 
 # Of the ways to READY, the one that is a person's.
-_FROM = sorted({Stage.HELD} & set(sources(Stage.READY)))
+_FROM = sorted({Stage.HELD} & set(allowed_from(Stage.READY)))
 
 
 class Decisions:

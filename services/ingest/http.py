@@ -16,22 +16,22 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ingest import limits, problems, stats
-from services.ingest.admission import Admission
 from services.ingest.auth import Keys, NotAllowed, Principal
+from services.ingest.concurrency_limit import Admission
 from services.ingest.decisions import Decisions
 from services.ingest.items import Items
 from services.ingest.retry import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Order, Requests
-from services.ingest.withdraw import Withdrawals
+from services.ingest.withdrawals import Withdrawals
 from shared.crashpoints import reached
-from shared.db.conditions import Conditions
-from shared.db.installation import MediaRoot
+from shared.db.health_reports import Conditions
+from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
-from shared.errors import Hold, InvalidRequest, Refused
+from shared.errors import InvalidRequest, Refused, Unavailable
 from shared.health import Health
-from shared.jsons import json_object
 from shared.metrics import HTTP_SECONDS
+from shared.untrusted import json_object
 
 Json: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -112,7 +112,7 @@ class Api:
             middleware=[Middleware(_Measured), Middleware(Admission)],
             exception_handlers={
                 Refused: problems.refused,
-                Hold: self._held,
+                Unavailable: self._held,
                 HTTPException: problems.http_error,
                 Exception: problems.bug,
             },
@@ -291,7 +291,7 @@ class Api:
         return JSONResponse({"item": item})
 
     async def _held(self, request: Request, error: Exception) -> Response:
-        assert isinstance(error, Hold)
+        assert isinstance(error, Unavailable)
         self._health.down(error.dependency, error.detail)
         return await problems.held(request, error)
 

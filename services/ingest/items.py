@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from services.ingest import paused, waiting
-from shared.db import conditions
+from shared.db import health_reports as conditions
 from shared.db.pool import Connection, Database, Row
 from shared.errors import Unknown
-from shared.ids import token
 from shared.states import ACTIVE_STATUSES, Stage, Status
+from shared.untrusted import token
 
 Json: TypeAlias = dict[str, Any]
 

@@ -16,8 +16,7 @@ from pydantic import (
 from shared.bus import subjects
 from shared.catalog.models import Album, Track
 from shared.errors import InvalidRequest
-from shared.ids import content_id, token
-from shared.jsons import json_object
+from shared.untrusted import content_id, json_object, token
 
 # What goes into a column: PostgreSQL takes no NUL in a text, and integers of four bytes.
 _Text = Annotated[str, StringConstraints(max_length=1000, pattern=r"^[^\x00]*$")]

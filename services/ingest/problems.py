@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from services.ingest.auth import NotAllowed, NotAuthenticated
-from shared.errors import Conflict, Hold, InvalidRequest, LimitReached, Refused, Unknown
+from shared.errors import Conflict, InvalidRequest, LimitReached, Refused, Unavailable, Unknown
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ async def refused(_: Request, error: Exception) -> Response:
 
 async def held(_: Request, error: Exception) -> Response:
     """What is away; the same request will work later."""
-    assert isinstance(error, Hold)
+    assert isinstance(error, Unavailable)
     log.warning("request_held", dependency=error.dependency, detail=error.detail)
     return problem(
         503,

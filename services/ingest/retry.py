@@ -17,16 +17,16 @@ from services.ingest.limits import Caller, Policy
 from shared.bus.nats import Bus
 from shared.catalog.models import Track
 from shared.crashpoints import reached
+from shared.db.bad_sources import unblock_sources
 from shared.db.blocklist import unblock
 from shared.db.enqueue import Request, record_request
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database, Row, taken
 from shared.db.releases import memory_of, search_again
-from shared.db.sources import unblock_sources
 from shared.errors import Conflict, LimitReached, Unknown
 from shared.health import Health
-from shared.ids import token
-from shared.states import STATUS_OF, TERMINAL, Stage, sources
+from shared.states import STATUS_OF, TERMINAL, Stage, allowed_from
+from shared.untrusted import token
 
 log = structlog.get_logger()
 
@@ -80,7 +80,7 @@ UPDATE requests SET settled_at = NULL
 
 
 # The one terminal stage that is left again, and only by this.
-_FROM = sorted(TERMINAL & set(sources(Stage.QUEUED)))
+_FROM = sorted(TERMINAL & set(allowed_from(Stage.QUEUED)))
 
 
 class Retries:
@@ -113,7 +113,7 @@ class Retries:
             InvalidRequest, Unknown: there is none, or this user has not asked for it.
             Conflict: it is not FAILED, or its track is worked on or there already.
             LimitReached: the user's queue is full.
-            Hold: it cannot be decided now.
+            Unavailable: it cannot be decided now.
         """
         token(item_id, what="item id")
         async with self._database.connection() as connection:

@@ -9,7 +9,7 @@ from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.db.scans import cancel, parse_order, start
 from shared.errors import Unknown
-from shared.ids import token
+from shared.untrusted import token
 
 Json: TypeAlias = dict[str, Any]
 

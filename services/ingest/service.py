@@ -29,8 +29,8 @@ from shared.db.ledger import placed
 from shared.db.pool import Connection, Database
 from shared.errors import DependencyDown, LimitReached, Refused, Stale, Unknown
 from shared.health import Health
-from shared.ids import content_id
 from shared.metrics import REQUESTS
+from shared.untrusted import content_id
 
 log = structlog.get_logger()
 
@@ -93,7 +93,7 @@ class Requests:
 
         Raises:
             InvalidRequest, Unknown, LimitReached: it is refused.
-            Hold: it cannot be decided now.
+            Unavailable: it cannot be decided now.
         """
         content_id(order.content_id, what="track id")
         REQUESTS.labels(order.source, "track").inc()
@@ -112,7 +112,7 @@ class Requests:
 
         Raises:
             InvalidRequest, Unknown, LimitReached: it is refused.
-            Hold: it cannot be decided now.
+            Unavailable: it cannot be decided now.
         """
         content_id(order.content_id, what="album id")
         REQUESTS.labels(order.source, "album").inc()

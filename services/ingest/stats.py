@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from services.ingest.paused import paused
-from shared.db.conditions import Conditions
-from shared.db.installation import MediaRoot
+from shared.db.health_reports import Conditions
+from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health

@@ -17,9 +17,9 @@ from typing import TextIO, TypeVar
 
 from rich.console import Console
 
-from services.every import every_service
+from services.local.backends import CannotStart, Surroundings, surroundings
 from services.local.show import Show
-from services.local.surroundings import CannotStart, Surroundings, surroundings
+from services.registry import every_service
 from shared import logs
 from shared.app import make_app
 from shared.ops import OpsServer
@@ -62,7 +62,7 @@ async def run(data: Path, *, once: bool) -> int:
 
 @contextmanager
 def _only_run(data: Path) -> Iterator[TextIO]:
-    """Hold the folder for this run, whose log it gives; however the run ends, it is let go of."""
+    """Lock the folder for this run and give its log; the lock ends with the run."""
     with _keeping_state(data):
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("w", encoding="ascii")

@@ -13,19 +13,19 @@ from rich.live import Live
 from rich.table import Table
 
 from services.client import ApiClient, ApiError, Json
-from services.local.surroundings import Surroundings
+from services.local.backends import Surroundings
+from services.local.sample import ALBUM_ID
+from services.local.servers import write_secret
 from services.tables import Column, fitting
 from services.words import album_counts, situation
 from shared.catalog.models import Album, Scope
 from shared.catalog.sqlite import Catalog
-from shared.errors import CorruptAudio, Hold
-from shared.local.sample import ALBUM_ID
-from shared.local.servers import write_secret
-from shared.media.existing import look
+from shared.errors import CorruptAudio, Unavailable
+from shared.media.placed_file import look
 from shared.media.tools import find_tools
 from shared.settings import Settings
 from shared.states import Stage, Status
-from shared.text import printable
+from shared.untrusted import printable
 from shared.web import WebServer
 
 _LOOK_S = 0.25
@@ -117,7 +117,7 @@ class Show:
         catalog = Catalog(self.around.catalog)
         try:
             example = await _some_album(catalog)
-        except Hold as held:
+        except Unavailable as held:
             return [f"Catalog: {held.detail}"]
         finally:
             await catalog.close()

@@ -1,17 +1,17 @@
 """`python -m services.poller`."""
 
-from services.poller.gathering import Gatherer
+from services.poller.delivery_plan import Gatherer
+from services.poller.download_cleanup import Leftovers
+from services.poller.downloads import Follower
+from services.poller.downloads_store import TorrentsStore
+from services.poller.fallback import OtherKind
 from services.poller.hints import Hints
-from services.poller.leftovers import Leftovers
-from services.poller.other_kind import OtherKind
-from services.poller.reading import Reader
+from services.poller.remote_tickets import Reader
 from services.poller.service import Poller
-from services.poller.sources import Sources
 from services.poller.store import Store
-from services.poller.tidying import Tidier
-from services.poller.torrents import Follower
-from services.poller.torrents_store import TorrentsStore
-from services.poller.withdrawing import Withdrawals
+from services.poller.ticket_cancellation import Withdrawals
+from services.poller.ticket_cleanup import Tidier
+from services.poller.torrent_removal import Sources
 from shared.app import App, Duty
 from shared.errors import Dependency
 from shared.runtime import every, main

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from services.poller.store import ACTOR, OpenTicket
 from shared.db.pool import Connection
-from shared.states import REMOTE, STATUS_OF, Stage, sources
+from shared.states import REMOTE, STATUS_OF, Stage, allowed_from
 
 _MOVE_ITEMS = """
 UPDATE queue_items
@@ -70,7 +70,7 @@ async def move_items(
         stage.value,
         STATUS_OF[stage].value,
         reason,
-        sorted(REMOTE & set(sources(stage))),
+        sorted(REMOTE & set(allowed_from(stage))),
         ACTOR,
         tell,
     )
@@ -137,4 +137,4 @@ async def items_of(connection: Connection, ticket: OpenTicket) -> list[str]:
 
 
 def _remote() -> list[str]:
-    return sorted(REMOTE & set(sources(Stage.QUEUED)))
+    return sorted(REMOTE & set(allowed_from(Stage.QUEUED)))

@@ -13,8 +13,17 @@ from typing import assert_never
 
 import structlog
 
-from services.poller.gathering import Gatherer, is_process_job
-from services.poller.mapping import (
+from services.poller.delivery_plan import Gatherer, is_process_job
+from services.poller.fallback import OtherKind
+from services.poller.lost_jobs import AtWork, stranded
+from services.poller.moves import ask_again, detours, go_on, items_of, move_items
+from services.poller.remote_tickets import Reader
+from services.poller.stall_detector import Stalls
+from services.poller.store import ACTOR, OpenTicket, Store
+from services.poller.ticket_cancellation import Withdrawals
+from services.poller.torrent_client import TorrentClient
+from services.poller.torrent_removal import Sources
+from services.poller.verdicts import (
     GONE,
     Action,
     AskAgain,
@@ -32,22 +41,13 @@ from services.poller.mapping import (
     refusal_of,
     without_trackers,
 )
-from services.poller.moves import ask_again, detours, go_on, items_of, move_items
-from services.poller.other_kind import OtherKind
-from services.poller.reading import Reader
-from services.poller.sources import Sources
-from services.poller.stalling import Stalls
-from services.poller.store import ACTOR, OpenTicket, Store
-from services.poller.stranded import AtWork, stranded
-from services.poller.torrent_client import TorrentClient
-from services.poller.withdrawing import Withdrawals
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
+from shared.db.bad_sources import block_source
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection
-from shared.db.sources import block_source
-from shared.errors import AttemptFailed, DependencyDown, Hold
+from shared.errors import AttemptFailed, DependencyDown, Unavailable
 from shared.health import Health
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_POLLED
 from shared.states import REMOTE, Stage
@@ -111,7 +111,7 @@ class Poller:
         """Look at every ticket that is due; returns how many changed what their items do.
 
         Raises:
-            Hold: Torrentino or PostgreSQL is away; the tickets stay as they were.
+            Unavailable: Torrentino or PostgreSQL is away; the tickets stay as they were.
         """
         if not self._torrentino.ok:
             await self._client.health()
@@ -125,7 +125,7 @@ class Poller:
         reached("poller.claimed")
         try:
             seen = await self._reader.read([ticket for ticket in due if ticket.torrentino_id])
-        except Hold:
+        except Unavailable:
             await self._store.put_off(due, delay_s=self._poll_interval_s)
             raise
         except asyncio.CancelledError:
@@ -148,7 +148,7 @@ class Poller:
         for place, ticket in enumerate(due):
             try:
                 await self._look(ticket, seen)
-            except Hold as held:
+            except Unavailable as held:
                 if self._torrent_client.is_away(held):
                     # Most tickets do without it just now.
                     await self._store.put_off([ticket], delay_s=self._poll_interval_s)

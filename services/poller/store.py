@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.poller.choosing import WantedTrack
-from services.poller.mapping import Process
+from services.poller.file_choice import WantedTrack
+from services.poller.verdicts import Process
 from shared.db.pool import Connection, Database, Row
 from shared.states import REMOTE
 from shared.torrentino.model import RemoteState, RemoteTicket

@@ -5,7 +5,7 @@ That is an outage of what stands behind Torrentino: what needs the client waits,
 
 from __future__ import annotations
 
-from shared.errors import Hold
+from shared.errors import Unavailable
 from shared.health import Health
 from shared.torrentino.client import TorrentinoClient
 
@@ -23,7 +23,7 @@ class TorrentClient:
         """Whether it answered last, as far as it was asked."""
         return self._breaker.ok
 
-    def is_away(self, held: Hold) -> bool:
+    def is_away(self, held: Unavailable) -> bool:
         """Whether it was the client that did not answer; noted if so."""
         if held.dependency != self._breaker.dependency:
             return False
@@ -34,13 +34,13 @@ class TorrentClient:
         """As `ok`; one that is known to be away is asked again when its pause is over.
 
         Raises:
-            Hold: Torrentino itself is away.
+            Unavailable: Torrentino itself is away.
         """
         if not self.ok and self._breaker.wait_s() == 0:
             with self._breaker.probing():
                 try:
                     await self._client.client_answers()
-                except Hold as held:
+                except Unavailable as held:
                     if not self.is_away(held):
                         raise
                 else:

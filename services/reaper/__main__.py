@@ -3,7 +3,7 @@
 from services.reaper.service import Reaper
 from services.reaper.store import Store
 from shared.app import App, Duty
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.readiness import first_looks
 from shared.runtime import every, main
 

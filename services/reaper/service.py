@@ -14,7 +14,7 @@ import structlog
 from services.reaper.store import BACK_TO, Store
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.media.paths import INCOMING
 from shared.media.place import sweep_temp
 from shared.media.refused import prune_refused

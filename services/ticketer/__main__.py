@@ -1,11 +1,11 @@
 """`python -m services.ticketer`."""
 
 from services.ticketer.acquisition import Acquisition
-from services.ticketer.adding import Adder
-from services.ticketer.choosing import Chooser
+from services.ticketer.adder import Adder
 from services.ticketer.direct import DirectTicketer
 from services.ticketer.direct_store import DirectStore
-from services.ticketer.searching import Searching
+from services.ticketer.release_choice import Chooser
+from services.ticketer.release_search import Searching
 from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
 from shared.app import App, Duty

@@ -41,7 +41,7 @@ class Acquisition:
         """The way for what is new now; said when it changes.
 
         Raises:
-            Hold: Torrentino or PostgreSQL is away, and nothing was decided before.
+            Unavailable: Torrentino or PostgreSQL is away, and nothing was decided before.
         """
         async with self._deciding:
             if self._decided is None or time.monotonic() >= self._again_at:

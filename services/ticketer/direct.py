@@ -12,11 +12,11 @@ import random
 import structlog
 
 from services.ticketer.acquisition import Acquisition
-from services.ticketer.adding import Adder
-from services.ticketer.choosing import Candidate, Chooser, NothingSuitable
+from services.ticketer.adder import Adder
+from services.ticketer.base import InHand
 from services.ticketer.direct_store import DirectStore, Work
-from services.ticketer.in_hand import InHand
-from services.ticketer.searching import NoTurn, Searching
+from services.ticketer.release_choice import Candidate, Chooser, NothingSuitable
+from services.ticketer.release_search import NoTurn, Searching
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.choosing.selection import has_all
@@ -24,7 +24,7 @@ from shared.crashpoints import reached
 from shared.db import releases
 from shared.db.blocklist import OfTrack
 from shared.db.items import fail_attempt, go_on, hand_back
-from shared.errors import AttemptFailed, Hold, OutcomeUnknown
+from shared.errors import AttemptFailed, OutcomeUnknown, Unavailable
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.metrics import ATTEMPTS_FAILED
@@ -90,7 +90,8 @@ class DirectTicketer(InHand):
         """Claim items for as many downloads as there are free places; returns how many items.
 
         Raises:
-            Hold: Torrentino, its client or PostgreSQL is away; what it met is handed back, unburnt.
+            Unavailable: Torrentino, its client or PostgreSQL; the items are handed back, and
+                no attempt is used up.
         """
         await self._look_first()
         takes_new = await self._acquisition.way() == "direct"
@@ -119,7 +120,7 @@ class DirectTicketer(InHand):
                 await self._hand_back(work, delay_s, f"outcome unknown: {unknown}")
             except AttemptFailed as failure:
                 await self._fail(work, failure)
-            except Hold as held:
+            except Unavailable as held:
                 # The searcher's outage is no reason to leave alone what needs no search.
                 wait_s = 0.0
                 if held.dependency == "searcher":

@@ -9,9 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from services.ticketer.grouping import Group, Kind, grouped
+from services.ticketer.groups import Group, Kind, grouped
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
-from services.ticketer.wanting import Item, Want, want_of
+from services.ticketer.wanted import Item, Want, want_of
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
 from shared.crashpoints import reached
@@ -22,7 +22,7 @@ from shared.db.items import Claim, hand_back
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.db.releases import Budget, Missing
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import STATUS_OF, Stage, allowed_from
 
 # Albums that one claim looks at; what waits for its turn to search is looked at later.
 _MOST_LOOKED_AT = 200
@@ -358,7 +358,7 @@ class DirectStore:
             [item_id for item_id, _ in pairs],
             [ticket_id for _, ticket_id in pairs],
             [ticket_id in resumed for _, ticket_id in pairs],
-            sources(Stage.TICKETING),
+            allowed_from(Stage.TICKETING),
         )
         ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
         intents = {row["id"]: row for row in await connection.fetch(_INTENTS, list(linked))}
@@ -521,7 +521,7 @@ class DirectStore:
                 stage.value,
                 STATUS_OF[stage].value,
                 reason,
-                sources(stage),
+                allowed_from(stage),
             )
             if moved == "UPDATE 0":
                 return False

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 import structlog
 
-from services.ticketer.grouping import Grouping
-from services.ticketer.in_hand import InHand
+from services.ticketer.base import InHand
+from services.ticketer.groups import Grouping
 from services.ticketer.store import Store, Work, close_intent
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
@@ -22,7 +22,7 @@ from shared.crashpoints import reached
 from shared.db.albums import KnownAlbum
 from shared.db.items import Claim, fail_attempt, go_on, hand_back
 from shared.db.pool import Connection, Database
-from shared.errors import AttemptFailed, Hold, OutcomeUnknown, Refused
+from shared.errors import AttemptFailed, OutcomeUnknown, Refused, Unavailable
 from shared.health import Health
 from shared.leases import LeaseKeeper
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
@@ -99,8 +99,8 @@ class Ticketer(InHand):
         Those that can join a ticket do so, which takes no place.
 
         Raises:
-            Hold: Torrentino, its torrent client or PostgreSQL is away; what it met is handed back,
-                unburnt.
+            Unavailable: Torrentino, its client or PostgreSQL; the items are handed back, and
+                no attempt is used up.
         """
         await self._look_first()
         joined = await self._store.join()
@@ -143,7 +143,7 @@ class Ticketer(InHand):
                 await self._hand_back(work, delay_s, f"outcome unknown: {unknown}")
             except AttemptFailed as failure:
                 await self._fail(work, failure)
-            except Hold as held:
+            except Unavailable as held:
                 await self._hand_back(work, 0.0, str(held))
                 raise
             except asyncio.CancelledError as reason:

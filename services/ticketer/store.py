@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.ticketer.acquisition import Way
-from services.ticketer.grouping import Group, Grouping, Kind, grouped, may_share
+from services.ticketer.groups import Group, Grouping, Kind, grouped, may_share
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
 from shared.crashpoints import reached
 from shared.db.albums import KnownAlbum, KnownTrack, known_albums
 from shared.db.items import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import STATUS_OF, Stage, allowed_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,7 +178,7 @@ class Store:
                 _JOIN,
                 Stage.SEARCHING.value,
                 STATUS_OF[Stage.SEARCHING].value,
-                sorted(set(sources(Stage.SEARCHING)) - {Stage.TICKETING}),
+                sorted(set(allowed_from(Stage.SEARCHING)) - {Stage.TICKETING}),
                 self._grouping != "track",
             )
         return int(done.rsplit(maxsplit=1)[-1])
@@ -254,7 +254,7 @@ class Store:
             [item_id for item_id, _ in pairs],
             [ticket_id for _, ticket_id in pairs],
             [ticket_id in resumed for _, ticket_id in pairs],
-            sources(Stage.TICKETING),
+            allowed_from(Stage.TICKETING),
         )
         ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
         albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
@@ -290,7 +290,7 @@ class Store:
                 Stage.SEARCHING.value,
                 STATUS_OF[Stage.SEARCHING].value,
                 torrentino_id,
-                sources(Stage.SEARCHING),
+                allowed_from(Stage.SEARCHING),
             )
             if moved == "UPDATE 0":
                 return False

@@ -4,9 +4,9 @@ from services.watchdog.commands import DURABLE, FILTERS, ScanCommands
 from services.watchdog.service import Watchdog
 from services.watchdog.store import Store
 from shared.app import App, Duty
-from shared.bus.consuming import Consumer
+from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.readiness import first_looks
 from shared.runtime import every, main
 

@@ -11,8 +11,7 @@ from shared.db.events import record_event
 from shared.db.pool import Database
 from shared.db.scans import parse_order, start
 from shared.errors import Conflict, InvalidRequest
-from shared.ids import token
-from shared.jsons import json_object
+from shared.untrusted import json_object, token
 
 log = structlog.get_logger()
 
@@ -38,7 +37,7 @@ class ScanCommands:
 
         Raises:
             InvalidRequest: the message cannot be understood.
-            Hold: it cannot be decided now.
+            Unavailable: it cannot be decided now.
         """
         command = json_object(body)
         version, queue = command.pop("v", None), command.pop("queue", False)

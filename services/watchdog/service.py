@@ -23,11 +23,11 @@ from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.albums import remember_albums
 from shared.db.enqueue import Request, enqueue, record_request
-from shared.db.installation import MediaRoot
 from shared.db.items import Json
 from shared.db.ledger import Placed, unreadable
+from shared.db.media_root import MediaRoot
 from shared.db.scans import ScanOrder
-from shared.errors import AttemptFailed, DependencyDown, Hold, Refused, Stale
+from shared.errors import AttemptFailed, DependencyDown, Refused, Stale, Unavailable
 from shared.health import Health
 from shared.media.paths import find_audio
 from shared.metrics import SCAN_TRACKS
@@ -69,7 +69,7 @@ class Watchdog:
         In turns, because a scan may take hours and a stop must not wait for it.
 
         Raises:
-            Hold: the catalog, PostgreSQL or a disk went away; the scan goes on later.
+            Unavailable: the catalog, PostgreSQL or a disk went away; the scan goes on later.
         """
         scan = await self._store.claim()
         if scan is None:
@@ -81,7 +81,7 @@ class Watchdog:
             log.warning("scan_lost", scan_id=scan.id, detail=str(stale))
         except Refused as refused:
             await self._refuse(scan, str(refused))
-        except Hold as held:
+        except Unavailable as held:
             await self._store.pause(scan, held.detail, for_s=_PAUSE_S)
             raise
         except asyncio.CancelledError:

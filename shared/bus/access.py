@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from nats.aio.client import Client
 from nats.errors import SecureConnWantedError
 
-from shared.errors import DependencyDown, Hold, Misconfigured
+from shared.errors import DependencyDown, Misconfigured, Unavailable
 
 
 class StrictClient(Client):
@@ -53,7 +53,7 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext | None:
         ) from error
 
 
-def held(error: BaseException) -> Hold:
+def held(error: BaseException) -> Unavailable:
     """What a failed connection means; what only a person can change is `Misconfigured`."""
     text = words(error)
     if "authorization" in text.lower():

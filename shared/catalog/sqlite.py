@@ -18,7 +18,7 @@ from shared.catalog import queries
 from shared.catalog.models import Album, Scope, Track
 from shared.catalog.queries import Queries
 from shared.errors import DependencyDown, InvalidRequest
-from shared.ids import content_id
+from shared.untrusted import content_id
 
 T = TypeVar("T")
 Row = Sequence[Any]

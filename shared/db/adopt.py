@@ -11,7 +11,7 @@ from shared.db.ledger import Placed, complete, placed
 from shared.db.pool import Connection
 from shared.errors import Stale
 from shared.media.verify import AudioFacts
-from shared.states import LEASED, STATUS_OF, Stage, sources
+from shared.states import LEASED, STATUS_OF, Stage, allowed_from
 
 _ACTIVE = """
 SELECT id, track_id, stage FROM queue_items
@@ -35,7 +35,7 @@ ON CONFLICT DO NOTHING
 """
 
 # Where nobody works on the item, so that completing it takes nothing out of anybody's hands.
-_IDLE = set(sources(Stage.COMPLETED)) - {stage.value for stage in LEASED}
+_IDLE = set(allowed_from(Stage.COMPLETED)) - {stage.value for stage in LEASED}
 
 
 async def busy(connection: Connection, track_ids: Collection[str]) -> set[str]:

@@ -12,7 +12,7 @@ from shared.db.blocklist import Why, block
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import STATUS_OF, Stage, allowed_from
 
 log = structlog.get_logger()
 
@@ -65,7 +65,7 @@ async def next_release(
         STATUS_OF[Stage.QUEUED].value,
         f"{failure.message}: takes the next release"[:500],
         actor,
-        sorted(set(names) & set(sources(Stage.QUEUED))),
+        sorted(set(names) & set(allowed_from(Stage.QUEUED))),
         fence,
         max_grabs,
     )

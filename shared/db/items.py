@@ -16,7 +16,7 @@ import structlog
 from shared.backoff import RetryPolicy
 from shared.db.pool import Connection, Database
 from shared.errors import AttemptFailed, Stale
-from shared.states import LEASED, STATUS_OF, Stage, sources
+from shared.states import LEASED, STATUS_OF, Stage, allowed_from
 
 log = structlog.get_logger()
 
@@ -56,7 +56,7 @@ async def hand_back(
         float(delay_s),
         reason,
         actor,
-        sorted(LEASED & set(sources(stage))),
+        sorted(LEASED & set(allowed_from(stage))),
     )
     return _one(done, claim, stage)
 
@@ -85,7 +85,7 @@ async def go_on(
         ask_next,
         reason,
         actor,
-        sorted(LEASED & set(sources(Stage.QUEUED))),
+        sorted(LEASED & set(allowed_from(Stage.QUEUED))),
     )
     return _one(done, claim, Stage.QUEUED)
 
@@ -113,7 +113,7 @@ async def advance(
         STATUS_OF[stage].value,
         reason,
         actor,
-        sources(stage),
+        allowed_from(stage),
     )
     if not _one(done, claim, stage):
         raise Stale(f"item {claim.item_id} is no longer held by fence {claim.fence}")

@@ -15,7 +15,7 @@ from shared.errors import AttemptFailed, DependencyDown
 from shared.media.paths import audio_uri
 from shared.media.place import storage_error
 from shared.media.verify import AudioFacts
-from shared.states import STATUS_OF, Stage, sources
+from shared.states import STATUS_OF, Stage, allowed_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +124,7 @@ async def complete(
         facts.size_bytes,
         reason,
         actor,
-        sources(Stage.COMPLETED),
+        allowed_from(Stage.COMPLETED),
         fence,
     )
     if row is None:

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from shared.db.pool import Database
 from shared.errors import Conflict, DependencyDown, InvalidRequest, Unknown
-from shared.ids import content_id
+from shared.untrusted import content_id
 
 Json: TypeAlias = dict[str, Any]
 

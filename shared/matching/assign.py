@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 
-from shared.matching.claims import Claims, claims_of
+from shared.matching.assignment import Settled, settle
+from shared.matching.by_length import by_length, doubts_of
 from shared.matching.evidence import Album, Pair, Position
-from shared.matching.left_over import by_length, doubts_of
 from shared.matching.model import AlbumTrack, Assignment, Doubt, Offered
-from shared.matching.optimum import Settled, settle
+from shared.matching.name_evidence import NameEvidence, claims_of
 from shared.matching.titles import Likeness
 
 
@@ -60,7 +60,7 @@ def to_measure(assignment: Assignment, offered: Sequence[Offered]) -> list[Offer
     return [one for one in offered if one.duration_s is None and one.name in names]
 
 
-def _strong(album: Album, claims: Claims) -> list[Pair]:
+def _strong(album: Album, claims: NameEvidence) -> list[Pair]:
     """The pairs that names speak for: a file only with the tracks that its name is nearest to."""
     strong = []
     for file in album.files:
@@ -78,7 +78,7 @@ def _nearness(pair: Pair) -> tuple[Likeness, int, Position]:
     return pair.likeness, pair.title_score, pair.position
 
 
-def _speaks(pair: Pair, claims: Claims) -> bool:
+def _speaks(pair: Pair, claims: NameEvidence) -> bool:
     """Whether the names alone say it is this track, if the lengths do not object."""
     if pair.likeness is Likeness.SAME:
         return True
@@ -105,7 +105,7 @@ def _serves_alone(pair: Pair) -> bool:
     return pair.track.duration_ms is not None and pair.position is not Position.CONTRARY
 
 
-def _believed(album: Album, claims: Claims, pair: Pair) -> bool:
+def _believed(album: Album, claims: NameEvidence, pair: Pair) -> bool:
     """Whether the name may decide; where names are known to be wrong, it needs the length.
 
     That is, a length that no other track of the album has.
@@ -117,7 +117,7 @@ def _believed(album: Album, claims: Claims, pair: Pair) -> bool:
     return pair.fits and not any(other.permitted and other is not pair for other in others)
 
 
-def _why(settled: Settled, claims: Claims) -> Mapping[str, str]:
+def _why(settled: Settled, claims: NameEvidence) -> Mapping[str, str]:
     """The reason of each track that the names do not settle."""
     return dict.fromkeys(settled.doubtful, "several files or tracks are equally likely") | (
         dict.fromkeys(claims.contradicted, "names and lengths contradict each other")

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.media.encoders import Plan
+from shared.media.ffmpeg_write import SPARE_BYTES, command, write_audio
 from shared.media.tools import AudioTools
-from shared.media.writing import SPARE_BYTES, command, write_audio
 
 
 class Slots(asyncio.Semaphore):

@@ -8,10 +8,10 @@ from pathlib import Path
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.encoders import is_lossless
+from shared.media.ffmpeg_write import SHORT_S, SPARE_BYTES, command, write_audio
 from shared.media.place import discard
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
-from shared.media.writing import SHORT_S, SPARE_BYTES, command, write_audio
 
 # How far the length may be off: not at all in samples, and by whole frames in what is copied.
 _SAMPLES_S = 0.05

@@ -12,7 +12,7 @@ from pathlib import Path
 import ffmpeg
 
 from shared.errors import DependencyDown
-from shared.media.child import STOPPED, child_of, first_bytes
+from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
 from shared.media.probe import DEMUXERS, source_name
 from shared.media.tools import AudioTools
 

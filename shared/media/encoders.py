@@ -9,7 +9,7 @@ from typing import Literal
 
 from shared.errors import Misconfigured
 from shared.media.bitrates import bounds, mp3_steps, native_vorbis_quality
-from shared.media.child import child_of, first_bytes
+from shared.media.ffmpeg_process import child_of, first_bytes
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
-from shared.media.child import STOPPED, child_of, first_bytes
+from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
 
@@ -36,7 +36,7 @@ _ALLOWED: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Claims:
+class ProbeResult:
     """What the file says of itself; nothing of it is proven before the decode."""
 
     container: str
@@ -62,7 +62,7 @@ def source_name(path: Path, *, end: int | None = None) -> str:
     return f"file:{path}" if end is None else f"subfile,,start,0,end,{end},,:file:{path}"
 
 
-async def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> Claims:
+async def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> ProbeResult:
     """Ask ffprobe; fill `evidence` on the way. The child is killed when the call is cancelled.
 
     Raises:
@@ -127,7 +127,7 @@ def _turned_down(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
 
 def _claims(
     path: Path, answer: dict[str, Any], stream: dict[str, Any], evidence: dict[str, object]
-) -> Claims:
+) -> ProbeResult:
     codec = str(stream.get("codec_name"))
     container, extensions = _ALLOWED.get(str(evidence["container"]), ("", {}))
     ext = extensions.get("pcm" if codec.startswith("pcm_") else codec)
@@ -140,7 +140,7 @@ def _claims(
     if container == "adts" or (container == "mp3" and not _counts_frames(path)):
         duration = None  # ffprobe only estimated it from the bit rate: 10 % off is normal
     evidence["container"], evidence["container_s"] = container, duration
-    return Claims(
+    return ProbeResult(
         container=container,
         codec=codec,
         ext=ext,

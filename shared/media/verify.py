@@ -12,7 +12,7 @@ from shared.errors import AttemptFailed, ErrorType
 from shared.media.decode import Decoded, decode
 from shared.media.ogg import ends_with_its_last_page
 from shared.media.place import storage_error
-from shared.media.probe import Claims, read_claims, refuse
+from shared.media.probe import ProbeResult, read_claims, refuse
 from shared.media.tools import AudioTools
 
 _FLOOR_BYTES = 10 * 1024
@@ -131,7 +131,7 @@ def _longest_s(expected_ms: int | None, tolerance_s: float) -> float:
     return expected_ms / 1000 + tolerance_s + _BEYOND_S
 
 
-def _judge_claims(claims: Claims, longest_s: float, evidence: dict[str, object]) -> None:
+def _judge_claims(claims: ProbeResult, longest_s: float, evidence: dict[str, object]) -> None:
     # True or not, it cannot pass: the decoded length has to match both this and the catalog's.
     if claims.duration_s is not None and claims.duration_s > longest_s:
         message = f"it announces {claims.duration_s:.1f} s; {longest_s:.1f} s are the most we take"
@@ -144,7 +144,7 @@ def _require_last_page(path: Path, evidence: dict[str, object]) -> None:
 
 
 def _judge(
-    claims: Claims,
+    claims: ProbeResult,
     decoded: Decoded,
     expected_ms: int | None,
     tolerance_s: float,
@@ -166,7 +166,7 @@ def _judge(
         raise refuse(evidence, "wrong_length", message)
 
 
-def _margin_s(claims: Claims, tolerance_s: float) -> float:
+def _margin_s(claims: ProbeResult, tolerance_s: float) -> float:
     """How far the decoded length may be from what the file says of itself."""
     if claims.container == "asf":
         return min(tolerance_s, _ASF_TOLERANCE_S)
@@ -179,7 +179,7 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _facts(claims: Claims, decoded: Decoded, size_bytes: int, sha256: str) -> AudioFacts:
+def _facts(claims: ProbeResult, decoded: Decoded, size_bytes: int, sha256: str) -> AudioFacts:
     measured_bps = size_bytes * 8 / decoded.seconds
     # The stream's own figure leaves the cover out, but without a length it is one frame's only.
     stated_bps = claims.bitrate_bps if claims.duration_s is not None else None

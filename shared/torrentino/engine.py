@@ -10,7 +10,7 @@ from shared.errors import Conflict, DependencyDown, InvalidRequest, Unknown
 from shared.torrentino.answers import Answer, refused, unreadable
 from shared.torrentino.http import Http, object_of, quoted
 from shared.torrentino.model import mapping_of, mappings_of, redact
-from shared.torrentino.names import usable_path
+from shared.untrusted import usable_path
 
 _UNDER_WAY = "already exists"
 _NOT_RUNNING = "not running"

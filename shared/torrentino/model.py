@@ -14,8 +14,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 
-from shared.text import printable
-from shared.torrentino.names import usable_name
+from shared.untrusted import printable, usable_name
 
 _MAX_REASON_CHARS = 2_000
 _MAX_TITLE_CHARS = 500

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from shared.torrentino.model import integer_of, mapping_of, number_of, redact
-from shared.torrentino.names import usable_name, usable_path
+from shared.untrusted import usable_name, usable_path
 
 _MAX_TITLE_CHARS = 500
 _MAX_STATE_CHARS = 40

@@ -15,8 +15,8 @@ from shared.errors import (
 from shared.torrentino.answers import Answer, refused, unreadable
 from shared.torrentino.http import Http, object_of, require_not_found
 from shared.torrentino.model import integer_of, mappings_of
-from shared.torrentino.names import usable_name, usable_path
 from shared.torrentino.torrent import INFO_HASH, RemoteTorrent, info_hash_of
+from shared.untrusted import usable_name, usable_path
 
 # A magnet link may be resolved for a minute before librqbit answers.
 _ADD_PATIENCE_S = 75.0

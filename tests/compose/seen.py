@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from pathlib import Path
 
-from shared.local.sample import ALBUM_ID, SECOND_ALBUM_ID
+from services.local.sample import ALBUM_ID, SECOND_ALBUM_ID
 from shared.media.tools import find_tools
 from shared.media.verify import verify
 from shared.states import Stage

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import trustme
 
-from shared.local.sample import ALBUM_ID, SECOND_ALBUM_ID
+from services.local.sample import ALBUM_ID, SECOND_ALBUM_ID
 from shared.states import Stage
 from tests.compose.lab import ADDRESS, SERVICES, Lab, until
 from tests.compose.report import Report
@@ -343,7 +343,7 @@ class Steps:
 
     def build_neighbours(self) -> None:
         """Images in the places of Torrentino's and Pezzottify's own, which nobody publishes."""
-        standin = ["python", "-m", "shared.local.torrentino", "--host=0.0.0.0", "--port=8080"]
+        standin = ["python", "-m", "services.local.torrentino", "--host=0.0.0.0", "--port=8080"]
         standin += ["--songs=/catalog/songs.json", "--downloads=/media/downloads"]
         for name, command in (("torrentino", standin), ("pezzottify", ["sleep", "infinity"])):
             entrypoint = json.dumps(["tini", "--", *command])

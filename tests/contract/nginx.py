@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.servers import free_port
+from services.local.servers import free_port
 from tests.world import eventually
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "nginx.conf"

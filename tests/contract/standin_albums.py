@@ -10,8 +10,8 @@ from typing import Any
 
 import httpx
 
-from shared.local.torrentino import Faults, SongList, Standin, TorrentFile, TorrentSpec
-from shared.media.probe import Claims, read_claims
+from services.local.torrentino import Faults, SongList, Standin, TorrentFile, TorrentSpec
+from shared.media.probe import ProbeResult, read_claims
 from shared.media.tools import find_tools
 from tests.audio import make_audio
 from tests.contract.standin_helpers import JSON, client, eventually, quick, songs
@@ -116,6 +116,6 @@ def order_of(spec: TorrentSpec, save_path: Path, dest: Path, **more: object) -> 
     return {"source_files": files, "dest_dir": str(dest), "output_format": "flac", **more}
 
 
-async def heard(path: Path) -> Claims:
+async def heard(path: Path) -> ProbeResult:
     """What is really in it."""
     return await read_claims(path, find_tools(), {})

@@ -12,9 +12,9 @@ from urllib.parse import quote
 import httpx
 import pytest
 
-from shared.local.torrentino import Faults, Song, SongList, Standin, TorrentSpec
-from shared.local.torrentino.config import Client
-from shared.local.torrentino.links import TRACKER
+from services.local.torrentino import Faults, Song, SongList, Standin, TorrentSpec
+from services.local.torrentino.config import Client
+from services.local.torrentino.links import TRACKER
 from tests.contract.standin_helpers import JSON, client, eventually, quick
 
 both_clients = pytest.mark.parametrize("kind", ["librqbit", "qbittorrent"])

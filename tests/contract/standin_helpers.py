@@ -13,7 +13,7 @@ import httpx
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from shared.local.torrentino import Faults, Song, SongList, Standin, StandinConfig
+from services.local.torrentino import Faults, Song, SongList, Standin, StandinConfig
 
 Value = TypeVar("Value")
 JSON = dict[str, Any]

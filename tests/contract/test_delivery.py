@@ -12,25 +12,25 @@ from pathlib import Path
 
 import pytest
 
-from services.fetcher_writer import delivery as port
-from services.fetcher_writer import http_files as http_files_module
-from services.fetcher_writer import shared_folder as shared_folder_module
-from services.fetcher_writer.delivery import (
+from services.fetcher_writer.delivery import base as port
+from services.fetcher_writer.delivery import http_folder as http_files_module
+from services.fetcher_writer.delivery import shared_folder as shared_folder_module
+from services.fetcher_writer.delivery.base import (
     DeliveredFile,
     Delivery,
     audio_candidates,
     check_placed,
 )
-from services.fetcher_writer.http_files import HttpFiles
-from services.fetcher_writer.shared_folder import SharedFolder
-from services.fetcher_writer.torrent_folder import TorrentFolder
+from services.fetcher_writer.delivery.download_folder import TorrentFolder
+from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from shared.errors import (
     AttemptFailed,
     DependencyDown,
     DownloadsError,
     ErrorType,
-    Hold,
     Misconfigured,
+    Unavailable,
 )
 from tests.contract.autoindex import Autoindex, answer
 from tests.contract.nginx import nginx
@@ -383,7 +383,7 @@ async def test_names_that_are_no_text_are_skipped(shared: Place) -> None:
     ],
 )
 async def test_a_sick_mount_is_nobodys_attempt(
-    shared: Place, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Hold]
+    shared: Place, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Unavailable]
 ) -> None:
     """The message names the setting and the folder."""
     shared.put("song.mp3", b"1")
@@ -395,7 +395,7 @@ async def test_a_sick_mount_is_nobodys_attempt(
     for call in (shared.delivery.check(), shared.delivery.files(TICKET)):
         with pytest.raises(expected, match="TORRENTINO_DEST_MOUNT=") as caught:
             await call
-        assert isinstance(caught.value, Hold)
+        assert isinstance(caught.value, Unavailable)
 
 
 # --- the file server only
@@ -522,7 +522,7 @@ JSON_TYPE = ["Content-Type: application/json"]
     ],
 )
 async def test_a_wrong_server_is_explained(
-    http: HttpPlace, canned: bytes, expected: type[Hold], says: str
+    http: HttpPlace, canned: bytes, expected: type[Unavailable], says: str
 ) -> None:
     """Each answer says which setting to look at."""
     http.server.canned = [canned]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from services.fetcher_writer.delivery import DeliveredFile, Delivery
-from services.fetcher_writer.http_torrents import HttpTorrents
-from services.fetcher_writer.torrent_folder import TorrentFolder
+from services.fetcher_writer.delivery.base import DeliveredFile, Delivery
+from services.fetcher_writer.delivery.download_folder import TorrentFolder
+from services.fetcher_writer.delivery.http_downloads import HttpTorrents
 from shared.errors import AttemptFailed, ErrorType
 from tests.contract.autoindex import Autoindex
 from tests.contract.nginx import nginx

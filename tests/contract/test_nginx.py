@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from services.fetcher_writer import delivery as port
-from services.fetcher_writer.delivery import DeliveredFile
-from services.fetcher_writer.http_files import HttpFiles
+from services.fetcher_writer.delivery import base as port
+from services.fetcher_writer.delivery.base import DeliveredFile
+from services.fetcher_writer.delivery.http_folder import HttpFiles
 from shared.errors import AttemptFailed, DependencyDown, ErrorType, Misconfigured
 from tests.contract.nginx import Answered, Nginx, nginx, nginx_binary, shipped_with
 from tests.faults.proxy import Proxy, proxied

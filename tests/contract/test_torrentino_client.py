@@ -9,6 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from services.local.torrentino import (
+    Song,
+    SongList,
+    Standin,
+    StandinConfig,
+    TorrentFile,
+    TorrentSpec,
+)
 from shared.errors import (
     Conflict,
     DependencyDown,
@@ -17,14 +25,6 @@ from shared.errors import (
     Misconfigured,
     OutcomeUnknown,
     Unknown,
-)
-from shared.local.torrentino import (
-    Song,
-    SongList,
-    Standin,
-    StandinConfig,
-    TorrentFile,
-    TorrentSpec,
 )
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.engine import SourceFile

@@ -16,7 +16,7 @@ from datetime import datetime
 import httpx
 import pytest
 
-from shared.local.torrentino import SongList, Standin, StandinConfig
+from services.local.torrentino import SongList, Standin, StandinConfig
 from tests.contract.standin_bodies import CONTEXT, EXPECTATIONS, WRONG_SHAPES
 from tests.contract.standin_helpers import JSON, body, client, create, eventually
 

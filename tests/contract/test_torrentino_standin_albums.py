@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino.source import load_songs
+from services.local.torrentino.source import load_songs
 from tests.contract.standin_albums import (
     FFMPEG_FAILED,
     ROOT,

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino import SECRET_KEY, Song, TorrentSpec, folder_name
-from shared.local.torrentino.config import Client
-from shared.local.torrentino.source import load_songs
+from services.local.torrentino import SECRET_KEY, Song, TorrentSpec, folder_name
+from services.local.torrentino.config import Client
+from services.local.torrentino.source import load_songs
 from tests.contract.standin_albums import album_body
 from tests.contract.standin_direct import (
     FOLDER,

@@ -9,8 +9,8 @@ import httpx
 import pytest
 import websockets
 
-from shared.local.torrentino import Faults, Standin
-from shared.local.torrentino.hub import BUFFER, Hub
+from services.local.torrentino import Faults, Standin
+from services.local.torrentino.hub import BUFFER, Hub
 from tests.contract.standin_helpers import (
     AUDIO,
     JSON,

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino import Faults, SongList
+from services.local.torrentino import Faults, SongList
 from tests.contract.standin_helpers import (
     AUDIO,
     JSON,
@@ -341,9 +341,9 @@ async def test_set_state(tmp_path: Path) -> None:
 
 
 async def test_its_own_process(tmp_path: Path) -> None:
-    """`python -m shared.local.torrentino` serves a folder, and leaves with 0 on SIGTERM."""
+    """`python -m services.local.torrentino` serves a folder, and leaves with 0 on SIGTERM."""
     (tmp_path / "The Band - Song.flac").write_bytes(AUDIO)
-    command = ["-m", "shared.local.torrentino", "--songs", str(tmp_path), "--acquire-s", "0"]
+    command = ["-m", "services.local.torrentino", "--songs", str(tmp_path), "--acquire-s", "0"]
     command += ["--download-s", "0", "--client", "librqbit", "--save-path", "/in/a/container"]
     process = await asyncio.create_subprocess_exec(
         sys.executable, *command, stdout=asyncio.subprocess.PIPE

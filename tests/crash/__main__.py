@@ -18,9 +18,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from services.local.postgres import Postgres
 from shared.crashpoints import POINTS
 from shared.db.migrate import migrate
-from shared.local.postgres import Postgres
 from tests.crash.run import Result, run
 from tests.crash.schedule import Schedule, at_points, by_seed, pairs
 from tests.crash.zygote import Zygote

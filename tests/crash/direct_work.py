@@ -20,11 +20,11 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from services.local.torrentino import TorrentSpec
+from services.local.torrentino.torrents import ByHand
 from shared.bus.subjects import REQUEST_CANCEL
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
-from shared.local.torrentino import TorrentSpec
-from shared.local.torrentino.torrents import ByHand
 from tests.audio import make_audio
 from tests.crash.work import Asking
 from tests.direct import at_client

@@ -32,7 +32,7 @@ from services.reaper.service import Reaper
 from services.reaper.store import Store
 from shared.bus.nats import Bus
 from shared.clock import SystemClock
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.health import Health
 from shared.media.tools import find_tools

@@ -8,9 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 from services.fetcher_writer import service as fetching
+from services.fetcher_writer.finish import Proven
+from services.fetcher_writer.match import Found, Sorting
 from services.fetcher_writer.outcomes import ACTOR
-from services.fetcher_writer.proving import Proven
-from services.fetcher_writer.sorting import Found, Sorting
 from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import Work
 from services.ticketer.direct_store import DirectStore

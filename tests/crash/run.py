@@ -15,7 +15,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from shared.local.torrentino import StandinConfig
+from services.local.torrentino import StandinConfig
 from tests.contract.autoindex import Autoindex
 from tests.crash.direct_work import TOLERANCE_S, DirectWork
 from tests.crash.invariants import check_always, check_the_end, watching

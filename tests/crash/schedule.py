@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
+from services.local.torrentino.config import Client
 from shared.crashpoints import POINTS
-from shared.local.torrentino.config import Client
 from shared.settings import SERVICES, Service
 
 # link, copy, http: what Torrentino has placed, on this filesystem, another, or over HTTP.

@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
-from shared.local.servers import free_port
+from services.local.servers import free_port
 from tests.crash.invariants import check_the_end, watching
 from tests.world import ADMIN, World, album_id, eventually
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from services.local.postgres import Postgres
+from services.local.servers import free_port
 from shared.bus.subjects import REQUEST_ALBUM
 from shared.db.migrate import migrate
-from shared.local.postgres import Postgres
-from shared.local.servers import free_port
 from tests.crash.invariants import check_the_end, watching
 from tests.world import World, album_id, eventually, free_ops_port, make_world
 

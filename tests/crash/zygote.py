@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from services.every import every_service
+from services.registry import every_service
 from shared import crashpoints, runtime
 from shared.bus.nats import Bus
 from shared.errors import AttemptFailed, ErrorType
@@ -32,18 +32,18 @@ from tests.crash.planted import BUGS
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
 _SCALED: dict[tuple[str, str], float] = {
     ("services.ticketer.service", "_ASKING_S"): 3.0,
-    ("services.ticketer.adding", "_ADDING_S"): 3.0,
+    ("services.ticketer.adder", "_ADDING_S"): 3.0,
     ("services.ticketer.direct", "_UNSETTLED_S"): 3.0,
     ("services.ticketer.direct", "_INDEXERS_FAILED_S"): 1.0,
-    ("services.poller.torrents", "_ADDING_S"): 3.0,
-    ("services.poller.torrents", "_MISSING_LEAST_S"): 1.0,
-    ("services.poller.torrents_store", "_BLIND_LEAST_S"): 0.8,
+    ("services.poller.downloads", "_ADDING_S"): 3.0,
+    ("services.poller.downloads", "_MISSING_LEAST_S"): 1.0,
+    ("services.poller.downloads_store", "_BLIND_LEAST_S"): 0.8,
     ("shared.db.releases", "ASKING_S"): 3.0,
     ("shared.db.releases", "_PARTIAL_FOR_S"): 0.5,
     ("services.reaper.__main__", "_SWEEP_EVERY_S"): 0.3,
     ("shared.bus.streams", "ACK_WAIT_S"): 2.0,
-    ("shared.bus.consuming", "_PROGRESS_S"): 0.5,
-    ("shared.bus.consuming", "_AGAIN_S"): 0.5,
+    ("shared.bus.consumer", "_PROGRESS_S"): 0.5,
+    ("shared.bus.consumer", "_AGAIN_S"): 0.5,
 }
 _TEMP_AGE_S = 1.0
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shared.local.torrentino import Song
+from services.local.torrentino import Song
 from shared.media.paths import audio_uri
 from tests.integration.ingest_helpers import ask, ask_album, serve
 from tests.releases import ARTIST, GROUPED, Release, length_s, make_release, sees_downloads, sha256

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino.links import SECRET_KEY
+from services.local.torrentino.links import SECRET_KEY
 from tests.direct import (
     SERVICES,
     assert_originals,

@@ -11,11 +11,11 @@ import asyncpg
 import httpx
 import pytest
 
+from services.local.postgres import Postgres
+from services.local.torrentino.offers import Offer
+from services.local.torrentino.torrent import Torrent
+from services.local.torrentino.torrents import ByHand
 from shared.db.migrate import head, migrate
-from shared.local.postgres import Postgres
-from shared.local.torrentino.offers import Offer
-from shared.local.torrentino.torrent import Torrent
-from shared.local.torrentino.torrents import ByHand
 from tests.contract.autoindex import Autoindex
 from tests.direct import (
     SERVICES,

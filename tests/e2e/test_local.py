@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.local.sample import ALBUM_ID, add_album, create_catalog
-from shared.local.servers import free_port
-from shared.local.torrentino import SongList, Standin, StandinConfig
+from services.local.sample import ALBUM_ID, add_album, create_catalog
+from services.local.servers import free_port
+from services.local.torrentino import SongList, Standin, StandinConfig
 from tests.commands import command
 from tests.world import eventually
 

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from pathlib import Path
 
-from shared.local.torrentino import StandinConfig
+from services.local.torrentino import StandinConfig
 from tests.e2e.test_corruption import Observer
 from tests.stages import assert_lawful, queue
 from tests.world import World, eventually, make_world

@@ -12,6 +12,7 @@ import nats.errors
 import pytest
 from nats.js.api import DeliverPolicy
 
+from services.local.torrentino import StandinConfig
 from shared.bus.subjects import (
     COMMAND_SCAN,
     DEAD,
@@ -22,7 +23,6 @@ from shared.bus.subjects import (
     REQUEST_CANCEL,
     REQUEST_TRACK,
 )
-from shared.local.torrentino import StandinConfig
 from shared.settings import SERVICES
 from tests.shipped_nats import ShippedNats, Visitor, visitor
 from tests.world import Running, World, album_id, eventually, make_world

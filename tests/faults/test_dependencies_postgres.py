@@ -12,14 +12,14 @@ import httpx
 import pytest
 
 from services.ingest.__main__ import build as build_ingest
+from services.local.postgres import Postgres
+from services.local.servers import free_port
 from shared.app import make_app
 from shared.bus.subjects import REQUEST_TRACK
 from shared.db import pool
 from shared.db.migrate import migrate
 from shared.db.pool import Database
 from shared.errors import DependencyDown
-from shared.local.postgres import Postgres
-from shared.local.servers import free_port
 from shared.web import WebServer
 from tests.crash.invariants import check_the_end
 from tests.faults.load import SECONDS, some_events, under_load

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino import StandinConfig
+from services.local.torrentino import StandinConfig
 from tests.faults.load import SECONDS, some_events, under_load
 from tests.faults.proxy import proxied
 from tests.outcomes import outcome

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from services.fetcher_writer import room
-from shared.errors import DependencyDown, Hold
+from services.fetcher_writer import disk_budget as room
+from shared.errors import DependencyDown, Unavailable
 from shared.media.paths import audio_uri
 from tests.contract.autoindex import Autoindex
 from tests.crash.invariants import sweep
@@ -249,7 +249,7 @@ async def test_a_disk_unmounted_under_way(
                 monkeypatch.undo()
                 below = [p for p in world.media.rglob("*") if p.is_file()]
                 mounted("mount", "--bind", str(kept), str(world.media))
-            assert isinstance(held, Hold)
+            assert isinstance(held, Unavailable)
             assert "Mount it" in held.detail
             assert below == []
             assert (await one(world))["retry_count"] == 0

@@ -23,6 +23,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
 from services.ingest import items as ingest_items
+from services.local.servers import free_port
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
 from services.ticketer import store as ticketer_store
@@ -32,7 +33,6 @@ from shared.bus import relay
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import REQUEST_TRACK
 from shared.db.pool import IN_INDEX_ORDER
-from shared.local.servers import free_port
 from tests.crash.invariants import check_the_end
 from tests.integration.ingest_helpers import V1, message, serve
 from tests.outcomes import outcome

@@ -26,10 +26,10 @@ import pytest
 
 from services.ingest import limits
 from services.ingest.consumer import DURABLE
+from services.local.servers import free_port
 from services.ticketer.intents import ONE_AT_A_TIME
 from shared.bus.streams import ACK_WAIT_S
 from shared.bus.subjects import REQUEST_TRACK, REQUESTS_STREAM
-from shared.local.servers import free_port
 from shared.media.tools import find_tools
 from shared.settings import SERVICES, Service
 from tests.contract.autoindex import Autoindex

@@ -19,7 +19,7 @@ from typing import TypeAlias
 
 import psutil
 
-from shared.local.servers import free_port
+from services.local.servers import free_port
 
 REPOSITORY = Path(__file__).parents[2]
 _END_S = 240.0

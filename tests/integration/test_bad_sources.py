@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino import StandinConfig
+from services.local.torrentino import StandinConfig
 from tests.audio import cut, make_audio
 from tests.integration.ingest_helpers import serve
 from tests.integration.test_ingest_cancel import queued

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from services.fetcher_writer import room
+from services.fetcher_writer import disk_budget as room
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri
 from shared.media.tools import AudioTools, find_tools

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from services.fetcher_writer.room import Room
+from services.fetcher_writer.disk_budget import Room
 from services.fetcher_writer.store import Store, share
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri, source_uri

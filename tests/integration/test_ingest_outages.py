@@ -6,7 +6,7 @@ import httpx
 import pytest
 
 from services.ingest.items import Items
-from shared.local.servers import free_port
+from services.local.servers import free_port
 from tests.integration.ingest_helpers import V1, ask, ask_album, assert_problem, send, serve
 from tests.world import World, album_id, eventually
 

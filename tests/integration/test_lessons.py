@@ -14,9 +14,9 @@ import asyncpg
 import pytest
 
 from services.ingest.limits import Caller, usage
+from services.local.postgres import Postgres
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_TRACK
 from shared.db.migrate import migrate
-from shared.local.postgres import Postgres
 from shared.states import STATUS_OF, TRANSITIONS, Stage, Status
 from tests.integration.ingest_helpers import V1, ask, ask_album, message, serve
 from tests.integration.test_reaper import put

@@ -15,9 +15,9 @@ import asyncpg
 import psutil
 import pytest
 
-from shared.local import postgres as embedded
-from shared.local.postgres import Postgres
-from shared.local.servers import Nats, ServerFailed
+from services.local import postgres as embedded
+from services.local.postgres import Postgres
+from services.local.servers import Nats, ServerFailed
 from tests.shipped_nats import refusal_of
 
 only_root = pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import asyncpg
 
+from services.local.postgres import Postgres
+from services.local.servers import free_port
 from shared.db.migrate import head, migrate
-from shared.local.postgres import Postgres
-from shared.local.servers import free_port
 
 _NATS = "nats://127.0.0.1:1"
 

@@ -14,8 +14,8 @@ from nats.aio.subscription import Subscription
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 from nats.js.errors import BadRequestError
 
+from services.local.servers import Nats
 from shared.bus.streams import STREAMS, ensure_streams
-from shared.local.servers import Nats
 from shared.settings import SERVICES
 from tests.shipped_nats import USERS, ShippedNats, Visitor, refusal_of, visitor
 from tests.world import eventually

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from services.local.torrentino import StandinConfig
 from services.poller.hints import Hints
-from services.poller.reading import FEW, Reader
+from services.poller.remote_tickets import FEW, Reader
 from services.poller.store import OpenTicket, Store
 from shared.db.pool import Database
 from shared.errors import DependencyDown, Misconfigured
-from shared.local.torrentino import StandinConfig
 from shared.torrentino.client import TorrentinoClient
 from tests.stages import (
     Stages,
@@ -367,7 +367,7 @@ async def test_a_long_list_of_old_tickets_is_not_read_again(
     still: World, by_hand: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Torrentino keeps every ticket for ever: what it costs to poll must not grow with them."""
-    monkeypatch.setattr("services.poller.reading._LONG", 10)
+    monkeypatch.setattr("services.poller.remote_tickets._LONG", 10)
     items = await ticketed(still, by_hand, 30)
     for item in items:
         by_hand.set_state(item, type="completed", stats={"files_placed": 1})
@@ -452,7 +452,7 @@ async def test_an_outage_moves_nothing(still: World, by_hand: Stages, fault: str
 
 
 async def test_an_outage_in_the_middle_puts_the_rest_off(still: World, by_hand: Stages) -> None:
-    """A Hold while one ticket is being cancelled keeps no other waiting for long."""
+    """A Unavailable while one ticket is being cancelled keeps no other waiting for long."""
     await ticketed(still, by_hand, 3)
     await still.execute("UPDATE tickets SET state = 'withdrawing'")
     client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]

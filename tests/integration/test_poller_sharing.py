@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Collection
 
 import pytest
 
-from services.poller.following import followed
-from services.poller.sources import Sources
+from services.poller.followed_torrents import followed
+from services.poller.torrent_removal import Sources
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import TicketRequest
 from shared.torrentino.torrent import RemoteTorrent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino import StandinConfig
+from services.local.torrentino import StandinConfig
 from shared.torrentino.torrent import RemoteTorrent
 from tests.stages import Stages, assert_lawful, one, queue, stages, tickets, timeline
 from tests.world import Row, World, make_world

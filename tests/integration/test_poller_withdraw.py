@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from shared.local.torrentino import StandinConfig
+from services.local.torrentino import StandinConfig
 from tests.integration.ingest_helpers import serve
 from tests.integration.test_ingest_cancel import cancel, queued
 from tests.integration.test_ingest_retry import retry

@@ -11,13 +11,13 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
+from services.local.servers import Nats
 from shared.bus.nats import Bus, Outgoing
 from shared.bus.relay import Relay
 from shared.clock import SystemClock
 from shared.db.pool import Database
 from shared.errors import DependencyDown
 from shared.health import Health
-from shared.local.servers import Nats
 from tests.world import Row, World, eventually
 
 _UNPUBLISHED = "SELECT seq FROM events WHERE published_at IS NULL"

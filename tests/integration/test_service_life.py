@@ -17,8 +17,8 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.parser import text_string_to_metric_families
 
+from services.local.servers import free_port
 from shared import metrics
-from shared.local.servers import free_port
 from shared.settings import SERVICES, Service
 from tests.world import ADMIN, ADMIN_KEY, World, album_id, eventually, free_ops_port
 

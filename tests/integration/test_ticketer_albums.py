@@ -7,7 +7,7 @@ from typing import Literal
 
 import pytest
 
-from services.ticketer.grouping import Group
+from services.ticketer.groups import Group
 from services.ticketer.store import Store
 from shared.catalog.models import Album
 from shared.db.albums import remember_albums

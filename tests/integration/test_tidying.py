@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from services.poller.sources import Sources
-from services.poller.tidying import Tidier
+from services.poller.ticket_cleanup import Tidier
+from services.poller.torrent_removal import Sources
 from shared.errors import DependencyDown
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import TicketRequest

@@ -14,15 +14,15 @@ import httpx
 import psutil
 import pytest
 
+from services.local.sample import add_album
 from services.watchdog.service import Watchdog
 from services.watchdog.store import Findings, Store
 from shared.app import App, make_app
 from shared.bus.subjects import COMMAND_SCAN
 from shared.catalog.sqlite import Catalog
-from shared.db.installation import MediaRoot
+from shared.db.media_root import MediaRoot
 from shared.db.scans import ScanOrder, start
 from shared.errors import DependencyDown, Stale
-from shared.local.sample import add_album
 from tests.audio import make_audio
 from tests.integration.ingest_helpers import (
     V1,

@@ -18,9 +18,9 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeAlias
 
+from services.local.postgres import Postgres
 from shared.db.migrate import migrate
 from shared.errors import DownloadsError
-from shared.local.postgres import Postgres
 from shared.media.tools import find_tools
 from tests.live import libraries, measure
 from tests.live.lab import Bench

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from shared.local.postgres import Postgres
-from shared.local.servers import Nats, free_port
+from services.local.postgres import Postgres
+from services.local.servers import Nats, free_port
 from tests.live.music import Music, Release
 from tests.live.product import Product
 from tests.live.programs import API_KEY, Program, client, qbittorrent, swarm, torrentino, until

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from shared.local.sample import add_album, create_catalog
+from services.local.sample import add_album, create_catalog
 from tests.live.sound import Kind, Sounds, Tone, place
 
 _FIRST_HZ = 220

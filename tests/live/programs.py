@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from shared.local.servers import end_process
+from services.local.servers import end_process
 
 _REPOSITORY = Path(__file__).parents[2]
 _START_S = 60.0

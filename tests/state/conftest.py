@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from services.local.postgres import Postgres
 from services.ticketer.acquisition import Way
-from shared.local.postgres import Postgres
 from tests.state.direct import DirectMachine
 from tests.state.machine import Machine
 from tests.state.setting import setting

@@ -13,10 +13,10 @@ from typing import TypeAlias
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
+from services.local.torrentino import TorrentSpec
+from services.local.torrentino.torrents import ByHand
 from services.ticketer.acquisition import Way
 from shared.bus.subjects import REQUEST_ALBUM
-from shared.local.torrentino import TorrentSpec
-from shared.local.torrentino.torrents import ByHand
 from tests.direct import at_client
 from tests.state import checks
 from tests.state.machine import (

@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_CANCEL, REQUEST_TRACK
 from shared.db.scans import parse_order, start
-from shared.errors import Conflict, Hold
+from shared.errors import Conflict, Unavailable
 from shared.media.paths import audio_dir
 from tests.state import checks, fates
 from tests.state.model import Expected, Item, Kind, Model
@@ -474,7 +474,7 @@ async def _unless_held_up(work: Awaitable[object]) -> None:
     """A dependency that is away is for the loop to wait for."""
     try:
         await work
-    except Hold:
+    except Unavailable:
         return
 
 

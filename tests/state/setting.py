@@ -22,6 +22,9 @@ import asyncpg
 import httpx
 
 from services.ingest.__main__ import build as build_ingest
+from services.local.sample import add_album, create_catalog
+from services.local.servers import Nats
+from services.local.torrentino import Standin, StandinConfig, TorrentSpec
 from services.poller.__main__ import build as build_poller
 from services.ticketer.__main__ import build as build_ticketer
 from services.ticketer.acquisition import Acquisition, Way
@@ -29,14 +32,11 @@ from services.ticketer.direct import DirectTicketer
 from services.watchdog.__main__ import build as build_watchdog
 from services.watchdog.service import Watchdog
 from shared.app import App, Duty, make_app
-from shared.bus.consuming import Consumer
+from shared.bus.consumer import Consumer
 from shared.bus.nats import Outgoing
 from shared.bus.relay import Relay
 from shared.errors import DependencyDown
 from shared.leases import LeaseKeeper
-from shared.local.sample import add_album, create_catalog
-from shared.local.servers import Nats
-from shared.local.torrentino import Standin, StandinConfig, TorrentSpec
 from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.web import WebServer
@@ -251,7 +251,7 @@ class Copy:
         """Fill the places of the direct ticketer, and see all of it through.
 
         Raises:
-            Hold: as the next `run_once` would, for what one of them met.
+            Unavailable: as the next `run_once` would, for what one of them met.
         """
         await self.direct.run_once()
         while working := self.direct._working:

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 
 from services.fetcher_writer import store
-from services.ingest import withdraw
+from services.ingest import withdrawals as withdraw
 from services.ticketer import store as ticketer_store
 from shared.bus.subjects import REQUEST_CANCEL, REQUEST_TRACK
 from tests.state import fates

@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from services.local.torrentino import TorrentSpec
 from services.ticketer.direct_store import DirectStore
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_CANCEL
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
-from shared.local.torrentino import TorrentSpec
 from tests.state.direct import DirectMachine, Listing
 from tests.state.model import Row
 from tests.state.setting import ALBUMS, TRACKS

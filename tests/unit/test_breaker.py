@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from shared.breaker import Breaker, State
-from shared.errors import Dependency, DependencyDown, Hold, Misconfigured
+from shared.errors import Dependency, DependencyDown, Misconfigured, Unavailable
 from shared.health import Health
 
 
@@ -33,7 +33,7 @@ def _breaker(dependency: Dependency = "torrentino") -> tuple[Breaker, _Clock]:
 AWAY = DependencyDown("torrentino", "away")
 
 
-def _fail_again(breaker: Breaker, clock: _Clock, held: Hold) -> float:
+def _fail_again(breaker: Breaker, clock: _Clock, held: Unavailable) -> float:
     """The next try fails too; the pause after it."""
     clock.s += breaker.wait_s()
     breaker.failed(held)
@@ -87,7 +87,7 @@ def test_work_that_succeeds_lets_the_pauses_start_anew() -> None:
         (Misconfigured("torrentino", "the key is refused"), 2, 60),
     ],
 )
-def test_pauses_grow_to_a_bound(held: Hold, first_s: float, longest_s: float) -> None:
+def test_pauses_grow_to_a_bound(held: Unavailable, first_s: float, longest_s: float) -> None:
     """Each failed try waits longer, with jitter; a wrong setting is asked about less often."""
     breaker, clock = _breaker(held.dependency)
     pauses = [_fail_again(breaker, clock, held) for _ in range(100)]

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from services.local.sample import add_album, create_catalog
 from shared.catalog import sqlite as sqlite_module
 from shared.catalog.models import Album, Scope, Track
 from shared.catalog.sqlite import Catalog
 from shared.errors import DependencyDown, InvalidRequest
-from shared.local.sample import add_album, create_catalog
 
 OLD_SCHEMA = """
 CREATE TABLE artists (rowid INTEGER PRIMARY KEY, id TEXT UNIQUE, name TEXT);

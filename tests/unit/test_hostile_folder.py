@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from services.fetcher_writer import beneath
-from services.fetcher_writer.collecting import Collector
-from services.fetcher_writer.delivery import (
+from services.fetcher_writer.delivery import dirfd as beneath
+from services.fetcher_writer.delivery.base import (
     MAX_FILE_BYTES,
     MAX_TICKET_BYTES,
     DeliveredFile,
     check_placed,
 )
-from services.fetcher_writer.shared_folder import SharedFolder
+from services.fetcher_writer.delivery.collector import Collector
+from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from services.fetcher_writer.work import Ticket
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown
 from shared.media.place import stage

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from services.ingest.messages import AlbumRequest, CancelRequest, TrackRequest, parse
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_CANCEL, REQUEST_TRACK
 from shared.errors import InvalidRequest
-from shared.ids import content_id, token
+from shared.untrusted import content_id, token
 
 ID = "4uLU6hMCjMI75M1A2tKUQC"
 

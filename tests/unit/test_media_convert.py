@@ -13,9 +13,9 @@ from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
 from shared.media import encoders
 from shared.media.convert import Slots, convert
 from shared.media.encoders import AudioFormat, Plan, Target, capabilities
+from shared.media.ffmpeg_write import write_audio
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts
-from shared.media.writing import write_audio
 from tests.audio import cut
 from tests.conversion import (
     TAGS,

@@ -13,7 +13,7 @@ import ffmpeg
 import pytest
 
 from shared.errors import AttemptFailed, CorruptAudio
-from shared.media import child
+from shared.media import ffmpeg_process as child
 from shared.media.decode import command
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts, verify

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from services.fetcher_writer.__main__ import deliveries
-from services.fetcher_writer.delivery import DeliveredFile, DeliveryName
-from services.fetcher_writer.http_files import HttpFiles
+from services.fetcher_writer.delivery.base import DeliveredFile, DeliveryName
+from services.fetcher_writer.delivery.http_folder import HttpFiles
 from shared.media.place import publish, stage
 from shared.media.refused import move_aside
 from shared.media.root import write_sentinel

@@ -14,10 +14,10 @@ from typing import get_args
 import ffmpeg
 import pytest
 
+from services.local.audio import ToneCodec
+from services.local.sample import write_sample
 from shared.catalog.sqlite import Catalog
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Misconfigured
-from shared.local.audio import ToneCodec
-from shared.local.sample import write_sample
 from shared.media.decode import decode, serious_lines
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools, find_tools

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from services.poller.choosing import WantedTrack, choose, is_audio, only_albums, pipeline_format
+from services.poller.file_choice import WantedTrack, choose, is_audio, only_albums, pipeline_format
 
 
 def track(title: str, number: int | None = None, disc: int | None = 1) -> WantedTrack:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.poller.mapping import (
+from services.poller.remote_tickets import _LISTED, _LIVE
+from services.poller.verdicts import (
     GONE,
     Action,
     AskAgain,
@@ -19,7 +20,6 @@ from services.poller.mapping import (
     is_nothing_found,
     refusal_of,
 )
-from services.poller.reading import _LISTED, _LIVE
 from shared.errors import ErrorType
 from shared.states import Stage
 from shared.torrentino.model import ENDED, RemoteState, RemoteTicket

@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from docs.generate import PARTS, rewritten
 from services.cli import app as cli
-from services.every import every_service
 from services.ingest import problems
 from services.ingest.http import Api
+from services.registry import every_service
 from shared import metrics
 from shared.bus import subjects
 from shared.db.migrate import head

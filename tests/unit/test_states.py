@@ -13,8 +13,8 @@ from shared.states import (
     TRANSITIONS,
     Stage,
     Status,
+    allowed_from,
     diagram,
-    sources,
 )
 
 
@@ -27,7 +27,7 @@ def test_every_stage_has_a_status_and_a_row() -> None:
 def test_completed_is_final() -> None:
     """L-03: nothing leads out of COMPLETED."""
     assert TRANSITIONS[Stage.COMPLETED] == frozenset()
-    assert all(Stage.COMPLETED.value not in sources(target) for target in Stage)
+    assert all(Stage.COMPLETED.value not in allowed_from(target) for target in Stage)
 
 
 @pytest.mark.parametrize("stage", sorted(set(Stage) - TERMINAL))

@@ -19,9 +19,9 @@ from hypothesis import strategies as st
 from shared import logs
 from shared.errors import DownloadsError
 from shared.settings import load
-from shared.text import printable
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteState, RemoteTicket, redact
+from shared.untrusted import printable
 
 SECRET = "5ecre7d00dfeed5ecre7d00dfeed0042"
 # How Torrentino, Jackett and trackers show their keys in what they say of a failure.

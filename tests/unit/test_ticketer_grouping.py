@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from services.ticketer.grouping import Group, grouped
+from services.ticketer.groups import Group, grouped
 
 
 def due(item_id: str, album_id: str | None = None, ask_next: str | None = None) -> Any:

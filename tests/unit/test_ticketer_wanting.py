@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from services.ticketer.wanting import Item, want_of
+from services.ticketer.wanted import Item, want_of
 from shared.db.albums import KnownAlbum, KnownTrack
 from shared.db.items import Claim
 

@@ -1,0 +1,132 @@
+"""Getting at the files of one ticket, with the patience that network filesystems need."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from services.fetcher_writer.delivery.base import (
+    MAX_FILE_BYTES,
+    DeliveredFile,
+    Delivery,
+    DeliveryName,
+    audio_candidates,
+    check_placed,
+    cue_sheets,
+)
+from services.fetcher_writer.work import Ticket
+from shared.errors import AttemptFailed, CorruptAudio
+
+log = structlog.get_logger()
+
+# A listing may lag behind what the other side has written (NFS caches attributes for seconds).
+_WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)
+# A box of a composer's whole work has this many; what has more is no album.
+_MOST_CANDIDATES = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidates:
+    """What a ticket has for us: files that may be audio, likeliest first, and CUE sheets."""
+
+    audio: tuple[DeliveredFile, ...]
+    sheets: tuple[DeliveredFile, ...] = ()
+
+
+class Collector:
+    """Finds, among what a ticket brought, the files that may be its items' audio."""
+
+    def __init__(
+        self,
+        deliveries: Mapping[DeliveryName, Delivery],
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._deliveries = deliveries
+        self._sleep = sleep
+
+    async def located(self, ticket: Ticket) -> Ticket:
+        """The same, with the path at which its data really are.
+
+        Raises:
+            AttemptFailed: they are not there.
+            Unavailable: the place cannot be looked at now.
+        """
+        delivery = self._deliveries[ticket.delivery]
+        await delivery.check()
+        path = await delivery.locate(ticket.path, ticket.size_bytes, exact=ticket.in_the_way)
+        return replace(ticket, path=path)
+
+    async def candidates(self, ticket: Ticket) -> Candidates:
+        """The files worth a look, at least one of them audio by its name.
+
+        Raises:
+            AttemptFailed: what lies there is not what Torrentino says it placed.
+            CorruptAudio: none of the files is audio.
+        """
+        files = await self._placed(ticket)
+        possible = audio_candidates(files)
+        audio = [file for file in possible if file.size_bytes <= MAX_FILE_BYTES]
+        if not audio:
+            rule, message = "not_audio", "the ticket placed no audio file"
+            if possible:
+                rule, message = "too_large", f"the ticket placed {MAX_FILE_BYTES} bytes and more"
+            raise CorruptAudio(message, {"rule": rule, "files": [f.name[:500] for f in files[:20]]})
+        return Candidates(audio=tuple(audio[:_MOST_CANDIDATES]), sheets=tuple(cue_sheets(files)))
+
+    async def _placed(self, ticket: Ticket) -> list[DeliveredFile]:
+        if ticket.files_placed and ticket.final_size_bytes == 0:
+            raise CorruptAudio(
+                "what the ticket placed is empty",
+                {"rule": "too_small", "size_bytes": 0, "files_placed": ticket.files_placed},
+            )
+        delivery = self._deliveries[ticket.delivery]
+        # The folder is looked at first: "not visible" is our setting, not the ticket's failure.
+        await delivery.check()
+        for wait_s in (*_WAITS_S, None):
+            files = await delivery.files(ticket.path)
+            try:
+                check_placed(
+                    files,
+                    files_placed=ticket.files_placed,
+                    final_size_bytes=ticket.final_size_bytes,
+                )
+            except AttemptFailed:
+                if wait_s is None:
+                    raise
+                await self._sleep(wait_s)
+            else:
+                break
+        return files
+
+    async def check(self) -> None:
+        """Return when every place of finished files is visible; see `Delivery.check`."""
+        for delivery in self._deliveries.values():
+            await delivery.check()
+
+    async def taking_room(self, media_path: Path) -> frozenset[DeliveryName]:
+        """The ways by which what is collected needs space; see `Delivery.takes_room`."""
+        return frozenset(
+            [
+                name
+                for name, delivery in self._deliveries.items()
+                if await delivery.takes_room(media_path)
+            ]
+        )
+
+    async def collect(self, ticket: Ticket, file: DeliveredFile, temp: Path) -> str:
+        """Put the file at `temp`, whole and on disk; returns how."""
+        return await self._deliveries[ticket.delivery].collect(ticket.path, file, temp)
+
+    async def remove(self, dest_path: str) -> bool:
+        """Remove a ticket's incoming folder; true when it needs no further look."""
+        try:
+            await self._deliveries["incoming"].remove(dest_path)
+        except AttemptFailed as failure:
+            # A path from another configuration: not below our root, so not ours to touch.
+            log.warning("incoming_folder_left", dest_path=dest_path, why=failure.message)
+        return True

@@ -1,0 +1,119 @@
+"""Taking the originals out of the folder where the torrent client keeps, and seeds, them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from services.fetcher_writer.delivery.base import (
+    DeliveredFile,
+    is_safe_name,
+    nearest_first,
+    not_there,
+)
+from services.fetcher_writer.delivery.dirfd import folder_below, status_below
+from services.fetcher_writer.delivery.shared_folder import SharedFolder, walk
+from shared.errors import AttemptFailed
+
+
+class TorrentFolder(SharedFolder):
+    """`dest_root` is where Torrentino's client saves, `dest_mount` the same folder as we see it.
+
+    A path names a torrent's folder, or the file of one that has no folder. Nothing there is ever
+    changed: not a mode, and nothing is removed. So a file that is linked from here keeps its own.
+    """
+
+    _named = "DOWNLOADS"
+    _theirs = True
+
+    async def remove(self, dest_path: str) -> bool:
+        """See `Delivery.remove`; always False."""
+        self._parts(dest_path)
+        return False
+
+    async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
+        """See `Delivery.locate`."""
+        parts = self._parts(path)
+        name = await self._look(lambda: self._locate(parts, size_bytes, exact=exact))
+        if name is None:
+            above = await self._look(lambda: self._is_folder(parts[:-1]))
+            raise not_there(path, root=self._root, here=str(self._mount), above_is_there=above)
+        return str(PurePosixPath(path).parent / name)
+
+    # --- in threads
+
+    def _locate(self, parts: tuple[str, ...], size_bytes: int | None, *, exact: bool) -> str | None:
+        *above, name = parts
+        own_bytes = self._bytes(above, name)
+        if own_bytes is not None and (not size_bytes or own_bytes == size_bytes):
+            return name
+        for entry in nearest_first(name, self._names(above)) if size_bytes else ():
+            if self._bytes(above, entry) == size_bytes:
+                return entry
+        return None if own_bytes is None or exact else name
+
+    def _names(self, above: Sequence[str]) -> list[str]:
+        try:
+            with folder_below(self._mount, above) as fd, os.scandir(fd) as entries:
+                return [entry.name for entry in entries if is_safe_name(entry.name)]
+        except FileNotFoundError:
+            self._check_mount()
+            return []
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+
+    def _bytes(self, above: Sequence[str], name: str) -> int | None:
+        """The bytes of a file, or of all files below a folder; None when there is neither."""
+        try:
+            with folder_below(self._mount, above) as fd:
+                found = status_below(fd, name)
+                if found is None or stat.S_ISREG(found.st_mode):
+                    return None if found is None else found.st_size
+                if not stat.S_ISDIR(found.st_mode):
+                    return None
+            with folder_below(self._mount, [*above, name]) as fd:
+                return sum(file.size_bytes for file in walk(fd))
+        except (FileNotFoundError, AttemptFailed):
+            return None  # gone by now, or more than any torrent of music has
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+
+    def _is_folder(self, parts: Sequence[str]) -> bool:
+        try:
+            with folder_below(self._mount, parts):
+                return True
+        except FileNotFoundError:
+            self._check_mount()
+            return False
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+
+    def _list(self, parts: tuple[str, ...]) -> list[DeliveredFile]:
+        size_bytes = self._size_of_file(parts)
+        if size_bytes is None:
+            return super()._list(parts)
+        return [DeliveredFile(name=parts[-1], size_bytes=size_bytes)] if size_bytes else []
+
+    def _collect(self, parts: tuple[str, ...], file: DeliveredFile, temp: Path) -> str:
+        # The last name may be a file in the torrent's folder, or again the torrent's own.
+        own = parts[:-1]
+        if own[-1] == parts[-1] and self._size_of_file(own) is not None:
+            parts = own
+        return super()._collect(parts, file, temp)
+
+    def _size_of_file(self, parts: tuple[str, ...]) -> int | None:
+        """The size of what is there, None when it is no file."""
+        *above, name = parts
+        try:
+            with folder_below(self._mount, above) as fd:
+                found = status_below(fd, name)
+                if found is None or not stat.S_ISREG(found.st_mode):
+                    return None
+                self._device = os.fstat(fd).st_dev
+                return found.st_size
+        except FileNotFoundError:
+            return None
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc

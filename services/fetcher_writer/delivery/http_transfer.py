@@ -1,0 +1,261 @@
+"""One file over HTTP to one file on disk, through dropped connections, in bounded memory."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import re
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import httpx
+
+from services.fetcher_writer.delivery.base import DeliveredFile
+from shared.crashpoints import reached
+from shared.errors import AttemptFailed, DependencyDown, DownloadsError, ErrorType, Misconfigured
+from shared.media.place import storage_error
+
+Sleep = Callable[[float], Awaitable[None]]
+
+MAX_TRIES = 5
+_PIECE_BYTES = 256 * 1024
+_BACKOFF_BASE_S = 0.2
+_BACKOFF_CAP_S = 5.0
+# Slower than this on average is no transfer: it would hold a worker for days.
+_MIN_BYTES_PER_S = 32 * 1024
+_PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", re.ASCII)
+
+
+def status_error(status: int) -> DownloadsError:
+    """The error for a status that says the file server cannot or will not serve us."""
+    if status in _PASSING or status >= 500:
+        return DependencyDown("incoming", f"TORRENTINO_FILES_URL answers {status}")
+    wanted = "serve the folder TORRENTINO_DEST_ROOT to us, without a redirect or a log-in"
+    if status == 403:
+        # nginx does not tell the one from the other; its error log names the path.
+        wanted = "be able to read all below TORRENTINO_DEST_ROOT, where no file may be a link"
+    return Misconfigured("incoming", f"TORRENTINO_FILES_URL answers {status}: it must {wanted}")
+
+
+def unreachable(exc: Exception) -> DependencyDown:
+    """The error for no answer, or none that was whole."""
+    detail = f"{type(exc).__name__}: {exc}".rstrip(": ")[:300]
+    return DependencyDown("incoming", f"no answer from TORRENTINO_FILES_URL ({detail})")
+
+
+class Download:
+    """Fetches `file` from `url`. Good for one use.
+
+    The file must stay the same all the way: its size is the listed one, and neither its ETag nor
+    its Last-Modified changes between the tries.
+    """
+
+    def __init__(
+        self,
+        *,
+        http: httpx.AsyncClient,
+        url: str,
+        file: DeliveredFile,
+        sleep: Sleep,
+        rng: random.Random,
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._file = file
+        self._sleep = sleep
+        self._rng = rng
+        self._etag: str | None = None
+        self._modified: str | None = None
+
+    async def to(self, temp: Path) -> None:
+        """Write the whole file to `temp` and flush it to disk; an old `temp` is replaced.
+
+        Raises:
+            AttemptFailed: STORAGE, the file is gone or is not what the listing said.
+            DependencyDown: `MAX_TRIES` in a row brought nothing new, it is hopelessly slow, or
+                our disk cannot take it. After any failure there is no `temp`.
+            Misconfigured: the server does not serve files to us.
+        """
+        sink = _Sink(temp)
+        try:
+            await asyncio.to_thread(sink.open)
+            reached("download.created")
+            async with asyncio.timeout(60 + self._file.size_bytes / _MIN_BYTES_PER_S):
+                await self._fill(sink)
+            await asyncio.to_thread(sink.finish)
+        except TimeoutError as exc:
+            sink.discard()
+            raise unreachable(exc) from exc
+        except BaseException:
+            sink.discard()
+            raise
+
+    async def _fill(self, sink: _Sink) -> None:
+        furthest = fruitless = 0
+        while sink.offset < self._file.size_bytes:
+            problem: Exception = EOFError("the answer ended early")
+            try:
+                await self._transfer(sink)
+            except (httpx.TransportError, _TryAgain) as exc:
+                problem = exc
+            if sink.offset > furthest:
+                furthest, fruitless = sink.offset, 0
+            else:
+                fruitless += 1
+            if fruitless >= MAX_TRIES:
+                raise unreachable(problem) from problem
+            if sink.offset < self._file.size_bytes:
+                await self._sleep(self._delay_s(fruitless))
+
+    async def _transfer(self, sink: _Sink) -> None:
+        headers = self._resume_headers(sink)
+        async with self._http.stream("GET", self._url, headers=headers) as response:
+            self._require_same(response)
+            if response.status_code == 200:
+                # All of it, though we may have asked for the rest: the server has no ranges.
+                sink.restart()
+            async for piece in response.aiter_raw():
+                if sink.offset + len(piece) > self._file.size_bytes:
+                    raise self._changed("is longer than listed")
+                await sink.write(piece)
+
+    def _resume_headers(self, sink: _Sink) -> dict[str, str]:
+        # A weak ETag does not promise the same bytes; without any validator nothing does.
+        strong = self._etag if self._etag and not self._etag.startswith("W/") else None
+        validator = strong or self._modified
+        if validator is None:
+            sink.restart()
+        headers = {"Accept-Encoding": "identity"}
+        if sink.offset and validator is not None:
+            headers |= {"Range": f"bytes={sink.offset}-", "If-Range": validator}
+        return headers
+
+    def _require_same(self, response: httpx.Response) -> None:
+        """Pass an answer that brings this file, and the same version of it as before."""
+        status, headers = response.status_code, response.headers
+        if status in (404, 410):
+            raise self._changed("is gone")
+        if status == 416:
+            raise self._changed("is shorter than listed")
+        if status in _PASSING:
+            raise _TryAgain(f"answered {status}")
+        if status not in (200, 206):
+            raise status_error(status)
+        if headers.get("content-encoding", "identity") != "identity":
+            raise Misconfigured("incoming", "TORRENTINO_FILES_URL compresses files: turn it off")
+        self._require_validators(headers.get("etag"), headers.get("last-modified"))
+        self._require_size(response)
+
+    def _require_validators(self, etag: str | None, modified: str | None) -> None:
+        for before, now in ((self._etag, etag), (self._modified, modified)):
+            if before is not None and now is not None and before != now:
+                raise self._changed("changed while it was collected")
+        self._etag, self._modified = self._etag or etag, self._modified or modified
+
+    def _require_size(self, response: httpx.Response) -> None:
+        if response.status_code == 200:
+            length = response.headers.get("content-length", str(self._file.size_bytes))
+            if length != str(self._file.size_bytes):
+                raise self._changed(f"has {length[:20]} bytes now")
+            return
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        requested = response.request.headers.get("range", "bytes=0-")
+        if match is None or requested != f"bytes={match[1]}-":
+            raise Misconfigured("incoming", "TORRENTINO_FILES_URL answers another range than asked")
+        if match[2] != str(self._file.size_bytes):
+            raise self._changed(f"has {match[2]} bytes now")
+
+    def _changed(self, what: str) -> AttemptFailed:
+        return AttemptFailed(
+            ErrorType.STORAGE,
+            f"the placed file {what}",
+            {"file": self._file.name, "listed_bytes": self._file.size_bytes},
+        )
+
+    def _delay_s(self, fruitless: int) -> float:
+        return min(_BACKOFF_BASE_S * 2.0**fruitless, _BACKOFF_CAP_S) * self._rng.uniform(0.5, 1.0)
+
+
+class _TryAgain(Exception):
+    """The server answered something that passes."""
+
+
+class _Sink:
+    """The file being written. What has not reached the disk yet survives a dropped connection."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._disk: BinaryIO | None = None
+        self._pending = bytearray()
+        self._written_bytes = 0
+
+    @property
+    def offset(self) -> int:
+        """How many bytes of the file we have."""
+        return self._written_bytes + len(self._pending)
+
+    def open(self) -> None:
+        """Create the file; blocks."""
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        try:
+            # Not the parents: without the media root, its disk is not mounted.
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.unlink(missing_ok=True)
+            self._disk = os.fdopen(os.open(self._path, flags, 0o666), "wb")
+        except OSError as exc:
+            raise storage_error(exc, "creating a temporary file") from exc
+
+    def restart(self) -> None:
+        """Forget everything so far."""
+        self._pending.clear()
+        self._written_bytes = 0
+
+    async def write(self, piece: bytes) -> None:
+        """Append; goes to the disk in pieces of 256 KiB."""
+        self._pending += piece
+        if len(self._pending) >= _PIECE_BYTES:
+            await asyncio.to_thread(self._flush)
+
+    def finish(self) -> None:
+        """Bring all of it to the disk and close; blocks."""
+        self._flush()
+        disk = self._require_open()
+        try:
+            disk.truncate(self._written_bytes)
+            disk.flush()
+            reached("download.written")
+            os.fsync(disk.fileno())
+            disk.close()
+        except OSError as exc:
+            raise storage_error(exc, "writing a temporary file") from exc
+
+    def discard(self) -> None:
+        """Close and remove what there is, as far as the disk still lets us."""
+        if self._disk is None:
+            return
+        # Whatever brought us here is the error to tell; the sweep finds what is left.
+        with suppress(OSError):
+            self._disk.close()
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        disk = self._require_open()
+        try:
+            disk.seek(self._written_bytes)
+            disk.write(self._pending)
+            disk.flush()
+        except OSError as exc:
+            raise storage_error(exc, "writing a temporary file") from exc
+        reached("download.piece")
+        self._written_bytes += len(self._pending)
+        self._pending.clear()
+
+    def _require_open(self) -> BinaryIO:
+        if self._disk is None:
+            raise RuntimeError("the file is not open")
+        return self._disk

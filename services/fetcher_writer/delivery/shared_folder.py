@@ -1,0 +1,247 @@
+"""Collecting from a folder that Torrentino and we both see: a bind mount, NFS, one host."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import stat
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import structlog
+
+from services.fetcher_writer.delivery.base import (
+    MAX_DEPTH,
+    MAX_ENTRIES,
+    DeliveredFile,
+    is_safe_name,
+    name_parts,
+    parts_below,
+)
+from services.fetcher_writer.delivery.dirfd import folder_below, remove_below, status_below
+from shared.errors import (
+    AttemptFailed,
+    DependencyDown,
+    DownloadsError,
+    ErrorType,
+    Misconfigured,
+)
+from shared.media.place import FILE_MODE, stage, storage_error
+
+log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
+
+# A dead NFS server blocks a call for minutes; whoever waits must hear of it before.
+_LOOK_TIMEOUT_S = 30.0
+
+
+class SharedFolder:
+    """`dest_root` as Torrentino sees it is `dest_mount` as we do.
+
+    A collected file has `file_mode`, which is what the umask leaves of 0666.
+    """
+
+    # What its two variables are called between "TORRENTINO_" and "_ROOT", "_MOUNT".
+    _named = "DEST"
+    # Whether nothing of a file may be changed when it is collected.
+    _theirs = False
+
+    def __init__(self, *, dest_root: str, dest_mount: Path, file_mode: int = FILE_MODE) -> None:
+        self._root = dest_root
+        self._mount = dest_mount
+        self._file_mode = file_mode
+        # Of the filesystem that the last files were on: without them, it tells an empty folder
+        # from the one below a disk that was unmounted.
+        self._device: int | None = None
+
+    async def files(self, dest_path: str) -> list[DeliveredFile]:
+        """See `Delivery.files`."""
+        parts = self._parts(dest_path)
+        return await self._look(lambda: self._list(parts))
+
+    async def locate(
+        self,
+        path: str,
+        size_bytes: int | None,  # noqa: ARG002
+        *,
+        exact: bool = False,  # noqa: ARG002
+    ) -> str:
+        """See `Delivery.locate`: what Torrentino placed has the name that it says."""
+        return path
+
+    async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
+        """See `Delivery.collect`. A cancelled call may go on writing `temp` for a while."""
+        parts, names = self._parts(dest_path), name_parts(file)
+        return await asyncio.to_thread(self._collect, (*parts, *names), file, temp)
+
+    async def takes_room(self, media_path: Path) -> bool:
+        """See `Delivery.takes_room`: not on one filesystem, where files are linked."""
+        return await self._look(lambda: self._device_of(self._mount) != self._device_of(media_path))
+
+    async def remove(self, dest_path: str) -> bool:
+        """See `Delivery.remove`; always True."""
+        parts = self._parts(dest_path)
+        await asyncio.to_thread(self._remove, parts)
+        return True
+
+    async def check(self) -> None:
+        """See `Delivery.check`."""
+        await self._look(self._check_mount)
+
+    async def close(self) -> None:
+        """Nothing is held open."""
+
+    def _parts(self, dest_path: str) -> tuple[str, ...]:
+        setting = f"TORRENTINO_{self._named}_ROOT"
+        return parts_below(self._root, dest_path, setting=setting)
+
+    async def _look(self, look: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(_LOOK_TIMEOUT_S):
+                return await asyncio.to_thread(look)
+        except TimeoutError as exc:
+            raise DependencyDown(
+                "incoming", f"{self._mount} (TORRENTINO_{self._named}_MOUNT) does not respond"
+            ) from exc
+
+    # --- in threads
+
+    def _list(self, parts: tuple[str, ...]) -> list[DeliveredFile]:
+        try:
+            with folder_below(self._mount, parts) as fd:
+                found = sorted(walk(fd), key=lambda file: file.name)
+                self._device = os.fstat(fd).st_dev
+                return found
+        except FileNotFoundError:
+            self._check_mount()
+            return []
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+
+    def _collect(self, parts: tuple[str, ...], file: DeliveredFile, temp: Path) -> str:
+        *folder, name = parts
+        try:
+            with folder_below(self._mount, folder) as fd:
+                status = status_below(fd, name)
+                if status is None or not stat.S_ISREG(status.st_mode):
+                    raise _changed(file, "is gone, or no regular file")
+                if status.st_size != file.size_bytes:
+                    raise _changed(file, f"has {status.st_size} bytes now")
+                how = stage(
+                    Path(name),
+                    temp,
+                    size_bytes=file.size_bytes,
+                    folder_fd=fd,
+                    theirs=self._theirs,
+                    mode=self._file_mode,
+                )
+        except FileNotFoundError as exc:
+            self._check_mount()
+            raise _changed(file, "is gone") from exc
+        except OSError as exc:
+            raise self._error(exc, "cannot be read") from exc
+        _require_size(temp, file)
+        return how
+
+    def _remove(self, parts: tuple[str, ...]) -> None:
+        *above, name = parts
+        try:
+            with folder_below(self._mount, above) as fd:
+                remove_below(fd, name)
+        except FileNotFoundError:
+            self._check_mount()
+        except OSError as exc:
+            raise self._error(exc, "cannot be cleaned up") from exc
+
+    def _check_mount(self) -> None:
+        try:
+            with os.scandir(self._mount):
+                device = self._mount.stat().st_dev
+        except OSError as exc:
+            raise self._error(exc, "is not visible") from exc
+        if self._device not in (None, device):
+            raise DependencyDown(
+                "incoming",
+                f"TORRENTINO_{self._named}_MOUNT={self._mount} is another filesystem than before:"
+                " is it mounted? If the change is meant, start the fetcher-writer again",
+            )
+
+    def _device_of(self, path: Path) -> int:
+        try:
+            return path.stat().st_dev
+        except OSError as exc:
+            raise self._error(exc, "cannot be compared with MEDIA_PATH") from exc
+
+    def _error(self, exc: OSError, what: str) -> DownloadsError:
+        """Every failure to read the incoming folder is the place's fault, never the item's."""
+        where = (
+            f"TORRENTINO_{self._named}_MOUNT={self._mount} {what} ({exc.strerror or exc}): it must"
+            f" be the folder that Torrentino sees as TORRENTINO_{self._named}_ROOT={self._root}"
+        )
+        if isinstance(exc, PermissionError):
+            return Misconfigured("incoming", f"{where}, readable by user id {os.getuid()}")
+        if isinstance(exc, FileNotFoundError | NotADirectoryError):
+            return Misconfigured("incoming", where)
+        return DependencyDown("incoming", where)
+
+
+def walk(top_fd: int) -> Iterator[DeliveredFile]:
+    """The files below an open folder; see `Delivery.files`."""
+    pending: list[tuple[str, ...]] = [()]
+    entries_seen = 0
+    while pending:
+        folder = pending.pop()
+        for name, status in _entries(top_fd, folder):
+            entries_seen += 1
+            if entries_seen > MAX_ENTRIES:
+                raise AttemptFailed(
+                    ErrorType.STORAGE, f"the ticket's folder has more than {MAX_ENTRIES} entries"
+                )
+            path = "/".join((*folder, name))
+            if not (is_safe_name(name) and _is_file_or_folder(status)):
+                log.warning("delivered_entry_skipped", name=ascii(path)[:500])
+            elif stat.S_ISDIR(status.st_mode):
+                if len(folder) < MAX_DEPTH:
+                    pending.append((*folder, name))
+                else:
+                    log.warning("delivered_folder_too_deep", name=ascii(path)[:500])
+            elif status.st_size > 0:
+                yield DeliveredFile(name=path, size_bytes=status.st_size)
+
+
+def _entries(top_fd: int, folder: tuple[str, ...]) -> list[tuple[str, os.stat_result]]:
+    """Names with what they are, at most one more than allowed; none when it is gone by now."""
+    found = []
+    try:
+        with folder_below(top_fd, folder) as fd, os.scandir(fd) as entries:
+            for entry, _ in zip(entries, range(MAX_ENTRIES + 1), strict=False):
+                status = status_below(fd, entry.name)
+                if status is not None:
+                    found.append((entry.name, status))
+    except FileNotFoundError:
+        pass  # removed under way: what is left, is compared with what Torrentino says
+    return found
+
+
+def _is_file_or_folder(status: os.stat_result) -> bool:
+    return stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+
+
+def _require_size(temp: Path, file: DeliveredFile) -> None:
+    try:
+        staged_bytes = temp.stat().st_size
+        if staged_bytes != file.size_bytes:
+            temp.unlink(missing_ok=True)
+            raise _changed(file, f"gave {staged_bytes} bytes or more")
+    except OSError as exc:
+        raise storage_error(exc, "looking at a staged file") from exc
+
+
+def _changed(file: DeliveredFile, what: str) -> AttemptFailed:
+    return AttemptFailed(
+        ErrorType.STORAGE,
+        f"the placed file {what}",
+        {"file": file.name, "listed_bytes": file.size_bytes},
+    )

@@ -1,0 +1,168 @@
+"""One torrent in the client, and how each of the two clients tells of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from pathlib import Path
+
+from services.local.torrentino.config import Client
+from services.local.torrentino.offers import Offer
+from services.local.torrentino.timestamps import now_ns, zulu_form
+
+
+class Phase(Enum):
+    """How far a torrent is; not all clients pass through all of them."""
+
+    WAITING = auto()  # for one of qBittorrent's places
+    METADATA = auto()  # a magnet that has not learnt its files
+    CHECKING = auto()  # what lies on disk, which is nothing or zeros for a new one
+    DOWNLOADING = auto()
+    MOVING = auto()  # whole, and not yet where it is to lie
+    WHOLE = auto()
+
+
+LOADING = frozenset({Phase.METADATA, Phase.DOWNLOADING})
+_STATES = {
+    Phase.WAITING: "queued",
+    Phase.METADATA: "downloading",
+    Phase.CHECKING: "checking",
+    Phase.MOVING: "checking",
+}
+
+
+@dataclass(kw_only=True)
+class Torrent:
+    """One download; its data lie at `<folder>/<offer.name>`, whatever it is called."""
+
+    offer: Offer
+    client: Client
+    save_path: str  # as the client says
+    folder: Path | None  # where that is; None: nothing is written
+    checking_s: float  # how long a check takes
+    phase: Phase
+    kind: bool = False  # added by a ticket, and spared what `StandinConfig.kind_tickets` says
+    title: str | None = None  # qBittorrent's name for it: that of the magnet
+    metadata: bool = True
+    found: bool = False  # all of it lay on disk when it was added
+    resume: Phase | None = None  # where a check after a restart leads back to
+    spent_s: float = 0.0  # in this phase
+    loaded: float = 0.0  # the share that has been downloaded
+    added_ns: int = field(default_factory=now_ns)
+    speed_bps: int = 0
+    completed_ns: int | None = None
+    category: str | None = None
+    paused: bool = False
+    broken: bool = False  # an error, from which it does not come back
+
+    @property
+    def done(self) -> bool:
+        """Whether all of it lies where it belongs."""
+        return self.phase is Phase.WHOLE
+
+    @property
+    def loading(self) -> bool:
+        """Whether it takes up one of qBittorrent's places."""
+        return self.phase in LOADING and not (self.kind or self.paused or self.broken)
+
+    @property
+    def name(self) -> str:
+        if not self.metadata:
+            placeholder = f"torrent-{self.offer.info_hash[:8]}"
+            other = self.title or self.offer.info_hash
+            return placeholder if self.client == "librqbit" else other
+        return self.offer.name if self.title is None else self.title
+
+    @property
+    def path(self) -> str:
+        """Where Torrentino believes its file or folder to be."""
+        return f"{self.save_path}/{self.name}"
+
+    @property
+    def state(self) -> str:
+        if self.broken:
+            return "error"
+        if self.paused:
+            return "paused"
+        if self.phase in _STATES:
+            return _STATES[self.phase]
+        if self.done:
+            # nobody downloads from us, which qBittorrent calls a stall too
+            return "stalled" if self.client == "qbittorrent" and not self.kind else "seeding"
+        return "downloading" if self.speed_bps or self.client == "librqbit" else "stalled"
+
+    @property
+    def eta_s(self) -> int | None:
+        if not self.speed_bps:
+            return None
+        return math.ceil((1.0 - self.loaded) * self.offer.size_bytes / self.speed_bps)
+
+    @property
+    def progress(self) -> float:
+        """0 to 1; in a check it is the check's."""
+        if self.phase is Phase.CHECKING:
+            return min(1.0, 2 * self.spent_s / self.checking_s) if self.checking_s > 0 else 1.0
+        return self.loaded
+
+    def enter(self, phase: Phase) -> None:
+        """Begin with another phase."""
+        self.phase, self.spent_s = phase, 0.0
+
+    def spend(self, elapsed: float, needed_s: float) -> float:
+        """Let time pass in a phase that takes `needed_s`: what is left, less than 0 for nothing."""
+        self.spent_s += max(0.0, elapsed)
+        return self.spent_s - needed_s
+
+    def json(self) -> dict[str, object]:
+        """TorrentInfo, as the API shows it."""
+        size = self.offer.size_bytes if self.metadata else 0
+        shown: dict[str, object] = {
+            "hash": self.offer.info_hash,
+            "name": self.name,
+            "state": self.state,
+            "progress": self.progress,
+            "size_bytes": size,
+            "downloaded_bytes": int(size * self.progress),
+            "uploaded_bytes": 0,
+            "download_speed": self.speed_bps,
+            "upload_speed": 0,
+            "seeders": self.offer.seeders if self.offer.seeded and self.metadata else 0,
+            "leechers": 1,
+            "ratio": 0.0,
+            "save_path": self.save_path,
+            "upload_limit": 0,
+            "download_limit": 0,
+        }
+        if self.eta_s is not None:
+            shown["eta_secs"] = self.eta_s
+        return shown if self.client == "librqbit" else shown | self._more()
+
+    def row(self) -> dict[str, object]:
+        """What is to outlive the process."""
+        return {
+            "id": self.offer.info_hash,
+            "title": self.title,
+            "save_path": self.save_path,
+            "folder": None if self.folder is None else str(self.folder),
+            "category": self.category,
+            "paused": self.paused,
+            "whole": self.done,
+            "metadata": self.metadata,
+            "lost": self.offer.dead,
+            "added_ns": self.added_ns,
+            "completed_ns": self.completed_ns,
+        }
+
+    def _more(self) -> dict[str, object]:
+        """What only qBittorrent knows; its moments are whole seconds."""
+        more: dict[str, object] = {"added_at": _second(self.added_ns)}
+        if self.completed_ns is not None:
+            more["completed_at"] = _second(self.completed_ns)
+        if self.category is not None:
+            more["category"] = self.category
+        return more
+
+
+def _second(moment_ns: int) -> str:
+    return zulu_form(moment_ns // 10**9 * 10**9)

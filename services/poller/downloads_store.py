@@ -1,0 +1,303 @@
+"""What the follower of our own downloads reads and writes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+
+from shared.db.pool import Connection, Database, Row
+from shared.states import REMOTE, STATUS_OF, Stage, allowed_from
+from shared.torrentino.torrent import RemoteTorrent
+
+ACTOR = "poller"
+# How many intervals a poller may take over what it claimed before another one looks at it too.
+_CLAIM_INTERVALS = 2
+_CLAIM_LEAST_S = 1.0
+# Time in which nobody could look is nobody's idleness.
+_BLIND_INTERVALS = 4
+_BLIND_LEAST_S = 30.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Download:
+    """A download of ours that is due to be looked at."""
+
+    id: str
+    withdrawing: bool
+    info_hash: str | None
+    title: str
+    ours: bool
+    # It may have been added since then, and by which hash is not known yet.
+    adding_at: datetime | None
+    hashes_before: frozenset[str] | None
+    size_bytes: int | None
+    # What the client said last.
+    state: str | None
+    whole_at: datetime | None
+    missing_at: datetime | None
+    progressed_at: datetime
+    now: datetime
+
+    @property
+    def idle_s(self) -> float:
+        """Seconds without progress, those left out in which nobody could look."""
+        return (self.now - self.progressed_at).total_seconds()
+
+
+# What nobody looked at for long, as in an outage, has not been idle for so long.
+_CLAIM = """
+UPDATE tickets
+   SET next_poll_at = now() + make_interval(secs => $1), looked_at = now(),
+       progressed_at = CASE WHEN looked_at < now() - make_interval(secs => $3)
+                            THEN progressed_at + (now() - looked_at) ELSE progressed_at END
+ WHERE id = ANY(ARRAY(
+       SELECT id FROM tickets
+        WHERE state IN ('open', 'withdrawing') AND way = 'direct' AND next_poll_at <= now()
+        ORDER BY next_poll_at
+        LIMIT $2
+          FOR NO KEY UPDATE SKIP LOCKED))
+RETURNING id, state, info_hash, torrent_title, ours, adding_at, hashes_before, size_bytes,
+          remote_state, whole_at, missing_at, progressed_at, now() AS now
+"""
+
+_ANY = """
+SELECT EXISTS (SELECT 1 FROM tickets
+                WHERE state IN ('open', 'withdrawing') AND way = 'direct' AND next_poll_at <= now())
+"""
+
+_PUT_OFF = """
+UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
+ WHERE id = ANY($1) AND state IN ('open', 'withdrawing')
+"""
+
+# Waiting for one's turn is no idleness.
+_OBSERVE = """
+UPDATE tickets
+   SET progressed_at = CASE WHEN $2 = 'queued' OR $2 = 'checking' OR $3 > coalesce(progress_pct, 0)
+                                 OR coalesce($6, 0) > 0 AND coalesce(size_bytes_seen, 0) = 0
+                            THEN now() ELSE progressed_at END,
+       size_bytes_seen = coalesce(nullif($6, 0), size_bytes_seen),
+       size_bytes = coalesce(nullif($6, 0), size_bytes),
+       remote_state = $2, progress_pct = $3, speed_bps = $4, eta_s = $5, seeders = $9,
+       whole_at = CASE WHEN $7 THEN coalesce(whole_at, now()) END, missing_at = NULL,
+       hashes_before = NULL,
+       next_poll_at = now() + make_interval(secs => $8)
+ WHERE id = $1 AND state = 'open'
+"""
+
+_MISSING = """
+UPDATE tickets
+   SET missing_at = coalesce(missing_at, now()), whole_at = NULL,
+       next_poll_at = now() + make_interval(secs => $2)
+ WHERE id = $1 AND state IN ('open', 'withdrawing')
+"""
+
+_MOVE_ITEMS = """
+UPDATE queue_items
+   SET stage = $2, status = $3, reason = $4, actor = $6, due_at = now(), updated_at = now()
+ WHERE ticket_id = $1
+   AND (stage = ANY($5) OR (stage = $2 AND reason IS DISTINCT FROM $4))
+"""
+
+_CLOSE = """
+UPDATE tickets
+   SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
+       delivery = 'torrent', torrent_path = $4, speed_bps = NULL, eta_s = NULL, links = NULL,
+       hashes_before = NULL,
+       progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END,
+       collected_at = now(), tidied_at = now()
+ WHERE id = $1 AND state IN ('open', 'withdrawing')
+"""
+
+_ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
+
+_ENDED_SO_BEFORE = """
+SELECT EXISTS (SELECT 1 FROM tickets
+                WHERE info_hash = $1 AND way = 'direct' AND id <> $2 AND remote_state = $3
+                  AND closed_at > now() - interval '1 day')
+"""
+
+# As when an item was cancelled while its release was being added.
+_WITHDRAW_ORPHANS = """
+UPDATE tickets t SET state = 'withdrawing', withdrawn_at = now(), next_poll_at = now()
+ WHERE t.state IN ('intent', 'open') AND t.way = 'direct'
+   AND NOT EXISTS (SELECT 1 FROM queue_items q
+                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
+"""
+
+_IDENTIFIED = """
+UPDATE tickets SET info_hash = $2, next_poll_at = now()
+ WHERE id = $1 AND state IN ('open', 'withdrawing')
+   AND NOT EXISTS (SELECT 1 FROM tickets o WHERE o.info_hash = $2 AND o.id <> $1)
+"""
+
+# Items still follow it, or collect from it, by whichever download of ours; or a ticket does.
+_NEEDED = """
+EXISTS (SELECT 1 FROM tickets n
+         WHERE n.info_hash = {hash} AND n.id <> {but}
+           AND (n.state IN ('intent', 'open')
+                OR EXISTS (SELECT 1 FROM queue_items q
+                            WHERE q.ticket_id = n.id
+                              AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
+                                              'converting'))))
+"""
+_IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
+
+# Ours, at the client, and done with: nobody follows it, nobody collects from it, and nobody will
+# who has not given it up. What has brought a file goes only where all goes ($1).
+_DONE_WITH = f"""
+SELECT t.info_hash
+  FROM tickets t
+ WHERE t.way = 'direct' AND t.ours AND t.removed_at IS NULL AND t.state = 'closed'
+   AND t.info_hash IS NOT NULL
+   AND NOT {_NEEDED.format(hash="t.info_hash", but="''")}
+   AND NOT EXISTS (SELECT 1 FROM tickets o JOIN queue_items w ON w.ticket_id = o.id
+                    WHERE o.info_hash = t.info_hash AND w.status IN ('PENDING', 'DOWNLOADING')
+                      AND NOT EXISTS (SELECT 1 FROM blocklist b
+                                       WHERE b.track_id = w.track_id
+                                         AND b.info_hash = t.info_hash))
+ GROUP BY t.info_hash
+HAVING $1 OR NOT EXISTS (SELECT 1 FROM tickets b WHERE b.info_hash = t.info_hash AND b.brought)
+ LIMIT 20
+"""  # noqa: S608 (made of constants)
+
+_REMOVED = """
+UPDATE tickets SET removed_at = now()
+ WHERE info_hash = $1 AND way = 'direct' AND removed_at IS NULL AND state = 'closed'
+"""
+
+
+class TorrentsStore:
+    """The poller's side of our own downloads; each write concerns one download and its items."""
+
+    def __init__(self, database: Database, *, poll_interval_s: float) -> None:
+        self.database = database
+        self._poll_interval_s = poll_interval_s
+        self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
+        self._blind_s = max(_BLIND_LEAST_S, _BLIND_INTERVALS * poll_interval_s)
+
+    async def is_due(self) -> bool:
+        """Whether there is anything to look at."""
+        async with self.database.connection() as connection:
+            return bool(await connection.fetchval(_ANY))
+
+    async def claim(self, *, limit: int) -> list[Download]:
+        """The downloads that are due to be looked at, kept from other pollers for a while."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_CLAIM, self._claim_s, limit, self._blind_s)
+        return [_download(row) for row in rows]
+
+    async def put_off(self, downloads: Collection[Download], *, delay_s: float) -> None:
+        """Look at these later; nothing is known about them."""
+        async with self.database.connection() as connection:
+            await connection.execute(_PUT_OFF, [each.id for each in downloads], delay_s)
+
+    async def observe(
+        self, connection: Connection, download: Download, torrent: RemoteTorrent
+    ) -> bool:
+        """Store what the client shows; False when the download is not open any more."""
+        done = await connection.execute(
+            _OBSERVE,
+            download.id,
+            torrent.state,
+            100 * min(torrent.progress, 1.0) if torrent.state != "checking" else 0.0,
+            torrent.speed_bps,
+            torrent.eta_s,
+            torrent.size_bytes,
+            torrent.whole,
+            self._poll_interval_s,
+            torrent.seeders,
+        )
+        return bool(done == "UPDATE 1")
+
+    async def missing(self, connection: Connection, download: Download) -> None:
+        """The client does not show it; look again."""
+        await connection.execute(_MISSING, download.id, self._poll_interval_s)
+
+    async def move_items(
+        self, connection: Connection, download: Download, stage: Stage, *, reason: str
+    ) -> None:
+        """Move the download's items, as far as the client has them, and tell why."""
+        await connection.execute(
+            _MOVE_ITEMS,
+            download.id,
+            stage.value,
+            STATUS_OF[stage].value,
+            reason[:500],
+            sorted(REMOTE & set(allowed_from(stage))),
+            ACTOR,
+        )
+
+    async def close(
+        self,
+        connection: Connection,
+        download: Download,
+        *,
+        how: str,
+        reason: str | None = None,
+        torrent_path: str | None = None,
+    ) -> bool:
+        """The download has ended; False when it was closed already."""
+        done = await connection.execute(_CLOSE, download.id, how, reason, torrent_path)
+        return bool(done == "UPDATE 1")
+
+    async def items_of(self, connection: Connection, download: Download) -> list[str]:
+        """The items that wait for this download."""
+        rows = await connection.fetch(_ITEMS, download.id, sorted(REMOTE))
+        return [row["id"] for row in rows]
+
+    async def ended_so_before(
+        self, connection: Connection, download: Download, *, how: str
+    ) -> bool:
+        """Whether a download of this torrent has ended in this way before, within a day."""
+        return bool(
+            await connection.fetchval(_ENDED_SO_BEFORE, download.info_hash, download.id, how)
+        )
+
+    async def withdraw_orphans(self) -> int:
+        """Withdraw the downloads that no active item waits for; returns how many."""
+        async with self.database.connection() as connection:
+            done: str = await connection.execute(_WITHDRAW_ORPHANS)
+        return int(done.rsplit(maxsplit=1)[-1])
+
+    async def identified(self, download: Download, info_hash: str) -> bool:
+        """Which torrent a download has put there; False: it is another download's."""
+        async with self.database.connection() as connection:
+            done = await connection.execute(_IDENTIFIED, download.id, info_hash)
+        return bool(done == "UPDATE 1")
+
+    async def is_needed(self, info_hash: str, *, but: str) -> bool:
+        """Whether anybody of ours but this download follows the torrent, or collects from it."""
+        async with self.database.connection() as connection:
+            return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
+
+    async def done_with(self, *, also_brought: bool) -> list[str]:
+        """Torrents of ours that nobody needs; `also_brought`: those that brought a file as well."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_DONE_WITH, also_brought)
+        return [row["info_hash"] for row in rows]
+
+    async def removed(self, info_hash: str) -> None:
+        """Note that the client does not have it any more."""
+        async with self.database.connection() as connection:
+            await connection.execute(_REMOVED, info_hash)
+
+
+def _download(row: Row) -> Download:
+    before = row["hashes_before"]
+    return Download(
+        id=row["id"],
+        withdrawing=row["state"] == "withdrawing",
+        info_hash=row["info_hash"],
+        title=row["torrent_title"] or "the release",
+        ours=bool(row["ours"]),
+        adding_at=row["adding_at"],
+        hashes_before=None if before is None else frozenset(before),
+        size_bytes=row["size_bytes"],
+        state=row["remote_state"],
+        whole_at=row["whole_at"],
+        missing_at=row["missing_at"],
+        progressed_at=row["progressed_at"],
+        now=row["now"],
+    )

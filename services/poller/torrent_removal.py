@@ -1,0 +1,162 @@
+"""Torrents: which are needed, which are shared, and which are taken out of Torrentino's client.
+
+A torrent from which a file was placed goes on seeding, and so does one that only lacks tracks, that
+another ticket at Torrentino follows, or that we download directly as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import structlog
+
+from services.poller.followed_torrents import followed
+from services.poller.store import OpenTicket
+from shared.crashpoints import reached
+from shared.db.pool import Connection, Database
+from shared.errors import OutcomeUnknown, Refused
+from shared.torrentino.client import TorrentinoClient
+
+log = structlog.get_logger()
+
+# A ticket or a direct download follows it, or files are still collected from its folder.
+_NEEDED = """
+EXISTS (SELECT 1 FROM tickets t
+         WHERE t.info_hash = {hash} AND t.id <> {but}
+           AND (t.state = 'open' OR (t.way = 'direct' AND t.state <> 'closed')
+                OR EXISTS (SELECT 1 FROM queue_items q
+                            WHERE q.ticket_id = t.id
+                              AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
+                                              'converting'))))
+"""
+
+_SEEDED = """
+EXISTS (SELECT 1 FROM tickets t JOIN queue_items q ON q.ticket_id = t.id
+         WHERE t.info_hash = {hash} AND q.status = 'COMPLETED')
+"""
+
+_IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
+
+# Blocked for a track because it was broken, and not only because it lacks the track.
+_IS_BAD = """
+EXISTS (SELECT 1 FROM bad_sources b WHERE b.info_hash = $1 AND NOT b.lacks)
+"""
+_MAY_REFUSE = (
+    f"SELECT {_IS_BAD} AND NOT {_SEEDED.format(hash='$1')}"
+    f" AND NOT {_NEEDED.format(hash='$1', but='$2')}"
+)
+# What lacks a track was whole when that was seen.
+_LACKS_ONLY = f"""
+EXISTS (SELECT 1 FROM bad_sources b WHERE b.info_hash = $1 AND b.lacks) AND NOT {_IS_BAD}
+"""  # noqa: S608 made of constants
+_MAY_CANCEL = (
+    f"SELECT NOT {_SEEDED.format(hash='$1')} AND NOT {_NEEDED.format(hash='$1', but='$2')}"
+    f" AND NOT ({_LACKS_ONLY})"
+)
+
+# It stays for ever, also when the item that it served is forgotten.
+_KEEP_SEEDED = f"""
+UPDATE bad_sources b SET removed_at = now()
+ WHERE b.removed_at IS NULL AND NOT b.lacks AND {_SEEDED.format(hash="b.info_hash")}
+"""  # noqa: S608 made of constants
+
+# What we download directly has its own rules for what is removed.
+_BAD_TORRENTS = f"""
+SELECT DISTINCT b.info_hash FROM bad_sources b
+ WHERE b.removed_at IS NULL AND NOT b.lacks
+   AND NOT {_NEEDED.format(hash="b.info_hash", but="''")}
+   AND NOT EXISTS (SELECT 1 FROM tickets d
+                    WHERE d.info_hash = b.info_hash AND d.way = 'direct')
+ LIMIT 20
+"""  # noqa: S608 made of constants
+
+_BAD_TORRENT_REMOVED = """
+UPDATE bad_sources SET removed_at = now() WHERE info_hash = $1 AND removed_at IS NULL
+"""
+
+# What is downloaded next is another torrent, of which nothing has been seen yet.
+_FORGET_SOURCE = """
+UPDATE tickets SET info_hash = NULL, torrent_title = NULL, file_mappings = NULL
+ WHERE id = $1 AND state = 'open'
+"""
+
+
+class Sources:
+    """Removes torrents, as far as nobody needs them."""
+
+    def __init__(self, database: Database, client: TorrentinoClient) -> None:
+        self._database = database
+        self._client = client
+
+    async def is_needed(self, info_hash: str, *, but: str) -> bool:
+        """Whether a ticket other than `but` downloads this torrent, or collects from it."""
+        async with self._database.connection() as connection:
+            return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
+
+    async def followed(self, info_hashes: Collection[str], *, but: str | None) -> frozenset[str]:
+        """As `following.followed`: also by tickets of which we know nothing."""
+        return await followed(self._client, info_hashes, but=but)
+
+    async def may_refuse(self, info_hash: str, *, ticket: OpenTicket) -> bool:
+        """Whether a blocked torrent may be taken away from under this ticket."""
+        async with self._database.connection() as connection:
+            may = await connection.fetchval(_MAY_REFUSE, info_hash, ticket.id)
+        return bool(may) and not await self.followed([info_hash], but=ticket.torrentino_id)
+
+    async def forget(self, connection: Connection, ticket: OpenTicket) -> None:
+        """The ticket goes on with another torrent than the one that we have seen."""
+        await connection.execute(_FORGET_SOURCE, ticket.id)
+
+    async def refuse(self, ticket: OpenTicket, info_hash: str) -> None:
+        """Remove the torrent under the living ticket: Torrentino then takes the next candidate."""
+        try:
+            await self._client.remove_torrent(info_hash, delete_files=True)
+        except (OutcomeUnknown, Refused) as error:
+            log.info("refusal_unsettled", ticket=ticket.torrentino_id, detail=str(error))
+
+    async def goes_with(self, info_hash: str, *, ticket_id: str, torrentino_id: str) -> bool:
+        """Whether what a ticket downloads is to be removed when that ticket is cancelled.
+
+        Asked before the cancel: nothing may lie between that and the removal.
+
+        Raises:
+            Unavailable: Torrentino, or its torrent client, does not answer.
+        """
+        async with self._database.connection() as connection:
+            may = await connection.fetchval(_MAY_CANCEL, info_hash, ticket_id)
+        if may and not await self.followed([info_hash], but=torrentino_id):
+            # A client that is away could not remove it, and the ticket would be gone.
+            await self._client.torrent(info_hash)
+            return True
+        log.info("torrent_kept", info_hash=info_hash, why="others need it, or it is seeding")
+        return False
+
+    async def remove_cancelled(self, info_hash: str) -> None:
+        """Remove what a ticket that was just cancelled downloaded.
+
+        Raises:
+            OutcomeUnknown, Refused: it may still be there.
+            Unavailable: so may it, for the torrent client does not answer.
+        """
+        await self._client.remove_torrent(info_hash, delete_files=True)
+        reached("poller.torrent_removed")
+
+    async def remove_bad(self) -> None:
+        """Take blocked torrents out of the client, so that no ticket finds one downloaded there."""
+        async with self._database.connection() as connection:
+            await connection.execute(_KEEP_SEEDED)
+            rows = await connection.fetch(_BAD_TORRENTS)
+        bad = [row["info_hash"] for row in rows]
+        others = await self.followed(bad, but=None)
+        for info_hash in bad:
+            if info_hash in others:
+                continue
+            try:
+                await self._client.remove_torrent(info_hash, delete_files=True)
+            except OutcomeUnknown as error:
+                log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
+                continue
+            except Refused as error:
+                log.warning("bad_torrent_stays", info_hash=info_hash, detail=str(error))
+            async with self._database.connection() as connection:
+                await connection.execute(_BAD_TORRENT_REMOVED, info_hash)

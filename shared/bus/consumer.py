@@ -1,0 +1,192 @@
+"""A durable pull consumer as a duty: every message ends acknowledged, repeated later, or dead."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+
+import nats.errors
+import structlog
+from nats.aio.msg import Msg
+from nats.js import JetStreamContext
+
+from shared.bus import subjects
+from shared.bus.nats import Bus, Outgoing, translated
+from shared.bus.streams import ACK_WAIT_S
+from shared.crashpoints import reached
+from shared.errors import InvalidRequest, Unavailable
+from shared.health import Health
+from shared.metrics import DEAD_MESSAGES
+from shared.runtime import first_of
+
+log = structlog.get_logger()
+
+# Messages in hand, side by side, so that one slow album does not hold up nineteen tracks.
+_PLACES = 20
+# So long the stop waits for a fetch to end: cut short, it could lose what just came.
+_FETCH_S = 1.0
+_AGAIN_S = 5.0
+# A message that a bug of ours fails on is repeated so often before it is put aside.
+_MOST_FAILURES = 10
+# Well within ACK_WAIT_S, so that slow work is not given to somebody else as well.
+_PROGRESS_S = ACK_WAIT_S / 4
+_MOST_HEADER = 4096
+
+Handler = Callable[[str, bytes], Awaitable[None]]
+
+
+class Consumer:
+    """Feeds the messages of some subjects to `handle(subject, body)`.
+
+    `handle` returns when the message's effect is committed. It raises `InvalidRequest` for a
+    message that cannot be understood, which then goes to the dead stream, whole; and
+    `Unavailable` for one that cannot be handled now, which is delivered again. What the end of the
+    grace cuts short is given back at once.
+    """
+
+    def __init__(
+        self, *, bus: Bus, durable: str, filters: list[str], handle: Handler, health: Health
+    ) -> None:
+        self.name = f"{durable} consumer"
+        self._bus = bus
+        self._durable = durable
+        self._filters = filters
+        self._handle = handle
+        self._health = health
+
+    async def run(self, stop: asyncio.Event) -> None:
+        while not stop.is_set():
+            try:
+                await self._consume(stop)
+            except Unavailable as held:
+                if self._bus.connected.is_set():
+                    log.warning("consumer_interrupted", durable=self._durable, detail=held.detail)
+                await first_of(stop, timeout_s=1.0)
+
+    async def _consume(self, stop: asyncio.Event) -> None:
+        """Handle messages until the stop, or until one cannot be acknowledged.
+
+        Raises:
+            Unavailable: NATS is away; what is in hand was seen through first.
+        """
+        working: set[asyncio.Task[None]] = set()
+        async with self._bus.consumer(self._durable, self._filters) as subscription:
+            try:
+                while not stop.is_set():
+                    if len(working) >= _PLACES:
+                        await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
+                    _settled(working)
+                    if (message := await _fetched(subscription)) is not None:
+                        working.add(asyncio.create_task(self._handle_one(message)))
+            except asyncio.CancelledError:
+                for task in working:
+                    task.cancel("stopping")
+                raise
+            finally:
+                # Cancelled here, it cancels them too, and waits while they give back.
+                await asyncio.gather(*working, return_exceptions=True)
+
+    async def _handle_one(self, message: Msg) -> None:
+        with translated():
+            try:
+                reached("consumer.received")
+                async with _in_progress(message):
+                    await self._handle(message.subject, message.data)
+            except InvalidRequest as error:
+                await self._bury(message, str(error))
+            except Unavailable as held:
+                self._health.down(held.dependency, held.detail)
+                await message.nak(delay=_AGAIN_S)
+            except Exception as error:
+                log.exception("message_failed", subject=message.subject)
+                if message.metadata.num_delivered >= _MOST_FAILURES:
+                    await self._bury(message, f"failed {_MOST_FAILURES} times: {error!r}")
+                else:
+                    await message.nak(delay=_AGAIN_S)
+            except asyncio.CancelledError:
+                await message.nak()
+                raise
+            else:
+                reached("consumer.handled")
+                await message.ack()
+                reached("consumer.acked")
+
+    async def _bury(self, message: Msg, reason: str) -> None:
+        """Keep the message, whole, with the reason; only then acknowledge it."""
+        log.warning("message_not_understood", subject=message.subject, reason=reason)
+        await self._bus.publish(buried(message, reason, max_bytes=self._bus.max_payload))
+        reached("consumer.buried")
+        DEAD_MESSAGES.inc()
+        await message.ack()
+
+
+def buried(message: Msg, reason: str, *, max_bytes: int) -> list[Outgoing]:
+    """A dead message: the body as it came, where it came from and why in the headers.
+
+    What came may be too large for NATS with what we add; it is then kept in two or more parts,
+    to be put together in their order.
+    """
+    headers = {
+        "Pezzottify-Subject": message.subject,
+        "Pezzottify-Reason": " ".join(reason.split())[:1000].encode("ascii", "replace").decode(),
+        "Pezzottify-Headers": json.dumps(dict(message.headers or {}))[:_MOST_HEADER],
+    }
+    # One life of the stream numbers its messages once; redelivered, it is still one dead message.
+    sequence = message.metadata.sequence.stream
+    id_ = f"dead:{message.metadata.timestamp.timestamp()}:{sequence}"
+    whole = Outgoing(subject=subjects.DEAD, body=message.data, id=id_, headers=headers)
+    if whole.size_bytes <= max_bytes:
+        return [whole]
+    size = max_bytes // 2
+    pieces = [message.data[start : start + size] for start in range(0, len(message.data), size)]
+    return [
+        Outgoing(
+            subject=subjects.DEAD,
+            body=piece,
+            id=f"{id_}:{number}",
+            headers=headers | {"Pezzottify-Part": f"{number}/{len(pieces)}"},
+        )
+        for number, piece in enumerate(pieces, start=1)
+    ]
+
+
+@asynccontextmanager
+async def _in_progress(message: Msg) -> AsyncIterator[None]:
+    """Keep the message ours while the block runs."""
+    telling = asyncio.create_task(_tell_progress(message))
+    try:
+        yield
+    finally:
+        telling.cancel()
+
+
+async def _tell_progress(message: Msg) -> None:
+    while True:
+        await asyncio.sleep(_PROGRESS_S)
+        try:
+            await message.in_progress()
+        except nats.errors.Error as error:
+            # It is delivered again then, and every handler takes a message twice.
+            log.debug("progress_not_told", error=str(error))
+
+
+async def _fetched(subscription: JetStreamContext.PullSubscription) -> Msg | None:
+    """The next message, or None when none came for a while."""
+    try:
+        with translated():
+            [message] = await subscription.fetch(1, timeout=_FETCH_S)
+    except Unavailable as held:
+        # An empty fetch ends in a timeout, which is no fault.
+        if isinstance(held.__cause__, TimeoutError | asyncio.TimeoutError):
+            return None
+        raise
+    return message
+
+
+def _settled(working: set[asyncio.Task[None]]) -> None:
+    """Forget the tasks that are done; the error of one is raised."""
+    for task in [task for task in working if task.done()]:
+        working.discard(task)
+        task.result()

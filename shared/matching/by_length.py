@@ -1,0 +1,187 @@
+"""The tracks and files that names do not bring together: by lengths alone, or for a person."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from shared.matching.evidence import Album, File, Pair, Position
+from shared.matching.model import AlbumTrack, Doubt
+from shared.matching.name_evidence import NameEvidence, nameless
+from shared.matching.titles import Likeness
+
+# Lengths alone must be that near, of the tolerance, and need room: within so many tolerances
+# there may be no second track or file.
+_WELL = 0.5
+_ROOM = 2
+# Of the tracks, or of the files where there are fewer, so many must have been found for the
+# torrent to be this album; and never fewer than three if it has more files than the album tracks.
+_FOUND = 0.75
+_ENOUGH = 3
+_MOST_CANDIDATES = 10
+
+
+def by_length(album: Album, claims: NameEvidence, sure: Mapping[str, Pair]) -> dict[str, Pair]:
+    """The pairs that lengths alone prove, among what is not `sure`, by track id."""
+    left = _Left(album, claims, sure)
+    exchanged = {
+        pair.track.id: pair
+        for pair in left.pairs
+        if (pair.track.id, pair.file.name) in claims.exchanged and left.alone(pair, room=1)
+    }
+    blank = {
+        pair.track.id: pair
+        for pair in left.pairs
+        if left.measured
+        and _open(claims, pair)
+        and pair.file in left.nameless
+        and left.alone(pair, room=_ROOM)
+    }
+    return exchanged | (blank if _is_this_album(album, left, {*sure, *exchanged, *blank}) else {})
+
+
+def doubts_of(
+    album: Album, claims: NameEvidence, sure: Mapping[str, Pair], why: Mapping[str, str]
+) -> dict[str, Doubt]:
+    """By track id: what might be the tracks that are not `sure`; none for what has no candidate.
+
+    `why` are reasons known before, by track id.
+    """
+    left = _Left(album, claims, sure)
+    doubts = {}
+    for track in left.tracks:
+        pairs = [album.pairs[track.id, file.name] for file in left.worth_a_look]
+        possible = sorted(
+            (
+                pair
+                for pair in pairs
+                if pair.permitted and (album.single or _possible(claims, pair))
+            ),
+            key=lambda pair: (-pair.points, pair.file.name),
+        )
+        if possible:
+            reason = why.get(track.id) or _reason(possible[0])
+            shown = tuple(_shown(claims, pair) for pair in possible[:_MOST_CANDIDATES])
+            doubts[track.id] = Doubt(reason=reason, candidates=shown)
+    return doubts
+
+
+class _Left:
+    """The tracks and files without a partner that is sure."""
+
+    def __init__(self, album: Album, claims: NameEvidence, sure: Mapping[str, Pair]) -> None:
+        self._album = album
+        taken = {pair.file.name for pair in sure.values()}
+        self.tracks = [track for track in album.tracks if track.id not in sure]
+        self.files = [file for file in album.files if file.name not in taken]
+        self.pairs = [
+            pair
+            for track in self.tracks
+            for file in self.files
+            if (pair := album.pairs[track.id, file.name]).fits
+        ]
+        # Files of numbers alone are sure for now only; what they are tells what the others are.
+        self.worth_a_look = [*self.files, *(one for one in claims.unmeasured if one.name in taken)]
+        self.nameless = [file for file in self.files if nameless(album, file)]
+        self.measured = not claims.unmeasured and all(file.measured for file in self.nameless)
+
+    def alone(self, pair: Pair, *, room: int) -> bool:
+        """Whether no other track or file that is left could be meant by this length."""
+        return not any(
+            self._could_be(album_track, pair.file, room)
+            for album_track in self.tracks
+            if album_track.id != pair.track.id
+        ) and not any(
+            self._near(pair.track, file, room)
+            for file in self.files
+            if file.name != pair.file.name and not self._copies(pair.file, file)
+        )
+
+    def _could_be(self, track: AlbumTrack, file: File, room: int) -> bool:
+        other = self._album.pairs[track.id, file.name]
+        if other.off_s is None:
+            return other.likeness >= Likeness.UNKNOWN
+        return other.off_s <= room * self._album.tolerance_s
+
+    def _near(self, track: AlbumTrack, file: File, room: int) -> bool:
+        off_s = self._album.pairs[track.id, file.name].off_s
+        return off_s is not None and off_s <= room * self._album.tolerance_s
+
+    def _copies(self, one: File, other: File) -> bool:
+        """Whether two files bear the same name, so that they are copies of one recording."""
+        return _stem(one.name) == _stem(other.name) and one.disc == other.disc
+
+
+def _stem(name: str) -> str:
+    return name.rpartition("/")[2].rpartition(".")[0].casefold()
+
+
+def _open(claims: NameEvidence, pair: Pair) -> bool:
+    """Whether the length fits well and no name of the file says that it is something else."""
+    if pair.off_s is None or pair.off_s > _WELL * pair.tolerance_s:
+        return False
+    if pair.likeness is not Likeness.UNKNOWN:
+        return False
+    return pair.position is not Position.CONTRARY or claims.refuted(pair.file)
+
+
+def _is_this_album(album: Album, left: _Left, found: Collection[str]) -> bool:
+    """Whether enough was found that a length is no coincidence: those of any album fit at times."""
+    files = len(left.nameless) + len(album.tracks) - len(left.tracks)
+    if files > len(album.tracks) and len(found) < _ENOUGH:
+        return False
+    return len(found) >= _FOUND * min(len(album.tracks), files)
+
+
+def _possible(claims: NameEvidence, pair: Pair) -> bool:
+    """Whether a person should look at a permitted pair: something speaks for it."""
+    if pair.likeness is Likeness.OTHER_TITLE:
+        return (pair.position is Position.MATCH and not _believed(claims, pair)) or (
+            pair.fits and claims.refuted(pair.file)
+        )
+    if pair.likeness is Likeness.UNKNOWN:
+        return pair.fits or not pair.file.measured or pair.position >= Position.NUMBER
+    return True
+
+
+def _believed(claims: NameEvidence, pair: Pair) -> bool:
+    """Whether the file's name is of another track of the album, and its length agrees."""
+    claim = claims.of_file.get(pair.file.name)
+    return claim is not None and claim.permitted and claim.track.id != pair.track.id
+
+
+def _reason(pair: Pair) -> str:
+    if not pair.file.measured:
+        return "the likeliest file is not measured yet"
+    if pair.track.duration_ms is None:
+        return "the catalog does not know the length, and no title says it clearly"
+    return "no name says it clearly, and the length does not single one out"
+
+
+def _shown(claims: NameEvidence, pair: Pair) -> Mapping[str, Any]:
+    return {
+        "file": pair.file.name,
+        "duration_s": pair.file.offered.duration_s,
+        "title_score": pair.title_score,
+        "why": _why(claims, pair),
+    }
+
+
+def _why(claims: NameEvidence, pair: Pair) -> str:
+    said = {
+        Likeness.SAME: "the title is the same",
+        Likeness.NEAR: "the title is nearly the same",
+        Likeness.SIMILAR: "the title is similar",
+        Likeness.UNKNOWN: "no title to compare",
+        Likeness.OTHER_RECORDING: "the title names another recording of the song",
+        Likeness.OTHER_TITLE: "the title is another",
+    }[pair.likeness]
+    placed = {
+        Position.MATCH: "disc and number are right",
+        Position.NUMBER: "the number is right, the disc not told",
+        Position.UNKNOWN: "no number",
+        Position.CONTRARY: "disc or number is another",
+    }[pair.position]
+    length = "length unknown" if pair.off_s is None else f"{pair.off_s:.1f} s off"
+    refuted = ", its own name's track has another length" if claims.refuted(pair.file) else ""
+    return f"{said}, {placed}, {length}{refuted}"

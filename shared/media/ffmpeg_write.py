@@ -1,0 +1,207 @@
+"""One run of ffmpeg that writes a file of ours: whole and on disk, or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import re
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import ffmpeg
+
+from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, DownloadsError, ErrorType
+from shared.media.decode import STDERR_LIMIT_BYTES, Decoded, last_position, serious_lines
+from shared.media.ffmpeg_process import CPU_S, STOPPED, child_of, first_bytes
+from shared.media.place import discard, storage_error, translated
+from shared.media.probe import DEMUXERS, refuse, source_name
+from shared.media.tools import AudioTools
+
+# What the disk of the written file says. An I/O error may as well be one of reading, and some
+# damaged files are called that.
+_DISK = {os.strerror(n): n for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)}
+# The fault is not the source's: blaming it would block a good torrent.
+_OUR_FAULT = re.compile(
+    r"opening encoder|unknown encoder|initializ\w+ (output|filter)|suitable output format"
+    r"|could not write header|unrecognized option|option .* not found",
+    re.IGNORECASE,
+)
+# Beside the audio: headers, an index, and text tags, of which lyrics are the longest.
+SPARE_BYTES = 4 * 1024 * 1024
+# A tag behind the audio may cost a decoder its last frame.
+SHORT_S = 0.06
+# Pictures that some write as text; those that are streams are not taken along in the first place.
+_NO_PICTURES = ("metadata_block_picture=", "coverart=", "coverartmime=")
+
+
+def command(
+    source: Path,
+    target: Path,
+    tools: AudioTools,
+    *,
+    writing: Mapping[str, object],
+) -> list[str]:
+    """The arguments that make `target` of the first audio stream of `source`, and nothing else.
+
+    `writing` are ffmpeg's options for the output.
+    """
+    opened = ffmpeg.input(
+        source_name(source),
+        **{
+            "protocol_whitelist": "file",
+            "format_whitelist": DEMUXERS,
+            # Damaged frames are left out instead of guessed: then the length tells of them.
+            "err_detect:a": "crccheck+explode",
+            # Several files are made side by side; threads for one would only cost memory.
+            "threads": 1,
+        },
+    )
+    output = opened.output(
+        source_name(target),
+        **{
+            "map": "0:a:0",
+            "metadata": list(_NO_PICTURES),
+            "map_chapters": -1,
+            "threads": 1,
+            **writing,
+        },
+    ).global_args(*("-nostdin", "-hide_banner", "-v", "error", "-nostats", "-progress", "pipe:1"))
+    compiled: list[str] = ffmpeg.compile(output, cmd=tools.ffmpeg, overwrite_output=True)
+    return compiled
+
+
+async def write_audio(
+    arguments: Sequence[str],
+    target: Path,
+    *,
+    expected_s: float,
+    most_bytes: int,
+    timeout_s: float,
+    on_progress: Callable[[float], None] | None = None,
+    short_s: float = SHORT_S,
+) -> None:
+    """Run ffmpeg with the `arguments` that `command` gave for `target`.
+
+    `target` is made by us as the umask wants, replaces an old one, and holds at most `most_bytes`.
+    It is on disk when this returns, and not there when it raises or is cancelled; the child is
+    killed then. `on_progress` gets what of `expected_s` is done, 0 to 100, never less than before,
+    twice a second and at the end.
+
+    Raises:
+        CorruptAudio: `short_s` or more of `expected_s` are missing, or it is over `most_bytes`.
+        AttemptFailed: ffmpeg does not take the arguments, or it took longer than `timeout_s`.
+        DependencyDown: the disk is full or away, or ffmpeg was stopped from outside.
+        Misconfigured: ffmpeg does not start.
+    """
+    report = _Report(on_progress, expected_s)
+    try:
+        await asyncio.to_thread(_create, target)
+        async with asyncio.timeout(timeout_s):
+            run = await _run(arguments, most_bytes, expected_s, report.at)
+        # A short one may be written before the limit holds.
+        too_large = (await asyncio.to_thread(target.stat)).st_size > most_bytes
+        _judge(run, target, expected_s, short_s, too_large=too_large)
+        await asyncio.to_thread(_flush, target)
+    except TimeoutError as exc:
+        await asyncio.to_thread(discard, target)
+        message = f"writing {target.name} took ffmpeg longer than {timeout_s:g} s"
+        raise AttemptFailed(ErrorType.TIMEOUT, message) from exc
+    except BaseException:
+        await asyncio.to_thread(discard, target)
+        raise
+    report.at(expected_s)
+
+
+class _Report:
+    """Positions in, percentages out, each larger than the one before."""
+
+    def __init__(self, on_progress: Callable[[float], None] | None, expected_s: float) -> None:
+        self._on_progress = on_progress
+        self._expected_s = expected_s
+        self._last = -1.0
+
+    def at(self, position_s: float) -> None:
+        percent = min(100.0, 100 * position_s / self._expected_s) if self._expected_s else 100.0
+        if self._on_progress is not None and percent > self._last:
+            self._last = percent
+            self._on_progress(percent)
+
+
+def _create(target: Path) -> None:
+    with translated("making a temporary file"):
+        target.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(target, flags, 0o666))
+
+
+async def _run(
+    arguments: Sequence[str],
+    most_bytes: int,
+    expected_s: float,
+    on_position: Callable[[float], None],
+) -> Decoded:
+    # The slowest encoder here does twenty times real time; an hour-long mix may take its while.
+    cpu_s = CPU_S + int(expected_s)
+    async with child_of(arguments, file_bytes=most_bytes, cpu_s=cpu_s) as child:
+        seconds, (stderr, _) = await asyncio.gather(
+            last_position(child, on_position),
+            first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
+        )
+        returncode = await child.wait()
+    errors = serious_lines(stderr.decode("utf-8", "replace"))
+    return Decoded(returncode=returncode, seconds=seconds, errors=errors)
+
+
+def _judge(
+    run: Decoded, target: Path, expected_s: float, short_s: float, *, too_large: bool
+) -> None:
+    """Raise what went wrong, if anything did.
+
+    Complaints alone are nothing: `verify` has passed the source, and some good files end with a tag
+    that no decoder expects. What counts is how much came out.
+    """
+    for line in run.errors:
+        for text, number in _DISK.items():
+            if line.endswith(text):
+                error = OSError(number, text, str(target))
+                raise storage_error(error, "writing a converted file")
+    refused = any(line.endswith(os.strerror(errno.EFBIG)) for line in run.errors)
+    if too_large or refused or run.returncode == -signal.SIGXFSZ:
+        raise _refused(run, expected_s, "too_large", "it becomes larger than its length allows")
+    # 255 is how ffmpeg itself ends after SIGTERM; it turns a file down with other numbers.
+    if (run.returncode in STOPPED or run.returncode == 255) and not run.errors:
+        raise DependencyDown("ffmpeg", f"ffmpeg was stopped from outside (exit {run.returncode})")
+    if run.returncode:
+        raise _turned_down(run, expected_s)
+    if run.seconds < expected_s - short_s:
+        message = f"only {run.seconds:.2f} s of {expected_s:.2f} s could be read"
+        raise _refused(run, expected_s, "truncated", message)
+
+
+def _turned_down(run: Decoded, expected_s: float) -> DownloadsError:
+    first = run.errors[0] if run.errors else f"exit status {run.returncode}"
+    for line in run.errors:
+        if _OUR_FAULT.search(line):
+            evidence = {"decoder_errors": list(run.errors)}
+            return AttemptFailed(ErrorType.UNKNOWN, f"ffmpeg cannot write it: {line}", evidence)
+    return _refused(run, expected_s, "decode_errors", f"ffmpeg cannot read it: {first}")
+
+
+def _refused(run: Decoded, expected_s: float, rule: str, message: str) -> CorruptAudio:
+    evidence = {
+        "expected_s": expected_s,
+        "decoded_s": run.seconds,
+        "decoder_errors": list(run.errors),
+    }
+    return refuse(evidence, rule, message)
+
+
+def _flush(target: Path) -> None:
+    with translated("writing a converted file"):
+        fd = os.open(target, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
