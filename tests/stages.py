@@ -25,12 +25,13 @@ from services.ticketer.service import Ticketer
 from shared.app import App, Duty, make_app
 from shared.catalog.models import Track
 from shared.db.enqueue import Kind, Request, enqueue, record_request
+from shared.db.items import Claim
 from shared.db.pool import Database
 from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
 from shared.runtime import Loop
 from shared.settings import SERVICES
-from shared.states import TRANSITIONS, Stage
+from shared.states import LEASED, TERMINAL, TRANSITIONS, Stage
 from tests.world import Row, World, album_id, eventually
 
 D = TypeVar("D")
@@ -185,6 +186,25 @@ def _track(id_: str, *, seconds: float, artist: str, album: int | None) -> Track
         isrc=None,
         popularity=None,
     )
+
+
+_PUT_AT = """
+UPDATE queue_items
+   SET stage = $2, ticket_id = $3, actor = $4, reason = 'a reason', fence = nextval('fence_seq'),
+       completed_at = CASE WHEN $5 THEN 1 END, lease_owner = CASE WHEN $6 THEN 'a-worker' END,
+       lease_until = CASE WHEN $6 THEN now() + interval '1 minute' END
+ WHERE id = $1
+"""
+
+
+async def put_at(
+    world: World, item_id: str, stage: Stage, *, ticket_id: str | None = None
+) -> Claim:
+    """Put an item into any stage, with what the schema wants of one there; the claim on it."""
+    ended, leased = stage in TERMINAL, stage in LEASED
+    await world.execute(_PUT_AT, item_id, stage, ticket_id, BY_TEST, ended, leased)
+    [row] = await world.rows("SELECT fence FROM queue_items WHERE id = $1", item_id)
+    return Claim(item_id=item_id, fence=row["fence"])
 
 
 async def tickets(world: World) -> list[Row]:

@@ -9,15 +9,18 @@ import structlog
 from services.fetcher_writer.delivery.base import DeliveryName
 from services.fetcher_writer.disk_budget import MIB, Room
 from services.fetcher_writer.work import Ticket, Work, works
+from shared.db import moves
 from shared.db.albums import known_albums
 from shared.db.items import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.errors import DependencyDown, Misconfigured, Stale
 from shared.matching.model import AlbumTrack
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, allowed_from
+from shared.states import COLLECTING, WRITING, Stage, in_sql
 
 log = structlog.get_logger()
+
+_ACTOR = "fetcher_writer"
 
 # How often a file is looked at again that no emptying of the disk would help.
 _PUT_OFF_S = 3600.0
@@ -55,7 +58,7 @@ SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
                  sum(n.bytes) AS bytes
             FROM unnest($1::text[], $2::bigint[]) AS n (name, bytes)
            GROUP BY 1, 2) p ON p.id = q.id AND p.fence = q.fence::text
-     WHERE q.stage IN ('fetching', 'verifying', 'converting')
+     WHERE q.stage IN ({in_sql(WRITING)})
      GROUP BY t.id) r
 """  # noqa: S608 (made of constants)
 
@@ -64,7 +67,7 @@ _READY = f"""
 SELECT q.id, q.ticket_id, s.bytes
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id {share("$3", "$4")}
- WHERE q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND t.delivery = ANY($3)
    AND ($2::bigint IS NULL OR s.bytes <= $2)
 """  # noqa: S608 (made of constants)
 
@@ -79,20 +82,13 @@ _DUE = f"{_READY} {_MOST_URGENT}"
 # Those of the same tickets.
 _DUE_AS_WELL = f"{_READY} AND q.ticket_id = ANY($5) AND NOT q.id = ANY($6) {_MOST_URGENT}"
 
-_TAKE = """
-WITH taken AS (
-    UPDATE queue_items
-       SET stage = $1, status = $2, actor = 'fetcher_writer', reason = 'collecting the file',
-           fence = nextval('fence_seq'), lease_owner = $3, converted_pct = NULL,
-           lease_until = now() + make_interval(secs => $4), updated_at = now()
-     WHERE id = ANY($5) AND stage = ANY($6)
-    RETURNING id, fence, track_id, duration_ms, album_id, chosen_file, ticket_id, priority, seq
-)
+_WORK = """
 SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ticket_id, t.kind,
        t.delivery, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
        t.info_hash, t.torrent_title, t.files_placed, t.final_size_bytes, t.file_mappings,
        t.processed_files, t.way, t.size_bytes, t.remote_state
-  FROM taken i JOIN tickets t ON t.id = i.ticket_id
+  FROM queue_items i JOIN tickets t ON t.id = i.ticket_id
+ WHERE i.id = ANY($1)
  ORDER BY i.priority, i.seq
 """
 
@@ -100,7 +96,7 @@ _LEAST_WAITING = f"""
 SELECT min(s.bytes)
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id {share("$2", "$3")}
- WHERE q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND s.bytes > $1
 """  # noqa: S608 (made of constants)
 
 # More than the whole disk: told once, and looked at again when a larger one may be there.
@@ -110,15 +106,16 @@ UPDATE queue_items q
        reason = 'waits for a larger disk: its file may take ' || s.bytes / 1048576
                 || ' MiB, all of the media root has ' || $1 / 1048576
   FROM tickets t {share("$3", "$4")}
- WHERE t.id = q.ticket_id AND q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
+ WHERE t.id = q.ticket_id AND q.stage IN ({in_sql([Stage.READY])})
+   AND q.due_at <= now() AND s.bytes > $1
 RETURNING q.id
 """  # noqa: S608 (made of constants)
 
-_OUT_OF_SIGHT = """
+_OUT_OF_SIGHT = f"""
 SELECT 1 FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
- WHERE q.stage = 'ready' AND q.due_at <= now() AND NOT t.delivery = ANY($1)
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND NOT t.delivery = ANY($1)
  LIMIT 1
-"""
+"""  # noqa: S608 (made of constants)
 
 _ITEMS_OF_TICKET = """
 SELECT track_id, track_name, coalesce(main_artist, artist_name) AS artist, disc_number,
@@ -128,34 +125,27 @@ SELECT track_id, track_name, coalesce(main_artist, artist_name) AS artist, disc_
  LIMIT 1000
 """
 
-_HELD = """
+_HELD = f"""
 SELECT 1 FROM queue_items
- WHERE id = $1 AND fence = $2 AND stage IN ('fetching', 'verifying', 'converting')
+ WHERE id = $1 AND fence = $2 AND stage IN ({in_sql(WRITING)})
    FOR NO KEY UPDATE
-"""
+"""  # noqa: S608 (made of constants)
 
-_LEAVE_TO_A_PERSON = """
-UPDATE queue_items
-   SET stage = $3, status = $4, reason = $5, error_evidence = $6, actor = 'fetcher_writer',
-       lease_until = NULL, lease_owner = NULL, updated_at = now()
- WHERE id = $1 AND fence = $2 AND stage = ANY($7)
-"""
-
-_CONVERTED = """
+_CONVERTED = f"""
 UPDATE queue_items SET converted_pct = $3, updated_at = now()
- WHERE id = $1 AND fence = $2 AND stage = 'converting'
-"""
+ WHERE id = $1 AND fence = $2 AND stage IN ({in_sql([Stage.CONVERTING])})
+"""  # noqa: S608 (made of constants)
 
 # Folders of ended tickets that no item still collects from.
-_TO_CLEAN = """
+_TO_CLEAN = f"""
 SELECT t.id, t.dest_path FROM tickets t
  WHERE t.state = 'closed' AND t.way = 'tickets' AND t.collected_at IS NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
-                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
+                      AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT 50
-"""
+"""  # noqa: S608 (made of constants)
 
 _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND collected_at IS NULL"
 
@@ -215,15 +205,10 @@ class Store:
         return [row["id"] for row in _fitting([*together, *more], usable_bytes)]
 
     async def _take(self, connection: Connection, ids: Sequence[str]) -> list[Row]:
-        return await connection.fetch(
-            _TAKE,
-            Stage.FETCHING.value,
-            STATUS_OF[Stage.FETCHING].value,
-            self._worker,
-            self._lease_s,
-            list(ids),
-            allowed_from(Stage.FETCHING),
+        claimed = await moves.claim_to_collect(
+            connection, ids, worker=self._worker, lease_s=self._lease_s, actor=_ACTOR
         )
+        return await connection.fetch(_WORK, list(claimed))
 
     async def _explain(
         self, connection: Connection, usable_bytes: int | None, room: Room | None
@@ -276,19 +261,12 @@ class Store:
     async def leave_to_a_person(
         self, claim: Claim, *, reason: str, evidence: Mapping[str, object]
     ) -> bool:
-        """Move the item to `held` until somebody says which file it is; False: it is not ours."""
+        """Let an administrator say which file the item is; False: the claim is lost."""
         async with self.database.connection() as connection:
-            done = await connection.execute(
-                _LEAVE_TO_A_PERSON,
-                claim.item_id,
-                claim.fence,
-                Stage.HELD.value,
-                STATUS_OF[Stage.HELD].value,
-                reason,
-                evidence,
-                allowed_from(Stage.HELD),
+            moved = await moves.ask_for_choice(
+                connection, [(claim, reason, evidence)], actor=_ACTOR
             )
-        return bool(done == "UPDATE 1")
+        return bool(moved)
 
     async def converted(self, claim: Claim, percent: float) -> None:
         """Show how far the conversion is; nothing happens when the item is not ours any more."""

@@ -70,7 +70,7 @@ _FAILED = f"""
 
 _FAILED_TOTAL = "SELECT count(*) FROM queue_items WHERE status = 'FAILED'"
 
-_WAITS_FOR_A_PERSON = "q.stage IN ('needs_approval', 'held')"
+_WAITS_FOR_A_PERSON = "q.stage IN ('needs_approval', 'needs_choice')"
 
 _ATTENTION = f"""
 {_COLUMNS} WHERE {_WAITS_FOR_A_PERSON} ORDER BY q.updated_at, q.seq LIMIT $1 OFFSET $2
@@ -278,7 +278,7 @@ class Items:
 
 def _choice(row: Row) -> Json:
     """Where it is decided, and between what."""
-    if row["stage"] == Stage.HELD:
+    if row["stage"] == Stage.NEEDS_CHOICE:
         evidence = row["error_evidence"] or {}
         return {"decided_at": "here", "candidates": evidence.get("candidates", [])}
     return {"decided_at": "torrentino", "candidates": row["candidates"] or []}

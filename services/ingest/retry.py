@@ -17,6 +17,7 @@ from services.ingest.limits import Caller, Policy
 from shared.bus.nats import Bus
 from shared.catalog.models import Track
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.bad_sources import unblock_sources
 from shared.db.blocklist import unblock
 from shared.db.enqueue import Request, record_request
@@ -25,7 +26,7 @@ from shared.db.pool import Connection, Database, Row, taken
 from shared.db.releases import memory_of, search_again
 from shared.errors import Conflict, LimitReached, Unknown
 from shared.health import Health
-from shared.states import STATUS_OF, TERMINAL, Stage, allowed_from
+from shared.states import Stage
 from shared.untrusted import token
 
 log = structlog.get_logger()
@@ -45,20 +46,6 @@ SELECT q.id, q.track_id, q.track_name, q.artist_name, q.album_id, q.duration_ms,
 
 _LOCK = "SELECT id FROM queue_items WHERE id = $1 FOR NO KEY UPDATE"
 
-# A ticket that is still being withdrawn stays linked: the ticketer waits until it is closed.
-_RETRY = """
-UPDATE queue_items q
-   SET stage = $2, status = $3, reason = $4, actor = $5, retry_count = 0, detours = 0, grabs = 0,
-       due_at = now(),
-       error_type = NULL, error_message = NULL, error_evidence = NULL,
-       started_at = NULL, completed_at = NULL, bytes_downloaded = NULL,
-       processing_duration_ms = NULL, torrentino_ticket_id = NULL,
-       ask_next = NULL, chosen_file = NULL, converted_pct = NULL,
-       ticket_id = (SELECT t.id FROM tickets t WHERE t.id = q.ticket_id AND t.state <> 'closed'),
-       fence = nextval('fence_seq'), updated_at = now()
- WHERE q.id = $1 AND q.stage = ANY($6)
-"""
-
 _WAITING = """
 SELECT count(*) FILTER (WHERE user_id = $2) > 0 AS caller, count(*) > 0 AS anybody
   FROM item_requesters WHERE item_id = $1 AND withdrawn_at IS NULL
@@ -77,10 +64,6 @@ UPDATE requests SET settled_at = NULL
         ORDER BY r.id
           FOR NO KEY UPDATE))
 """
-
-
-# The one terminal stage that is left again, and only by this.
-_FROM = sorted(TERMINAL & set(allowed_from(Stage.QUEUED)))
 
 
 class Retries:
@@ -139,16 +122,8 @@ class Retries:
         if (await placed(connection, [row["track_id"]])).get(row["track_id"]) != known:
             raise _there(row["track_id"])
         who = "an administrator" if caller.unlimited else f"user {caller.user_id}"
-        done = await connection.execute(
-            _RETRY,
-            item_id,
-            Stage.QUEUED.value,
-            STATUS_OF[Stage.QUEUED].value,
-            f"retried by {who}",
-            ACTOR,
-            _FROM,
-        )
-        assert done == "UPDATE 1", "the row is locked, and was FAILED"
+        moved = await moves.retry(connection, [item_id], reason=f"retried by {who}", actor=ACTOR)
+        assert moved, "the row is locked, and was FAILED"
         # Somebody asks: it is searched for again, whatever was not found before.
         memory = memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
         await search_again(connection, memory)

@@ -13,7 +13,7 @@ _AT_WORK = {
     Stage.PROCESSING: "Torrentino to place the file",
     Stage.READY: "a fetcher-writer",
     Stage.FETCHING: "the file to be collected",
-    Stage.HELD: "an administrator has to say which file of the torrent it is",
+    Stage.NEEDS_CHOICE: "an administrator has to say which file of the torrent it is",
     Stage.VERIFYING: "the file to be decoded",
     Stage.CONVERTING: "the file to be converted",
 }

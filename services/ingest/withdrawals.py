@@ -11,10 +11,11 @@ import structlog
 
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
+from shared.db import download_moves, moves
 from shared.db.items import settle_albums
 from shared.db.pool import Connection, Database
-from shared.errors import Conflict, ErrorType, Unknown
-from shared.states import ACTIVE_STATUSES, STATUS_OF, Stage, Status, allowed_from
+from shared.errors import Conflict, Unknown
+from shared.states import ACTIVE_STATUSES, Status
 from shared.untrusted import token
 
 log = structlog.get_logger()
@@ -67,26 +68,6 @@ _LOCK = """
 SELECT id FROM queue_items
  WHERE id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING') ORDER BY track_id FOR NO KEY UPDATE
 """
-
-_CANCEL = """
-UPDATE queue_items q
-   SET stage = $2, status = $3, completed_at = extract(epoch FROM now())::bigint,
-       error_type = $4, error_message = $5, reason = $5, actor = $6, error_evidence = NULL,
-       lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'), updated_at = now()
- WHERE q.id = ANY($1) AND q.stage = ANY($7)
-   AND ($8 OR NOT EXISTS (SELECT 1 FROM item_requesters r
-                           WHERE r.item_id = q.id AND r.withdrawn_at IS NULL))
-RETURNING q.id, q.ticket_id
-"""
-
-# A ticket ends when nobody waits for it any more; the poller cancels it until it stays cancelled.
-_WITHDRAW_TICKETS = """
-UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE t.id = ANY($1) AND t.state IN ('intent', 'open')
-   AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
-"""
-
 
 _BY_ALL = "withdrawn by everybody who had asked for it"
 _BY_ADMIN = "cancelled by an administrator"
@@ -158,19 +139,10 @@ class Withdrawals:
 async def _end(connection: Connection, item_ids: list[str], *, for_all: bool) -> int:
     """End those of these items that nobody waits for (`for_all`: all) with their tickets."""
     await connection.fetch(_LOCK, item_ids)
-    ended = await connection.fetch(
-        _CANCEL,
-        item_ids,
-        Stage.FAILED.value,
-        STATUS_OF[Stage.FAILED].value,
-        ErrorType.CANCELLED.value,
-        _BY_ADMIN if for_all else _BY_ALL,
-        ACTOR,
-        allowed_from(Stage.FAILED),
-        for_all,
-    )
+    reason = _BY_ADMIN if for_all else _BY_ALL
+    ended = await moves.cancel(connection, item_ids, for_all=for_all, reason=reason, actor=ACTOR)
     reached("withdraw.ended")
     tickets = [row["ticket_id"] for row in ended if row["ticket_id"]]
-    await connection.execute(_WITHDRAW_TICKETS, tickets)
+    await download_moves.withdraw_unwanted(connection, tickets)
     await settle_albums(connection, [row["id"] for row in ended], actor=ACTOR)
     return len(ended)

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import structlog
 
-from services.reaper.store import BACK_TO, Store
+from services.reaper.store import Store
 from shared.bus.nats import Bus
 from shared.crashpoints import reached
 from shared.db.media_root import MediaRoot
 from shared.media.paths import INCOMING
 from shared.media.place import sweep_temp
 from shared.media.refused import prune_refused
-from shared.states import Stage
+from shared.states import CLAIMED_FROM, Stage
 
 log = structlog.get_logger()
 
@@ -57,7 +57,7 @@ class Reaper:
             self._relay_wake.set()
         if freed[Stage.TICKETING]:
             await self._bus.wake("ticket")
-        if any(freed[stage] for stage, target in BACK_TO.items() if target is Stage.READY):
+        if any(freed[stage] for stage, target in CLAIMED_FROM.items() if target is Stage.READY):
             await self._bus.wake("fetch")
         await self._store.measure()
         return 0

@@ -271,7 +271,9 @@ async def test_what_cannot_be_told_apart_is_left_to_a_person(
     async with fetching(still) as by_hand:
         await by_hand.fetch()
         items = await still.items()
-        assert [(each["stage"], each["error_type"]) for each in items] == [("held", None)] * 2
+        assert [(each["stage"], each["error_type"]) for each in items] == [
+            ("needs_choice", None)
+        ] * 2
         assert "approve the item with the name of its file" in items[0]["reason"]
         evidence = items[0]["error_evidence"]
         names = {str(each["file"]) for each in evidence["candidates"]}
