@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
@@ -18,19 +16,6 @@ from shared.db.pool import Database
 from shared.errors import Dependency
 from shared.health import Health
 from shared.settings import Settings
-
-
-class Duty(Protocol):
-    """Something that a service does until it is told to stop."""
-
-    @property
-    def name(self) -> str:
-        """The duty's name, for logs and metrics."""
-        ...
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set and what is in hand is finished."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +33,9 @@ class App:
     # Names this process in leases.
     worker: str
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    # What was not there yet since the start, and without which the process is not ready.
+    # Dependencies that have not been there since the start; until then the process is not ready.
     awaited: set[Dependency] = field(default_factory=set)
-    # What was decided at the start, for /readyz to show.
+    # Further fields of /readyz.
     said: dict[str, str] = field(default_factory=dict)
 
 

@@ -19,7 +19,7 @@ CIRCUIT_STATE = Gauge(
     "Circuit breaker: 0 closed, 1 recovering, 2 half-open, 3 open",
     ["dependency"],
 )
-LOOP_RUNS = Counter(f"{_PREFIX}_loop_runs_total", "Runs of a duty by outcome", ["duty", "outcome"])
+DUTY_RUNS = Counter(f"{_PREFIX}_duty_runs_total", "Runs of a duty by outcome", ["duty", "outcome"])
 REQUESTS = Counter(
     f"{_PREFIX}_requests_total", "Requests for audio by door and kind", ["source", "kind"]
 )

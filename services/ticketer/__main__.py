@@ -8,10 +8,11 @@ from services.ticketer.release_choice import Chooser
 from services.ticketer.release_search import Searching
 from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
-from shared.app import App, Duty
+from shared.app import App
 from shared.db.releases import Budget
+from shared.duty import Duty
 from shared.leases import LeaseKeeper
-from shared.runtime import main
+from shared.process import main
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
 

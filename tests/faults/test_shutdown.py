@@ -505,7 +505,7 @@ async def _hangs(process: Process) -> None:
 
 _HUNG_LOOP = """
 import asyncio, time
-from shared.runtime import main
+from shared.process import main
 
 class Hung:
     name = "hung"
