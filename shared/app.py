@@ -1,4 +1,4 @@
-"""What the services of one process share, made once and handed in."""
+"""The parts that the services of one process share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from shared.settings import Settings
 
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """What the services of one process share; made once, handed in, never imported."""
+    """The parts that the services of one process share; made once and passed in."""
 
     settings: Settings
     database: Database
@@ -30,7 +30,7 @@ class App:
     clock: Clock
     rng: random.Random
     retries: RetryPolicy
-    # Names this process in leases.
+    # The name of this process in leases.
     worker: str
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
     # Dependencies that have not been there since the start; until then the process is not ready.
