@@ -1,4 +1,4 @@
-"""Leases: renewed while work goes on, and work that lost its own is stopped."""
+"""Leases are renewed while the work continues, and work that lost its lease is cancelled."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ class _Script:
 
 
 def _ran(script: _Script) -> Callable[[], Awaitable[bool]]:
-    async def look() -> bool:
+    async def has_run() -> bool:
         return script.runs > 0
 
-    return look
+    return has_run
 
 
 async def _ends(duty: PeriodicDuty, stop: asyncio.Event) -> None:
