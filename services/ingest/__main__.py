@@ -14,14 +14,15 @@ from services.ingest.scans import Scans
 from services.ingest.service import Requests
 from services.ingest.stats import Bounds
 from services.ingest.withdrawals import Withdrawals
-from shared.app import App, Duty
+from shared.app import App
 from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
+from shared.duty import Duty
 from shared.media.tools import find_tools
-from shared.readiness import first_looks
-from shared.runtime import main
+from shared.process import main
+from shared.readiness import first_checks
 from shared.web import WebServer
 
 
@@ -101,7 +102,7 @@ def build(app: App) -> list[Duty]:
             handle=messages.handle,
             health=app.health,
         ),
-        *first_looks(app, {"catalog": catalog.check, "media": root.look}),
+        *first_checks(app, {"catalog": catalog.check, "media": root.look}),
     ]
 
 

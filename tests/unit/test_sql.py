@@ -6,6 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -73,7 +74,7 @@ def test_what_is_looked_for_would_be_found() -> None:
 
 
 @pytest.mark.parametrize("module", [moves, download_moves], ids=lambda module: module.__name__)
-def test_every_named_query_is_used_by_its_module(module: object) -> None:
+def test_every_named_query_is_used_by_its_module(module: ModuleType) -> None:
     """A query without a function would be dead."""
     path = Path(str(module.__file__))
     used = set(re.findall(r'SQL\["(\w+)"\]', path.read_text(encoding="utf-8")))
