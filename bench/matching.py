@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import Any
 
 from shared.matching.assign import assign, to_measure
-from shared.matching.model import AlbumTrack, Assignment, Offered
+from shared.matching.model import Assignment, Offered
+from shared.tracks import CatalogTrack
 from tests.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
 from tests.world import World
 
@@ -93,7 +94,7 @@ def _drawn(made: random.Random, weights: dict[str, int]) -> str:
 
 
 def _measured(
-    tracks: Sequence[AlbumTrack], offered: list[Offered], known: Sequence[Offered]
+    tracks: Sequence[CatalogTrack], offered: list[Offered], known: Sequence[Offered]
 ) -> Assignment:
     """As the fetcher-writer goes about it: what is likely is measured, then all where in doubt."""
     lengths = {one.name: one.duration_s for one in known}
