@@ -22,8 +22,7 @@ def build(app: App) -> list[Duty]:
         store=Store(app.database, lease_s=settings.lease_s),
         catalog=catalog,
         root=root,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
+        announcer=app.announcer,
         health=app.health,
     )
     loop = every(app, "watchdog", watchdog.run_once)
@@ -32,7 +31,7 @@ def build(app: App) -> list[Duty]:
         bus=app.bus,
         durable=DURABLE,
         filters=FILTERS,
-        handle=ScanCommands(app.database, loop.wake, app.relay.wake).handle,
+        handle=ScanCommands(app.database, loop.wake, app.announcer).handle,
         health=app.health,
     )
     return [loop, commands, *first_looks(app, {"catalog": catalog.check, "media": root.look})]

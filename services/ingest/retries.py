@@ -1,20 +1,20 @@
-"""A person's retry: a FAILED item goes back into the queue, as a new attempt with a whole budget.
+"""Retries: a FAILED item returns to the queue, for a new attempt with a whole retry budget.
 
-The ticket of the attempt that failed stays linked until it is at rest, so that the ticketer waits
-for it as for any other; what still comes of it meets a new fence and a stage that it cannot move.
+The ticket of the failed attempt stays linked until it is closed, so that the ticketer waits for it.
+A late write of the failed attempt has an old fence, and changes nothing.
 """
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 
 import structlog
 
-from services.ingest import limits
 from services.ingest.availability import Availability
-from services.ingest.limits import Caller, Policy
-from shared.bus.nats import Bus
+from services.ingest.limits import Caller, Limits
+from services.ingest.store import ACTOR
+from services.ingest.store import requests as store
+from shared.announcer import Announcer
 from shared.catalog.models import Track
 from shared.crashpoints import reached
 from shared.db.bad_sources import unblock_sources
@@ -23,27 +23,12 @@ from shared.db.enqueue import Request, record_request
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database, Row, taken
 from shared.db.releases import memory_of, search_again
-from shared.errors import Conflict, LimitReached, Unknown
+from shared.errors import Conflict, Unknown
 from shared.health import Health
 from shared.states import STATUS_OF, TERMINAL, Stage, allowed_from
 from shared.untrusted import token
 
 log = structlog.get_logger()
-
-ACTOR = "ingest"
-
-_ITEM = """
-SELECT q.id, q.track_id, q.track_name, q.artist_name, q.album_id, q.duration_ms, q.priority,
-       q.status, q.stage,
-       EXISTS (SELECT 1 FROM item_requesters r
-                WHERE r.item_id = q.id AND r.user_id = $2) AS asked,
-       (SELECT a.id FROM queue_items a
-         WHERE a.track_id = q.track_id AND a.id <> q.id
-           AND a.status IN ('PENDING', 'DOWNLOADING')) AS active
-  FROM queue_items q WHERE q.id = $1
-"""
-
-_LOCK = "SELECT id FROM queue_items WHERE id = $1 FOR NO KEY UPDATE"
 
 # A ticket that is still being withdrawn stays linked: the ticketer waits until it is closed.
 _RETRY = """
@@ -59,59 +44,37 @@ UPDATE queue_items q
  WHERE q.id = $1 AND q.stage = ANY($6)
 """
 
-_WAITING = """
-SELECT count(*) FILTER (WHERE user_id = $2) > 0 AS caller, count(*) > 0 AS anybody
-  FROM item_requesters WHERE item_id = $1 AND withdrawn_at IS NULL
-"""
-
-_ADD_REQUESTER = "INSERT INTO item_requesters (item_id, request_id, user_id) VALUES ($1, $2, $3)"
-
-# Their `album.completed` is told once more, with what became of this item.
-_REOPEN_ALBUMS = """
-UPDATE requests SET settled_at = NULL
- WHERE id = ANY(ARRAY(
-       SELECT r.id FROM requests r
-        WHERE r.kind = 'album' AND r.settled_at IS NOT NULL
-          AND EXISTS (SELECT 1 FROM item_requesters i
-                       WHERE i.request_id = r.id AND i.item_id = $1 AND i.withdrawn_at IS NULL)
-        ORDER BY r.id
-          FOR NO KEY UPDATE))
-"""
-
-
-# The one terminal stage that is left again, and only by this.
+# The one terminal stage that an item leaves again, and only by a retry.
 _FROM = sorted(TERMINAL & set(allowed_from(Stage.QUEUED)))
 
 
 class Retries:
-    """Puts FAILED items back into the queue."""
+    """Returns FAILED items to the queue."""
 
     def __init__(
         self,
         *,
         database: Database,
         availability: Availability,
-        bus: Bus,
-        relay_wake: asyncio.Event,
-        policy: Policy,
+        limits: Limits,
+        announcer: Announcer,
         health: Health,
     ) -> None:
         self._database = database
         self._availability = availability
-        self._bus = bus
-        self._relay_wake = relay_wake
-        self._policy = policy
+        self._limits = limits
+        self._announcer = announcer
         self._health = health
 
     async def item(self, item_id: str, *, caller: Caller) -> None:
-        """Retry one item. An administrator (a caller without limits) may retry everybody's, and
-        gives every source another chance that gave broken audio before.
+        """Retry one item. An administrator (a caller without limits) may retry any user's, and
+        unblocks every torrent and release that was blocked for the track.
 
-        Who had withdrawn it waits for it again; who still waits, stays.
+        A caller who had withdrawn the item waits for it again.
 
         Raises:
-            InvalidRequest, Unknown: there is none, or this user has not asked for it.
-            Conflict: it is not FAILED, or its track is worked on or there already.
+            InvalidRequest, Unknown: there is none, or this user has not requested it.
+            Conflict: it is not FAILED, or its track is active or in place already.
             LimitReached: the user's queue is full.
             Unavailable: it cannot be decided now.
         """
@@ -121,23 +84,22 @@ class Retries:
         available = await self._availability.check([track])
         self._health.up("media")
         if available.recorded or available.found:
-            raise _there(track.id)
-        with taken("the track was queued at this very moment; ask for the track to join it"):
+            raise _in_place(track.id)
+        with taken("the track was queued at this very moment; request the track to join it"):
             async with self._database.transaction() as connection:
-                await limits.lock(connection, caller)
+                await self._limits.lock(connection, caller)
                 await self._retry(connection, item_id, caller, available.ledger.get(track.id))
         reached("retry.committed")
         log.info("item_retried", item_id=item_id, user_id=caller.user_id)
-        self._relay_wake.set()
-        await self._bus.wake("ticket")
+        await self._announcer.announce("ticket")
 
     async def _retry(
         self, connection: Connection, item_id: str, caller: Caller, known: Placed | None
     ) -> None:
-        await connection.fetch(_LOCK, item_id)
+        await store.lock_item(connection, item_id)
         row = await _checked(connection, item_id, caller)
         if (await placed(connection, [row["track_id"]])).get(row["track_id"]) != known:
-            raise _there(row["track_id"])
+            raise _in_place(row["track_id"])
         who = "an administrator" if caller.unlimited else f"user {caller.user_id}"
         done = await connection.execute(
             _RETRY,
@@ -149,49 +111,38 @@ class Retries:
             _FROM,
         )
         assert done == "UPDATE 1", "the row is locked, and was FAILED"
-        # Somebody asks: it is searched for again, whatever was not found before.
+        # It is searched for again at once, also if no search found it before.
         memory = memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
         await search_again(connection, memory)
-        await _return(connection, row, caller)
-        await connection.execute(_REOPEN_ALBUMS, item_id)
+        await _wait_again(connection, row, caller)
+        await store.reopen_albums(connection, item_id)
         if caller.unlimited:
             await unblock_sources(connection, row["track_id"])
             await unblock(connection, row["track_id"])
-        else:
-            await self._check_limit(connection, caller)
-
-    async def _check_limit(self, connection: Connection, caller: Caller) -> None:
-        usage = await limits.usage(connection, caller)
-        # Counted with this item in it; the exception takes it out again.
-        if usage.in_queue > self._policy.max_queue:
-            raise LimitReached(
-                f"this would make {usage.in_queue} items in your queue,"
-                f" {self._policy.max_queue} are allowed; wait for some to finish"
-            )
+        await self._limits.check_queue(connection, caller)
 
 
 async def _checked(connection: Connection, item_id: str, caller: Caller) -> Row:
     """The item, if it can be retried."""
-    row = await connection.fetchrow(_ITEM, item_id, caller.user_id)
+    row = await store.item_to_retry(connection, item_id, caller.user_id)
     if row is None or not (row["asked"] or caller.unlimited):
         raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
     if row["stage"] != Stage.FAILED:
         raise Conflict(f"the item is {row['status']}; only a FAILED one can be retried")
     if row["active"] is not None:
         raise Conflict(
-            f"the track is in the queue again as item {row['active']}; ask for the track to join it"
+            f"the track is in the queue again as item {row['active']}; request the track to join it"
         )
     return row
 
 
-async def _return(connection: Connection, row: Row, caller: Caller) -> None:
-    """Who had withdrawn the item waits for it again; so does the caller if nobody else would.
+async def _wait_again(connection: Connection, row: Row, caller: Caller) -> None:
+    """Let a caller who had withdrawn the item, or for whom alone it is retried, wait for it.
 
     By a new request: the old one stays withdrawn, for its withdrawal may be delivered once more.
     """
-    waiting = await connection.fetchrow(_WAITING, row["id"], caller.user_id)
-    assert waiting is not None, "a select of counts has a row"
-    if waiting["caller"] or (waiting["anybody"] and not row["asked"]):
+    waiting = await store.waiting(connection, row["id"], caller.user_id)
+    if waiting["caller"] or (waiting["anyone"] and not row["asked"]):
         return
     request = Request(
         id=str(uuid.uuid4()),
@@ -204,18 +155,18 @@ async def _return(connection: Connection, row: Row, caller: Caller) -> None:
         source="http",
     )
     await record_request(connection, request, settled=False)
-    await connection.execute(_ADD_REQUESTER, row["id"], request.id, caller.user_id)
+    await store.add_requester(connection, row["id"], request.id, caller.user_id)
 
 
-def _there(track_id: str) -> Conflict:
+def _in_place(track_id: str) -> Conflict:
     return Conflict(
-        f"the file of {track_id} is in place meanwhile; nothing has to be fetched: ask for the"
-        " track, and it is answered as available"
+        f"the file of {track_id} is in place already, nothing has to be fetched: request the track,"
+        " and the answer says that it is available"
     )
 
 
 def _track(row: Row) -> Track:
-    """As much of the track as looking for its file takes."""
+    """The track, with what the check of its file needs."""
     return Track(
         id=row["track_id"],
         name=row["track_name"],
