@@ -1,4 +1,4 @@
-"""Requests, who waits for an item by them, and the locks under which that changes.
+"""Requests, the users that wait for an item by them, and the locks under which that changes.
 
 Row locks are taken in one order everywhere: items by track id, their requesters, album requests.
 Each function runs in its caller's transaction.
