@@ -65,7 +65,8 @@ def own_files() -> Iterator[Path]:
     for folder, folders, files in os.walk(ROOT):
         kept = [f for f in folders if not any(fnmatch.fnmatch(f, name) for name in ignored)]
         folders[:] = kept
-        yield from (Path(folder) / name for name in files)
+        # In a worktree of git, .git is a file.
+        yield from (Path(folder) / name for name in files if name != ".git")
 
 
 def texts() -> Iterator[tuple[Path, str]]:
@@ -194,6 +195,16 @@ def test_every_route_and_problem_is_described() -> None:
             assert line in text, line
     for _, status, type_, _ in problems.PROBLEMS:
         assert f"| {status} | `{type_}` |" in text, type_
+
+
+def test_the_glossary_is_one_line_a_word_in_order() -> None:
+    """A word is found by its letter, and read in one line."""
+    _, *entries = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").split("\n\n")
+    words = [re.match(r"\*\*(.+?)\*\* - [^\n]+\n?$", entry) for entry in entries[1:]]
+    assert words
+    assert None not in words
+    found = [word[1].strip("`").casefold() for word in words if word]
+    assert found == sorted(set(found))
 
 
 def test_every_json_example_is_json() -> None:
