@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that are made from code: `python docs/generate.py`.
+"""Writes the generated parts of the documentation: `python docs/generate.py`.
 
 Each part stands between `<!-- name:begin -->` and `<!-- name:end -->`. The test
 tests/unit/test_repository.py fails when a part is not what this script would write.
@@ -15,7 +15,7 @@ from shared.states import download_diagram, item_diagram, scan_diagram
 
 _DOCS = Path(__file__).parent
 
-# Usable values for everything that some service cannot start without.
+# Valid values for every setting that some service requires.
 _COMPLETE = {
     "DATABASE_URL": "postgresql://host/database",
     "NATS_URL": "nats://host:4222",
@@ -31,7 +31,7 @@ def _mermaid(diagram: str) -> str:
 
 
 def settings_table() -> str:
-    """Every variable with its default, its meaning and who needs it."""
+    """Every variable with its default, its meaning and the services that require it."""
     rows = ["| variable | default | meaning | required by |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         variable = name.upper()
@@ -54,7 +54,7 @@ def _required_by(variable: str) -> str:
 
 
 def _needs(service: Service, variable: str, delivery: str) -> bool:
-    """Whether `service` refuses to start without `variable`: it is asked, not assumed."""
+    """Whether `service` refuses to start without `variable`, found out by loading its settings."""
     environ = _COMPLETE | {"TORRENTINO_DELIVERY": delivery}
     environ.pop(variable, None)
     try:

@@ -1,4 +1,4 @@
-"""All services by name, for running several of them in one process."""
+"""The services by name, to run several of them in one process."""
 
 from __future__ import annotations
 

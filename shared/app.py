@@ -8,6 +8,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
+from shared.announcer import Announcer
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.bus.relay import Relay
@@ -26,6 +27,7 @@ class App:
     database: Database
     bus: Bus
     relay: Relay
+    announcer: Announcer
     health: Health
     clock: Clock
     rng: random.Random
@@ -51,11 +53,13 @@ def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> Ap
         health=health,
         ca_file=settings.nats_ca_file,
     )
+    relay = Relay(database, bus)
     return App(
         settings=settings,
         database=database,
         bus=bus,
-        relay=Relay(database, bus),
+        relay=relay,
+        announcer=Announcer(bus, relay.wake),
         health=health,
         clock=clock,
         rng=rng,

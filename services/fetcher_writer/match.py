@@ -22,7 +22,8 @@ from services.fetcher_writer.work import Work
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, ErrorType
 from shared.matching.assign import assign, to_measure
-from shared.matching.model import AlbumTrack, Assignment, Doubt, Offered
+from shared.matching.model import Assignment, Doubt, Offered
+from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
 
@@ -75,7 +76,7 @@ class Sorting:
         self._files: dict[str, DeliveredFile] = {}
         self._offers: dict[str, Offered] = {}
         self._looked: dict[str, Look | None] = {}
-        self._tracks: list[AlbumTrack] = []
+        self._tracks: list[CatalogTrack] = []
         # What a person has said, by track id; all else is for us to find out.
         self._chosen = {each.track_id: each.chosen_file for each in works if each.chosen_file}
         self._wanted = [each.track_id for each in works if not each.chosen_file]
@@ -138,7 +139,7 @@ class Sorting:
         alone = len(self._works) == len(self._files) == 1 and not candidates.sheets
         return alone and self._ticket.kind == "track"
 
-    async def _competing(self) -> list[AlbumTrack]:
+    async def _competing(self) -> list[CatalogTrack]:
         """All that the files may be, but for what a person has decided."""
         albums = {work.album_id for work in self._works if work.album_id}
         tracks = await self._store.tracks(self._ticket, albums)

@@ -14,9 +14,9 @@ from shared.db.albums import known_albums
 from shared.db.items import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.errors import DependencyDown, Misconfigured, Stale
-from shared.matching.model import AlbumTrack
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import COLLECTING, WRITING, Stage, in_sql
+from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
 
@@ -235,7 +235,7 @@ class Store:
             log.warning("larger_than_the_disk", item_id=row["id"], total_bytes=room.total_bytes)
         return len(rows)
 
-    async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[AlbumTrack]:
+    async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[CatalogTrack]:
         """All that the ticket's files may be, wanted or not: the tracks of these albums.
 
         Where an album's tracklist is not known, those of its tracks that the ticket has served.
@@ -243,18 +243,7 @@ class Store:
         async with self.database.connection() as connection:
             albums = await known_albums(connection, album_ids)
             items = await connection.fetch(_ITEMS_OF_TICKET, ticket.id)
-        tracks = {
-            track.id: AlbumTrack(
-                id=track.id,
-                title=track.title,
-                artist=track.artist,
-                disc=track.disc,
-                number=track.number,
-                duration_ms=track.duration_ms,
-            )
-            for album in albums.values()
-            for track in album.tracks
-        }
+        tracks = {track.id: track for album in albums.values() for track in album.tracks}
         # What an item says of its track is what its file is verified against.
         return list((tracks | {row["track_id"]: _track(row) for row in items}).values())
 
@@ -298,8 +287,8 @@ def _fitting(rows: Sequence[Row], usable_bytes: int | None) -> list[Row]:
     return found
 
 
-def _track(row: Row) -> AlbumTrack:
-    return AlbumTrack(
+def _track(row: Row) -> CatalogTrack:
+    return CatalogTrack(
         id=row["track_id"],
         title=row["track_name"],
         artist=row["artist"],

@@ -1,7 +1,7 @@
-"""What a run works on: what the environment names, and servers of our own for the rest.
+"""The back ends of a run: those that the environment names, and embedded servers for the rest.
 
-The sample is for the stand-in alone. As soon as the environment names a Torrentino or a catalog,
-nothing that was invented is asked for, and the state is kept apart from the sample's.
+The sample is for the stand-in only. If the environment names a Torrentino or a catalog, nothing is
+requested by itself, and the state is kept apart from the sample's.
 """
 
 from __future__ import annotations
@@ -31,66 +31,65 @@ from shared.settings import SERVICES, Settings, load
 from shared.web import AddressInUse, listener
 
 _MIB = 1024 * 1024
-# Measured: a first run takes 54 MB, 47 of them PostgreSQL's, whose log grows by 16 MB at a time.
+# Measured: a first run takes 54 MB, 47 of them for PostgreSQL, whose WAL grows in steps of 16 MB.
 _FIRST_RUN_MB = 120
 _LATER_RUN_MB = 40
 _PORT = 3002
 _OPS_PORT = 9091
-# The catalog server has its own metrics there, and may be started after us.
+# The catalog server has its metrics on the usual port, and may start later.
 _OPS_PORT_BESIDE_A_CATALOG_SERVER = 9092
 _PORTS_TRIED = 20
-# Slow enough to be seen, quick enough not to bore.
-# What is listed beside the right releases stands in the sample.
+# Slow enough to watch. The sample has its own wrong releases.
 _SHOW = StandinConfig(
     acquire_s=0.3, download_s=2.5, convert_s=0.2, place_s=0.2, tick_s=0.1, decoys=False
 )
-# Taken as settings before the servers that know the real ones are started.
+# Placeholders until the servers are started.
 _NOT_YET = {"DATABASE_URL": "postgresql://not-started", "NATS_URL": "nats://not-started"}
 
 
 class CannotStart(DownloadsError):
-    """Something that the run needs is not there; the text says what to change."""
+    """The run lacks something; the text says what to change."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the environment names, and what is started instead of what it does not."""
+    """The back ends of a run: from the environment, or to be started."""
 
     settings: Settings
-    # What all runs share: the key, the log, the address of the API.
+    # Shared by all runs: the key, the log, the address of the API.
     data: Path
     state: Path
     postgres: Postgres | None
     nats: Nats | None
     standin: StandinConfig | None
     own_catalog: bool
-    # What the user has to know of what was chosen, a line each.
+    # Remarks on the choices for the user, one line each.
     remarks: list[str] = field(default_factory=list)
-    # What is being started at the moment.
+    # The servers that are being started.
     awaited: set[str] = field(default_factory=set)
 
     @property
     def has_sample(self) -> bool:
-        """Whether the sample's songs may be asked for: of the stand-in, and of nobody else."""
+        """Whether the sample may be requested: only with the stand-in."""
         return self.standin is not None and not self.own_catalog
 
     def in_place(self) -> tuple[int, int]:
-        """How many of the sample's tracks have a file, and of how many. Blocks."""
+        """How many of the sample's tracks have a file, and how many there are. Blocks."""
         ids = sample_track_ids(ALBUM_ID)
         return sum(bool(find_audio(self.settings.media_root, id_)) for id_ in ids), len(ids)
 
     def end_now(self) -> None:
-        """Tell our servers to end, and wait for nothing."""
+        """Signal the embedded servers to end, without waiting."""
         for server in (self.postgres, self.nats):
             if server is not None:
                 server.end_now()
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[Settings]:
-        """Start what is ours, and stop it at the end; the settings that lead to it.
+        """Start the embedded servers, and stop them at the end; yields the settings for all.
 
         Raises:
-            CannotStart, DownloadsError: something is not there, or does not start.
+            CannotStart, DownloadsError: something is missing, or does not start.
         """
         await self._check()
         async with AsyncExitStack() as stack:
@@ -108,12 +107,12 @@ class Surroundings:
             update["database_url"] = SecretStr(self.postgres.url())
         if self.nats is not None:
             update["nats_url"] = SecretStr(self.nats.url)
-            # For who publishes or listens by hand; read by the owner alone.
+            # For clients that are run by hand; only the owner may read it.
             write_secret(self.data / "nats.url", self.nats.url)
         return self.settings.model_copy(update=update)
 
     async def _check(self) -> None:
-        """Raise CannotStart for what nobody could start with."""
+        """Raise CannotStart if a port is taken or the catalog cannot be used."""
         for port, variable in ((self.settings.port, "PORT"), (self.settings.ops_port, "OPS_PORT")):
             listener(self.settings.host, port, variable=variable).close()
         if self.own_catalog:
@@ -133,7 +132,7 @@ class Surroundings:
         url = (
             self.postgres.url() if self.postgres else self.settings.database_url.get_secret_value()
         )
-        # Takes a second to import, in which the rest starts.
+        # The import takes a second, while the servers start.
         from shared.db.migrate import migrate  # noqa: PLC0415
 
         with self._awaiting("the schema"):
@@ -141,7 +140,7 @@ class Surroundings:
             await self._choose_media_root(url)
 
     async def _choose_media_root(self, url: str) -> None:
-        """Whoever sets MEDIA_PATH after a first look, in which nothing arrived, is not refused."""
+        """Allow another MEDIA_PATH as long as no file was placed below the first one."""
         kept, now = self.state / "media.path", str(self.settings.media_root)
         if kept.exists() and kept.read_text(encoding="utf-8").strip() != now:
             database = Database(url)
@@ -182,40 +181,40 @@ class Surroundings:
             await asyncio.to_thread(create_catalog, self.catalog)
 
     def _songs(self) -> SongList:
-        # Without the sample there is nothing that a stand-in could be asked for.
+        # Without the sample the stand-in has no music.
         if not self.has_sample:
             return SongList([])
         return load_songs(self.catalog.parent / "songs.json")
 
     @property
     def catalog(self) -> Path:
-        """The catalog that is read."""
-        assert self.settings.catalog_db is not None, "given, or chosen by us"
+        """The path of the catalog."""
+        assert self.settings.catalog_db is not None, "given, or chosen"
         return self.settings.catalog_db
 
 
 def surroundings(data: Path, given: Mapping[str, str]) -> Surroundings:
-    """Choose by the environment; makes the folders that are ours, starts nothing. Blocks.
+    """Choose the back ends by the environment; make the state folders, start nothing. Blocks.
 
     Raises:
-        SettingsError: a variable is unusable.
-        CannotStart: a folder that a variable names is not there, or the disk is too small.
-        OSError: a folder of ours cannot be made.
+        SettingsError: a variable is invalid.
+        CannotStart: a folder that a variable names is missing, or the disk is too small.
+        OSError: a state folder cannot be made.
     """
-    # An empty variable is one that is not set.
+    # An empty variable counts as not set.
     environ = {name: text for name, text in given.items() if text.strip()}
     own_torrentino, own_catalog = "TORRENTINO_URL" in environ, "CATALOG_DB" in environ
     state = data / "own" if own_torrentino or own_catalog else data
     state.mkdir(exist_ok=True)
     postgres = None if _names(environ, "DATABASE_URL") else Postgres(state / "postgres")
     if postgres is not None:
-        # Before anything is written.
+        # Check before anything is written.
         _check_room(state, _LATER_RUN_MB if postgres.is_made() else _FIRST_RUN_MB)
     nats = None if _names(environ, "NATS_URL") else Nats(state / "nats")
     standin = None if own_torrentino else _standin_config(state)
     remarks: list[str] = []
     defaults = {
-        # What a killed run held is taken up soon by the next.
+        # The next run soon continues the work of a killed one.
         "LEASE_S": "10",
         "POLL_INTERVAL_S": "1",
         "SWEEP_INTERVAL_S": "1",
@@ -266,7 +265,7 @@ def _standin_config(state: Path) -> StandinConfig:
     return replace(
         _SHOW,
         port=free_port(),
-        # It places files wherever it is told to: nobody else on this machine is to tell it.
+        # It writes files to any path, so other users of this machine must not call it.
         api_key=kept_secret(state / "torrentino.key"),
         database=state / "torrentino.db",
         downloads=_made(state / "downloads"),
@@ -279,17 +278,16 @@ def _of_standin(standin: StandinConfig, state: Path) -> dict[str, str]:
         "TORRENTINO_API_KEY": str(standin.api_key),
         "TORRENTINO_DEST_ROOT": str(_made(state / "incoming")),
         "TORRENTINO_DOWNLOADS_ROOT": str(standin.downloads),
-        # Like the real one, the stand-in forgets conversions when it is restarted; with it, unlike
-        # with the real one, nothing takes long.
+        # A restarted stand-in loses its conversions, like the real one, but nothing takes long.
         "STALL_TIMEOUT_S": "10",
         "RETRY_INITIAL_S": "2",
-        # It asks no indexer that one would have to spare.
+        # It has no real indexer to protect.
         "SEARCH_GAP_S": "0",
     }
 
 
 def _ports(environ: Mapping[str, str], *, own_catalog: bool, remarks: list[str]) -> dict[str, str]:
-    """The usual ports, or the next free ones, and a remark that they are others."""
+    """The usual ports, or the next free ones with a remark."""
     host = environ.get("HOST", "127.0.0.1")
     ops_port = _OPS_PORT_BESIDE_A_CATALOG_SERVER if own_catalog else _OPS_PORT
     chosen: dict[str, str] = {}
@@ -315,10 +313,10 @@ def _free_from(host: str, wanted: int, variable: str) -> int:
 
 
 def _check_folders(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Raise CannotStart for a folder of the environment that is not there.
+    """Raise CannotStart for a folder of the environment that is missing.
 
-    It is not made: a path that is mistyped, or below a disk that is not mounted, would fill a
-    folder that nobody looks into.
+    It is not made: with a mistyped path, or a disk that is not mounted, files would go to a wrong
+    folder.
     """
     named: dict[str, Path | None] = {}
     if "MEDIA_PATH" in environ:

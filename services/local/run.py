@@ -1,8 +1,7 @@
-"""`make run`: the whole system on this machine, with something to look at.
+"""`make run`: the whole system on this machine, with a sample album.
 
-Embedded PostgreSQL and NATS, a stand-in for Torrentino and a sample catalog take the place of
-whatever the environment does not name; surroundings.py chooses. All state is in one folder and is
-kept across restarts.
+Embedded PostgreSQL and NATS, a stand-in for Torrentino and a sample catalog replace what the
+environment does not name; backends.py chooses. All state is in one folder and survives restarts.
 """
 
 from __future__ import annotations
@@ -39,9 +38,9 @@ class _Stopped(Exception):
 
 
 async def run(data: Path, *, once: bool) -> int:
-    """Start everything, show the sample album arriving, serve until a signal; the exit code.
+    """Start everything, show the sample album, serve until a signal; return the exit code.
 
-    `once`: end when the sample album is on disk and decodes, with 0, or with 1 and the reason.
+    `once`: end with 0 when the sample album is on disk and decodes, else with 1 and the reason.
 
     Raises:
         DownloadsError: it cannot start, and nothing is left running.
@@ -64,7 +63,7 @@ async def run(data: Path, *, once: bool) -> int:
 
 @contextmanager
 def _only_run(data: Path) -> Iterator[TextIO]:
-    """Lock the folder for this run and give its log; the lock ends with the run."""
+    """Lock the folder for this run and open its log; the lock ends with the run."""
     with _keeping_state(data):
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("w", encoding="ascii")
@@ -98,7 +97,7 @@ def _keeping_state(data: Path) -> Iterator[None]:
 async def _started(
     around: Surroundings, stop: asyncio.Event, console: Console
 ) -> AsyncIterator[Settings]:
-    """What is ours, started, unless the stop comes first."""
+    """The embedded servers, started, unless the stop comes first."""
     starting = around.started()
     telling = asyncio.create_task(_tell(around, console))
     try:
@@ -106,7 +105,7 @@ async def _started(
     finally:
         telling.cancel()
     try:
-        # Only now: the state, the logs and the servers' files are nobody else's business.
+        # Not earlier: other users must not read the state, the logs and the servers' files.
         os.umask(settings.umask_bits)
         settings.media_root.mkdir(exist_ok=True)
         yield settings
@@ -115,17 +114,17 @@ async def _started(
 
 
 async def _tell(around: Surroundings, console: Console) -> None:
-    """Say every few seconds what takes so long."""
+    """Print every few seconds which servers are still starting."""
     while True:
         await asyncio.sleep(_SPEAK_S)
         console.print(f"still starting {', '.join(sorted(around.awaited))} …")
 
 
 async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T:
-    """What the work gives; it is cancelled when the stop comes first.
+    """The work's result; the work is cancelled if the stop comes first.
 
     Raises:
-        _Stopped: it has.
+        _Stopped: the stop came first.
     """
     working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
     try:
@@ -172,6 +171,6 @@ async def _serve_and_show(
         await asyncio.gather(showing, return_exceptions=True)
         await serving
     if stopped:
-        # The services ended first; what the show then missed is no error.
+        # The services ended first, so an error of the show is expected.
         raise _Stopped
     return showing.result()

@@ -1,4 +1,4 @@
-"""What `make run` shows: the sample album on its way, live, and the files at the end."""
+"""The screen of `make run`: the sample album's progress, then its files."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from shared.untrusted import printable
 from shared.web import WebServer
 
 _LOOK_S = 0.25
-# Far beyond what the sample needs; `--once` has to end.
+# Far longer than the sample needs; `--once` must end.
 _PATIENCE_S = 180.0
-# What stands still for so long does not go on by itself while `--once` waits.
+# After so long without a change the items are stuck, and `--once` ends.
 _STANDSTILL_S = 15.0
 _ENDED = (Status.COMPLETED, Status.FAILED)
 _DOWNLOADED = (Stage.PROCESSING, Stage.READY, Stage.FETCHING, Stage.VERIFYING, Stage.COMPLETED)
@@ -45,12 +45,12 @@ _CLI = ".venv/bin/pezzottify-downloads"
 
 
 class _NotFinished(Exception):
-    """`--once` gives up; the text says why."""
+    """`--once` gives up; the text has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Queues the sample album over HTTP, as a user would, and follows it."""
+    """Requests the sample album over HTTP, as a user would, and follows it."""
 
     console: Console
     around: Surroundings
@@ -58,11 +58,11 @@ class Show:
     server: WebServer
 
     async def run(self, *, once: bool) -> int:
-        """Show the album arriving; 0 when every file of it is in place and decodes."""
+        """Show the album's progress; 0 if every file of it is in place and decodes."""
         await self.server.started.wait()
         host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
         url = f"http://{host}:{self.server.port}"
-        # The command line finds both.
+        # The command line reads both files.
         write_secret(self.around.data / "api.url", url)
         key = self.settings.bootstrap_admin_key
         assert key is not None, "given, or made by us"
@@ -84,7 +84,7 @@ class Show:
         return 1 if failed else 0
 
     async def _no_sample(self, api: ApiClient, *, once: bool) -> int:
-        """Say what there is, and how to ask for a first album; asks for nothing."""
+        """Show the configuration, and how to request a first album; request nothing."""
         for line in [*await self._what_there_is(api), "", *await self._first_album()]:
             self.console.print(line, markup=False)
         if once:
@@ -149,7 +149,7 @@ class Show:
         """Show the items until all have ended.
 
         Raises:
-            _NotFinished: with `once` it is not waited for any longer.
+            _NotFinished: with `once`, the items are stuck or take too long.
         """
         watch = _Watch(asyncio.get_running_loop().time())
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
@@ -172,7 +172,7 @@ class Show:
         return fitting(_COLUMNS, rows, width=self.console.width)
 
     async def _check(self, album: Album) -> int:
-        """Decode every file once more, from where a reader finds it; how many are not right."""
+        """Decode every placed file again; return how many are missing or wrong."""
         tools, failed = find_tools(), 0
         for track in album.tracks:
             try:
@@ -202,7 +202,7 @@ class Show:
 
 
 class _Watch:
-    """What was seen of the items so far."""
+    """The items' last known stages, and the known pauses."""
 
     def __init__(self, now: float) -> None:
         self._begun = self._moved = now
@@ -210,7 +210,7 @@ class _Watch:
         self._told: dict[str, str] = {}
 
     def news(self, items: Sequence[Json], paused: Mapping[str, str], *, stages: bool) -> list[str]:
-        """A line for each thing that stands still since the last look, and for each new stage."""
+        """A line for each new pause, and for each new stage."""
         lines = [f"waits: {why}" for name, why in paused.items() if name not in self._told]
         self._told = dict(paused)
         for item in items:
@@ -222,10 +222,10 @@ class _Watch:
         return lines
 
     def give_up(self, items: Sequence[Json], paused: Mapping[str, str], *, now: float) -> None:
-        """Return if it is worth waiting on.
+        """Return if the items may still finish.
 
         Raises:
-            _NotFinished: nothing moves, or it takes too long.
+            _NotFinished: they are stuck, or take too long.
         """
         if paused and now - self._moved > _STANDSTILL_S:
             raise _NotFinished(f"not finished: {'; '.join(paused.values())}")
@@ -237,7 +237,7 @@ class _Watch:
 
 
 async def _some_album(catalog: Catalog) -> Album | None:
-    """The album of the first track that has one; None where there is none."""
+    """The album of the first track that has one, or None."""
     pages = catalog.pages(Scope(), page_size=100)
     async with aclosing(pages):
         async for _, tracks in pages:
@@ -248,7 +248,7 @@ async def _some_album(catalog: Catalog) -> Album | None:
 
 
 def _from_here(path: Path) -> Path:
-    """Shorter, where it can be."""
+    """The path relative to the working folder, if it is below that."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 

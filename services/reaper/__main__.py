@@ -14,18 +14,17 @@ _PRUNE_EVERY_S = 3600.0
 
 
 def build(app: App) -> list[Duty]:
-    """The reaper's duties, wired. The outbox is published by the relay of every service."""
+    """The reaper's duties, wired. It does not publish the outbox: every process has a relay."""
     settings = app.settings
     root = MediaRoot(app.database, settings.media_root)
     reaper = Reaper(
         store=Store(app.database),
         root=root,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
+        announcer=app.announcer,
         retention_s=settings.history_retention_days * _DAY_S,
     )
     beats = (
-        ("leases", reaper.give_back, min(settings.sweep_interval_s, settings.lease_s / 2)),
+        ("leases", reaper.recover_leases, min(settings.sweep_interval_s, settings.lease_s / 2)),
         ("sweep", reaper.sweep, _SWEEP_EVERY_S),
         ("prune", reaper.prune, _PRUNE_EVERY_S),
     )

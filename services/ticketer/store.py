@@ -12,13 +12,14 @@ from services.ticketer.groups import Group, Grouping, Kind, grouped, may_share
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
 from shared.crashpoints import reached
 from shared.db import download_moves, moves
-from shared.db.albums import KnownAlbum, KnownTrack, known_albums
+from shared.db.albums import KnownAlbum, known_albums
 from shared.db.download_moves import Intent
 from shared.db.items import Claim
 from shared.db.moves import Joining, Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import WAITING, Stage, in_sql
+from shared.tracks import CatalogTrack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -312,7 +313,7 @@ def _album(rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> KnownAlbum:
         name=first["album_name"],
         artist=first["album_artist"] or first["main_artist"] or first["artist_name"],
         tracks=tuple(
-            KnownTrack(
+            CatalogTrack(
                 id=row["track_id"],
                 title=row["track_name"],
                 artist=row["main_artist"] or row["artist_name"],

@@ -23,8 +23,7 @@ def build(app: App) -> list[Duty]:
         store=Store(app.database, lease_s=settings.lease_s),
         catalog=catalog,
         root=root,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
+        announcer=app.announcer,
         health=app.health,
     )
     scanning = PeriodicDuty.of(app, "watchdog", watchdog.run_once)
@@ -33,7 +32,7 @@ def build(app: App) -> list[Duty]:
         bus=app.bus,
         durable=DURABLE,
         filters=FILTERS,
-        handle=ScanCommands(app.database, scanning.wake, app.relay.wake).handle,
+        handle=ScanCommands(app.database, scanning.wake, app.announcer).handle,
         health=app.health,
     )
     checks = first_checks(app, {"catalog": catalog.check, "media": root.look})

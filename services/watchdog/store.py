@@ -1,4 +1,4 @@
-"""What the watchdog reads and writes."""
+"""The watchdog's own SQL."""
 
 from __future__ import annotations
 
@@ -9,14 +9,17 @@ from shared.db.albums import known_albums
 from shared.db.items import Json
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database
-from shared.db.scans import ScanOrder
 from shared.errors import Stale
+from shared.events import ScanOrder
 from shared.states import ScanState, allowed_from
+
+# What the watchdog is called in the history of an item.
+ACTOR = "watchdog"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """A scan that is ours to carry on, from `after_rowid`."""
+    """A claimed scan; `after_rowid` is its position in the catalog."""
 
     id: str
     fence: int
@@ -52,7 +55,7 @@ RETURNING id, fence, queue, scope, max_items, after_rowid, missing
 
 _TOTAL = "UPDATE scans SET total = $3 WHERE id = $1 AND fence = $2"
 
-# The sample stops growing at fifty: the report has the counts, the sample shows the kind.
+# A sample of fifty is enough: the report has the counts.
 _PROGRESS = """
 UPDATE scans
    SET after_rowid = $3, scanned = scanned + $4, present = present + $5, active = active + $6,
@@ -79,14 +82,14 @@ SELECT track_id FROM queue_items
 
 
 class Store:
-    """The watchdog's side of the database."""
+    """Reads and writes scans, and what they compare the catalog with."""
 
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self.database = database
         self._lease_s = lease_s
 
     async def claim(self) -> Scan | None:
-        """Take up the scan that waits, or one whose watchdog went silent."""
+        """Claim the scan that waits, or a running one whose lease has run out."""
         async with self.database.connection() as connection:
             row = await connection.fetchrow(
                 _CLAIM, self._lease_s, ScanState.RUNNING, allowed_from(ScanState.RUNNING)
@@ -116,7 +119,7 @@ class Store:
             return set(await known_albums(connection, album_ids))
 
     async def total(self, scan: Scan, rows: int | None) -> None:
-        """Note how many tracks there are to look at, if that is known."""
+        """Record how many tracks the scan covers; None where that is not known."""
         async with self.database.connection() as connection:
             await connection.execute(_TOTAL, scan.id, scan.fence, rows)
 
@@ -126,7 +129,7 @@ class Store:
         """Add a page's findings and keep the lease.
 
         Raises:
-            Stale: another watchdog has taken the scan over.
+            Stale: another watchdog has the scan, or it was cancelled.
         """
         done = await connection.execute(
             _PROGRESS,
@@ -144,7 +147,7 @@ class Store:
             ScanState.RUNNING,
         )
         if done != "UPDATE 1":
-            raise Stale(f"scan {scan.id} is no longer ours")
+            raise Stale(f"scan {scan.id} has another fence or has ended")
 
     async def end(self, scan: Scan, state: ScanState, problem: str | None = None) -> None:
         """The scan has ended; REFUSED with the problem."""
@@ -152,6 +155,6 @@ class Store:
             await connection.execute(_END, scan.id, scan.fence, state, problem, allowed_from(state))
 
     async def pause(self, scan: Scan, problem: str | None, *, for_s: float) -> None:
-        """Let the scan be taken up again later, from where it is."""
+        """Let the scan be claimed again in `for_s`, from its position."""
         async with self.database.connection() as connection:
             await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem, ScanState.RUNNING)

@@ -14,8 +14,10 @@ from typing import Any, TypeAlias
 import structlog
 
 from shared.backoff import RetryPolicy
-from shared.db.pool import Connection, Database
+from shared.db.events import record_events
+from shared.db.pool import Connection, Database, Row
 from shared.errors import AttemptFailed, Stale
+from shared.events import AlbumCompleted
 from shared.states import LEASED, STATUS_OF, Stage, allowed_from
 
 log = structlog.get_logger()
@@ -213,7 +215,8 @@ async def fail_attempt(
     return stage
 
 
-# What its user withdrew does not count, and who withdrew all of it is told of nothing.
+# An item that the user withdrew does not count; a request of which all items are withdrawn is
+# settled without an event.
 # The request rows are locked in order before their items are counted: of two items that end at the
 # same moment, the second waits here for the first one's commit and then sees it.
 _LOCK_ALBUMS = """
@@ -235,21 +238,11 @@ WITH counted AS (
       LEFT JOIN queue_items q ON q.id = i.item_id
      WHERE r.id = ANY($1)
      GROUP BY r.id
-), settled AS (
-    UPDATE requests r SET settled_at = now()
-      FROM counted c WHERE r.id = c.id AND c.open = 0
-    RETURNING r.id, r.content_id, r.content_name, r.artist_name, r.user_id,
-              r.already_available, c.completed, c.failed
 )
-INSERT INTO events (kind, request_id, actor, data)
-SELECT 'album.completed', s.id, $2, jsonb_build_object(
-           'album_id', s.content_id, 'album_name', s.content_name, 'artist_name', s.artist_name,
-           'request_ids', jsonb_build_array(s.id),
-           'user_ids', CASE WHEN s.user_id IS NULL THEN '[]'::jsonb
-                            ELSE jsonb_build_array(s.user_id) END,
-           'completed', s.completed, 'failed', s.failed,
-           'already_available', s.already_available)
-  FROM settled s WHERE s.completed + s.failed > 0
+UPDATE requests r SET settled_at = now()
+  FROM counted c WHERE r.id = c.id AND c.open = 0
+RETURNING r.id, r.content_id, r.content_name, r.artist_name, r.user_id,
+          r.already_available, c.completed, c.failed
 """
 
 
@@ -259,8 +252,25 @@ async def settle_albums(connection: Connection, item_ids: Collection[str], *, ac
     Call it in the transaction that ended the items, or that withdrew a request for them.
     """
     rows = await connection.fetch(_LOCK_ALBUMS, list(item_ids))
-    if rows:
-        await connection.execute(_SETTLE_ALBUMS, [row["id"] for row in rows], actor)
+    if not rows:
+        return
+    settled = await connection.fetch(_SETTLE_ALBUMS, [row["id"] for row in rows])
+    completed = [_album_completed(row) for row in settled if row["completed"] + row["failed"] > 0]
+    if completed:
+        await record_events(connection, completed, actor=actor)
+
+
+def _album_completed(row: Row) -> AlbumCompleted:
+    return AlbumCompleted(
+        album_id=row["content_id"],
+        album_name=row["content_name"],
+        artist_name=row["artist_name"],
+        request_ids=(row["id"],),
+        user_ids=() if row["user_id"] is None else (row["user_id"],),
+        completed=row["completed"],
+        failed=row["failed"],
+        already_available=row["already_available"],
+    )
 
 
 def _one(done: str, claim: Claim, stage: Stage) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from shared.crashpoints import reached
 from shared.db import moves
-from shared.db.events import record_event
+from shared.db.events import record_events
 from shared.db.items import Claim, settle_albums
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed, DependencyDown
+from shared.events import AudioReady
 from shared.media.paths import audio_uri
 from shared.media.place import storage_error
 from shared.media.verify import AudioFacts
@@ -146,22 +147,18 @@ async def record_file(
     reached("ledger.recorded")
     requesters = await connection.fetch(_REQUESTERS, item_id)
     users = {row["user_id"]: None for row in requesters if row["user_id"] is not None}
-    await record_event(
-        connection,
-        "audio.ready",
-        {
-            "track_id": track_id,
-            "album_id": album_id,
-            "audio_uri": uri,
-            "ext": facts.ext,
-            "codec": facts.codec,
-            "duration_ms": facts.duration_ms,
-            "bitrate_kbps": facts.bitrate_kbps,
-            "size_bytes": facts.size_bytes,
-            "sha256": facts.sha256,
-            "request_ids": [row["request_id"] for row in requesters],
-            "user_ids": list(users),
-        },
+    ready = AudioReady(
         item_id=item_id,
-        actor=actor,
+        track_id=track_id,
+        album_id=album_id,
+        audio_uri=uri,
+        ext=facts.ext,
+        codec=facts.codec,
+        duration_ms=facts.duration_ms,
+        bitrate_kbps=facts.bitrate_kbps,
+        size_bytes=facts.size_bytes,
+        sha256=facts.sha256,
+        request_ids=tuple(row["request_id"] for row in requesters),
+        user_ids=tuple(users),
     )
+    await record_events(connection, [ready], actor=actor)

@@ -13,13 +13,14 @@ from collections.abc import Collection, Mapping, Sequence
 from shared.matching.assignment import Settled, settle
 from shared.matching.by_length import by_length, doubts_of
 from shared.matching.evidence import Album, Pair, Position
-from shared.matching.model import AlbumTrack, Assignment, Doubt, Offered
+from shared.matching.model import Assignment, Doubt, Offered
 from shared.matching.name_evidence import NameEvidence, claims_of
 from shared.matching.titles import Likeness
+from shared.tracks import CatalogTrack
 
 
 def assign(
-    tracks: Sequence[AlbumTrack],
+    tracks: Sequence[CatalogTrack],
     wanted: Collection[str],
     offered: Sequence[Offered],
     *,

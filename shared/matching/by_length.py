@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shared.matching.evidence import Album, File, Pair, Position
-from shared.matching.model import AlbumTrack, Doubt
+from shared.matching.model import Doubt
 from shared.matching.name_evidence import NameEvidence, nameless
 from shared.matching.titles import Likeness
+from shared.tracks import CatalogTrack
 
 # Lengths alone must be that near, of the tolerance, and need room: within so many tolerances
 # there may be no second track or file.
@@ -97,13 +98,13 @@ class _Left:
             if file.name != pair.file.name and not self._copies(pair.file, file)
         )
 
-    def _could_be(self, track: AlbumTrack, file: File, room: int) -> bool:
+    def _could_be(self, track: CatalogTrack, file: File, room: int) -> bool:
         other = self._album.pairs[track.id, file.name]
         if other.off_s is None:
             return other.likeness >= Likeness.UNKNOWN
         return other.off_s <= room * self._album.tolerance_s
 
-    def _near(self, track: AlbumTrack, file: File, room: int) -> bool:
+    def _near(self, track: CatalogTrack, file: File, room: int) -> bool:
         off_s = self._album.pairs[track.id, file.name].off_s
         return off_s is not None and off_s <= room * self._album.tolerance_s
 

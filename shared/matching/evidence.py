@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from shared.matching.model import AlbumTrack, Offered
+from shared.matching.model import Offered
 from shared.matching.names import Named, Reading, read_names
 from shared.matching.titles import Likeness, Title, likeness, score, title_of
+from shared.tracks import CatalogTrack
 
 _LOSSLESS = re.compile(
     r"\.(?:flac|wav|wave|alac|ape|wv|aiff?|tta|tak|dsf)(?:#\d+)?$", re.IGNORECASE
@@ -74,7 +75,7 @@ class File:
 class Pair:
     """A track and a file beside each other. `off_s`: how far their lengths are apart."""
 
-    track: AlbumTrack
+    track: CatalogTrack
     file: File
     likeness: Likeness
     title_score: int
@@ -108,7 +109,7 @@ class Album:
     """The tracks in their order, and how each compares with each file of a torrent."""
 
     def __init__(
-        self, tracks: Sequence[AlbumTrack], offered: Sequence[Offered], *, tolerance_s: float
+        self, tracks: Sequence[CatalogTrack], offered: Sequence[Offered], *, tolerance_s: float
     ) -> None:
         self.tolerance_s = tolerance_s
         self.tracks = sorted(tracks, key=_place)
@@ -170,7 +171,7 @@ class Album:
         }
         return _running_numbers(self.tracks, [file for file in self.files if file.name in possible])
 
-    def _compared(self, track: AlbumTrack, file: File) -> Pair:
+    def _compared(self, track: CatalogTrack, file: File) -> Pair:
         alike, points = self._alike[track.id, file.name]
         return Pair(
             track=track,
@@ -196,7 +197,7 @@ class Album:
             best = found if best is None else max(best, found)
         return best or (Likeness.UNKNOWN, 0)
 
-    def _position(self, track: AlbumTrack, file: File) -> Position:
+    def _position(self, track: CatalogTrack, file: File) -> Position:
         if file.number is None or track.number is None:
             other = file.disc is not None and self._discs > 1 and file.disc != (track.disc or 1)
             return Position.CONTRARY if other else Position.UNKNOWN
@@ -210,11 +211,11 @@ class Album:
         return Position.MATCH if file.disc == (track.disc or 1) else Position.CONTRARY
 
 
-def _place(track: AlbumTrack) -> tuple[int, int, str]:
+def _place(track: CatalogTrack) -> tuple[int, int, str]:
     return track.disc or 1, track.number or 0, track.id
 
 
-def _files(tracks: Sequence[AlbumTrack], offered: Sequence[Offered]) -> list[File]:
+def _files(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> list[File]:
     ordered = sorted(offered, key=lambda one: one.name)
     artists = {track.artist for track in tracks if track.artist}
     named = read_names([one.name for one in ordered], artists)
@@ -235,7 +236,7 @@ def _file(offered: Offered, says: Named) -> File:
 
 
 def _running_numbers(
-    tracks: Sequence[AlbumTrack], files: Sequence[File]
+    tracks: Sequence[CatalogTrack], files: Sequence[File]
 ) -> Mapping[str, int] | None:
     """Each track's number over all discs, if that is how the files are numbered; else None.
 
@@ -251,7 +252,7 @@ def _running_numbers(
     return {track.id: place for place, track in enumerate(tracks, start=1)}
 
 
-def _off_s(track: AlbumTrack, file: File) -> float | None:
+def _off_s(track: CatalogTrack, file: File) -> float | None:
     if track.duration_ms is None or file.offered.duration_s is None:
         return None
     return abs(track.duration_ms / 1000 - file.offered.duration_s)

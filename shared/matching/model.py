@@ -7,18 +7,6 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlbumTrack:
-    """A track as the catalog knows it, wanted or not."""
-
-    id: str
-    title: str
-    artist: str | None = None
-    disc: int | None = None
-    number: int | None = None
-    duration_ms: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Offered:
     """A file of the torrent, or a part of one that a CUE sheet names.
 

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from services.ingest import items as ingest_items
+from services.ingest.store import items as ingest_items
 from services.local.servers import free_port
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
@@ -94,11 +94,11 @@ async def _nothing_goes_through_all(world: World) -> None:
         "ticketer claims": (ticketer_store._FRESH, [True, [], [album_id(7)], 16]),
         "ticketer joins": (ticketer_store._JOINING, [True]),
         "ticketer groups": (ticketer_store._OF_ALBUMS, [True, [album_id(7)]]),
-        "relay takes": (relay._TAKE, []),
+        "relay takes": (relay.TAKE, []),
         "poller hastens": (poller_store._HASTEN, [None]),
         "reaper takes back": (moves.SQL["take_back"], ["queued", "reaper", ["ticketing"], 500]),
-        "outbox age": (reaper_store._OUTBOX_AGE, []),
-        "an early position": (ingest_items._POSITIONS, [[await _early(connection)]]),
+        "outbox age": (reaper_store.OUTBOX_AGE, []),
+        "an early position": (ingest_items.POSITIONS, [[await _early(connection)]]),
     }
     try:
         for counted in (False, True):
@@ -124,7 +124,7 @@ async def _took_ms(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store._FRESH, relay._TAKE):
+            if sql in (ticketer_store._FRESH, relay.TAKE):
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))

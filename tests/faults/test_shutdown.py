@@ -24,8 +24,8 @@ import nats
 import psutil
 import pytest
 
-from services.ingest import limits
 from services.ingest.consumer import DURABLE
+from services.ingest.store.requests import LOCK_USER
 from services.local.servers import free_port
 from services.ticketer.intents import ONE_AT_A_TIME
 from shared.bus.streams import ACK_WAIT_S
@@ -336,7 +336,7 @@ async def test_ingest_in_a_request(world: World, api: httpx.AsyncClient) -> None
         process = await world.spawn("ingest")
         async with httpx.AsyncClient(base_url=api.base_url, headers=ADMIN) as idle:
             await _ready(idle)
-            async with _locked(world, limits._LOCK, "7") as lock:
+            async with _locked(world, LOCK_USER, "7") as lock:
                 asking = asyncio.create_task(
                     api.post(f"{V1}/track/{wanted[0]}", headers=as_user("7"))
                 )
@@ -364,7 +364,7 @@ async def test_ingest_with_a_message(world: World, api: httpx.AsyncClient) -> No
     async with outcome(world, "SIGTERM: NATS message in hand") as timed:
         await _others(world, "ingest")
         process = await world.spawn("ingest")
-        async with _locked(world, limits._LOCK, "7") as lock:
+        async with _locked(world, LOCK_USER, "7") as lock:
             await world.publish(REQUEST_TRACK, message(wanted[0], "7"))
             await _until_blocked(world, lock)
             process.terminate()

@@ -72,7 +72,7 @@ async def test_an_approved_file_is_fetched(world: World) -> None:
     assert answer.json()["item"]["stage"] == "ready"
     row = await one(world)
     assert (row["chosen_file"], row["error_evidence"]) == ("Root/Song (alt).flac", None)
-    assert "administrator admin says" in row["reason"]
+    assert "administrator admin chose" in row["reason"]
     assert_problem(
         await decide(api, item_id, "approve", {"file": "Root/Song (alt).flac"}), 409, "conflict"
     )

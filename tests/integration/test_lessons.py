@@ -13,7 +13,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from services.ingest.limits import Caller, usage
+from services.ingest.store.requests import usage
 from services.local.postgres import Postgres
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_TRACK
 from shared.db.migrate import migrate
@@ -62,7 +62,7 @@ UPDATE queue_items
 
 async def _counts_are_the_rows(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     for user in ("0", "1", "2"):
-        used = await usage(connection, Caller(user_id=user, unlimited=False))  # type: ignore[arg-type]
+        used = await usage(connection, user)  # type: ignore[arg-type]
         rows = await connection.fetchval(
             "SELECT count(*) FROM queue_items WHERE requested_by_user_id = $1 AND status = ANY($2)",
             user,

@@ -161,7 +161,7 @@ async def test_orphaned_temporary_files_are_swept(world: World) -> None:
         await by_hand.sweep()
         assert all(path.exists() for path in (orphan, earlier, active, other)), "they are young"
         reaper = by_hand.sweep.__self__  # type: ignore[attr-defined]
-        reaper._temp_age_s = 0.0
+        reaper.temp_age_s = 0.0
         await eventually(lambda: _swept(by_hand, orphan, earlier))
         assert active.exists()
         assert other.exists()
@@ -183,7 +183,7 @@ async def test_the_sweep_keeps_away_from_a_foreign_disk(world: World) -> None:
         orphan = world.media / ".incoming" / "a.1.part"
         orphan.write_bytes(b"x")
         os.utime(orphan, (1, 1))
-        by_hand.sweep.__self__._temp_age_s = 0.0  # type: ignore[attr-defined]
+        by_hand.sweep.__self__.temp_age_s = 0.0  # type: ignore[attr-defined]
         with pytest.raises(Exception, match="does not carry the mark"):
             await by_hand.sweep()
         assert orphan.exists()

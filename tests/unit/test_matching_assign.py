@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from shared.matching.assign import assign, to_measure
 from shared.matching.cue import parse, parts
-from shared.matching.model import AlbumTrack, Assignment, Offered
+from shared.matching.model import Assignment, Offered
+from shared.tracks import CatalogTrack
 from tests.albums import (
     EXTRAS,
     LENGTHS,
@@ -30,9 +31,9 @@ from tests.albums import (
 ALBUM = [("Alpha", 200.0), ("Beta", 240.0), ("Gamma", 300.0), ("Delta", 180.0), ("Epsilon", 400.0)]
 
 
-def album(*songs: tuple[str, float | None], per_disc: int = 99) -> list[AlbumTrack]:
+def album(*songs: tuple[str, float | None], per_disc: int = 99) -> list[CatalogTrack]:
     return [
-        AlbumTrack(
+        CatalogTrack(
             id=title_id(place),
             title=title,
             artist="The Artist",
@@ -55,7 +56,7 @@ def files(*named: tuple[str, float | None], size_bytes: int = 1000) -> list[Offe
 
 
 def decide(
-    tracks: Sequence[AlbumTrack],
+    tracks: Sequence[CatalogTrack],
     offered: Sequence[Offered],
     wanted: Collection[str] | None = None,
 ) -> Assignment:
@@ -63,7 +64,7 @@ def decide(
     return assign(tracks, ids, offered, tolerance_s=TOLERANCE_S)
 
 
-def sure(tracks: Sequence[AlbumTrack], offered: Sequence[Offered]) -> dict[str, str]:
+def sure(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> dict[str, str]:
     return {track: one.name for track, one in decide(tracks, offered).sure.items()}
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from services.ticketer.wanted import Item, want_of
-from shared.db.albums import KnownAlbum, KnownTrack
+from shared.db.albums import KnownAlbum
 from shared.db.items import Claim
+from shared.tracks import CatalogTrack
 
 
 def item(number: int, *, album_id: str | None = "A1", duration_ms: int | None = 200_000) -> Item:
@@ -26,7 +27,7 @@ def album(count: int, *, lengths: list[int | None] | None = None) -> KnownAlbum:
         name="Paper Lighthouse",
         artist="Kestrel Union",
         tracks=tuple(
-            KnownTrack(
+            CatalogTrack(
                 id=f"t{n}", title=f"Song {n}", artist=None, disc=1, number=n, duration_ms=of[n - 1]
             )
             for n in range(1, count + 1)
