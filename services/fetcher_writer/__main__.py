@@ -6,9 +6,9 @@ from functools import cache
 from services.fetcher_writer.converting import Converter
 from services.fetcher_writer.delivery.base import Delivery, DeliveryName
 from services.fetcher_writer.delivery.collector import Collector
-from services.fetcher_writer.delivery.download_folder import TorrentFolder
-from services.fetcher_writer.delivery.http_downloads import HttpTorrents
-from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.download_folder import DownloadFolder
+from services.fetcher_writer.delivery.http_downloads import HttpDownloads
+from services.fetcher_writer.delivery.http_folder import HttpFolder
 from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from services.fetcher_writer.incoming_cleanup import Cleaner
 from services.fetcher_writer.outcomes import ACTOR, Outcomes
@@ -29,9 +29,11 @@ def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
     found: dict[DeliveryName, Delivery] = {"incoming": _incoming(settings)}
     root, mount = settings.torrentino_downloads_root, settings.downloads_mount
     if root is not None and settings.torrentino_downloads_url is not None:
-        found["torrent"] = HttpTorrents(dest_root=root, files_url=settings.torrentino_downloads_url)
+        found["torrent"] = HttpDownloads(
+            dest_root=root, files_url=settings.torrentino_downloads_url
+        )
     elif root is not None and mount is not None:
-        found["torrent"] = TorrentFolder(
+        found["torrent"] = DownloadFolder(
             dest_root=root, dest_mount=mount, file_mode=settings.file_mode
         )
     return found
@@ -47,7 +49,7 @@ def _incoming(settings: Settings) -> Delivery:
             )
         case "http":
             assert settings.torrentino_files_url is not None, "required with http delivery"
-            return HttpFiles(
+            return HttpFolder(
                 dest_root=settings.torrentino_dest_root, files_url=settings.torrentino_files_url
             )
 

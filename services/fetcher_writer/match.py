@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import structlog
 
 from services.fetcher_writer.collected_files import Look, Samples
-from services.fetcher_writer.delivery.base import DeliveredFile, is_named_audio
+from services.fetcher_writer.delivery.base import DeliveredFile
+from services.fetcher_writer.delivery.candidates import is_named_audio
 from services.fetcher_writer.delivery.collector import Candidates, Collector
 from services.fetcher_writer.offering import offered, offers, with_measure
 from services.fetcher_writer.sheets import image_of, parts_of

@@ -371,7 +371,7 @@ async def test_one_folder_that_cannot_be_removed_keeps_no_other(
         await by_hand.until_ready()
         await by_hand.fetch()
         stuck = sorted(world.incoming.iterdir())[1]
-        delivery = by_hand.fetcher._collector._deliveries["incoming"]
+        delivery = by_hand.fetcher._collector.deliveries["incoming"]
         remove = delivery.remove
 
         async def refuse(dest_path: str) -> bool:

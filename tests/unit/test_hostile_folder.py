@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 
-from services.fetcher_writer.delivery import dirfd as beneath
-from services.fetcher_writer.delivery.base import (
-    MAX_FILE_BYTES,
-    MAX_TICKET_BYTES,
-    DeliveredFile,
-    check_placed,
-)
+from services.fetcher_writer.delivery import dirfd
+from services.fetcher_writer.delivery.base import MAX_FILE_BYTES, DeliveredFile
+from services.fetcher_writer.delivery.candidates import MAX_TICKET_BYTES, check_placed
 from services.fetcher_writer.delivery.collector import Collector
 from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from services.fetcher_writer.work import Ticket
@@ -169,7 +165,7 @@ async def test_a_file_beyond_the_cap_is_not_taken(shared: SharedFolder, incoming
 def test_a_ticket_beyond_its_cap_is_not_looked_into() -> None:
     """However many files it is spread over."""
     files = [DeliveredFile(name=f"{n}.mp3", size_bytes=MAX_TICKET_BYTES // 10) for n in range(11)]
-    with pytest.raises(AttemptFailed, match="the most we take"):
+    with pytest.raises(AttemptFailed, match="are taken"):
         check_placed(files, files_placed=11, final_size_bytes=None)
 
 
@@ -186,9 +182,9 @@ async def test_another_filesystem_than_before_holds(
 def test_a_name_that_is_no_folder_is_told_from_a_missing_one(incoming: Path) -> None:
     """The first is an odd ticket, the second may be a mount that is away."""
     file = ["t1", "a", "b", "song.mp3"]
-    with pytest.raises(AttemptFailed, match="not a folder"), beneath.folder_below(incoming, file):
+    with pytest.raises(AttemptFailed, match="not a folder"), dirfd.folder_below(incoming, file):
         pass
-    with pytest.raises(FileNotFoundError), beneath.folder_below(incoming, ["t1", "none"]):
+    with pytest.raises(FileNotFoundError), dirfd.folder_below(incoming, ["t1", "none"]):
         pass
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from services.fetcher_writer.__main__ import deliveries
 from services.fetcher_writer.delivery.base import DeliveredFile, DeliveryName
-from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.http_folder import HttpFolder
 from shared.media.place import publish, stage
 from shared.media.refused import move_aside
 from shared.media.root import write_sentinel
@@ -97,7 +97,7 @@ def test_every_way_of_staging_gives_the_mode(
 async def test_a_download_over_http_has_the_mode(umask: int, source: Path, media: Path) -> None:
     """What comes from a file server is made by us, as are the folders."""
     async with Autoindex(source.parents[1]) as server:
-        files = HttpFiles(dest_root="/incoming", files_url=server.url)
+        files = HttpFolder(dest_root="/incoming", files_url=server.url)
         listed = DeliveredFile(name=source.name, size_bytes=len(SONG))
         await files.collect("/incoming/downloads", listed, temp_of(media))
         await files.close()
