@@ -346,7 +346,7 @@ async def test_two_workers_share_one_ticket(still: World, songs: list[Path]) -> 
 
 
 async def _idle(*copies: Stages) -> bool:
-    return not any(copy.fetcher._working for copy in copies)
+    return not any(copy.fetcher.working for copy in copies)
 
 
 async def test_items_of_a_ticket_come_together(still: World, songs: list[Path]) -> None:
@@ -356,7 +356,7 @@ async def test_items_of_a_ticket_come_together(still: World, songs: list[Path]) 
         torrent.lay(named(place), songs[place - 1])
     await torrent.is_there()
     async with fetching(still, FETCH_CONCURRENCY="1") as by_hand:
-        collector, at_once, most = by_hand.fetcher._collector, 0, 0
+        collector, at_once, most = by_hand.fetcher.recipe.collector, 0, 0
         collect = collector.collect
 
         async def counting(*args: object) -> str:
@@ -382,7 +382,7 @@ async def test_nothing_is_collected_twice(still: World, songs: list[Path]) -> No
         torrent.lay(named(place), songs[place - 1])
     await torrent.is_there()
     async with fetching(still) as by_hand:
-        collector, seen = by_hand.fetcher._collector, []
+        collector, seen = by_hand.fetcher.recipe.collector, []
         collect = collector.collect
 
         async def noting(*args: object) -> str:
@@ -405,7 +405,7 @@ async def test_an_item_that_is_lost_under_way_takes_none_along(
         torrent.lay(named(place), songs[place - 1])
     await torrent.is_there()
     async with fetching(still) as by_hand:
-        candidates = by_hand.fetcher._collector.candidates
+        candidates = by_hand.fetcher.recipe.collector.candidates
 
         async def losing(*args: object) -> object:
             if by == "its user":
@@ -424,12 +424,12 @@ async def test_an_item_that_is_lost_under_way_takes_none_along(
             assert [await by_hand.leases.run_once() for _ in range(2)] == [0, 1]
             return await candidates(*args)  # type: ignore[arg-type]
 
-        by_hand.fetcher._collector.candidates = losing  # type: ignore[method-assign,assignment]
+        by_hand.fetcher.recipe.collector.candidates = losing  # type: ignore[method-assign,assignment]
         await by_hand.fetcher.run_once()
         await eventually(lambda: _idle(by_hand))
         placed_right(still, songs, [2, 3])
         assert parts(still) == []
-        by_hand.fetcher._collector.candidates = candidates  # type: ignore[method-assign]
+        by_hand.fetcher.recipe.collector.candidates = candidates  # type: ignore[method-assign]
         again = 0 if by == "its user" else 1
         assert await by_hand.fetch() == again
     placed_right(still, songs, [1, 2, 3] if again else [2, 3])
@@ -524,7 +524,7 @@ async def test_an_album_takes_its_room_once(still: World) -> None:
     torrent = await wanted(still, range(1, 5))
     await torrent.is_there(size_bytes=4000)
     async with fetching(still) as by_hand:
-        store: Store = by_hand.fetcher._store
+        store: Store = by_hand.fetcher.store
         nothing = Room(usable_bytes=900, total_bytes=10_000, parts={})
         with pytest.raises(DependencyDown, match="need 1 MiB"):
             await store.claim(4, nothing)

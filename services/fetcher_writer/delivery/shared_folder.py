@@ -238,7 +238,7 @@ def _require_size(temp: Path, file: DeliveredFile) -> None:
             temp.unlink(missing_ok=True)
             raise _changed(file, f"gave {staged_bytes} bytes or more")
     except OSError as exc:
-        raise storage_error(exc, "looking at a staged file") from exc
+        raise storage_error(exc, "reading the size of a staged file") from exc
 
 
 def _changed(file: DeliveredFile, what: str) -> AttemptFailed:
