@@ -155,7 +155,7 @@ class Outcomes:
             "info_hash": work.ticket.info_hash,
         }
         reason = (
-            f"{doubt.reason}: look at the candidates in error_evidence, then approve the item with"
+            f"{doubt.reason}: see the candidates in error_evidence, then approve the item with"
             " the name of its file, or reject it"
         )
         left = await self._store.leave_to_a_person(work.claim, reason=reason, evidence=evidence)

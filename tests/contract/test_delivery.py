@@ -146,7 +146,7 @@ async def test_a_link_to_a_file_is_not_collected(place: Place) -> None:
     listed = {file.name for file in await place.delivery.files(TICKET)}
     assert {"song.mp3"} <= listed <= {"song.mp3", "link.mp3"}
     link = DeliveredFile(name="link.mp3", size_bytes=5)
-    # nginx does not tell a link from a file that it may not read, which is a person's business.
+    # nginx does not tell a link from a file that it may not read, which an operator has to solve.
     with pytest.raises((AttemptFailed, Misconfigured)):
         await place.delivery.collect(TICKET, link, place.temp)
     assert not place.temp.exists()
@@ -236,7 +236,7 @@ async def test_collect_brings_the_whole_file(place: Place) -> None:
 
 @pytest.mark.parametrize("size_bytes", [len(BIG) - 1, len(BIG) + 1])
 async def test_a_file_of_another_size_than_listed_is_refused(place: Place, size_bytes: int) -> None:
-    """It is being written still, or is not the file that was looked at."""
+    """It is still being written, or is not the file that was listed."""
     place.put(SONG.name, BIG)
     listed = DeliveredFile(name=SONG.name, size_bytes=size_bytes)
     with pytest.raises(AttemptFailed) as caught:
@@ -378,7 +378,7 @@ async def test_names_that_are_no_text_are_skipped(shared: Place) -> None:
         (errno.ENOTCONN, DependencyDown),
     ],
 )
-async def test_a_sick_mount_is_nobodys_attempt(
+async def test_a_sick_mount_uses_no_attempt(
     shared: Place, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Unavailable]
 ) -> None:
     """The message names the setting and the folder."""
@@ -520,7 +520,7 @@ JSON_TYPE = ["Content-Type: application/json"]
 async def test_a_wrong_server_is_explained(
     http: HttpPlace, canned: bytes, expected: type[Unavailable], says: str
 ) -> None:
-    """Each answer says which setting to look at."""
+    """Each answer names the setting to check."""
     http.server.canned = [canned]
     with pytest.raises(expected, match=says):
         await http.delivery.check()

@@ -199,7 +199,7 @@ async def test_an_album_comes_out_of_its_torrent(still: World, songs: list[Path]
     linked = [
         place for place in range(1, 13) if (torrent.downloads / named(place)).stat().st_nlink == 2
     ]
-    assert linked == [7, 8, 9, 10, 11, 12], "what not everybody may read is copied"
+    assert linked == [7, 8, 9, 10, 11, 12], "a file that not all users may read is copied"
     assert {path.stat().st_mode & 0o444 for path in still.files().values()} == {0o444}
     assert parts(still) == []
     await assert_lawful(still)
@@ -436,7 +436,7 @@ async def test_an_item_that_is_lost_under_way_takes_none_along(
 
 
 async def test_a_deluxe_torrent_has_more_than_is_wanted(still: World, songs: list[Path]) -> None:
-    """Bonus tracks and those that nobody wants now stay where they are."""
+    """Bonus tracks and tracks that are not wanted now stay where they are."""
     torrent = await wanted(still, [2, 5], known=range(1, 9))
     for place in range(1, 13):
         torrent.lay(named(place), songs[place - 1])
@@ -537,7 +537,7 @@ async def test_an_album_takes_its_room_once(still: World) -> None:
 
 
 async def test_a_ticket_without_items_takes_no_room(still: World) -> None:
-    """Its items have gone on to other tickets: nobody divides by their number."""
+    """Its items have moved to other tickets: nothing is divided by their number."""
     await still.execute(
         "INSERT INTO tickets (id, dest_path, priority, final_size_bytes) VALUES ('t', '/t', 0, 9)"
     )

@@ -1,4 +1,4 @@
-"""A folder that somebody else writes to while we read it: we never leave it, nor take too much."""
+"""A folder that another program writes to while it is read: it is never left, and limits hold."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def swapping(real: Callable[..., Any], victim: Path, target: Path) -> Callable[.
 async def test_a_name_swapped_under_way_leads_nowhere(
     where: str, call: str, shared: SharedFolder, temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look and the opening, or the opening and the link: only ours is ever taken."""
+    """Between check and opening, or opening and link: only the ticket's file is ever taken."""
     folder = temp.parents[2]
     victim = folder / "incoming" / "t1" / where
     target = folder / "secret" / Path(where).relative_to("a")
@@ -172,7 +172,7 @@ def test_a_ticket_beyond_its_cap_is_not_looked_into() -> None:
 async def test_another_filesystem_than_before_holds(
     shared: SharedFolder, incoming: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unmounted between two looks: the folder below is empty, and no ticket is to blame."""
+    """Unmounted between two listings: the folder below is empty, and no ticket is at fault."""
     assert [file.name for file in await shared.files(TICKET)] == [DEEP.name]
     monkeypatch.setattr(shared, "_device", -1)
     with pytest.raises(DependencyDown, match="is it mounted"):

@@ -42,7 +42,7 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A file that somebody else made, with the rights that nobody asked for."""
+    """A file that another program made, with any rights."""
     path = tmp_path / "downloads" / "song.flac"
     path.parent.mkdir()
     path.write_bytes(SONG)
@@ -178,7 +178,7 @@ def test_what_is_seeded_is_linked_only_for_the_same_readers(
 
 @pytest.mark.parametrize("theirs", [True, False])
 @pytest.mark.parametrize("wanted", [0o644, 0o664, 0o640, 0o600])
-def test_somebody_elses_file_is_linked_only_where_all_may_read(
+def test_another_users_file_is_linked_only_where_all_may_read(
     wanted: int, theirs: bool, source: Path, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rights of its owner and group would not be rights of ours."""
