@@ -21,7 +21,7 @@ from services.words import album_counts, situation
 from shared.catalog.models import Album, Scope
 from shared.catalog.sqlite import Catalog
 from shared.errors import CorruptAudio, Unavailable
-from shared.media.placed_file import look
+from shared.media.placed_file import find_placed
 from shared.media.tools import find_tools
 from shared.settings import Settings
 from shared.states import Stage, Status
@@ -176,7 +176,7 @@ class Show:
         tools, failed = find_tools(), 0
         for track in album.tracks:
             try:
-                found = await look(
+                found = await find_placed(
                     self.settings.media_root,
                     track.id,
                     expected_ms=track.duration_ms,
