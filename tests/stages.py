@@ -12,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.fetcher_writer.__main__ import build as build_fetcher_writer
 from services.fetcher_writer.service import FetcherWriter
@@ -22,6 +22,7 @@ from services.poller.__main__ import build as build_poller
 from services.reaper.__main__ import build as build_reaper
 from services.ticketer.__main__ import build as build_ticketer
 from services.ticketer.service import Ticketer
+from shared.acquisition.protocol import ModeName
 from shared.app import App, Duty, make_app
 from shared.catalog.models import Track
 from shared.db.enqueue import Kind, Request, enqueue, record_request
@@ -47,7 +48,7 @@ class Stages:
         self.app = app
         ticketer, poller = build_ticketer(app), build_poller(app)
         fetcher, reaper = build_fetcher_writer(app), build_reaper(app)
-        self.ticketer = _only(ticketer, Ticketer)
+        self.ticketer = ticketer_of(ticketer, "tickets")
         self.poll_once = _step(poller, "poller")
         self.strays = _step(poller, "strays")
         self.clean = _step(fetcher, "cleaning")
@@ -76,12 +77,7 @@ class Stages:
             Unavailable: as the next `run_once` would, for what one of them met.
         """
         claimed = await self.ticketer.run_once()
-        while working := self.ticketer._working:
-            await asyncio.wait(working)
-        # The done callbacks run after whoever waits; then the failure is known.
-        await asyncio.sleep(0)
-        if self.ticketer._failure is not None:
-            await self.ticketer.run_once()
+        await self.ticketer.finish()
         return claimed
 
     async def poll(self) -> None:
@@ -243,6 +239,13 @@ def _state(ticket: object) -> str:
 
 def _step(duties: Sequence[Duty], name: str) -> Callable[[], Awaitable[int]]:
     return next(duty for duty in duties if isinstance(duty, Loop) and duty.name == name)._run_once
+
+
+def ticketer_of(duties: Sequence[Duty], mode: ModeName) -> Ticketer[Any]:
+    """The ticketer of this mode among the duties."""
+    return next(
+        duty for duty in duties if isinstance(duty, Ticketer) and duty.starter.mode == mode
+    )
 
 
 def _only(duties: Sequence[Duty], kind: type[D]) -> D:

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.ticketer.acquisition import Way
 from services.ticketer.groups import Group, Grouping, Kind, grouped, may_share
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
+from services.ticketer.wanted import Item, item_of
 from shared.crashpoints import reached
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.items import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import STATUS_OF, Stage, allowed_from
-from shared.tracks import CatalogTrack
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """An item of a ticket, with what the catalog said of its track."""
-
-    claim: Claim
-    title: str
-    artist: str | None
-    disc: int | None
-    number: int | None
-    duration_ms: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """The items to get one ticket for, and the intent under which it is asked for."""
 
-    wanted: tuple[Wanted, ...]
+    items: tuple[Item, ...]
     ticket_id: str
     dest_path: str
     kind: Kind
-    # Of an album's ticket: its whole tracklist, as far as we know it.
+    # Of an album's ticket: its whole tracklist, where it is known.
     album: KnownAlbum | None
     # The most urgent item's.
     priority: int
@@ -48,12 +35,12 @@ class Work:
 
     @property
     def claims(self) -> list[Claim]:
-        """What proves that the items are ours."""
-        return [each.claim for each in self.wanted]
+        """The proof that the items are ours."""
+        return [each.claim for each in self.items]
 
 
-# A ticket that waits for a person keeps no place, up to ten times as many as there are places:
-# nothing is done for it, but the poller looks at every one.
+# A ticket that waits for approval keeps no place, up to ten times as many as there are places:
+# Torrentino does nothing for it, but the poller reads every one.
 _IN_FLIGHT = """
 SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
                         10 * $1)
@@ -70,7 +57,7 @@ t.album_id = q.album_id AND t.kind = 'album' AND t.process_asked_at IS NULL
 
 # A ticket that is still being withdrawn keeps its item waiting, and so does that of an earlier item
 # of the same track: never two live tickets for one track, which might share a torrent. What is to
-# join a ticket that is being made, or that somebody looks at just now, does so in a moment.
+# join a ticket that is being made, or that a poller has locked just now, does so in a moment.
 _DUE = f"""
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
@@ -128,7 +115,7 @@ RETURNING q.id, q.fence, q.ticket_id, q.track_id, q.track_name, q.main_artist, q
           q.seq, d.resumed, t.kind, t.album_id
 """
 
-# Also those that an open ticket served before, and that a dead worker or a person gave back.
+# Also those that an open ticket served before, and that a dead worker or a user's retry gave back.
 _JOIN = f"""
 UPDATE queue_items q
    SET stage = $1, status = $2, actor = 'ticketer', reason = 'joins the ticket of its album',
@@ -162,10 +149,8 @@ class Store:
         max_in_flight: int,
         lease_s: float,
         worker: str,
-        way: Callable[[], Awaitable[Way]],
     ) -> None:
-        self._database = database
-        self._way = way
+        self.database = database
         self._dest_root = dest_root.rstrip("/")
         self._grouping = grouping
         self._max_in_flight = max_in_flight
@@ -173,8 +158,8 @@ class Store:
         self._worker = worker
 
     async def join(self) -> int:
-        """Let due items join the open ticket of their album, as far as it can still help them."""
-        async with self._database.transaction() as connection:
+        """Let due items join the open ticket of their album, where it can still help them."""
+        async with self.database.transaction() as connection:
             done: str = await connection.execute(
                 _JOIN,
                 Stage.SEARCHING.value,
@@ -184,14 +169,13 @@ class Store:
             )
         return int(done.rsplit(maxsplit=1)[-1])
 
-    async def claim(self, limit: int) -> list[Work]:
+    async def claim(self, limit: int, *, takes_new: bool) -> list[Work]:
         """Take the items for up to `limit` tickets, most urgent first, and record each intent.
 
         Items whose intent an earlier run left behind come first and need no free place. What is
-        new is taken only where tickets are the way for it.
+        new is taken only with `takes_new`.
         """
-        takes_new = await self._way() == "tickets"
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
             resumed = await resumable(connection, "tickets", limit)
             in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
@@ -267,7 +251,7 @@ class Store:
     def _work(self, rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> Work:
         first = rows[0]
         return Work(
-            wanted=tuple(_wanted(row) for row in rows),
+            items=tuple(item_of(row) for row in rows),
             ticket_id=first["ticket_id"],
             dest_path=self._dest_path(first["ticket_id"]),
             kind=first["kind"],
@@ -278,12 +262,12 @@ class Store:
 
     async def keep(self, work: Work, *, for_s: float) -> bool:
         """Make the claims last this long from now; False when no item is ours any more."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return await keep(connection, work.claims, for_s=for_s)
 
     async def record(self, work: Work, *, torrentino_id: str, priority: int) -> bool:
         """Note the ticket that Torrentino made; False when no item is ours any more."""
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             moved = await connection.execute(
                 _RECORD_ITEMS,
                 [c.item_id for c in work.claims],
@@ -299,12 +283,12 @@ class Store:
             opened = await connection.execute(
                 _RECORD_TICKET, work.ticket_id, torrentino_id, priority
             )
-            assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
+            assert opened == "UPDATE 1", "only the ticketer that holds an item ends its intent"
             return True
 
     async def superseded(self, work: Work, *, torrentino_id: str) -> bool:
         """Whether this intent has ended, or has led to another ticket than this one."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return bool(await connection.fetchval(_SUPERSEDED, work.ticket_id, torrentino_id))
 
 
@@ -336,36 +320,15 @@ UPDATE tickets SET state = 'closed', closed_at = now(), remote_state = 'refused'
 
 
 async def close_intent(connection: Connection, ticket_id: str) -> None:
-    """Drop an intent that certainly led to no ticket, and that nobody holds any more."""
+    """Drop an intent that certainly led to no ticket, and whose items no ticketer holds."""
     await connection.execute(_CLOSE_INTENT, ticket_id)
 
 
-def _wanted(row: Row) -> Wanted:
-    return Wanted(
-        claim=Claim(item_id=row["id"], fence=row["fence"]),
-        title=row["track_name"],
-        artist=row["main_artist"] or row["artist_name"],
-        disc=row["disc_number"],
-        number=row["track_number"],
-        duration_ms=row["duration_ms"],
-    )
-
-
 def _album(rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> KnownAlbum:
-    """The album as the catalog had it; else what its items say."""
+    """The album as the catalog had it; else what its items tell of it."""
     first = rows[0]
     return albums.get(first["album_id"]) or KnownAlbum(
         name=first["album_name"],
         artist=first["album_artist"] or first["main_artist"] or first["artist_name"],
-        tracks=tuple(
-            CatalogTrack(
-                id=row["track_id"],
-                title=row["track_name"],
-                artist=row["main_artist"] or row["artist_name"],
-                disc=row["disc_number"],
-                number=row["track_number"],
-                duration_ms=row["duration_ms"],
-            )
-            for row in rows
-        ),
+        tracks=tuple(item_of(row).wanted.track for row in rows),
     )

@@ -31,7 +31,7 @@ from tests.crash.planted import BUGS
 
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
 _SCALED: dict[tuple[str, str], float] = {
-    ("services.ticketer.service", "_ASKING_S"): 3.0,
+    ("services.ticketer.tickets", "_ASKING_S"): 3.0,
     ("services.ticketer.adder", "_ADDING_S"): 3.0,
     ("services.ticketer.direct", "_UNSETTLED_S"): 3.0,
     ("services.ticketer.direct", "_INDEXERS_FAILED_S"): 1.0,

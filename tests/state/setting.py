@@ -27,10 +27,11 @@ from services.local.servers import Nats
 from services.local.torrentino import Standin, StandinConfig, TorrentSpec
 from services.poller.__main__ import build as build_poller
 from services.ticketer.__main__ import build as build_ticketer
-from services.ticketer.acquisition import Acquisition, Way
-from services.ticketer.direct import DirectTicketer
+from services.ticketer.mode_choice import ModeChoice
+from services.ticketer.service import Ticketer
 from services.watchdog.__main__ import build as build_watchdog
 from services.watchdog.service import Watchdog
+from shared.acquisition.protocol import ModeName
 from shared.app import App, Duty, make_app
 from shared.bus.consumer import Consumer
 from shared.bus.nats import Outgoing
@@ -42,7 +43,7 @@ from shared.settings import SERVICES
 from shared.web import WebServer
 from tests.audio import cut, make_audio
 from tests.music import Growing
-from tests.stages import Stages
+from tests.stages import Stages, ticketer_of
 from tests.world import ADMIN, ADMIN_KEY, Row, World, album_id, as_user, track_id
 
 SECONDS = 1.5
@@ -180,7 +181,7 @@ class Copy:
         self.app: App = replace(app, rng=random.Random(0))
         self.stages = Stages(setting.world, self.app)
         ticketer, poller = build_ticketer(self.app), build_poller(self.app)
-        self.direct: DirectTicketer = _only(ticketer, DirectTicketer)
+        self.direct: Ticketer[Any] = ticketer_of(ticketer, "direct")
         self.direct_leases: LeaseKeeper = _only(ticketer, LeaseKeeper)
         self.follow = _once(poller, "torrents")
         self.clear = _once(poller, "leftovers")
@@ -200,7 +201,7 @@ class Copy:
     def _guard(self) -> None:
         gate, stages = self.gate, self.stages
         messages, poller = _owner(self.handle), _owner(stages.poll_once)
-        client = stages.ticketer._client
+        client = stages.ticketer.starter.remote.client
         gate.guard(client, "create", before="before the POST", after="after the POST")
         gate.guard(poller._reader, "read", after="after reading")
         gate.guard(poller._client, "cancel", before="before cancelling")
@@ -209,17 +210,19 @@ class Copy:
         gate.guard(stages.fetcher, "_place", before="before placing")
         gate.guard(stages.fetcher._outcomes, "fail", before="before failing")
         gate.guard(messages._requests._availability, "check", after="after looking")
-        torrents = self.direct._client
+        torrents = self.direct.starter.remote.client
         gate.guard(torrents, "search", before="before searching", after="after searching")
         gate.guard(torrents, "add_torrent", before="before adding", after="after adding")
         gate.guard(_owner(self.follow)._store, "claim", after="after listing")
         gate.guard(_owner(self.clear)._client, "remove_torrent", before="before removing")
 
-    def set_way(self, way: Way) -> None:
+    def set_way(self, way: ModeName) -> None:
         """As after a restart with another ACQUISITION."""
-        tickets: Acquisition = _owner(self.stages.ticketer._store._way)
-        for each in (tickets, self.direct._acquisition):
-            each._set, each._decided = way, None
+        settings = self.app.settings.model_copy(update={"acquisition": way})
+        app = replace(self.app, settings=settings)
+        for ticketer in (self.stages.ticketer, self.direct):
+            starter = ticketer.starter
+            starter.choice = ModeChoice(app, starter.remote.client)
 
     async def step(self, worker: str) -> None:
         """One run of a worker, seen through to its end."""
@@ -254,11 +257,7 @@ class Copy:
             Unavailable: as the next `run_once` would, for what one of them met.
         """
         await self.direct.run_once()
-        while working := self.direct._working:
-            await asyncio.wait(working)
-        await asyncio.sleep(0)
-        if self.direct._failure is not None:
-            await self.direct.run_once()
+        await self.direct.finish()
 
     async def hold(self, held: Held, point: str) -> bool:
         """Let the worker run up to `point`; False when it ended without coming there."""
@@ -275,8 +274,8 @@ class Copy:
         """Cut the held worker short, as the end of a grace does: it hands back."""
         assert self.held is not None
         held, self.held = self.held, None
-        workers = (self.stages.ticketer, self.direct, self.stages.fetcher)
-        tasks = [*(task for worker in workers for task in worker._working), held.task]
+        in_hand = [*self.stages.ticketer.working, *self.direct.working]
+        tasks = [*in_hand, *self.stages.fetcher._working, held.task]
         for task in tasks:
             task.cancel("stopping")
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -321,7 +320,7 @@ class Setting:
     bad: dict[str, Path]
     # What the indexers list.
     torrents: list[TorrentSpec]
-    way: Way = "tickets"
+    way: ModeName = "tickets"
     wire: Wire = field(default_factory=Wire)
     copies: list[Copy] = field(default_factory=list)
 
@@ -406,7 +405,7 @@ UPDATE searches SET answered_at = answered_at - $1::interval,
 
 @asynccontextmanager
 async def setting(
-    folder: Path, database_url: str, *, way: Way = "tickets"
+    folder: Path, database_url: str, *, way: ModeName = "tickets"
 ) -> AsyncIterator[Setting]:
     """The stand-in, the catalog and the songs, for any number of runs."""
     for name in ("media", "incoming", "songs", "downloads"):
@@ -501,7 +500,7 @@ def _env(folder: Path, database_url: str, torrentino: str) -> dict[str, str]:
     }
 
 
-def _direct_env(folder: Path, way: Way) -> dict[str, str]:
+def _direct_env(folder: Path, way: ModeName) -> dict[str, str]:
     if way == "tickets":
         return {}
     return {

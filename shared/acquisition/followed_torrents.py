@@ -1,4 +1,4 @@
-"""Which torrents the living tickets at Torrentino follow, whoever made them.
+"""Which torrents the tickets at Torrentino follow that have not ended, ours and others'.
 
 A torrent that is removed under a ticket hurts it: the ticket is told that it was "deleted
 externally", and goes on with its next candidate, which may be another song.
