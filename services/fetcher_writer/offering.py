@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-from services.fetcher_writer.delivery.base import DeliveredFile, without_appended
+from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.work import Ticket
 from shared.matching.model import Offered
+from shared.media.extensions import without_appended
 from shared.media.probe import ProbeResult
 
 _ITEM = re.compile(r"track-(\d{1,4})")

@@ -106,8 +106,7 @@ def agreed(told: Mapping[str, Sequence[Offered]]) -> list[Offered]:
     by_file: dict[str, dict[str, list[Offered]]] = {}
     for path, found in sorted(told.items()):
         for part in found:
-            whole = part.name.rpartition("#")[0]
-            by_file.setdefault(whole, {}).setdefault(path, []).append(part)
+            by_file.setdefault(part.file_name, {}).setdefault(path, []).append(part)
     return [
         part
         for _, sheets in sorted(by_file.items())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -11,11 +10,8 @@ from functools import cached_property
 from shared.matching.model import Offered
 from shared.matching.names import Named, Reading, read_names
 from shared.matching.titles import Likeness, Title, likeness, score, title_of
+from shared.media.extensions import LOSSLESS, extension_of
 from shared.tracks import CatalogTrack
-
-_LOSSLESS = re.compile(
-    r"\.(?:flac|wav|wave|alac|ape|wv|aiff?|tta|tak|dsf)(?:#\d+)?$", re.IGNORECASE
-)
 
 # Points for a pair. The same title outweighs all else together; what a number says counts for more
 # than what Torrentino's mapping or a length that fits a little better say.
@@ -68,7 +64,7 @@ class File:
 
     @property
     def lossless(self) -> bool:
-        return _LOSSLESS.search(self.name) is not None
+        return extension_of(self.offered.file_name) in LOSSLESS
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,6 +27,11 @@ class Offered:
     start_s: float | None = None
     end_s: float | None = None
 
+    @property
+    def file_name(self) -> str:
+        """The name of the file, also of one that this is a part of."""
+        return self.name if self.start_s is None else self.name.rpartition("#")[0]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:

@@ -14,14 +14,9 @@ from dataclasses import dataclass, replace
 from rapidfuzz import fuzz
 
 from shared.matching.titles import BRACKETED, Likeness, Title, fold, is_code, title_of
+from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
 
-_EXTENSION = re.compile(
-    r"\.(?:flac|mp3|m4a|mp4|aac|ogg|oga|opus|wav|wave|alac|ape|wv|wma|aif|aiff|tta|tak|mpc|dsf)$",
-    re.IGNORECASE,
-)
 _PART = re.compile(r"#(\d+)$")
-# What Torrentino's pipeline appends to a name.
-_CONVERTED = re.compile(r"\.converted$", re.IGNORECASE)
 _DISC_FOLDER = re.compile(
     r"(?<![^\W_])(?:cd|dis[ck]|disque|disco|диск|digital media|lp)[\s._#-]*0*(\d{1,2})(?!\d)",
     re.IGNORECASE,
@@ -167,8 +162,9 @@ def _repeated(pieces: Sequence[str]) -> frozenset[str]:
 
 def _stem_of(path: str) -> str:
     """The file's name without its folders and endings, with spaces where others stand for them."""
-    name = _CONVERTED.sub("", path.rpartition("/")[2])
-    stem = _EXTENSION.sub("", name).strip()
+    name = without_appended(path.rpartition("/")[2])
+    audio = extension_of(name) in AUDIO_OR_VIDEO
+    stem = (name.rpartition(".")[0] if audio else name).strip()
     if " " in stem:
         return stem.replace("_", " ")
     if "_" in stem:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-# Extensions that the catalog server plays, and so the only ones we place or look for.
-AUDIO_EXTENSIONS = frozenset({"mp3", "flac", "wav", "ogg", "m4a", "aac", "wma", "opus"})
+from shared.media.extensions import PLAYABLE
 
 # Below the media root and on its filesystem, so that placing a file is a link or a rename.
 INCOMING = ".incoming"
@@ -32,7 +31,7 @@ def find_audio(media_path: Path, track_id: str) -> list[Path]:
         names = sorted(entry.name for entry in audio_dir(media_path, track_id).iterdir())
     except FileNotFoundError:
         return []
-    wanted = {f"{track_id}.{ext}" for ext in AUDIO_EXTENSIONS}
+    wanted = {f"{track_id}.{ext}" for ext in PLAYABLE}
     return [audio_dir(media_path, track_id) / name for name in names if name in wanted]
 
 

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 from shared.errors import AttemptFailed, ErrorType
 from shared.matching.titles import fold
-from shared.media.paths import AUDIO_EXTENSIONS
+from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
 
 MAX_DEPTH = 8
 MAX_ENTRIES = 10_000
@@ -27,14 +27,10 @@ MAX_FILE_BYTES = 4 * 1024**3
 # More than any release has. A ticket for a track may well bring the album, or a box of albums.
 MAX_TICKET_BYTES = 64 * 1024**3
 
-# What Torrentino appends to whatever it places, converted or not.
-_APPENDED = ".converted"
-
 # Padding, what the client was told to leave out, and what a Mac leaves beside each file. "...Baby"
 # and ".5" are titles.
 _HIDDEN = re.compile(r"(^|/)\.[A-Za-z_~]")
 
-_AUDIO_ENDINGS = AUDIO_EXTENSIONS | {"aif", "aiff", "alac", "ape", "mka", "mp4", "oga", "wv"}
 _NON_AUDIO_ENDINGS = frozenset(
     {
         *("bmp", "gif", "jpeg", "jpg", "png", "tif", "tiff", "webp", "pdf"),
@@ -238,7 +234,7 @@ def audio_candidates(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
 
 def is_named_audio(name: str) -> bool:
     """Whether the name of the file says that it is audio."""
-    return _ending(name) in _AUDIO_ENDINGS
+    return _ending(name) in AUDIO_OR_VIDEO
 
 
 def cue_sheets(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
@@ -246,10 +242,5 @@ def cue_sheets(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
     return [file for file in files if _ending(file.name) == "cue" and not _HIDDEN.search(file.name)]
 
 
-def without_appended(name: str) -> str:
-    """The name of the file before Torrentino placed it."""
-    return name[: -len(_APPENDED)] if name.lower().endswith(_APPENDED) else name
-
-
 def _ending(name: str) -> str:
-    return without_appended(name).lower().rpartition("/")[2].rpartition(".")[2]
+    return extension_of(without_appended(name))
