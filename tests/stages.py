@@ -19,9 +19,12 @@ from services.fetcher_writer.service import FetcherWriter
 from services.local.servers import Nats
 from services.local.torrentino import SongList, Standin, StandinConfig
 from services.poller.__main__ import build as build_poller
+from services.poller.service import Poller
+from services.poller.tickets import TicketFollower
 from services.reaper.__main__ import build as build_reaper
 from services.ticketer.__main__ import build as build_ticketer
 from services.ticketer.service import Ticketer
+from services.ticketer.tickets import TicketStarter
 from shared.acquisition.protocol import ModeName
 from shared.app import App, Duty, make_app
 from shared.catalog.models import Track
@@ -49,7 +52,13 @@ class Stages:
         ticketer, poller = build_ticketer(app), build_poller(app)
         fetcher, reaper = build_fetcher_writer(app), build_reaper(app)
         self.ticketer = ticketer_of(ticketer, "tickets")
-        self.poll_once = _step(poller, "poller")
+        self.starter = _of_kind(self.ticketer.starter, TicketStarter)
+        tickets_poller = poller_of(poller, "tickets")
+        self.follower = _of_kind(tickets_poller.follower, TicketFollower)
+        self.poll_once = tickets_poller.run_once
+        # Of the two; a test may replace their methods.
+        self.ticket_client: Any = self.starter.remote.client
+        self.poll_client: Any = self.follower.remote.client
         self.strays = _step(poller, "strays")
         self.clean = _step(fetcher, "cleaning")
         self.give_back = _step(reaper, "reaper leases")
@@ -243,9 +252,17 @@ def _step(duties: Sequence[Duty], name: str) -> Callable[[], Awaitable[int]]:
 
 def ticketer_of(duties: Sequence[Duty], mode: ModeName) -> Ticketer[Any]:
     """The ticketer of this mode among the duties."""
-    return next(
-        duty for duty in duties if isinstance(duty, Ticketer) and duty.starter.mode == mode
-    )
+    return next(duty for duty in duties if isinstance(duty, Ticketer) and duty.starter.mode == mode)
+
+
+def poller_of(duties: Sequence[Duty], mode: ModeName) -> Poller[Any, Any]:
+    """The poller of this mode among the duties."""
+    return next(duty for duty in duties if isinstance(duty, Poller) and duty.follower.mode == mode)
+
+
+def _of_kind(part: object, kind: type[D]) -> D:
+    assert isinstance(part, kind)
+    return part
 
 
 def _only(duties: Sequence[Duty], kind: type[D]) -> D:

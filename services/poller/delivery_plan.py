@@ -11,6 +11,8 @@ once, which files to place. What is recorded before it is told is what they will
 
 from __future__ import annotations
 
+import asyncio
+
 import structlog
 
 from services.poller.file_choice import choose, pipeline_format
@@ -162,7 +164,9 @@ async def _first_plan(
     if torrent.save_path is None or not paths:
         evidence = {"torrentino": failure.message}
         return GiveUp(failure=AttemptFailed(ErrorType.STORAGE, _CURE, evidence))
-    chosen = choose([each.track for each in await facts.wanted()], paths, mappings)
+    tracks = [each.track for each in await facts.wanted()]
+    # A long listing takes a second: not in the event loop.
+    chosen = await asyncio.to_thread(choose, tracks, paths, mappings)
     # One file without a folder: what kept it from being placed does so again, unless it was not
     # whole, or Torrentino looked for it under another name.
     in_vain = not _early(facts) and f"{torrent.save_path}/{paths[0]}" == torrent.path

@@ -11,7 +11,8 @@ import structlog
 from services.ticketer.attempt import ACTOR, hand_back_all
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.store import Store, Work, close_intent
-from shared.acquisition.protocol import Begun, Found, Mode, ModeName
+from shared.acquisition.protocol import Begun, Found, ModeName
+from shared.acquisition.tickets import Tickets
 from shared.app import App
 from shared.crashpoints import reached
 from shared.db.albums import KnownAlbum
@@ -20,7 +21,7 @@ from shared.db.pool import Connection
 from shared.errors import AttemptFailed, Dependency, Unavailable
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
 from shared.states import Stage
-from shared.torrentino.model import ExpectedTrack, RemoteTicket, TicketRequest
+from shared.torrentino.model import ExpectedTrack, TicketRequest
 
 log = structlog.get_logger()
 
@@ -67,9 +68,7 @@ class TicketStarter:
 
     name = "ticketer"
 
-    def __init__(
-        self, app: App, mode: Mode[TicketRequest, RemoteTicket], store: Store, choice: ModeChoice
-    ) -> None:
+    def __init__(self, app: App, mode: Tickets, store: Store, choice: ModeChoice) -> None:
         self.mode: ModeName = mode.name
         self.needs: Collection[Dependency] = mode.needs
         self.remote = mode

@@ -15,7 +15,6 @@ from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import Work
 from services.ticketer.direct_store import DirectStore
 from services.ticketer.direct_store import Work as Downloading
-from shared.acquisition.protocol import Found as Begun
 from shared.acquisition.tickets import Tickets
 from shared.db.ledger import complete
 from shared.media.paths import audio_uri
@@ -59,12 +58,12 @@ def _place_before_verifying() -> None:
 
 
 def _forget_intents() -> None:
-    """Nobody looks for the ticket of an earlier try before asking for another."""
+    """No ticketer looks for the ticket of an earlier try before it asks for another."""
 
-    async def find(_self: Tickets, _begun: object) -> dict[str, Begun]:
+    async def find(_self: Tickets, _begun: object) -> dict[str, object]:
         return {}
 
-    Tickets.find = find  # type: ignore[method-assign]
+    Tickets.find = find  # type: ignore[method-assign,assignment]
 
 
 def _take_all_for_ours() -> None:

@@ -330,7 +330,8 @@ async def test_the_stop_hands_back(still: World, by_hand: Stages) -> None:
 async def test_a_slow_call_keeps_nobody_else_waiting(still: World, by_hand: Stages) -> None:
     """While one creation takes half a minute, all others go on, this batch's and the next."""
     await queue(still, [track_id(n) for n in range(40)])
-    create = by_hand.ticketer.starter.remote.client.create
+    client: TorrentinoClient = by_hand.ticket_client
+    create = client.create
     answering = asyncio.Event()
 
     async def first_is_slow(request: TicketRequest) -> RemoteTicket:
@@ -338,7 +339,7 @@ async def test_a_slow_call_keeps_nobody_else_waiting(still: World, by_hand: Stag
             await answering.wait()
         return await create(request)
 
-    by_hand.ticketer.starter.remote.client.create = first_is_slow
+    by_hand.ticket_client.create = first_is_slow
     stop = asyncio.Event()
     ticketing = asyncio.create_task(by_hand.ticketer.run(stop))
     await eventually(
@@ -355,7 +356,7 @@ async def test_a_record_that_may_have_been_committed_is_not_undone(
 ) -> None:
     """L-33: PostgreSQL goes away behind the commit: the recorded ticket stays recorded."""
     await queue(still, [track_id(1)])
-    store: Any = by_hand.ticketer.starter.store
+    store: Any = by_hand.starter.store
     record = store.record
 
     async def record_and_lose(*args: object, **named: object) -> None:

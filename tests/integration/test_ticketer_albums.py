@@ -12,6 +12,7 @@ from shared.catalog.models import Album
 from shared.db.albums import remember_albums
 from shared.db.pool import Connection, Database, Row
 from shared.errors import AttemptFailed, ErrorType
+from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteTicket, TicketRequest
 from tests.integration.test_ticketer import CREATE
 from tests.stages import (
@@ -161,7 +162,7 @@ async def test_who_cannot_join_at_this_moment_waits_for_the_next(
 ) -> None:
     """A poller has the ticket's row, or its POST is under way: no second ticket is made for it."""
     await queue(still, of_album(1, 1, 2), album=1)
-    await by_hand.ticketer.starter.store.claim(1, takes_new=True)
+    await by_hand.starter.store.claim(1, takes_new=True)
     await queue(still, of_album(1, 3), album=1)
     assert await by_hand.ticket() == 0, "the album's ticket is being made"
     await still.execute(
@@ -247,7 +248,7 @@ async def test_one_that_was_given_back_late_finds_the_others_ticket(
 ) -> None:
     """The reaper gives the items back one by one: who comes last joins what the first have made."""
     await queue(still, of_album(1, 1, 2, 3), album=1)
-    await by_hand.ticketer.starter.store.claim(1, takes_new=True)
+    await by_hand.starter.store.claim(1, takes_new=True)
     await still.execute(
         "UPDATE queue_items SET lease_until = now() - interval '1 s' WHERE track_id <> $1",
         *of_album(1, 3),
@@ -272,15 +273,15 @@ async def test_one_that_was_given_back_late_finds_the_others_ticket(
 async def test_one_withdrawal_leaves_the_others_their_ticket(still: World, by_hand: Stages) -> None:
     """Between claim and record one of three is cancelled: two go on, and the ticket lives."""
     await queue(still, of_album(1, 1, 2, 3), album=1)
-    [work] = await by_hand.ticketer.starter.store.claim(1, takes_new=True)
+    [work] = await by_hand.starter.store.claim(1, takes_new=True)
     await still.execute(
         "UPDATE queue_items SET stage = 'failed', status = 'FAILED', completed_at = 1, actor = $2,"
         " lease_until = NULL, fence = nextval('fence_seq') WHERE track_id = $1",
         *of_album(1, 2),
         "a test's own",
     )
-    assert await by_hand.ticketer.starter.store.keep(work, for_s=20)
-    assert await by_hand.ticketer.starter.store.record(work, torrentino_id="t", priority=200)
+    assert await by_hand.starter.store.keep(work, for_s=20)
+    assert await by_hand.starter.store.record(work, torrentino_id="t", priority=200)
     assert await stages_of(still) == ["searching", "failed", "searching"]
     [ticket] = await tickets(still)
     assert ticket["state"] == "open"
@@ -291,14 +292,15 @@ async def test_an_album_that_is_refused_goes_on_by_its_tracks(
 ) -> None:
     """What Torrentino takes for no good request of an album says nothing about its tracks."""
     await queue(still, of_album(1, 1, 2), album=1)
-    create = by_hand.ticketer.starter.remote.client.create
+    client: TorrentinoClient = by_hand.ticket_client
+    create = client.create
 
     async def refused(request: TicketRequest) -> RemoteTicket:
         if request.tracks is not None:
             raise AttemptFailed(ErrorType.REJECTED, "422")
         return await create(request)
 
-    monkeypatch.setattr(by_hand.ticketer.starter.remote.client, "create", refused)
+    monkeypatch.setattr(by_hand.ticket_client, "create", refused)
     await by_hand.ticket()
     items = await still.items()
     assert {(i["stage"], i["ask_next"], i["retry_count"]) for i in items} == {

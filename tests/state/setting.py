@@ -26,7 +26,9 @@ from services.local.sample import add_album, create_catalog
 from services.local.servers import Nats
 from services.local.torrentino import Standin, StandinConfig, TorrentSpec
 from services.poller.__main__ import build as build_poller
+from services.poller.direct import DownloadFollower
 from services.ticketer.__main__ import build as build_ticketer
+from services.ticketer.direct import DirectStarter
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.service import Ticketer
 from services.watchdog.__main__ import build as build_watchdog
@@ -43,7 +45,7 @@ from shared.settings import SERVICES
 from shared.web import WebServer
 from tests.audio import cut, make_audio
 from tests.music import Growing
-from tests.stages import Stages, ticketer_of
+from tests.stages import Stages, poller_of, ticketer_of
 from tests.world import ADMIN, ADMIN_KEY, Row, World, album_id, as_user, track_id
 
 SECONDS = 1.5
@@ -182,8 +184,11 @@ class Copy:
         self.stages = Stages(setting.world, self.app)
         ticketer, poller = build_ticketer(self.app), build_poller(self.app)
         self.direct: Ticketer[Any] = ticketer_of(ticketer, "direct")
+        self.starter: DirectStarter = _of_kind(self.direct.starter, DirectStarter)
         self.direct_leases: LeaseKeeper = _only(ticketer, LeaseKeeper)
-        self.follow = _once(poller, "torrents")
+        torrents = poller_of(poller, "direct")
+        self.direct_follower: DownloadFollower = _of_kind(torrents.follower, DownloadFollower)
+        self.follow = torrents.run_once
         self.clear = _once(poller, "leftovers")
         self.set_way(setting.way)
         ingest, watchdog = build_ingest(self.app), build_watchdog(self.app)
@@ -200,28 +205,27 @@ class Copy:
 
     def _guard(self) -> None:
         gate, stages = self.gate, self.stages
-        messages, poller = _owner(self.handle), _owner(stages.poll_once)
-        client = stages.ticketer.starter.remote.client
+        messages, poller = _owner(self.handle), stages.follower
+        client = stages.starter.remote.client
         gate.guard(client, "create", before="before the POST", after="after the POST")
-        gate.guard(poller._reader, "read", after="after reading")
-        gate.guard(poller._client, "cancel", before="before cancelling")
+        gate.guard(poller.remote, "follow", after="after reading")
+        gate.guard(poller.remote.client, "cancel", before="before cancelling")
         gate.guard(stages.fetcher._collector, "candidates", before="before looking")
         gate.guard(stages.fetcher._collector, "collect", after="after collecting")
         gate.guard(stages.fetcher, "_place", before="before placing")
         gate.guard(stages.fetcher._outcomes, "fail", before="before failing")
         gate.guard(messages._requests._availability, "check", after="after looking")
-        torrents = self.direct.starter.remote.client
+        torrents = self.starter.remote.client
         gate.guard(torrents, "search", before="before searching", after="after searching")
         gate.guard(torrents, "add_torrent", before="before adding", after="after adding")
-        gate.guard(_owner(self.follow)._store, "claim", after="after listing")
-        gate.guard(_owner(self.clear)._client, "remove_torrent", before="before removing")
+        gate.guard(self.direct_follower.remote, "follow", after="after listing")
+        gate.guard(_owner(self.clear).remote.client, "remove_torrent", before="before removing")
 
     def set_way(self, way: ModeName) -> None:
         """As after a restart with another ACQUISITION."""
         settings = self.app.settings.model_copy(update={"acquisition": way})
         app = replace(self.app, settings=settings)
-        for ticketer in (self.stages.ticketer, self.direct):
-            starter = ticketer.starter
+        for starter in (self.stages.starter, self.starter):
             starter.choice = ModeChoice(app, starter.remote.client)
 
     async def step(self, worker: str) -> None:
@@ -295,6 +299,11 @@ def _owner(method: object) -> Any:
 
 def _only(duties: list[Duty], kind: type[Any]) -> Any:
     return next(duty for duty in duties if isinstance(duty, kind))
+
+
+def _of_kind(part: object, kind: type[Any]) -> Any:
+    assert isinstance(part, kind)
+    return part
 
 
 def _once(duties: list[Duty], name: str) -> Callable[[], Awaitable[int]]:
