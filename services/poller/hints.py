@@ -1,4 +1,4 @@
-"""Torrentino's WebSocket, as a hint which ticket to look at now."""
+"""Torrentino's WebSocket, as a hint which ticket to read now."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 class Hints:
     """A duty that makes hinted tickets due and wakes the poller.
 
-    While Torrentino is away nobody listens: one that is told to end waits for its connections.
+    It does not listen while Torrentino is away: a Torrentino that stops waits for its connections.
     """
 
     name = "hints"
@@ -44,7 +44,7 @@ class Hints:
                 while self._torrentino.ok and not stop.is_set() and not listening.done():
                     await first_of(stop, timeout_s=self._interval_s)
                 if listening.done():
-                    # It ends only by a bug: without an end of ours nobody would notice.
+                    # It ends only by a bug, which would not be noticed if this did not end too.
                     await listening
             finally:
                 listening.cancel()

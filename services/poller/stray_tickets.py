@@ -1,4 +1,4 @@
-"""The sweep for tickets that live at Torrentino and serve no item of ours."""
+"""The sweep for tickets in our folder that live at Torrentino and serve no item."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def cancel(
     reason: str,
     ticket_id: str = "",
 ) -> None:
-    """Cancel once, with the torrent unless others of ours need it; the next look sees what came.
+    """Cancel once, with the torrent unless our other tickets need it; what came of it shows later.
 
     `ticket_id` is ours, where we have a row of it.
     """

@@ -71,8 +71,8 @@ class Done:
 class Tidier:
     """Removes tickets, and with `torrent` their torrents.
 
-    A torrent that another ticket follows is left to it: the last one of ours takes it along, and
-    what becomes of another user's is not our decision.
+    A torrent that another ticket follows is left to it: our last ticket of it takes it along, and
+    another user's ticket keeps it.
     """
 
     def __init__(

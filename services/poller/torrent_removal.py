@@ -1,6 +1,6 @@
 """Which torrents are needed, and which are taken out of Torrentino's client.
 
-A torrent from which a file was placed goes on seeding, and so does one that only lacks tracks, that
+A torrent from which a file was placed keeps seeding, and so does one that only lacks tracks, that
 another ticket at Torrentino follows, or that we download directly as well.
 """
 

@@ -619,6 +619,6 @@ def _begun(row: Row) -> Chosen | None:
 
 
 def _telling_word(artist: str) -> str:
-    """A word that a title with this artist has, in whatever way it is written; or nothing."""
+    """A word that a title with this artist has, however it is written; or nothing."""
     words = re.findall(r"[a-z0-9]+", artist.casefold())
     return max(words, key=len, default="")

@@ -91,7 +91,7 @@ class Ticketer(Generic[AttemptT]):
         self._raise_failure()
 
     async def _check_dependencies(self) -> None:
-        """Return when the remote can be asked, as far as is known.
+        """Return when the remote can be asked, as this process knows.
 
         Asked before anything is claimed: an outage must not fill the items' histories.
 

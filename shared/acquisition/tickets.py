@@ -163,7 +163,7 @@ class Tickets:
         return True
 
     async def living(self) -> list[RemoteTicket]:
-        """All tickets in the folder of ours that have not ended."""
+        """All tickets in our folder that have not ended."""
         return [
             remote
             for state in LIVE

@@ -35,7 +35,7 @@ async def ticket_hints(
     open_timeout_s: float = 10,
     ping_interval_s: float = 20,
 ) -> AsyncGenerator[str, None]:
-    """Yield the ids of tickets to look at; "" on every (re)connection: look at all of them.
+    """Yield the ids of tickets to read; "" on every (re)connection: read all of them.
 
     Hints are lost without notice (a slow reader, a cut connection), so keep polling. Never ends
     and never fails by itself: it reconnects for ever, at most 30 s apart, and logs a problem
@@ -62,7 +62,7 @@ async def ticket_hints(
         except _LOST as exc:
             problem = _log_lost(problem, _describe(exc))
         # A server that takes the connection and drops it at once is no better than one that is
-        # down, and each connection costs the caller a look at every ticket.
+        # down, and each connection costs the caller a read of every ticket.
         if connected_at is not None and clock.monotonic() - connected_at >= _BACKOFF_CAP_S:
             failures = 0
         await sleep(_delay_s(failures, rng))
@@ -100,7 +100,7 @@ def websocket_url(base_url: str) -> str:
 
 
 def _ticket_id(message: str | bytes) -> str | None:
-    """The ticket that a message is about; None for every message that is none of ours."""
+    """The ticket that a message is about; None for every other message."""
     try:
         parsed = json.loads(message)
     except (ValueError, RecursionError):
