@@ -15,7 +15,7 @@ from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import ACTOR, Work
 from services.ticketer.direct_store import DirectStore
 from services.ticketer.direct_store import Work as Downloading
-from services.ticketer.service import Ticketer
+from shared.acquisition.tickets import Tickets
 from shared.db.ledger import complete
 from shared.media.paths import audio_uri
 from shared.media.place import publish
@@ -56,12 +56,12 @@ def _place_before_verifying() -> None:
 
 
 def _forget_intents() -> None:
-    """Nobody looks for the ticket of an earlier try before asking for another."""
+    """No ticketer looks for the ticket of an earlier try before it asks for another."""
 
-    async def find_again(_self: Ticketer, _batch: object) -> dict[str, object]:
+    async def find(_self: Tickets, _begun: object) -> dict[str, object]:
         return {}
 
-    Ticketer._find_again = find_again  # type: ignore[method-assign,assignment]
+    Tickets.find = find  # type: ignore[method-assign,assignment]
 
 
 def _take_all_for_ours() -> None:
