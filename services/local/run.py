@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from rich.console import Console
 
@@ -25,10 +25,9 @@ from shared.ops import OpsServer
 from shared.process import build_all
 from shared.settings import Settings
 from shared.signals import on_signals
+from shared.stop import unless
 from shared.supervisor import serve
 from shared.web import WebServer
-
-T = TypeVar("T")
 
 _SPEAK_S = 2.0
 
@@ -101,9 +100,11 @@ async def _started(
     starting = around.started()
     telling = asyncio.create_task(_tell(around, console))
     try:
-        settings = await _unless(stop, starting.__aenter__())
+        settings = await unless(stop, starting.__aenter__())
     finally:
         telling.cancel()
+    if settings is None:
+        raise _Stopped
     try:
         # Not earlier: other users must not read the state, the logs and the servers' files.
         os.umask(settings.umask_bits)
@@ -118,25 +119,6 @@ async def _tell(around: Surroundings, console: Console) -> None:
     while True:
         await asyncio.sleep(_SPEAK_S)
         console.print(f"still starting {', '.join(sorted(around.awaited))} …")
-
-
-async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T:
-    """The work's result; the work is cancelled if the stop comes first.
-
-    Raises:
-        _Stopped: the stop came first.
-    """
-    working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            await asyncio.wait([working])
-        if working.cancelled():
-            raise _Stopped
-        return working.result()
-    finally:
-        stopped.cancel()
 
 
 def _farewell(around: Surroundings) -> str:
