@@ -17,9 +17,9 @@ from services import output, words
 from services.address import Address, find_address
 from services.client import ApiClient, ApiError, Json, NoAnswer
 from services.registry import every_service
-from shared import runtime
+from shared import process
 from shared.errors import DependencyDown
-from shared.runtime import errors_in_lines
+from shared.process import errors_in_lines
 from shared.settings import SERVICES, Service, load
 from shared.untrusted import printable
 
@@ -82,7 +82,7 @@ def run(
     unknown = [name for name in names if name not in SERVICES]
     if unknown:
         sys.exit(f"no service {', '.join(unknown)}; there are {', '.join(SERVICES)}, and: all")
-    runtime.main(every_service(*cast("Sequence[Service]", names)))
+    process.main(every_service(*cast("Sequence[Service]", names)))
 
 
 @app.command()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 
-from shared.runtime import Build
+from shared.process import Build
 from shared.settings import SERVICES, Service
 
 

@@ -22,13 +22,13 @@ from services.poller.__main__ import build as build_poller
 from services.reaper.__main__ import build as build_reaper
 from services.ticketer.__main__ import build as build_ticketer
 from services.ticketer.service import Ticketer
-from shared.app import App, Duty, make_app
+from shared.app import App, make_app
 from shared.catalog.models import Track
 from shared.db.enqueue import Kind, Request, enqueue, record_request
 from shared.db.pool import Database
+from shared.duty import Duty, PeriodicDuty
 from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
-from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.states import TRANSITIONS, Stage
 from tests.world import Row, World, album_id, eventually
@@ -242,7 +242,8 @@ def _state(ticket: object) -> str:
 
 
 def _step(duties: Sequence[Duty], name: str) -> Callable[[], Awaitable[int]]:
-    return next(duty for duty in duties if isinstance(duty, Loop) and duty.name == name)._run_once
+    found = (d for d in duties if isinstance(d, PeriodicDuty) and d.name == name)
+    return next(found).run_once
 
 
 def _only(duties: Sequence[Duty], kind: type[D]) -> D:

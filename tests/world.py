@@ -27,12 +27,14 @@ from services.local.sample import create_catalog
 from services.local.servers import Nats, free_port
 from services.local.torrentino import Faults, Song, Standin, StandinConfig, TorrentSpec
 from services.registry import every_service
-from shared.app import App, Duty, make_app
+from shared.app import App, make_app
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import EVENT, EVENTS_STREAM, REQUESTS_STREAM
+from shared.duty import Duty
 from shared.media.paths import find_audio
-from shared.runtime import build_all, serve
+from shared.process import build_all
 from shared.settings import SERVICES, Service, Settings, load
+from shared.supervisor import serve
 from shared.web import WebServer
 from tests.music import Growing, Music, album_id, track_id
 

@@ -14,13 +14,14 @@ from services.fetcher_writer.incoming_cleanup import Cleaner
 from services.fetcher_writer.outcomes import ACTOR, Outcomes
 from services.fetcher_writer.service import FetcherWriter
 from services.fetcher_writer.store import Store
-from shared.app import App, Duty
+from shared.app import App
 from shared.db.media_root import MediaRoot
+from shared.duty import Duty, PeriodicDuty
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
 from shared.media.tools import find_tools
-from shared.readiness import first_looks
-from shared.runtime import every, main
+from shared.process import main
+from shared.readiness import first_checks
 from shared.settings import Settings
 
 
@@ -90,9 +91,9 @@ def build(app: App) -> list[Duty]:
     )
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
-    cleaning = every(app, "cleaning", clean, wake=cleaning_wake)
-    looks = first_looks(app, {"media": root.look, "incoming": collector.check})
-    return [fetcher, leases, cleaning, *looks]
+    cleaning = PeriodicDuty.of(app, "cleaning", clean, wake=cleaning_wake)
+    checks = first_checks(app, {"media": root.look, "incoming": collector.check})
+    return [fetcher, leases, cleaning, *checks]
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ from shared.crashpoints import reached
 from shared.db.items import advance
 from shared.db.ledger import complete
 from shared.db.media_root import MediaRoot
+from shared.duty import PeriodicDuty, drain
 from shared.errors import AttemptFailed, Dependency, DependencyDown, ErrorType, Stale, Unavailable
 from shared.health import Health
 from shared.leases import LeaseKeeper
@@ -43,7 +44,6 @@ from shared.media.refused import move_aside
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 from shared.metrics import BYTES_PLACED, FILES_PLACED
-from shared.runtime import Loop, drain
 from shared.states import Stage
 
 log = structlog.get_logger()
@@ -105,7 +105,7 @@ class FetcherWriter:
         self._held_at = health.now()
         self._incoming = health.breaker("incoming")
         self._cleaning = cleaning
-        self.loop = Loop(
+        self.loop = PeriodicDuty(
             self.name,
             self.run_once,
             interval_s=sweep_interval_s,

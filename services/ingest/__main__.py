@@ -18,14 +18,15 @@ from services.ingest.service import Requests
 from services.ingest.stats import Bounds, Statistics
 from services.ingest.user_routes import UserRoutes
 from services.ingest.withdrawals import Withdrawals
-from shared.app import App, Duty
+from shared.app import App
 from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
+from shared.duty import Duty
 from shared.media.tools import find_tools
-from shared.readiness import first_looks
-from shared.runtime import main
+from shared.process import main
+from shared.readiness import first_checks
 from shared.web import WebServer
 
 
@@ -82,7 +83,7 @@ def build(app: App) -> list[Duty]:
             handle=RequestMessages(requests, withdrawals).handle,
             health=app.health,
         ),
-        *first_looks(app, {"catalog": catalog.check, "media": root.look}),
+        *first_checks(app, {"catalog": catalog.check, "media": root.look}),
     ]
 
 

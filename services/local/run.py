@@ -23,8 +23,10 @@ from services.registry import every_service
 from shared import logs
 from shared.app import make_app
 from shared.ops import OpsServer
-from shared.runtime import build_all, on_signals, serve
+from shared.process import build_all
 from shared.settings import Settings
+from shared.signals import on_signals
+from shared.supervisor import serve
 from shared.web import WebServer
 
 T = TypeVar("T")

@@ -12,9 +12,10 @@ from services.poller.store import Store
 from services.poller.ticket_cancellation import Withdrawals
 from services.poller.ticket_cleanup import Tidier
 from services.poller.torrent_removal import Sources
-from shared.app import App, Duty
+from shared.app import App
+from shared.duty import Duty, PeriodicDuty
 from shared.errors import Dependency
-from shared.runtime import every, main
+from shared.process import main
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
 
@@ -68,16 +69,20 @@ def build(app: App) -> list[Duty]:
     )
     # A beat finer than the interval, so that no ticket waits for nearly two of them.
     beat_s = min(settings.poll_interval_s / 2, settings.sweep_interval_s)
-    loop = every(app, "poller", poller.run_once, interval_s=beat_s, needs=["torrentino"])
+    polling = PeriodicDuty.of(
+        app, "poller", poller.run_once, interval_s=beat_s, needs=["torrentino"]
+    )
     strays_s = _STRAYS_EVERY * settings.sweep_interval_s
-    strays = every(
+    strays = PeriodicDuty.of(
         app, "strays", withdrawals.cancel_strays, interval_s=strays_s, needs=["torrentino"]
     )
     tidying_s = settings.sweep_interval_s
-    tidying = every(app, "tidying", tidier.run_once, interval_s=tidying_s, needs=["torrentino"])
-    app.bus.listen("poll", loop.wake, queue="poller")
-    hints = Hints(settings=settings, store=store, wake=loop.wake, health=app.health)
-    return [loop, strays, tidying, hints, *_direct(app, client, beat_s=beat_s)]
+    tidying = PeriodicDuty.of(
+        app, "tidying", tidier.run_once, interval_s=tidying_s, needs=["torrentino"]
+    )
+    app.bus.listen("poll", polling.wake, queue="poller")
+    hints = Hints(settings=settings, store=store, wake=polling.wake, health=app.health)
+    return [polling, strays, tidying, hints, *_direct(app, client, beat_s=beat_s)]
 
 
 def _direct(app: App, client: TorrentinoClient, *, beat_s: float) -> list[Duty]:
@@ -98,8 +103,8 @@ def _direct(app: App, client: TorrentinoClient, *, beat_s: float) -> list[Duty]:
     )
     leftovers = Leftovers(store, client, policy=settings.download_cleanup)
     needs: list[Dependency] = ["torrentino", "torrent_client"]
-    following = every(app, "torrents", follower.run_once, interval_s=beat_s, needs=needs)
-    removing = every(app, "leftovers", leftovers.run_once, needs=needs)
+    following = PeriodicDuty.of(app, "torrents", follower.run_once, interval_s=beat_s, needs=needs)
+    removing = PeriodicDuty.of(app, "leftovers", leftovers.run_once, needs=needs)
     app.bus.listen("poll", following.wake, queue="poller")
     return [following, removing]
 

@@ -2,10 +2,11 @@
 
 from services.reaper.service import Reaper
 from services.reaper.store import Store
-from shared.app import App, Duty
+from shared.app import App
 from shared.db.media_root import MediaRoot
-from shared.readiness import first_looks
-from shared.runtime import every, main
+from shared.duty import Duty, PeriodicDuty
+from shared.process import main
+from shared.readiness import first_checks
 
 _DAY_S = 86_400
 _SWEEP_EVERY_S = 60.0
@@ -28,10 +29,10 @@ def build(app: App) -> list[Duty]:
         ("prune", reaper.prune, _PRUNE_EVERY_S),
     )
     duties: list[Duty] = [
-        every(app, f"reaper {name}", run_once, interval_s=interval_s)
+        PeriodicDuty.of(app, f"reaper {name}", run_once, interval_s=interval_s)
         for name, run_once, interval_s in beats
     ]
-    return [*duties, *first_looks(app, {"media": root.look})]
+    return [*duties, *first_checks(app, {"media": root.look})]
 
 
 if __name__ == "__main__":

@@ -8,10 +8,13 @@ from services.ticketer.release_choice import Chooser
 from services.ticketer.release_search import Searching
 from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
-from shared.app import App, Duty
+from shared.app import App
+from shared.choosing.model import Profile
 from shared.db.releases import Budget
+from shared.duty import Duty
 from shared.leases import LeaseKeeper
-from shared.runtime import main
+from shared.process import main
+from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
 
@@ -76,7 +79,7 @@ def _direct(
         client=client,
         acquisition=acquisition,
         searching=searching,
-        chooser=Chooser(searching, settings.profile),
+        chooser=Chooser(searching, _profile(settings)),
         adder=Adder(store, client, downloads_root=settings.torrentino_downloads_root or "/"),
         leases=leases,
         bus=app.bus,
@@ -85,6 +88,14 @@ def _direct(
         retries=app.retries,
         rng=app.rng,
         sweep_interval_s=settings.sweep_interval_s,
+    )
+
+
+def _profile(settings: Settings) -> Profile:
+    return Profile(
+        prefer_lossless=settings.prefer_lossless,
+        min_bitrate_kbps=settings.min_bitrate_kbps,
+        max_grab_bytes=int(settings.max_grab_gb * 1e9),
     )
 
 

@@ -8,10 +8,10 @@ from collections.abc import Collection, Coroutine, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from shared.db.items import Claim
+from shared.duty import PeriodicDuty, drain
 from shared.errors import Dependency
 from shared.health import Health
 from shared.leases import LeaseKeeper
-from shared.runtime import Loop, drain
 from shared.torrentino.client import TorrentinoClient
 
 _PLACES = 16
@@ -42,7 +42,7 @@ class InHand:
         self._working: set[asyncio.Task[None]] = set()
         self._failure: Exception | None = None
         self._failed_at = health.now()
-        self.loop = Loop(
+        self.loop = PeriodicDuty(
             self.name,
             self.run_once,
             interval_s=sweep_interval_s,

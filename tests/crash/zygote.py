@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from services.registry import every_service
-from shared import crashpoints, runtime
+from shared import crashpoints, process
 from shared.bus.nats import Bus
 from shared.errors import AttemptFailed, ErrorType
 from shared.settings import SERVICES, Service
@@ -135,7 +135,7 @@ def _live(start: Start) -> None:
     if start.deaf:
         _make_deaf(start.deaf)
     crashpoints.install(_Hook(start))
-    runtime.main(every_service(*start.services))
+    process.main(every_service(*start.services))
 
 
 def _fork(start: Start, forget: Callable[[], None]) -> int:

@@ -31,13 +31,13 @@ from services.ticketer.acquisition import Acquisition, Way
 from services.ticketer.direct import DirectTicketer
 from services.watchdog.__main__ import build as build_watchdog
 from services.watchdog.service import Watchdog
-from shared.app import App, Duty, make_app
+from shared.app import App, make_app
 from shared.bus.consumer import Consumer
 from shared.bus.nats import Outgoing
 from shared.bus.relay import Relay
+from shared.duty import Duty, PeriodicDuty
 from shared.errors import DependencyDown
 from shared.leases import LeaseKeeper
-from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.web import WebServer
 from tests.audio import cut, make_audio
@@ -299,15 +299,16 @@ def _only(duties: list[Duty], kind: type[Any]) -> Any:
 
 
 def _once(duties: list[Duty], name: str) -> Callable[[], Awaitable[int]]:
-    return next(each for each in duties if isinstance(each, Loop) and each.name == name)._run_once
+    found = (each for each in duties if isinstance(each, PeriodicDuty) and each.name == name)
+    return next(found).run_once
 
 
 def _watching(duties: list[Duty]) -> Callable[[], Awaitable[int]]:
     for duty in duties:
-        if isinstance(duty, Loop) and isinstance(
-            getattr(duty._run_once, "__self__", None), Watchdog
+        if isinstance(duty, PeriodicDuty) and isinstance(
+            getattr(duty.run_once, "__self__", None), Watchdog
         ):
-            return duty._run_once
+            return duty.run_once
     raise AssertionError("the watchdog has a loop")
 
 

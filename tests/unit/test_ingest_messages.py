@@ -80,8 +80,8 @@ _TRACK = b'{"id":"' + ID.encode() + b'","name":"N"}'
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"{" + GOOD + b',"priority":1,"priority":3}', "'priority' stands there twice"),
-        (b"{" + GOOD + b',"track":{"id":"x","id":"y","name":"N"}}', "'id' stands there twice"),
+        (b"{" + GOOD + b',"priority":1,"priority":3}', "'priority' appears twice"),
+        (b"{" + GOOD + b',"track":{"id":"x","id":"y","name":"N"}}', "'id' appears twice"),
         (b"{" + GOOD + b',"x":NaN}', "NaN is no number"),
         (b"{" + GOOD + b',"x":-Infinity}', "Infinity is no number"),
         (b"{" + GOOD + b',"x":' + b"9" * 100_000 + b"}", "not JSON"),

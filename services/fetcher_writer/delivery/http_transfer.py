@@ -14,6 +14,7 @@ from typing import BinaryIO
 import httpx
 
 from services.fetcher_writer.delivery.base import DeliveredFile
+from shared.backoff import Backoff
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, DependencyDown, DownloadsError, ErrorType, Misconfigured
 from shared.media.place import storage_error
@@ -22,8 +23,7 @@ Sleep = Callable[[float], Awaitable[None]]
 
 MAX_TRIES = 5
 _PIECE_BYTES = 256 * 1024
-_BACKOFF_BASE_S = 0.2
-_BACKOFF_CAP_S = 5.0
+_PAUSES = Backoff(first_s=0.2, longest_s=5)
 # Slower than this on average is no transfer: it would hold a worker for days.
 _MIN_BYTES_PER_S = 32 * 1024
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -109,7 +109,7 @@ class Download:
             if fruitless >= MAX_TRIES:
                 raise unreachable(problem) from problem
             if sink.offset < self._file.size_bytes:
-                await self._sleep(self._delay_s(fruitless))
+                await self._sleep(_PAUSES.pause_s(fruitless, self._rng))
 
     async def _transfer(self, sink: _Sink) -> None:
         headers = self._resume_headers(sink)
@@ -175,9 +175,6 @@ class Download:
             f"the placed file {what}",
             {"file": self._file.name, "listed_bytes": self._file.size_bytes},
         )
-
-    def _delay_s(self, fruitless: int) -> float:
-        return min(_BACKOFF_BASE_S * 2.0**fruitless, _BACKOFF_CAP_S) * self._rng.uniform(0.5, 1.0)
 
 
 class _TryAgain(Exception):
