@@ -102,8 +102,8 @@ class Backends:
             catalog = Catalog(self.catalog)
             try:
                 await catalog.check()
-            except Unavailable as held:
-                raise CannotStart(f"CATALOG_DB: {held.detail}") from held
+            except Unavailable as down:
+                raise CannotStart(f"CATALOG_DB: {down.detail}") from down
             finally:
                 await catalog.close()
 

@@ -52,21 +52,9 @@ def select_backends(data: Path, given: Mapping[str, str]) -> Backends:
     nats = None if _names(environ, "NATS_URL") else Nats(state / "nats")
     standin = None if own_torrentino else _standin_config(state)
     remarks: list[str] = []
-    defaults = {
-        # The next run soon continues the work of a killed one.
-        "LEASE_S": "10",
-        "POLL_INTERVAL_S": "1",
-        "SWEEP_INTERVAL_S": "1",
-        "MEDIA_PATH": str(state / "media"),
-        **_ports(environ, own_catalog=own_catalog, remarks=remarks),
-    }
-    if not own_catalog:
-        sample = "sample/catalog.db" if standin is not None else "empty.db"
-        defaults["CATALOG_DB"] = str(state / sample)
-    if standin is not None:
-        defaults |= _of_standin(standin, state)
-    if not _names(environ, "BOOTSTRAP_ADMIN_KEY"):
-        defaults["BOOTSTRAP_ADMIN_KEY"] = kept_secret(data / "admin.key")
+    defaults = _defaults(environ, data, state, standin) | _ports(
+        environ, own_catalog=own_catalog, remarks=remarks
+    )
     needed = {name: text for name, text in _PLACEHOLDERS.items() if not _names(environ, name)}
     settings = load(SERVICES, defaults | environ | needed)
     _check_folders(settings, environ)
@@ -80,6 +68,27 @@ def select_backends(data: Path, given: Mapping[str, str]) -> Backends:
         own_catalog=own_catalog,
         remarks=remarks,
     )
+
+
+def _defaults(
+    environ: Mapping[str, str], data: Path, state: Path, standin: StandinConfig | None
+) -> dict[str, str]:
+    """The settings of a run that the environment may replace."""
+    defaults = {
+        # The next run soon continues the work of a killed one.
+        "LEASE_S": "10",
+        "POLL_INTERVAL_S": "1",
+        "SWEEP_INTERVAL_S": "1",
+        "MEDIA_PATH": str(state / "media"),
+    }
+    if "CATALOG_DB" not in environ:
+        sample = "sample/catalog.db" if standin is not None else "empty.db"
+        defaults["CATALOG_DB"] = str(state / sample)
+    if standin is not None:
+        defaults |= _of_standin(standin, state)
+    if not _names(environ, "BOOTSTRAP_ADMIN_KEY"):
+        defaults["BOOTSTRAP_ADMIN_KEY"] = kept_secret(data / "admin.key")
+    return defaults
 
 
 def _check_disk(state: Path, wanted_mb: int) -> None:

@@ -117,8 +117,8 @@ class Show:
         catalog = Catalog(self.backends.catalog)
         try:
             example = await _some_album(catalog)
-        except Unavailable as held:
-            return [f"Catalog: {held.detail}"]
+        except Unavailable as down:
+            return [f"Catalog: {down.detail}"]
         finally:
             await catalog.close()
         if example is None:
@@ -127,7 +127,7 @@ class Show:
         return [
             f"Catalog: {self.backends.catalog}",
             "",
-            f"Nothing has been asked for. An album, say {name} ({len(example.tracks)} tracks):",
+            f"Nothing has been requested. To request {name} ({len(example.tracks)} tracks):",
             f"    {_CLI} album {example.id}",
             "To see what is missing, asking for nothing:",
             f"    {_CLI} scan",
