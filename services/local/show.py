@@ -102,7 +102,7 @@ class Show:
             torrentino = "TORRENTINO_URL is not set: a stand-in without any music takes its place"
         elif health["torrentino"]["ok"] is False:
             torrentino = (
-                f"Torrentino: {health['torrentino']['detail']}; what is asked for waits for it"
+                f"Torrentino: {health['torrentino']['detail']}; requests wait for it"
             )
         else:
             torrentino = f"Torrentino: {self.settings.torrentino_url}"
@@ -111,7 +111,7 @@ class Show:
     async def _first_album(self) -> list[str]:
         if not self.backends.own_catalog:
             return [
-                "CATALOG_DB is not set: the catalog is empty, and nothing can be asked for.",
+                "CATALOG_DB is not set: the catalog is empty, and nothing can be requested.",
                 "Set it to the catalog server's catalog.db, and start again.",
             ]
         catalog = Catalog(self.backends.catalog)
@@ -129,7 +129,7 @@ class Show:
             "",
             f"Nothing has been requested. To request {name} ({len(example.tracks)} tracks):",
             f"    {_CLI} album {example.id}",
-            "To see what is missing, asking for nothing:",
+            "To see what is missing, without a request:",
             f"    {_CLI} scan",
         ]
 
