@@ -74,7 +74,7 @@ def rest(page: Json) -> str:
 def stats(value: Json) -> list[str]:
     """`admin/stats` in sentences."""
     by_status, by_stage = value["by_status"], value["by_stage"]
-    attention = by_stage["needs_approval"] + by_stage["held"]
+    attention = by_stage["needs_approval"] + by_stage["needs_choice"]
     counts = ", ".join(f"{by_status[status]:,} {word}" for status, word in _STATUSES.items())
     lines = [f"Queue: {counts}."]
     if attention:

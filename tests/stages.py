@@ -25,12 +25,14 @@ from services.ticketer.service import Ticketer
 from shared.app import App, make_app
 from shared.catalog.models import Track
 from shared.db.enqueue import Kind, Request, enqueue, record_request
+from shared.db.items import Claim
 from shared.db.pool import Database
 from shared.duty import Duty, PeriodicDuty
 from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
+from shared.media.tools import AudioTools
 from shared.settings import SERVICES
-from shared.states import TRANSITIONS, Stage
+from shared.states import LEASED, TERMINAL, TRANSITIONS, Stage
 from tests.world import Row, World, album_id, eventually
 
 D = TypeVar("D")
@@ -42,11 +44,17 @@ BY_TEST = "a test's own"
 class Stages:
     """One copy of each worker; make several for several copies."""
 
-    def __init__(self, world: World, app: App) -> None:
+    def __init__(
+        self, world: World, app: App, *, tools: Callable[[], AudioTools] | None = None
+    ) -> None:
         self.world = world
         self.app = app
         ticketer, poller = build_ticketer(app), build_poller(app)
-        fetcher, reaper = build_fetcher_writer(app), build_reaper(app)
+        # How long the fetcher-writer would have waited for a lagging listing, and what to do then.
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], None] = lambda: None
+        fetcher = build_fetcher_writer(app, tools=tools, sleep=self._waited)
+        reaper = build_reaper(app)
         self.ticketer = _only(ticketer, Ticketer)
         self.poll_once = _step(poller, "poller")
         self.strays = _step(poller, "strays")
@@ -57,12 +65,10 @@ class Stages:
         self.fetcher = _only(fetcher, FetcherWriter)
         self.leases = _only(fetcher, LeaseKeeper)
         self.ticket_leases = _only(ticketer, LeaseKeeper)
-        # How long the fetcher-writer would have waited for a lagging listing.
-        self.waits: list[float] = []
-        self.fetcher._collector._sleep = self._waited
 
     async def _waited(self, seconds: float) -> None:
         self.waits.append(seconds)
+        self.on_wait()
 
     async def ticket(self) -> int:
         """One batch of the ticketer, of all that could be due."""
@@ -95,7 +101,7 @@ class Stages:
         await self.world.execute("UPDATE queue_items SET due_at = now() WHERE stage = 'ready'")
         while claimed := await self.fetcher.run_once():
             total += claimed
-            await asyncio.gather(*self.fetcher._working)
+            await asyncio.gather(*self.fetcher.working)
         return total
 
     async def until_remote(self, *states: str, within_s: float = 20) -> None:
@@ -118,11 +124,13 @@ class Stages:
 
 
 @asynccontextmanager
-async def stages(world: World, **overrides: str) -> AsyncIterator[Stages]:
-    """Workers that only move when they are told to."""
+async def stages(
+    world: World, tools: Callable[[], AudioTools] | None = None, /, **overrides: str
+) -> AsyncIterator[Stages]:
+    """Workers that only move when they are told to; `tools` gives the fetcher-writer ffmpeg."""
     app = make_app(world.settings(SERVICES, **overrides), name="by-hand")
     try:
-        yield Stages(world, app)
+        yield Stages(world, app, tools=tools)
     finally:
         for close in app.closers:
             await close()
@@ -185,6 +193,25 @@ def _track(id_: str, *, seconds: float, artist: str, album: int | None) -> Track
         isrc=None,
         popularity=None,
     )
+
+
+_PUT_AT = """
+UPDATE queue_items
+   SET stage = $2, ticket_id = $3, actor = $4, reason = 'a reason', fence = nextval('fence_seq'),
+       completed_at = CASE WHEN $5 THEN 1 END, lease_owner = CASE WHEN $6 THEN 'a-worker' END,
+       lease_until = CASE WHEN $6 THEN now() + interval '1 minute' END
+ WHERE id = $1
+"""
+
+
+async def put_at(
+    world: World, item_id: str, stage: Stage, *, ticket_id: str | None = None
+) -> Claim:
+    """Put an item into any stage, with what the schema wants of one there; the claim on it."""
+    ended, leased = stage in TERMINAL, stage in LEASED
+    await world.execute(_PUT_AT, item_id, stage, ticket_id, BY_TEST, ended, leased)
+    [row] = await world.rows("SELECT fence FROM queue_items WHERE id = $1", item_id)
+    return Claim(item_id=item_id, fence=row["fence"])
 
 
 async def tickets(world: World) -> list[Row]:

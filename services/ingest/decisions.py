@@ -15,25 +15,15 @@ from shared.announcer import Announcer
 from shared.backoff import RetryPolicy
 from shared.bus.subjects import Wake
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.bad_sources import lacks_source
 from shared.db.items import fail_attempt
 from shared.db.pool import Connection, Database, Row
 from shared.errors import AttemptFailed, Conflict, ErrorType, InvalidRequest, Unknown
-from shared.states import STATUS_OF, Stage, allowed_from
+from shared.states import Stage
 from shared.untrusted import token
 
 log = structlog.get_logger()
-
-_CHOOSE = """
-UPDATE queue_items
-   SET stage = $2, status = $3, chosen_file = $4, reason = $5, actor = $6, error_evidence = NULL,
-       due_at = now(), updated_at = now()
- WHERE id = $1 AND stage = ANY($7)
-"""
-
-
-# Of the edges that lead to READY, the administrator's.
-_FROM = sorted({Stage.HELD} & set(allowed_from(Stage.READY)))
 
 
 class Decisions:
@@ -65,16 +55,8 @@ class Decisions:
                 raise InvalidRequest(
                     f'send {{"file": …}} with one of these names: {", ".join(names)[:2000]}'
                 )
-            await connection.execute(
-                _CHOOSE,
-                item_id,
-                Stage.READY.value,
-                STATUS_OF[Stage.READY].value,
-                file,
-                f"administrator {by} chose {file}",
-                ACTOR,
-                _FROM,
-            )
+            reason = f"administrator {by} chose {file}"
+            await moves.choose(connection, {item_id: file}, reasons={item_id: reason}, actor=ACTOR)
         await self._announce("fetch", item_id, by=by, decision="approved")
 
     async def reject(self, item_id: str, *, by: str) -> None:
@@ -92,7 +74,7 @@ class Decisions:
                 connection,
                 item_id,
                 AttemptFailed(ErrorType.NOT_FOUND, message, row["error_evidence"]),
-                stages=[Stage.HELD],
+                stages=[Stage.NEEDS_CHOICE],
                 fence=None,
                 policy=self._retries,
                 rng=self._rng,
@@ -114,7 +96,7 @@ async def _undecided(connection: Connection, item_id: str) -> Row:
         raise Unknown(f"there is no item {item_id[:80]!r}")
     if row["stage"] == Stage.NEEDS_APPROVAL:
         raise Conflict("this item is decided at Torrentino: approve or reject its ticket there")
-    if row["stage"] != Stage.HELD:
+    if row["stage"] != Stage.NEEDS_CHOICE:
         raise Conflict(f"the item needs no decision: it is {row['stage']}")
     return row
 

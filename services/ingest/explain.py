@@ -11,7 +11,7 @@ from typing import Any, TypeAlias
 
 from shared.db.pool import Row
 from shared.errors import Dependency
-from shared.states import LEASED, REMOTE, TERMINAL, Stage
+from shared.states import COLLECTING, NEEDS_ADMINISTRATOR, REMOTE, TERMINAL, WAITING, Stage
 
 Json: TypeAlias = dict[str, Any]
 
@@ -42,15 +42,11 @@ _TO_DO: dict[Dependency, str] = {
     "ffmpeg": "install ffmpeg and ffprobe",
 }
 
-_IN_QUEUE = frozenset({Stage.QUEUED, Stage.RETRY_WAIT})
-# The stages in which an administrator decides, at Torrentino or here.
-UNDECIDED = frozenset({Stage.NEEDS_APPROVAL, Stage.HELD})
-
 _WORKER: dict[Stage, str | None] = {
-    **dict.fromkeys(_IN_QUEUE | {Stage.TICKETING}, "ticketer"),
+    **dict.fromkeys(WAITING | {Stage.TICKETING}, "ticketer"),
     **dict.fromkeys(REMOTE, "poller"),
-    **dict.fromkeys({Stage.READY} | LEASED - {Stage.TICKETING}, "fetcher_writer"),
-    Stage.HELD: None,
+    **dict.fromkeys(COLLECTING, "fetcher_writer"),
+    Stage.NEEDS_CHOICE: None,
 }
 assert _WORKER.keys() == set(Stage) - TERMINAL, "each stage has its worker, or an administrator"
 
@@ -62,7 +58,7 @@ _NEXT = {
     Stage.PROCESSING: "Torrentino to place the file",
     Stage.READY: "a fetcher-writer",
     Stage.FETCHING: "the file to be collected",
-    Stage.HELD: "an administrator to choose the file of the torrent",
+    Stage.NEEDS_CHOICE: "an administrator to choose the file of the torrent",
     Stage.VERIFYING: "the file to be decoded",
     Stage.CONVERTING: "the file to be converted",
 }
@@ -72,7 +68,7 @@ _NEXT_DIRECT = {
     Stage.SEARCHING: "the torrent client to get the torrent's metadata",
     Stage.DOWNLOADING: "the torrent client to download it",
 }
-assert _NEXT.keys() | _IN_QUEUE == set(Stage) - TERMINAL, "each stage waits for something"
+assert _NEXT.keys() | WAITING == set(Stage) - TERMINAL, "each stage waits for something"
 # How a ticketer's reasons begin for what it has put off without an attempt.
 _PUT_OFF = ("waits", "nothing was found")
 
@@ -126,7 +122,7 @@ def needed(stage: Stage, *, mode: str | None) -> list[Dependency]:
 
 def _next(item: Row | Mapping[str, Any]) -> str | None:
     stage = Stage(item["stage"])
-    if stage in _IN_QUEUE:
+    if stage in WAITING:
         return _turn(item)
     if stage is Stage.READY and item["waits"]:
         return "the next try to collect the file"
@@ -152,8 +148,8 @@ def waits_until(item: Row | Mapping[str, Any], *, stall_timeout_s: float) -> int
     stage = Stage(item["stage"])
     if item["lease_until"] is not None:
         return int(item["lease_until"])
-    if stage in REMOTE - UNDECIDED:
+    if stage in REMOTE - NEEDS_ADMINISTRATOR:
         return int(float(item["progressed_at"]) + stall_timeout_s)
-    if stage in _IN_QUEUE | {Stage.READY} and item["waits"]:
+    if stage in WAITING | {Stage.READY} and item["waits"]:
         return int(item["due_at"])
     return None

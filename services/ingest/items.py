@@ -12,7 +12,7 @@ from services.ingest.store import items as store
 from shared.db import health_reports
 from shared.db.pool import Connection, Database, Row
 from shared.errors import Unknown
-from shared.states import ACTIVE_STATUSES, Stage, Status
+from shared.states import ACTIVE_STATUSES, NEEDS_ADMINISTRATOR, Stage, Status
 from shared.untrusted import token
 
 Json: TypeAlias = dict[str, Any]
@@ -188,7 +188,7 @@ class Items:
     async def attention(self, *, limit: int, offset: int) -> Page:
         """What needs an administrator's decision, longest waiting first, with the candidates."""
         return await self._page(
-            lambda c: store.in_stages(c, explain.UNDECIDED, limit=limit, offset=offset),
+            lambda c: store.in_stages(c, NEEDS_ADMINISTRATOR, limit=limit, offset=offset),
             limit=limit,
             offset=offset,
             more=_choice,
@@ -212,7 +212,7 @@ class Items:
 
 def _choice(row: Row) -> Json:
     """Where the decision is made, and between which candidates."""
-    if row["stage"] == Stage.HELD:
+    if row["stage"] == Stage.NEEDS_CHOICE:
         evidence = row["error_evidence"] or {}
         return {"decided_at": "here", "candidates": evidence.get("candidates", [])}
     return {"decided_at": "torrentino", "candidates": row["candidates"] or []}

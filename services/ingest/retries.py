@@ -17,6 +17,7 @@ from services.ingest.store import requests as store
 from shared.announcer import Announcer
 from shared.catalog.models import Track
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.bad_sources import unblock_sources
 from shared.db.blocklist import unblock
 from shared.db.enqueue import Request, record_request
@@ -25,27 +26,10 @@ from shared.db.pool import Connection, Database, Row, taken
 from shared.db.releases import memory_of, search_again
 from shared.errors import Conflict, Unknown
 from shared.health import Health
-from shared.states import STATUS_OF, TERMINAL, Stage, allowed_from
+from shared.states import Stage
 from shared.untrusted import token
 
 log = structlog.get_logger()
-
-# A ticket that is still being withdrawn stays linked: the ticketer waits until it is closed.
-_RETRY = """
-UPDATE queue_items q
-   SET stage = $2, status = $3, reason = $4, actor = $5, retry_count = 0, detours = 0, grabs = 0,
-       due_at = now(),
-       error_type = NULL, error_message = NULL, error_evidence = NULL,
-       started_at = NULL, completed_at = NULL, bytes_downloaded = NULL,
-       processing_duration_ms = NULL, torrentino_ticket_id = NULL,
-       ask_next = NULL, chosen_file = NULL, converted_pct = NULL,
-       ticket_id = (SELECT t.id FROM tickets t WHERE t.id = q.ticket_id AND t.state <> 'closed'),
-       fence = nextval('fence_seq'), updated_at = now()
- WHERE q.id = $1 AND q.stage = ANY($6)
-"""
-
-# The one terminal stage that an item leaves again, and only by a retry.
-_FROM = sorted(TERMINAL & set(allowed_from(Stage.QUEUED)))
 
 
 class Retries:
@@ -101,16 +85,8 @@ class Retries:
         if (await placed(connection, [row["track_id"]])).get(row["track_id"]) != known:
             raise _in_place(row["track_id"])
         who = "an administrator" if caller.unlimited else f"user {caller.user_id}"
-        done = await connection.execute(
-            _RETRY,
-            item_id,
-            Stage.QUEUED.value,
-            STATUS_OF[Stage.QUEUED].value,
-            f"retried by {who}",
-            ACTOR,
-            _FROM,
-        )
-        assert done == "UPDATE 1", "the row is locked, and was FAILED"
+        moved = await moves.retry(connection, [item_id], reason=f"retried by {who}", actor=ACTOR)
+        assert moved, "the row is locked, and was FAILED"
         # It is searched for again at once, also if no search found it before.
         memory = memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
         await search_again(connection, memory)

@@ -23,10 +23,11 @@ from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.adopt import adopt, busy
 from shared.db.albums import remember_albums
-from shared.db.enqueue import Enqueued, Request, Source, clipped, enqueue, record_request
+from shared.db.enqueue import Enqueued, Request, Source, enqueue, record_request
 from shared.db.events import record_events
 from shared.db.ledger import placed
 from shared.db.pool import Connection, Database
+from shared.db.track_columns import clipped
 from shared.errors import DependencyDown, Refused, Stale, Unknown
 from shared.events import (
     AlbumCompleted,

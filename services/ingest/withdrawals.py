@@ -10,24 +10,14 @@ from services.ingest.store import ACTOR
 from services.ingest.store import requests as store
 from shared.announcer import Announcer
 from shared.crashpoints import reached
+from shared.db import download_moves, moves
 from shared.db.items import settle_albums
 from shared.db.pool import Connection, Database
-from shared.errors import Conflict, ErrorType, Unknown
-from shared.states import ACTIVE_STATUSES, STATUS_OF, Stage, Status, allowed_from
+from shared.errors import Conflict, Unknown
+from shared.states import ACTIVE_STATUSES, Status
 from shared.untrusted import token
 
 log = structlog.get_logger()
-
-_CANCEL = """
-UPDATE queue_items q
-   SET stage = $2, status = $3, completed_at = extract(epoch FROM now())::bigint,
-       error_type = $4, error_message = $5, reason = $5, actor = $6, error_evidence = NULL,
-       lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'), updated_at = now()
- WHERE q.id = ANY($1) AND q.stage = ANY($7)
-   AND ($8 OR NOT EXISTS (SELECT 1 FROM item_requesters r
-                           WHERE r.item_id = q.id AND r.withdrawn_at IS NULL))
-RETURNING q.id, q.ticket_id
-"""
 
 _BY_ALL = "withdrawn by all requesters"
 _BY_ADMIN = "cancelled by an administrator"
@@ -95,18 +85,10 @@ class Withdrawals:
 async def _end(connection: Connection, item_ids: Sequence[str], *, for_all: bool) -> int:
     """End those of these items that no requester waits for (`for_all`: all), and their tickets."""
     await store.lock_active(connection, item_ids)
-    ended = await connection.fetch(
-        _CANCEL,
-        item_ids,
-        Stage.FAILED.value,
-        STATUS_OF[Stage.FAILED].value,
-        ErrorType.CANCELLED.value,
-        _BY_ADMIN if for_all else _BY_ALL,
-        ACTOR,
-        allowed_from(Stage.FAILED),
-        for_all,
-    )
+    reason = _BY_ADMIN if for_all else _BY_ALL
+    ended = await moves.cancel(connection, item_ids, for_all=for_all, reason=reason, actor=ACTOR)
     reached("withdraw.ended")
-    await store.withdraw_tickets(connection, [r["ticket_id"] for r in ended if r["ticket_id"]])
+    tickets = [row["ticket_id"] for row in ended if row["ticket_id"]]
+    await download_moves.withdraw_unwanted(connection, tickets)
     await settle_albums(connection, [row["id"] for row in ended], actor=ACTOR)
     return len(ended)

@@ -21,7 +21,7 @@ from services.words import album_counts, situation
 from shared.catalog.models import Album, Scope
 from shared.catalog.sqlite import Catalog
 from shared.errors import CorruptAudio, Unavailable
-from shared.media.placed_file import look
+from shared.media.placed_file import find_placed
 from shared.media.tools import find_tools
 from shared.settings import Settings
 from shared.states import Stage, Status
@@ -101,9 +101,7 @@ class Show:
         if self.backends.standin is not None:
             torrentino = "TORRENTINO_URL is not set: a stand-in without any music takes its place"
         elif health["torrentino"]["ok"] is False:
-            torrentino = (
-                f"Torrentino: {health['torrentino']['detail']}; requests wait for it"
-            )
+            torrentino = f"Torrentino: {health['torrentino']['detail']}; requests wait for it"
         else:
             torrentino = f"Torrentino: {self.settings.torrentino_url}"
         return [torrentino, f"Files go to {self.settings.media_root}/audio"]
@@ -176,7 +174,7 @@ class Show:
         tools, failed = find_tools(), 0
         for track in album.tracks:
             try:
-                found = await look(
+                found = await find_placed(
                     self.settings.media_root,
                     track.id,
                     expected_ms=track.duration_ms,

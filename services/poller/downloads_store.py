@@ -6,8 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from shared.db import download_moves, moves
 from shared.db.pool import Connection, Database, Row
-from shared.states import REMOTE, STATUS_OF, Stage, allowed_from
+from shared.states import COLLECTING, REMOTE, Stage, in_sql
 from shared.torrentino.torrent import RemoteTorrent
 
 ACTOR = "poller"
@@ -93,37 +94,12 @@ UPDATE tickets
  WHERE id = $1 AND state IN ('open', 'withdrawing')
 """
 
-_MOVE_ITEMS = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $6, due_at = now(), updated_at = now()
- WHERE ticket_id = $1
-   AND (stage = ANY($5) OR (stage = $2 AND reason IS DISTINCT FROM $4))
-"""
-
-_CLOSE = """
-UPDATE tickets
-   SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
-       delivery = 'torrent', torrent_path = $4, speed_bps = NULL, eta_s = NULL, links = NULL,
-       hashes_before = NULL,
-       progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END,
-       collected_at = now(), tidied_at = now()
- WHERE id = $1 AND state IN ('open', 'withdrawing')
-"""
-
 _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
 
 _ENDED_SO_BEFORE = """
 SELECT EXISTS (SELECT 1 FROM tickets
                 WHERE info_hash = $1 AND way = 'direct' AND id <> $2 AND remote_state = $3
                   AND closed_at > now() - interval '1 day')
-"""
-
-# As when an item was cancelled while its release was being added.
-_WITHDRAW_ORPHANS = """
-UPDATE tickets t SET state = 'withdrawing', withdrawn_at = now(), next_poll_at = now()
- WHERE t.state IN ('intent', 'open') AND t.way = 'direct'
-   AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
 """
 
 _IDENTIFIED = """
@@ -133,15 +109,14 @@ UPDATE tickets SET info_hash = $2, next_poll_at = now()
 """
 
 # Items still follow it, or collect from it, by whichever download of ours; or a ticket does.
-_NEEDED = """
+_NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets n
-         WHERE n.info_hash = {hash} AND n.id <> {but}
+         WHERE n.info_hash = {{hash}} AND n.id <> {{but}}
            AND (n.state IN ('intent', 'open')
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = n.id
-                              AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
-                                              'converting'))))
-"""
+                              AND q.stage IN ({in_sql(COLLECTING)}))))
+"""  # noqa: S608 (made of constants)
 _IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
 
 # Ours, at the client, and done with: nobody follows it, nobody collects from it, and nobody will
@@ -219,15 +194,7 @@ class TorrentsStore:
         self, connection: Connection, download: Download, stage: Stage, *, reason: str
     ) -> None:
         """Move the download's items, as far as the client has them, and tell why."""
-        await connection.execute(
-            _MOVE_ITEMS,
-            download.id,
-            stage.value,
-            STATUS_OF[stage].value,
-            reason[:500],
-            sorted(REMOTE & set(allowed_from(stage))),
-            ACTOR,
-        )
+        await moves.follow(connection, stage, {download.id: reason}, actor=ACTOR, retell=True)
 
     async def close(
         self,
@@ -239,8 +206,9 @@ class TorrentsStore:
         torrent_path: str | None = None,
     ) -> bool:
         """The download has ended; False when it was closed already."""
-        done = await connection.execute(_CLOSE, download.id, how, reason, torrent_path)
-        return bool(done == "UPDATE 1")
+        return await download_moves.close_torrent(
+            connection, download.id, how=how, reason=reason, torrent_path=torrent_path
+        )
 
     async def items_of(self, connection: Connection, download: Download) -> list[str]:
         """The items that wait for this download."""
@@ -258,8 +226,7 @@ class TorrentsStore:
     async def withdraw_orphans(self) -> int:
         """Withdraw the downloads that no active item waits for; returns how many."""
         async with self.database.connection() as connection:
-            done: str = await connection.execute(_WITHDRAW_ORPHANS)
-        return int(done.rsplit(maxsplit=1)[-1])
+            return await download_moves.withdraw_unwanted(connection, None, mode="direct")
 
     async def identified(self, download: Download, info_hash: str) -> bool:
         """Which torrent a download has put there; False: it is another download's."""

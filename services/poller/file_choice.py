@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 from rapidfuzz import fuzz
 
-_LOSSLESS = frozenset({"flac", "wav", "wave", "aif", "aiff", "ape", "wv", "alac"})
-_LOSSY = frozenset({"mp3", "ogg", "oga", "opus", "aac", "wma", "mpc"})
-# M4A holds either, so it counts as the one that nothing is lost of.
-_AUDIO = _LOSSLESS | _LOSSY | {"m4a", "m4b"}
+from shared.media.extensions import AUDIO, LOSSY, extension_of
+
 _MOST = 200
 # Of 100, at which two names are the same but for a typo.
 _SAME = 90.0
@@ -35,7 +33,7 @@ class WantedTrack:
 
 def is_audio(path: str) -> bool:
     """Whether its name ends as that of an audio file."""
-    return _suffix(path) in _AUDIO
+    return extension_of(path) in AUDIO
 
 
 def choose(
@@ -62,7 +60,7 @@ def choose(
 
 def pipeline_format(paths: Sequence[str]) -> str:
     """What the pipeline should convert them to: it always converts, so with the least loss."""
-    return "mp3" if all(_suffix(path) in _LOSSY for path in paths) else "flac"
+    return "mp3" if all(extension_of(path) in LOSSY for path in paths) else "flac"
 
 
 def only_albums(
@@ -153,7 +151,3 @@ def _read(path: str) -> tuple[int | None, int | None, str]:
 
 def _stem(path: str) -> str:
     return folded(path.rpartition("/")[2].rpartition(".")[0])
-
-
-def _suffix(path: str) -> str:
-    return path.rpartition(".")[2].lower()

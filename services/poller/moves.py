@@ -5,34 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.poller.store import ACTOR, OpenTicket
+from shared.db import moves
 from shared.db.pool import Connection
-from shared.states import REMOTE, STATUS_OF, Stage, allowed_from
-
-_MOVE_ITEMS = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $6,
-       due_at = now(), updated_at = now()
- WHERE ticket_id = $1
-   AND (stage = ANY($5) OR (stage = $2 AND $7 AND reason IS DISTINCT FROM $4))
-"""
+from shared.states import REMOTE, Stage
 
 _DETOURS = "SELECT coalesce(max(detours), 0) FROM queue_items WHERE ticket_id = $1"
-
-_ASK_AGAIN = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $7, detours = detours + 1,
-       due_at = now() + make_interval(secs => $5), updated_at = now()
- WHERE ticket_id = $1 AND stage = ANY($6)
-"""
-
-_GO_ON = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $7, ask_next = $5,
-       due_at = now(), updated_at = now()
- WHERE ticket_id = $1 AND stage = ANY($6)
-   AND NOT ($8 AND ask_next IS NOT DISTINCT FROM 'album'
-               AND error_type IS NOT DISTINCT FROM 'not_found')
-"""
 
 _ASK_BY_ALBUM = """
 UPDATE queue_items SET ask_next = 'album' WHERE id = ANY($1) AND stage = 'retry_wait'
@@ -64,32 +41,14 @@ async def move_items(
 
     `tell`: those that are there already get the reason, which is more than the stage says.
     """
-    await connection.execute(
-        _MOVE_ITEMS,
-        ticket.id,
-        stage.value,
-        STATUS_OF[stage].value,
-        reason,
-        sorted(REMOTE & set(allowed_from(stage))),
-        ACTOR,
-        tell,
-    )
+    await moves.follow(connection, stage, {ticket.id: reason}, actor=ACTOR, retell=tell)
 
 
 async def ask_again(
     connection: Connection, ticket: OpenTicket, *, reason: str, delay_s: float
 ) -> None:
     """Queue the ticket's items for another one: a detour more, no attempt less."""
-    await connection.execute(
-        _ASK_AGAIN,
-        ticket.id,
-        Stage.QUEUED.value,
-        STATUS_OF[Stage.QUEUED].value,
-        reason,
-        delay_s,
-        _remote(),
-        ACTOR,
-    )
+    await moves.requeue(connection, {ticket.id: reason}, actor=ACTOR, delay_s=delay_s, detour=True)
 
 
 async def go_on(
@@ -99,17 +58,7 @@ async def go_on(
 
     `once`: not those whose own ticket has found nothing before. They stay as they are.
     """
-    await connection.execute(
-        _GO_ON,
-        ticket.id,
-        Stage.QUEUED.value,
-        STATUS_OF[Stage.QUEUED].value,
-        reason,
-        ask_next,
-        _remote(),
-        ACTOR,
-        once,
-    )
+    await moves.requeue(connection, {ticket.id: reason}, actor=ACTOR, ask_next=ask_next, once=once)
 
 
 async def meet(
@@ -134,7 +83,3 @@ async def items_of(connection: Connection, ticket: OpenTicket) -> list[str]:
     """The items that wait for this ticket."""
     rows = await connection.fetch(_ITEMS, ticket.id, sorted(REMOTE))
     return [row["id"] for row in rows]
-
-
-def _remote() -> list[str]:
-    return sorted(REMOTE & set(allowed_from(Stage.QUEUED)))

@@ -9,6 +9,7 @@ from typing import Any
 
 from services.poller.file_choice import WantedTrack
 from services.poller.verdicts import Process
+from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
 from shared.states import REMOTE
 from shared.torrentino.model import RemoteState, RemoteTicket
@@ -115,21 +116,6 @@ UPDATE tickets
  WHERE id = $1 AND state = 'open' AND process_asked_at IS NOT DISTINCT FROM $4
 """
 
-_CLOSE = """
-UPDATE tickets
-   SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
-       files_placed = $4, final_size_bytes = $5, speed_bps = NULL, eta_s = NULL,
-       delivery = CASE WHEN $6::text IS NULL THEN 'incoming' ELSE 'torrent' END, torrent_path = $6,
-       size_bytes = coalesce($7, size_bytes),
-       progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END
- WHERE id = $1 AND state IN ('open', 'withdrawing')
-"""
-
-_WITHDRAW = """
-UPDATE tickets SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE id = $1 AND state = 'open'
-"""
-
 _AT_REST = """
 UPDATE tickets
    SET withdrawn_at = CASE WHEN $2::text IS NULL THEN coalesce(withdrawn_at, now()) END,
@@ -138,28 +124,12 @@ UPDATE tickets
  WHERE id = $1 AND state = 'withdrawing'
 """
 
-# Its folder, if it was removed already, may be there again.
-_REOPEN = """
-UPDATE tickets
-   SET state = 'withdrawing', torrentino_id = $2, withdrawn_at = NULL, closed_at = NULL,
-       collected_at = NULL, tidied_at = NULL, ticket_deleted_at = NULL, next_poll_at = now()
- WHERE dest_path = $1 AND state = 'closed' AND coalesce(torrentino_id, $2) = $2
-"""
-
 _RESTART_STALL_CLOCK = "UPDATE tickets SET progressed_at = now() WHERE id = $1 AND state = 'open'"
 
 _OTHERS_PROGRESS = """
 SELECT EXISTS (SELECT 1 FROM tickets
                 WHERE state = 'open' AND way = 'tickets' AND id <> $1
                   AND progressed_at > now() - make_interval(secs => $2))
-"""
-
-# As when a file was found in place while the outcome of asking for a ticket was still unknown.
-_WITHDRAW_ORPHANS = """
-UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE t.state IN ('intent', 'open') AND t.way = 'tickets'
-   AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
 """
 
 _FILE_MAPPINGS = "SELECT file_mappings FROM tickets WHERE id = $1"
@@ -333,22 +303,20 @@ class Store:
         `torrent_path`: its files are collected from there, and not from its own folder.
         `size_bytes`: of the torrent, as its client tells it; a search may have told another.
         """
-        done = await connection.execute(
-            _CLOSE,
+        return await download_moves.close_ticket(
+            connection,
             ticket.id,
-            "gone" if remote is None else remote.state,
-            None if remote is None else remote.reason,
-            None if remote is None else remote.files_placed,
-            None if remote is None else remote.final_size_bytes,
-            torrent_path,
-            size_bytes,
+            remote_state="gone" if remote is None else remote.state,
+            reason=None if remote is None else remote.reason,
+            files_placed=None if remote is None else remote.files_placed,
+            final_size_bytes=None if remote is None else remote.final_size_bytes,
+            torrent_path=torrent_path,
+            size_bytes=size_bytes,
         )
-        return bool(done == "UPDATE 1")
 
     async def withdraw(self, connection: Connection, ticket: OpenTicket) -> bool:
         """From now on the ticket is to be cancelled until it stays so."""
-        done = await connection.execute(_WITHDRAW, ticket.id)
-        return bool(done == "UPDATE 1")
+        return bool(await download_moves.withdraw(connection, [ticket.id]))
 
     async def at_rest(self, ticket: OpenTicket, *, alive_as: str | None) -> None:
         """Note that a withdrawn ticket was seen at rest, or in which state it lives; look again."""
@@ -358,8 +326,7 @@ class Store:
     async def reopen(self, stray: RemoteTicket) -> bool:
         """Withdraw a ticket whose row was closed too early; False when the row is another's."""
         async with self.database.connection() as connection:
-            done = await connection.execute(_REOPEN, stray.dest_path, stray.id)
-        return bool(done == "UPDATE 1")
+            return await download_moves.reopen(connection, stray.dest_path, torrentino_id=stray.id)
 
     async def restart_stall_clock(self, connection: Connection, ticket: OpenTicket) -> None:
         """Nothing could progress until now, which is not the ticket's fault."""
@@ -374,8 +341,7 @@ class Store:
     async def withdraw_orphans(self) -> int:
         """Withdraw the tickets that no active item waits for; returns how many."""
         async with self.database.connection() as connection:
-            done: str = await connection.execute(_WITHDRAW_ORPHANS)
-        return int(done.rsplit(maxsplit=1)[-1])
+            return await download_moves.withdraw_unwanted(connection, None, mode="tickets")
 
     async def known(self, dest_paths: Collection[str]) -> dict[str, Row]:
         """Our tickets with these paths, by path."""

@@ -15,6 +15,7 @@ from services.poller.torrent_removal import Sources
 from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.errors import OutcomeUnknown, Refused
+from shared.states import COLLECTING, in_sql
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
@@ -22,16 +23,16 @@ log = structlog.get_logger()
 _MOST = 50
 
 # Nothing of it is needed any more: its folder is done with, and no item is or may be served by it.
-_TO_TIDY = """
+_TO_TIDY = f"""
 SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
  WHERE t.state = 'closed' AND t.way = 'tickets' AND t.tidied_at IS NULL
    AND t.collected_at IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
-                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
+                      AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT $1
-"""
+"""  # noqa: S608 (made of constants)
 
 _TIDIED = """
 UPDATE tickets
@@ -40,17 +41,17 @@ UPDATE tickets
 """
 
 # Also those that were left there on purpose, and those that ended before there was a policy.
-_TO_DELETE = """
+_TO_DELETE = f"""
 SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
  WHERE t.state = 'closed' AND t.way = 'tickets' AND t.ticket_deleted_at IS NULL
    AND t.torrentino_id IS NOT NULL AND t.tidied_at IS NOT NULL AND t.collected_at IS NOT NULL
    AND t.closed_at <= now() - make_interval(days => $2)
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
-                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
+                      AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT $1
-"""
+"""  # noqa: S608 (made of constants)
 
 _DELETED = """
 UPDATE tickets SET ticket_deleted_at = now()

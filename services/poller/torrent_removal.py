@@ -15,20 +15,20 @@ from services.poller.store import OpenTicket
 from shared.crashpoints import reached
 from shared.db.pool import Connection, Database
 from shared.errors import OutcomeUnknown, Refused
+from shared.states import COLLECTING, in_sql
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
 
 # A ticket or a direct download follows it, or files are still collected from its folder.
-_NEEDED = """
+_NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets t
-         WHERE t.info_hash = {hash} AND t.id <> {but}
+         WHERE t.info_hash = {{hash}} AND t.id <> {{but}}
            AND (t.state = 'open' OR (t.way = 'direct' AND t.state <> 'closed')
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = t.id
-                              AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
-                                              'converting'))))
-"""
+                              AND q.stage IN ({in_sql(COLLECTING)}))))
+"""  # noqa: S608 (made of constants)
 
 _SEEDED = """
 EXISTS (SELECT 1 FROM tickets t JOIN queue_items q ON q.ticket_id = t.id

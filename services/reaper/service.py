@@ -12,7 +12,7 @@ from pathlib import Path
 
 import structlog
 
-from services.reaper.store import BACK_TO, Store
+from services.reaper.store import Store
 from shared.announcer import Announcer
 from shared.bus.subjects import Wake
 from shared.crashpoints import reached
@@ -20,7 +20,7 @@ from shared.db.media_root import MediaRoot
 from shared.media.paths import INCOMING
 from shared.media.place import sweep_temp
 from shared.media.refused import prune_refused
-from shared.states import Stage
+from shared.states import CLAIMED_FROM, Stage
 
 log = structlog.get_logger()
 
@@ -94,7 +94,7 @@ class Reaper:
 
 def _work(freed: Mapping[Stage, int]) -> list[Wake]:
     """The wake-ups for what was handed back."""
-    targets = {BACK_TO[stage] for stage, count in freed.items() if count}
+    targets = {CLAIMED_FROM[stage] for stage, count in freed.items() if count}
     work: dict[Stage, Wake] = {Stage.QUEUED: "ticket", Stage.READY: "fetch"}
     return [kind for stage, kind in work.items() if stage in targets]
 

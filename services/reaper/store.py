@@ -5,34 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.pool import Database
 from shared.metrics import ITEMS, LEASES_RECOVERED, OUTBOX_AGE_SECONDS
-from shared.states import LEASED, STATUS_OF, TRANSITIONS, Stage
-
-# Where an item goes whose worker went silent: back to where it was claimed from. The fence moves
-# on, so that the silent worker can change nothing when it speaks again.
-BACK_TO = {
-    Stage.TICKETING: Stage.QUEUED,
-    Stage.FETCHING: Stage.READY,
-    Stage.VERIFYING: Stage.READY,
-    Stage.CONVERTING: Stage.READY,
-}
-assert BACK_TO.keys() == LEASED, "every leased stage has a way back"
-assert all(target in TRANSITIONS[stage] for stage, target in BACK_TO.items())
-
-_GIVE_BACK = """
-UPDATE queue_items
-   SET stage = $2, status = $3, lease_until = NULL, lease_owner = NULL, due_at = now(),
-       fence = nextval('fence_seq'), actor = 'reaper',
-       reason = 'its worker went silent: ' || coalesce(lease_owner, 'unknown'), updated_at = now()
- WHERE id = ANY(ARRAY(
-       SELECT id FROM queue_items
-        WHERE stage = $1 AND lease_until < now()
-        ORDER BY lease_until
-        LIMIT 500
-          FOR NO KEY UPDATE SKIP LOCKED))
-   AND stage = $1
-"""
+from shared.states import Stage
 
 OUTBOX_AGE = """
 SELECT coalesce(extract(epoch FROM now() - (
@@ -141,14 +117,10 @@ class Store:
 
     async def give_back(self) -> dict[Stage, int]:
         """Free every item whose lease has run out; how many, by the stage they were in."""
-        freed = {}
         async with self._database.connection() as connection:
-            for stage, target in BACK_TO.items():
-                done: str = await connection.execute(
-                    _GIVE_BACK, stage.value, target.value, STATUS_OF[target].value
-                )
-                freed[stage] = int(done.rsplit(maxsplit=1)[-1])
-                LEASES_RECOVERED.labels(stage).inc(freed[stage])
+            freed = await moves.take_back(connection, actor="reaper")
+        for stage, count in freed.items():
+            LEASES_RECOVERED.labels(stage).inc(count)
         return freed
 
     async def in_use(self, temp_names: Collection[str]) -> set[str]:

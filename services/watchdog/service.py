@@ -30,6 +30,7 @@ from shared.events import ScanOrder
 from shared.health import Health
 from shared.media.paths import find_audio
 from shared.metrics import SCAN_TRACKS
+from shared.states import ScanState
 
 log = structlog.get_logger()
 
@@ -111,14 +112,14 @@ class Watchdog:
             await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
         if await self._pages(scan):
             reached("watchdog.through")
-            await self._store.end(scan, "done")
+            await self._store.end(scan, ScanState.DONE)
             reached("watchdog.ended")
             log.info("scan_done", scan_id=scan.id)
         else:
             await self._store.pause(scan, None, for_s=0)
 
     async def _refuse(self, scan: Scan, why: str) -> None:
-        await self._store.end(scan, "refused", why)
+        await self._store.end(scan, ScanState.REFUSED, why)
         log.warning("scan_refused", scan_id=scan.id, why=why)
 
     async def _pages(self, scan: Scan) -> bool:

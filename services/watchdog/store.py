@@ -11,6 +11,7 @@ from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database
 from shared.errors import Stale
 from shared.events import ScanOrder
+from shared.states import ScanState, allowed_from
 
 # What the watchdog is called in the history of an item.
 ACTOR = "watchdog"
@@ -44,10 +45,10 @@ class Findings:
 
 _CLAIM = """
 UPDATE scans
-   SET state = 'running', fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
+   SET state = $2, fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
        lease_until = now() + make_interval(secs => $1)
  WHERE id = (SELECT id FROM scans
-              WHERE state = 'waiting' OR (state = 'running' AND lease_until <= now())
+              WHERE state = ANY($3) OR (state = $2 AND lease_until <= now())
               ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id, fence, queue, scope, max_items, after_rowid, missing
 """
@@ -61,17 +62,17 @@ UPDATE scans
        missing = missing + $7, unrecorded = unrecorded + $8, queued = queued + $9,
        sample = CASE WHEN jsonb_array_length(sample) >= 50 THEN sample ELSE sample || $10 END,
        lease_until = now() + make_interval(secs => $11), problem = NULL
- WHERE id = $1 AND fence = $2 AND state = 'running'
+ WHERE id = $1 AND fence = $2 AND state = $12
 """
 
 _END = """
 UPDATE scans SET state = $3, problem = $4, finished_at = now(), lease_until = NULL
- WHERE id = $1 AND fence = $2 AND state = 'running'
+ WHERE id = $1 AND fence = $2 AND state = ANY($5)
 """
 
 _PAUSE = """
 UPDATE scans SET lease_until = now() + make_interval(secs => $3), problem = $4
- WHERE id = $1 AND fence = $2 AND state = 'running'
+ WHERE id = $1 AND fence = $2 AND state = $5
 """
 
 _ACTIVE = """
@@ -90,7 +91,9 @@ class Store:
     async def claim(self) -> Scan | None:
         """Claim the scan that waits, or a running one whose lease has run out."""
         async with self.database.connection() as connection:
-            row = await connection.fetchrow(_CLAIM, self._lease_s)
+            row = await connection.fetchrow(
+                _CLAIM, self._lease_s, ScanState.RUNNING, allowed_from(ScanState.RUNNING)
+            )
         if row is None:
             return None
         return Scan(
@@ -141,16 +144,17 @@ class Store:
             found.queued,
             found.sample,
             self._lease_s,
+            ScanState.RUNNING,
         )
         if done != "UPDATE 1":
             raise Stale(f"scan {scan.id} has another fence or has ended")
 
-    async def end(self, scan: Scan, state: str, problem: str | None = None) -> None:
-        """End the scan: `done`, or `refused` with the problem."""
+    async def end(self, scan: Scan, state: ScanState, problem: str | None = None) -> None:
+        """The scan has ended; REFUSED with the problem."""
         async with self.database.connection() as connection:
-            await connection.execute(_END, scan.id, scan.fence, state, problem)
+            await connection.execute(_END, scan.id, scan.fence, state, problem, allowed_from(state))
 
     async def pause(self, scan: Scan, problem: str | None, *, for_s: float) -> None:
         """Let the scan be claimed again in `for_s`, from its position."""
         async with self.database.connection() as connection:
-            await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem)
+            await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem, ScanState.RUNNING)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 
 from shared.catalog.models import Album, Track
-from shared.db.enqueue import clipped
 from shared.db.pool import Connection
+from shared.db.track_columns import clipped
 from shared.tracks import CatalogTrack
 
 

@@ -8,15 +8,15 @@ from datetime import datetime
 from pathlib import Path
 
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.events import record_events
-from shared.db.items import settle_albums
+from shared.db.items import Claim, settle_albums
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed, DependencyDown
 from shared.events import AudioReady
 from shared.media.paths import audio_uri
 from shared.media.place import storage_error
 from shared.media.verify import AudioFacts
-from shared.states import STATUS_OF, Stage, allowed_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,17 +80,6 @@ ON CONFLICT (track_id) DO UPDATE
        bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id
 """
 
-_COMPLETE = """
-UPDATE queue_items
-   SET stage = $2, status = $3, completed_at = extract(epoch FROM now())::bigint,
-       bytes_downloaded = $4,
-       processing_duration_ms = (extract(epoch FROM now()) * 1000)::bigint - started_at * 1000,
-       error_type = NULL, error_message = NULL, error_evidence = NULL,
-       lease_until = NULL, lease_owner = NULL, reason = $5, actor = $6, updated_at = now()
- WHERE id = $1 AND stage = ANY($7) AND ($8::bigint IS NULL OR fence = $8)
-RETURNING track_id, album_id
-"""
-
 # Kept with the download, which outlives its items: what has brought a file goes on seeding.
 _BROUGHT = """
 UPDATE tickets t SET brought = true
@@ -117,19 +106,11 @@ async def complete(
 
     Call it in a transaction, when the file is in place. False: the item has moved on.
     """
-    row = await connection.fetchrow(
-        _COMPLETE,
-        item_id,
-        Stage.COMPLETED.value,
-        STATUS_OF[Stage.COMPLETED].value,
-        facts.size_bytes,
-        reason,
-        actor,
-        allowed_from(Stage.COMPLETED),
-        fence,
-    )
-    if row is None:
+    item = item_id if fence is None else Claim(item_id=item_id, fence=fence)
+    rows = await moves.complete(connection, {item: facts.size_bytes}, reason=reason, actor=actor)
+    if not rows:
         return False
+    (row,) = rows
     reached("ledger.completed")
     await connection.execute(_BROUGHT, item_id)
     await record_file(

@@ -10,6 +10,7 @@ import uuid
 from shared.db.pool import Database
 from shared.errors import Conflict, DependencyDown, Unknown
 from shared.events import ScanOrder
+from shared.states import OPEN_SCANS, ScanState, allowed_from, values
 
 # What one queue-all may put into the queue when it does not say; the catalog knows far more
 # tracks than anybody wants to download at once.
@@ -20,7 +21,7 @@ INSERT INTO scans (id, queue, scope, max_items, requested_by) VALUES ($1, $2, $3
 ON CONFLICT DO NOTHING
 """
 
-_RUNNING = "SELECT id FROM scans WHERE state IN ('waiting', 'running')"
+_RUNNING = "SELECT id FROM scans WHERE state = ANY($1)"
 
 _KNOWN = "SELECT 1 FROM scans WHERE id = $1"
 
@@ -28,8 +29,8 @@ _TURNS = 3
 
 
 _CANCEL = """
-UPDATE scans SET state = 'cancelled', problem = $2, finished_at = now(), lease_until = NULL
- WHERE id = $1 AND state IN ('waiting', 'running')
+UPDATE scans SET state = $3, problem = $2, finished_at = now(), lease_until = NULL
+ WHERE id = $1 AND state = ANY($4)
 """
 
 _STATE = "SELECT state FROM scans WHERE id = $1"
@@ -59,7 +60,7 @@ async def start(
             )
             if done == "INSERT 0 1":
                 return scan_id
-            running = await connection.fetchval(_RUNNING)
+            running = await connection.fetchval(_RUNNING, values(OPEN_SCANS))
             if running is not None and running != scan_id:
                 raise Conflict(
                     f"scan {running} has not ended: wait for it or cancel it, at"
@@ -77,7 +78,13 @@ async def cancel(database: Database, scan_id: str, *, by: str) -> None:
         Conflict: it has ended.
     """
     async with database.connection() as connection:
-        done = await connection.execute(_CANCEL, scan_id, f"cancelled by {by}")
+        done = await connection.execute(
+            _CANCEL,
+            scan_id,
+            f"cancelled by {by}",
+            ScanState.CANCELLED,
+            allowed_from(ScanState.CANCELLED),
+        )
         if done == "UPDATE 1":
             return
         state = await connection.fetchval(_STATE, scan_id)

@@ -206,7 +206,7 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
             and ticket["way"] == "tickets"
         ),
         "ready without a ticket": stage is Stage.READY and ticket is None,
-        "held without a choice": stage is Stage.HELD
+        "held without a choice": stage is Stage.NEEDS_CHOICE
         and '"candidates"' not in (item["error_evidence"] or ""),
     }
     return next((why for why, broken in rules.items() if broken), None)

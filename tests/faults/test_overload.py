@@ -32,6 +32,7 @@ from shared import web
 from shared.bus import relay
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import REQUEST_TRACK
+from shared.db import moves
 from shared.db.pool import IN_INDEX_ORDER
 from tests.crash.invariants import check_the_end
 from tests.integration.ingest_helpers import V1, message, serve
@@ -91,11 +92,11 @@ async def _nothing_goes_through_all(world: World) -> None:
         "ticketer resumes": (RESUMABLE, ["tickets"]),
         "direct ticketer resumes": (RESUMABLE, ["direct"]),
         "ticketer claims": (ticketer_store._FRESH, [True, [], [album_id(7)], 16]),
-        "ticketer joins": (ticketer_store._JOIN, ["searching", "DOWNLOADING", ["queued"], True]),
+        "ticketer joins": (ticketer_store._JOINING, [True]),
         "ticketer groups": (ticketer_store._OF_ALBUMS, [True, [album_id(7)]]),
         "relay takes": (relay.TAKE, []),
         "poller hastens": (poller_store._HASTEN, [None]),
-        "reaper gives back": (reaper_store._GIVE_BACK, ["ticketing", "queued", "PENDING"]),
+        "reaper takes back": (moves.SQL["take_back"], ["queued", "reaper", ["ticketing"], 500]),
         "outbox age": (reaper_store.OUTBOX_AGE, []),
         "an early position": (ingest_items.POSITIONS, [[await _early(connection)]]),
     }

@@ -130,6 +130,7 @@ def test_words_of_the_lifecycle_are_written_as_it_writes_them() -> None:
     """L-30, L-34: no SQL compares a status with a word, or in a case, that is never stored."""
     known = {*Stage, *Status, "intent", "open", "withdrawing", "closed"}
     known |= {"waiting", "running", "done", "refused", "cancelled", "idle in transaction"}
+    known |= {"held"}  # the name before needs_choice, in the migration that renames it
     compared = re.compile(r"\b(?:stage|status|state)\s*(?:=|<>|IN)\s*(\('[^)]*\)|'[^']*')")
     found = {
         (path.name, word)

@@ -11,12 +11,11 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.fetcher_writer.store import hold
-from services.reaper.store import BACK_TO
 from shared.db.items import Claim, advance, fail_attempt, hand_back, renew
 from shared.db.ledger import complete
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.media.verify import AudioFacts
-from shared.states import LEASED, STATUS_OF, Stage
+from shared.states import CLAIMED_FROM, LEASED, STATUS_OF, Stage
 from tests.stages import BY_TEST, Stages, assert_lawful, bare_world, one, queue, stages
 from tests.world import World, eventually, make_world, track_id
 
@@ -83,8 +82,8 @@ async def test_a_silent_worker_loses_its_items(world: World, stage: Stage) -> No
     async with stages(world) as by_hand:
         assert await by_hand.give_back() == 0
         gone, kept = await world.items()
-        assert gone["stage"] == BACK_TO[stage]
-        assert gone["status"] == STATUS_OF[BACK_TO[stage]]
+        assert gone["stage"] == CLAIMED_FROM[stage]
+        assert gone["status"] == STATUS_OF[CLAIMED_FROM[stage]]
         assert (gone["lease_until"], gone["lease_owner"]) == (None, None)
         assert gone["retry_count"] == 0
         assert "a-worker" in gone["reason"]
@@ -281,7 +280,7 @@ async def test_the_item_of_a_killed_worker_arrives(whole: World) -> None:
     await queue(whole, [track], seconds=3)
     async with stages(whole) as dead, stages(whole) as alive:
         await dead.until_ready()
-        assert len(await dead.fetcher._store.claim(4)) == 1
+        assert len(await dead.fetcher.store.claim(4)) == 1
         assert await alive.fetch() == 0
         await whole.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await alive.give_back()

@@ -80,7 +80,7 @@ async def test_the_policy_says_what_goes(
     assert await _tidied(world) == [True], ticket
 
 
-@pytest.mark.parametrize("stage", ["ready", "held", "failed"])
+@pytest.mark.parametrize("stage", ["ready", "needs_choice", "failed"])
 async def test_what_is_still_needed_waits(world: World, stage: str) -> None:
     """As long as a file may still be taken, nothing goes; a failed item needs none."""
     async with stages(world, **sees_downloads(world)) as by_hand:

@@ -24,6 +24,7 @@ from shared.db.media_root import MediaRoot
 from shared.db.scans import start
 from shared.errors import DependencyDown, Stale
 from shared.events import ScanOrder
+from shared.states import ScanState
 from tests.audio import make_audio
 from tests.integration.ingest_helpers import (
     V1,
@@ -329,7 +330,7 @@ async def test_a_scan_whose_watchdog_dies_goes_on_from_its_cursor(world: World, 
     with pytest.raises(Stale):
         async with app.database.transaction() as connection:
             await store.progress(connection, dying, 99, nothing)
-    await store.end(dying, "refused", "late")
+    await store.end(dying, ScanState.REFUSED, "late")
     assert (await world.rows("SELECT state FROM scans"))[0]["state"] == "done"
 
 

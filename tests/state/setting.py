@@ -204,10 +204,10 @@ class Copy:
         gate.guard(client, "create", before="before the POST", after="after the POST")
         gate.guard(poller._reader, "read", after="after reading")
         gate.guard(poller._client, "cancel", before="before cancelling")
-        gate.guard(stages.fetcher._collector, "candidates", before="before looking")
-        gate.guard(stages.fetcher._collector, "collect", after="after collecting")
-        gate.guard(stages.fetcher, "_place", before="before placing")
-        gate.guard(stages.fetcher._outcomes, "fail", before="before failing")
+        gate.guard(stages.fetcher.recipe.collector, "candidates", before="before looking")
+        gate.guard(stages.fetcher.recipe.collector, "collect", after="after collecting")
+        gate.guard(stages.fetcher.recipe, "publish", before="before placing")
+        gate.guard(stages.fetcher.outcomes, "fail", before="before failing")
         gate.guard(messages._requests._availability, "check", after="after looking")
         torrents = self.direct._client
         gate.guard(torrents, "search", before="before searching", after="after searching")
@@ -241,7 +241,7 @@ class Copy:
 
     async def _fetch_once(self) -> None:
         await self.stages.fetcher.run_once()
-        await asyncio.gather(*self.stages.fetcher._working, return_exceptions=True)
+        await asyncio.gather(*self.stages.fetcher.working, return_exceptions=True)
 
     async def _keep_leases(self) -> None:
         for leases in (self.stages.leases, self.stages.ticket_leases, self.direct_leases):
@@ -275,8 +275,9 @@ class Copy:
         """Cut the held worker short, as the end of a grace does: it hands back."""
         assert self.held is not None
         held, self.held = self.held, None
-        workers = (self.stages.ticketer, self.direct, self.stages.fetcher)
-        tasks = [*(task for worker in workers for task in worker._working), held.task]
+        ticketers = (self.stages.ticketer, self.direct)
+        tasks = [task for ticketer in ticketers for task in ticketer._working]
+        tasks += [*self.stages.fetcher.working, held.task]
         for task in tasks:
             task.cancel("stopping")
         await asyncio.gather(*tasks, return_exceptions=True)

@@ -376,7 +376,7 @@ async def test_what_is_no_catalog(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "catalog.db"
     path.write_bytes(content)
     catalog = Catalog(path)
-    with pytest.raises(DependencyDown, match=r"lacks the table|no catalog"):
+    with pytest.raises(DependencyDown, match=r"lacks the table|not a catalog"):
         await catalog.check()
     await catalog.close()
 

@@ -24,14 +24,14 @@ STOPPED_BY: dict[Stage, set[str]] = {
     Stage.READY: COLLECT,
     Stage.FETCHING: COLLECT,
     # An administrator chooses over HTTP; nothing but ingest itself is needed.
-    Stage.HELD: set(),
+    Stage.NEEDS_CHOICE: set(),
     Stage.VERIFYING: COLLECT,
     Stage.CONVERTING: COLLECT,
     Stage.COMPLETED: set(),
     Stage.FAILED: set(),
 }
 DEPENDENCIES: tuple[Dependency, ...] = Dependency.__args__  # type: ignore[attr-defined]
-ENDLESS = {Stage.NEEDS_APPROVAL, Stage.HELD}
+ENDLESS = {Stage.NEEDS_APPROVAL, Stage.NEEDS_CHOICE}
 
 
 def item(stage: Stage, **more: object) -> dict[str, Any]:

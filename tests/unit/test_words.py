@@ -40,7 +40,7 @@ def test_a_list_says_how_much_of_it_was_shown(offset: int, shown: int, line: str
 
 STATS: dict[str, Any] = {
     "by_status": {"PENDING": 1200, "DOWNLOADING": 3, "COMPLETED": 40, "FAILED": 2},
-    "by_stage": {"needs_approval": 1, "held": 0},
+    "by_stage": {"needs_approval": 1, "needs_choice": 0},
     "oldest_pending_age_s": 3 * 86_400 + 7_200,
     "rates": {
         "completed_last_hour": 1,

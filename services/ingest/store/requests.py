@@ -107,14 +107,6 @@ SELECT id FROM queue_items
  WHERE id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING') ORDER BY track_id FOR NO KEY UPDATE
 """
 
-# A ticket ends when no active item waits for it; the poller then cancels it at Torrentino.
-_WITHDRAW_TICKETS = """
-UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE t.id = ANY($1) AND t.state IN ('intent', 'open')
-   AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
-"""
-
 
 async def withdraw_request(
     connection: Connection, request_id: str, user_id: str | None
@@ -152,11 +144,6 @@ async def lock_active(connection: Connection, item_ids: Collection[str]) -> None
     moment, the second then sees the first one's commit.
     """
     await connection.fetch(_LOCK_ACTIVE, list(item_ids))
-
-
-async def withdraw_tickets(connection: Connection, ticket_ids: Collection[str]) -> None:
-    """Withdraw those of these tickets for which no active item waits."""
-    await connection.execute(_WITHDRAW_TICKETS, list(ticket_ids))
 
 
 # --- retries
