@@ -56,15 +56,12 @@ _CURE = (
 )
 
 
-async def delivered(facts: TicketFacts) -> Action | None:
-    """What to do about a ticket that is completed, or could not be placed; None: it has not ended.
+async def delivered(facts: TicketFacts, ended: Ended) -> Action:
+    """What to do about a ticket that is completed, or could not be placed.
 
     Raises:
         Unavailable: Torrentino or its torrent client does not answer, or refuses us.
     """
-    ended = facts.verdict
-    if not isinstance(ended, Ended):
-        return None
     if facts.ticket.process_asked_at is not None:
         return await _processed(facts, ended)
     if await facts.source() in facts.ticket.blocked:

@@ -53,12 +53,8 @@ class OpenTicket:
     @property
     def begun(self) -> Begun:
         """As its mode of acquisition knows it."""
-        return Begun(
-            id=self.id,
-            remote_id=self.torrentino_id,
-            folder=self.dest_path,
-            info_hash=self.info_hash,
-        )
+        id_, folder, info_hash = self.id, self.dest_path, self.info_hash
+        return Begun(id=id_, remote_id=self.torrentino_id, folder=folder, info_hash=info_hash)
 
 
 _CLAIM = """

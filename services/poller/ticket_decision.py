@@ -50,15 +50,18 @@ async def decide(facts: TicketFacts) -> Action:
     Raises:
         Unavailable: Torrentino, its torrent client or PostgreSQL does not answer, or refuses us.
     """
-    for question in QUESTIONS:
-        action = await question(facts)
-        if action is not None:
-            break
-    else:
-        raise AssertionError("the last question has an answer for every ticket")
+    action = await _answer(facts)
     if isinstance(action, Follow | Wait):
         return replace(action, if_idle=await _stalled(facts, action))
     return action
+
+
+async def _answer(facts: TicketFacts) -> Action:
+    for question in QUESTIONS:
+        action = await question(facts)
+        if action is not None:
+            return action
+    return await _by_state(facts)
 
 
 async def _gone(facts: TicketFacts) -> Action | None:
@@ -108,12 +111,6 @@ async def _without_trackers(facts: TicketFacts) -> Action | None:
     return without_trackers(facts.remote, idle_s=facts.idle_s if facts.same_state else 0.0)
 
 
-async def _by_state(facts: TicketFacts) -> Action | None:
-    verdict = facts.verdict
-    assert not isinstance(verdict, Ended), "the question before has an answer for it"
-    return verdict
-
-
 Question: TypeAlias = Callable[[TicketFacts], Awaitable[Action | None]]
 
 QUESTIONS: Sequence[Question] = (
@@ -122,11 +119,15 @@ QUESTIONS: Sequence[Question] = (
     _blocked,
     _lost_job,
     _untrusted,
-    delivered,
     _without_trackers,
     other_kind,
-    _by_state,
 )
+
+
+async def _by_state(facts: TicketFacts) -> Action:
+    """What its state means, where no question has an answer."""
+    verdict = facts.verdict
+    return await delivered(facts, verdict) if isinstance(verdict, Ended) else verdict
 
 
 async def _stalled(facts: TicketFacts, action: Follow | Wait) -> GiveUp | Excused | None:
