@@ -307,10 +307,10 @@ def _call(url: str, key: str, ask: Ask[T]) -> T:
         address = find_address(url, key)
         # With it, asyncio turns Ctrl-C into a cancellation.
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        return asyncio.run(_asked(address, ask))
+        return asyncio.run(_answer(address, ask))
 
 
-async def _asked(address: Address, ask: Ask[T]) -> T:
+async def _answer(address: Address, ask: Ask[T]) -> T:
     api = ApiClient(address.url, address.key)
     try:
         return await ask(api)

@@ -8,7 +8,7 @@ import structlog
 
 from services.fetcher_writer.delivery.base import DeliveryName
 from services.fetcher_writer.disk_budget import MIB, Room
-from services.fetcher_writer.work import Ticket, Work, works
+from services.fetcher_writer.work import ACTOR, Ticket, Work, works
 from shared.db import moves
 from shared.db.albums import known_albums
 from shared.db.items import Claim
@@ -20,11 +20,9 @@ from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
 
-_ACTOR = "fetcher_writer"
-
-# How often a file is looked at again that no emptying of the disk would help.
+# When a file that is larger than the whole disk is tried again.
 _PUT_OFF_S = 3600.0
-# Items of one ticket that are taken at once; what is left over comes with the next claim.
+# Items of one ticket that are claimed at once; the next claim takes the rest.
 _MOST_TOGETHER = 200
 
 
@@ -35,10 +33,10 @@ _LOCK_ROOM = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_room'))"
 def share(names: str, times: str) -> str:
     """SQL for `s.bytes`: an item's share of what its ticket `t` has, in bytes.
 
-    As often as its way of delivery writes it: `times` are the numbers for the `names` of these
-    ways. A ticket that does not say its size counts nothing.
+    It counts as often as its delivery writes the file: `times` are the numbers for the `names` of
+    the deliveries. A ticket of unknown size counts nothing.
     """
-    # Tickets that have no items any more may be joined before they are left out.
+    # The join may come before the filter that leaves out tickets without items.
     return f"""
   CROSS JOIN LATERAL (
       SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
@@ -151,7 +149,7 @@ _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND colle
 
 
 class Store:
-    """The fetcher-writer's side of the queue; `deliveries` are the ways by which it can collect."""
+    """The fetcher-writer's side of the queue; it claims only what its `deliveries` can collect."""
 
     def __init__(
         self,
@@ -167,11 +165,11 @@ class Store:
         self._deliveries = tuple(deliveries)
 
     async def claim(self, limit: int, room: Room | None = None) -> list[Work]:
-        """Take up to `limit` items whose file is ready, most urgent first.
+        """Claim up to `limit` items whose file is ready, most urgent first.
 
-        What else is ready of their tickets comes with them, for files of one ticket are told apart
-        together. Only what fits into `room` beside what all workers hold; None: what is collected
-        takes none.
+        Other ready items of their tickets are claimed with them, for the files of one ticket are
+        matched together. Only what fits into `room`, beside what all workers have claimed, is
+        taken; None: files take no space.
 
         Raises:
             DependencyDown: files wait, and none of them fits now.
@@ -206,14 +204,14 @@ class Store:
 
     async def _take(self, connection: Connection, ids: Sequence[str]) -> list[Row]:
         claimed = await moves.claim_to_collect(
-            connection, ids, worker=self._worker, lease_s=self._lease_s, actor=_ACTOR
+            connection, ids, worker=self._worker, lease_s=self._lease_s, actor=ACTOR
         )
         return await connection.fetch(_WORK, list(claimed))
 
     async def _explain(
         self, connection: Connection, usable_bytes: int | None, room: Room | None
     ) -> None:
-        """Say why nothing was taken, if something waits."""
+        """Raise why nothing was claimed, if items wait."""
         if room is not None:
             least_bytes = await connection.fetchval(_LEAST_WAITING, usable_bytes, *room.ways())
             if least_bytes is not None:
@@ -226,7 +224,7 @@ class Store:
             )
 
     async def put_off(self, room: Room) -> int:
-        """Let those wait that would not fit on the empty disk; returns how many."""
+        """Let items wait that do not fit on the empty disk; returns how many."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(
                 _NEVER_FITTING, room.total_bytes, _PUT_OFF_S, *room.ways()
@@ -236,15 +234,15 @@ class Store:
         return len(rows)
 
     async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[CatalogTrack]:
-        """All that the ticket's files may be, wanted or not: the tracks of these albums.
+        """The tracks that the ticket's files may be, wanted or not: those of these albums.
 
-        Where an album's tracklist is not known, those of its tracks that the ticket has served.
+        Where an album's tracklist is not known: the tracks of the ticket's items.
         """
         async with self.database.connection() as connection:
             albums = await known_albums(connection, album_ids)
             items = await connection.fetch(_ITEMS_OF_TICKET, ticket.id)
         tracks = {track.id: track for album in albums.values() for track in album.tracks}
-        # What an item says of its track is what its file is verified against.
+        # The item's own data come first: its file is verified against them.
         return list((tracks | {row["track_id"]: _track(row) for row in items}).values())
 
     async def leave_to_a_person(
@@ -252,24 +250,22 @@ class Store:
     ) -> bool:
         """Let an administrator say which file the item is; False: the claim is lost."""
         async with self.database.connection() as connection:
-            moved = await moves.ask_for_choice(
-                connection, [(claim, reason, evidence)], actor=_ACTOR
-            )
+            moved = await moves.ask_for_choice(connection, [(claim, reason, evidence)], actor=ACTOR)
         return bool(moved)
 
     async def converted(self, claim: Claim, percent: float) -> None:
-        """Show how far the conversion is; nothing happens when the item is not ours any more."""
+        """Write the conversion's percentage; nothing happens when the claim has ended."""
         async with self.database.connection() as connection:
             await connection.execute(_CONVERTED, claim.item_id, claim.fence, percent)
 
     async def to_clean(self) -> dict[str, str]:
-        """Incoming folders that nobody needs any more: dest_path by ticket id."""
+        """Incoming folders that no item needs any more: dest_path by ticket id."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_TO_CLEAN)
         return {row["id"]: row["dest_path"] for row in rows}
 
     async def cleaned(self, ticket_ids: Collection[str]) -> None:
-        """Note that their folders are gone, or are not ours to remove."""
+        """Note that their folders are removed, or that this delivery removes none."""
         async with self.database.connection() as connection:
             await connection.execute(_CLEANED, list(ticket_ids))
 
@@ -299,7 +295,7 @@ def _track(row: Row) -> CatalogTrack:
 
 
 async def _unreserved(connection: Connection, room: Room) -> int:
-    """Bytes that nobody holds; until the transaction ends nobody else counts them."""
+    """Bytes that no claim has reserved; no other worker counts them until the transaction ends."""
     await connection.execute(_LOCK_ROOM)
     reserved: int = await connection.fetchval(
         _RESERVED, list(room.parts), list(room.parts.values()), *room.ways()
@@ -315,10 +311,10 @@ def _no_room(least_bytes: int, usable_bytes: int) -> str:
 
 
 async def hold(connection: Connection, claim: Claim) -> None:
-    """Lock the item for the rest of the transaction, if it is still ours.
+    """Lock the item for the rest of the transaction, if this claim still holds it.
 
     Raises:
-        Stale: somebody else has it, or it was cancelled.
+        Stale: another worker has it, or it was cancelled.
     """
     if await connection.fetchval(_HELD, claim.item_id, claim.fence) is None:
         raise Stale(f"item {claim.item_id} is no longer held by fence {claim.fence}")

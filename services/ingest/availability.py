@@ -12,7 +12,7 @@ from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.errors import AttemptFailed, DependencyDown
 from shared.media.paths import find_audio
-from shared.media.placed_file import look
+from shared.media.placed_file import find_placed
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 
@@ -82,7 +82,7 @@ class Availability:
     async def _verify(self, track: Track) -> AudioFacts | None:
         async with self._decodes:
             try:
-                existing = await look(
+                existing = await find_placed(
                     self._root.path,
                     track.id,
                     expected_ms=track.duration_ms,

@@ -53,12 +53,12 @@ assert _WORKER.keys() == set(Stage) - TERMINAL, "each stage has its worker, or a
 _NEXT = {
     Stage.TICKETING: "Torrentino to take the ticket",
     Stage.SEARCHING: "Torrentino to find a torrent",
-    Stage.NEEDS_APPROVAL: "an administrator has to approve a torrent at Torrentino",
+    Stage.NEEDS_APPROVAL: "an administrator to approve a torrent at Torrentino",
     Stage.DOWNLOADING: "Torrentino to download the torrent",
     Stage.PROCESSING: "Torrentino to place the file",
     Stage.READY: "a fetcher-writer",
     Stage.FETCHING: "the file to be collected",
-    Stage.NEEDS_CHOICE: "an administrator has to say which file of the torrent it is",
+    Stage.NEEDS_CHOICE: "an administrator to choose the file of the torrent",
     Stage.VERIFYING: "the file to be decoded",
     Stage.CONVERTING: "the file to be converted",
 }

@@ -1,4 +1,4 @@
-"""What the follower of our own downloads reads and writes."""
+"""What the poller reads and writes of direct downloads."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from shared.states import COLLECTING, REMOTE, Stage, in_sql
 from shared.torrentino.torrent import RemoteTorrent
 
 ACTOR = "poller"
-# How many intervals a poller may take over what it claimed before another one looks at it too.
+# How many intervals a poller may take over what it claimed before another one takes it too.
 _CLAIM_INTERVALS = 2
 _CLAIM_LEAST_S = 1.0
-# Time in which nobody could look is nobody's idleness.
+# Time in which no poller could read the client does not count as idle.
 _BLIND_INTERVALS = 4
 _BLIND_LEAST_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """A download of ours that is due to be looked at."""
+    """A direct download that is due to be read."""
 
     id: str
     withdrawing: bool
@@ -42,11 +42,11 @@ class Download:
 
     @property
     def idle_s(self) -> float:
-        """Seconds without progress, those left out in which nobody could look."""
+        """Seconds without progress, those left out in which no poller could read the client."""
         return (self.now - self.progressed_at).total_seconds()
 
 
-# What nobody looked at for long, as in an outage, has not been idle for so long.
+# What was not read for long, as in an outage, has not been idle for so long.
 _CLAIM = """
 UPDATE tickets
    SET next_poll_at = now() + make_interval(secs => $1), looked_at = now(),
@@ -72,7 +72,7 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
  WHERE id = ANY($1) AND state IN ('open', 'withdrawing')
 """
 
-# Waiting for one's turn is no idleness.
+# A download that waits for its turn is not idle.
 _OBSERVE = """
 UPDATE tickets
    SET progressed_at = CASE WHEN $2 = 'queued' OR $2 = 'checking' OR $3 > coalesce(progress_pct, 0)
@@ -108,7 +108,7 @@ UPDATE tickets SET info_hash = $2, next_poll_at = now()
    AND NOT EXISTS (SELECT 1 FROM tickets o WHERE o.info_hash = $2 AND o.id <> $1)
 """
 
-# Items still follow it, or collect from it, by whichever download of ours; or a ticket does.
+# Items still wait for it, or collect from it, by any of our downloads; or a ticket does.
 _NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets n
          WHERE n.info_hash = {{hash}} AND n.id <> {{but}}
@@ -119,8 +119,8 @@ EXISTS (SELECT 1 FROM tickets n
 """  # noqa: S608 (made of constants)
 _IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
 
-# Ours, at the client, and done with: nobody follows it, nobody collects from it, and nobody will
-# who has not given it up. What has brought a file goes only where all goes ($1).
+# Ours, at the client, and done with: no item waits for it or collects from it, nor will one for
+# whose track it is not blocked. What has brought a file goes only where all goes ($1).
 _DONE_WITH = f"""
 SELECT t.info_hash
   FROM tickets t
@@ -153,18 +153,18 @@ class TorrentsStore:
         self._blind_s = max(_BLIND_LEAST_S, _BLIND_INTERVALS * poll_interval_s)
 
     async def is_due(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether any download is due."""
         async with self.database.connection() as connection:
             return bool(await connection.fetchval(_ANY))
 
     async def claim(self, *, limit: int) -> list[Download]:
-        """The downloads that are due to be looked at, kept from other pollers for a while."""
+        """The downloads that are due, kept from other pollers for a while."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_CLAIM, self._claim_s, limit, self._blind_s)
         return [_download(row) for row in rows]
 
     async def put_off(self, downloads: Collection[Download], *, delay_s: float) -> None:
-        """Look at these later; nothing is known about them."""
+        """Make these due later; nothing is known about them."""
         async with self.database.connection() as connection:
             await connection.execute(_PUT_OFF, [each.id for each in downloads], delay_s)
 
@@ -187,13 +187,13 @@ class TorrentsStore:
         return bool(done == "UPDATE 1")
 
     async def missing(self, connection: Connection, download: Download) -> None:
-        """The client does not show it; look again."""
+        """The client does not show it; read it again."""
         await connection.execute(_MISSING, download.id, self._poll_interval_s)
 
     async def move_items(
         self, connection: Connection, download: Download, stage: Stage, *, reason: str
     ) -> None:
-        """Move the download's items, as far as the client has them, and tell why."""
+        """Move those of the download's items that wait for it, with the reason."""
         await moves.follow(connection, stage, {download.id: reason}, actor=ACTOR, retell=True)
 
     async def close(
@@ -218,7 +218,7 @@ class TorrentsStore:
     async def ended_so_before(
         self, connection: Connection, download: Download, *, how: str
     ) -> bool:
-        """Whether a download of this torrent has ended in this way before, within a day."""
+        """Whether a download of this torrent has ended like this before, within a day."""
         return bool(
             await connection.fetchval(_ENDED_SO_BEFORE, download.info_hash, download.id, how)
         )
@@ -235,12 +235,12 @@ class TorrentsStore:
         return bool(done == "UPDATE 1")
 
     async def is_needed(self, info_hash: str, *, but: str) -> bool:
-        """Whether anybody of ours but this download follows the torrent, or collects from it."""
+        """Whether another of our downloads follows the torrent, or collects from it."""
         async with self.database.connection() as connection:
             return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
 
     async def done_with(self, *, also_brought: bool) -> list[str]:
-        """Torrents of ours that nobody needs; `also_brought`: those that brought a file as well."""
+        """Our torrents that are not needed; `also_brought`: those that brought a file as well."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_DONE_WITH, also_brought)
         return [row["info_hash"] for row in rows]

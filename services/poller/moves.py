@@ -11,16 +11,14 @@ from shared.states import REMOTE, Stage
 
 _DETOURS = "SELECT coalesce(max(detours), 0) FROM queue_items WHERE ticket_id = $1"
 
-_ASK_BY_ALBUM = """
-UPDATE queue_items SET ask_next = 'album' WHERE id = ANY($1) AND stage = 'retry_wait'
-"""
+_ASK_BY_ALBUM = "UPDATE queue_items SET ask_next = 'album' WHERE id = ANY($1) AND stage = $2"
 
-# The last one says when. Those that somebody else moves just now are left to him.
+# The last one decides when. Those that another worker moves just now are left out.
 _MEET = """
 WITH waiting AS (
     SELECT q.id, q.album_id, q.due_at FROM queue_items q
      WHERE q.album_id IN (SELECT f.album_id FROM queue_items f WHERE f.id = ANY($1))
-       AND q.stage = 'retry_wait' AND q.error_type = 'not_found'
+       AND q.stage = $3 AND q.error_type = 'not_found'
        AND ($2 OR q.ask_next = 'album')
        FOR NO KEY UPDATE OF q SKIP LOCKED
 ), last AS (
@@ -37,9 +35,9 @@ _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) OR
 async def move_items(
     connection: Connection, ticket: OpenTicket, stage: Stage, *, reason: str, tell: bool = False
 ) -> None:
-    """Move the ticket's items, as far as Torrentino has them.
+    """Move those of the ticket's items that Torrentino has.
 
-    `tell`: those that are there already get the reason, which is more than the stage says.
+    `tell`: those that are in the stage already get the reason, which tells more than the stage.
     """
     await moves.follow(connection, stage, {ticket.id: reason}, actor=ACTOR, retell=tell)
 
@@ -64,14 +62,14 @@ async def go_on(
 async def meet(
     connection: Connection, item_ids: Sequence[str], *, again: bool, always: bool
 ) -> None:
-    """Give the items of an album that wait to ask for it one time, so that they share a ticket.
+    """Make the items of an album that wait to ask for it due together, so that they share a ticket.
 
-    It is that of the one who waits longest. `again`: of these items the album is asked for next,
+    The latest of them decides when. `again`: of these items the album is asked for next,
     as it was now. `always`: where nothing but albums is asked for.
     """
     if again:
-        await connection.execute(_ASK_BY_ALBUM, item_ids)
-    await connection.execute(_MEET, item_ids, always)
+        await connection.execute(_ASK_BY_ALBUM, item_ids, Stage.RETRY_WAIT)
+    await connection.execute(_MEET, item_ids, always, Stage.RETRY_WAIT)
 
 
 async def detours(connection: Connection, ticket: OpenTicket) -> int:

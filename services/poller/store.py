@@ -7,23 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.poller.file_choice import WantedTrack
-from services.poller.verdicts import Process
+from services.poller.ticket_verdict import Process
+from shared.acquisition.protocol import Begun
 from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
 from shared.states import REMOTE
 from shared.torrentino.model import RemoteState, RemoteTicket
+from shared.tracks import CatalogTrack, WantedTrack
 
 ACTOR = "poller"
-# How many intervals a poller may take over a claimed ticket before another one looks at it too:
-# harmless, and what a look that was cut short costs.
+# How many intervals a poller may take over a claimed ticket before another one takes it too: that
+# is harmless, and what a poll that was cut short costs.
 _CLAIM_INTERVALS = 2
 _CLAIM_LEAST_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenTicket:
-    """A ticket that is due to be looked at."""
+    """A ticket that is due to be read."""
 
     id: str
     torrentino_id: str | None
@@ -44,10 +45,16 @@ class OpenTicket:
     # Since when the withdrawn ticket has been seen at rest, if it has.
     at_rest_since: datetime | None
     progressed_at: datetime
-    # Its `next_poll_at` since the claim. Another value means that a hint came while we looked, and
-    # what we saw may be older than what it told of: then it stays due.
+    # Its `next_poll_at` since the claim. Another value means that a hint came meanwhile, and what
+    # was read may be older than the hint: then it stays due.
     claimed_until: datetime
     now: datetime
+
+    @property
+    def begun(self) -> Begun:
+        """As its mode of acquisition knows it."""
+        id_, folder, info_hash = self.id, self.dest_path, self.info_hash
+        return Begun(id=id_, remote_id=self.torrentino_id, folder=folder, info_hash=info_hash)
 
 
 _CLAIM = """
@@ -108,7 +115,7 @@ UPDATE tickets SET info_hash = $2, torrent_title = coalesce(torrent_title, $3)
  WHERE id = $1 AND state = 'open' AND info_hash IS NULL
 """
 
-# What was told first decides what "before" is; a job that was lost begins its time anew.
+# What was told first decides what "before" is; the time of a lost job starts again.
 _PROCESSING = """
 UPDATE tickets
    SET processed_files = $2, process_after = coalesce(process_after, $3), process_asked_at = now(),
@@ -136,7 +143,7 @@ _FILE_MAPPINGS = "SELECT file_mappings FROM tickets WHERE id = $1"
 _PROCESSED_FILES = "SELECT processed_files FROM tickets WHERE id = $1"
 
 _WANTED = """
-SELECT track_name, track_number, disc_number FROM queue_items
+SELECT id, track_id, track_name, track_number, disc_number FROM queue_items
  WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq
 """
 
@@ -186,7 +193,7 @@ class Store:
         self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
 
     async def claim(self, *, limit: int) -> list[OpenTicket]:
-        """The tickets that are due to be looked at, kept from other pollers for a while."""
+        """The tickets that are due, kept from other pollers for a while."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_CLAIM, self._claim_s, limit, sorted(REMOTE))
         return [_ticket(row) for row in rows]
@@ -199,7 +206,7 @@ class Store:
         return int(done.rsplit(maxsplit=1)[-1])
 
     async def put_off(self, tickets: Collection[OpenTicket], *, delay_s: float) -> None:
-        """Look at these later; nothing is known about them."""
+        """Make these due later; nothing is known about them."""
         async with self.database.connection() as connection:
             await connection.execute(_PUT_OFF, [ticket.id for ticket in tickets], delay_s)
 
@@ -255,7 +262,13 @@ class Store:
             rows = await connection.fetch(_WANTED, ticket.id, sorted(REMOTE))
         return [
             WantedTrack(
-                title=row["track_name"], number=row["track_number"], disc=row["disc_number"]
+                item_id=row["id"],
+                track=CatalogTrack(
+                    id=row["track_id"],
+                    title=row["track_name"],
+                    number=row["track_number"],
+                    disc=row["disc_number"],
+                ),
             )
             for row in rows
         ]
@@ -270,7 +283,7 @@ class Store:
         return None if row is None else (row["track_name"], row["album_name"])
 
     async def album_name(self, ticket: OpenTicket) -> str | None:
-        """What the album of an album's ticket is called."""
+        """The name of the album of an album's ticket."""
         async with self.database.connection() as connection:
             name: str | None = await connection.fetchval(_ALBUM_NAME, ticket.id)
         return name
@@ -278,7 +291,7 @@ class Store:
     async def processing(
         self, connection: Connection, ticket: OpenTicket, remote: RemoteTicket, plan: Process
     ) -> bool:
-        """Note what the pipeline is about to be told; False when somebody else has told it."""
+        """Note what the pipeline is about to be told; False when another poller has told it."""
         done = await connection.execute(
             _PROCESSING,
             ticket.id,
@@ -319,7 +332,7 @@ class Store:
         return bool(await download_moves.withdraw(connection, [ticket.id]))
 
     async def at_rest(self, ticket: OpenTicket, *, alive_as: str | None) -> None:
-        """Note that a withdrawn ticket was seen at rest, or in which state it lives; look again."""
+        """Note that a withdrawn ticket was seen at rest, or in which state it lives; poll again."""
         async with self.database.connection() as connection:
             await connection.execute(_AT_REST, ticket.id, alive_as, self._poll_interval_s)
 
@@ -329,13 +342,13 @@ class Store:
             return await download_moves.reopen(connection, stray.dest_path, torrentino_id=stray.id)
 
     async def restart_stall_clock(self, connection: Connection, ticket: OpenTicket) -> None:
-        """Nothing could progress until now, which is not the ticket's fault."""
+        """No progress was possible until now, which is not the ticket's fault."""
         await connection.execute(_RESTART_STALL_CLOCK, ticket.id)
 
     async def others_progress(
         self, connection: Connection, ticket: OpenTicket, *, within_s: float
     ) -> bool:
-        """Whether another ticket of ours has moved in that time."""
+        """Whether another of our tickets has made progress in that time."""
         return bool(await connection.fetchval(_OTHERS_PROGRESS, ticket.id, within_s))
 
     async def withdraw_orphans(self) -> int:

@@ -11,7 +11,8 @@ from typing import Literal
 
 import structlog
 
-from services.poller.torrent_removal import Sources
+from services.poller.torrent_removal import TorrentRemoval
+from shared.acquisition.followed_torrents import followed
 from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.errors import OutcomeUnknown, Refused
@@ -71,22 +72,22 @@ class Done:
 class Tidier:
     """Removes tickets, and with `torrent` their torrents.
 
-    A torrent that another ticket follows is left to it: the last one of ours takes it along, and
-    somebody else's may do with it what he likes.
+    A torrent that another ticket follows is left to it: our last ticket of it takes it along, and
+    another user's ticket keeps it.
     """
 
     def __init__(
         self,
         database: Database,
         client: TorrentinoClient,
-        sources: Sources,
+        removal: TorrentRemoval,
         *,
         policy: Literal["keep", "ticket", "torrent"],
         keep_days: int,
     ) -> None:
         self._database = database
         self._client = client
-        self._sources = sources
+        self._removal = removal
         self._policy = policy
         self._keep_days = keep_days
 
@@ -150,10 +151,10 @@ class Tidier:
         return True
 
     async def _remove_torrent(self, info_hash: str, ticket: Done) -> None:
-        if await self._sources.is_needed(info_hash, but=ticket.id):
+        if await self._removal.is_needed(info_hash, but=ticket.id):
             # The last of its tickets takes it along.
             return
-        if await self._sources.followed([info_hash], but=ticket.torrentino_id):
+        if await followed(self._client, [info_hash], but=ticket.torrentino_id):
             log.info("torrent_kept", info_hash=info_hash, why="another ticket follows it")
             return
         await self._client.remove_torrent(info_hash, delete_files=True)

@@ -11,7 +11,7 @@ from datetime import datetime
 
 from services.ticketer.groups import Group, Kind, grouped
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
-from services.ticketer.wanted import Item, Want, want_of
+from services.ticketer.wanted import Item, Want, item_of, want_of
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
 from shared.crashpoints import reached
@@ -26,17 +26,17 @@ from shared.db.releases import Budget, Missing
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import WAITING, Stage, in_sql
 
-# Albums that one claim looks at; what waits for its turn to search is looked at later.
-_MOST_LOOKED_AT = 200
+# Albums that one claim considers; what waits for its turn to search is considered later.
+_MOST_CONSIDERED = 200
 _BACKGROUND = 3
-# What people ask for finds a place also while a scan fills all others.
-_KEPT_FOR_PEOPLE = 4
-# What was not found is searched for again at once when somebody asks on another day.
+# What users ask for finds a place also while a scan fills all others.
+_KEPT_FOR_USERS = 4
+# What was not found is searched for again at once when a user asks for it on another day.
 _ASKED_AGAIN_S = 86_400.0
 _LEAST_WAIT_S = 1.0
 # Results for the artist serve all of the artist's albums.
 _ARTIST_WIDE = 3
-_MOST_HELD = 500
+_MOST_BROUGHT = 500
 _ACTOR = "ticketer"
 _FRESH = "choosing a release"
 _RESUMED = "looking for the download of an earlier try"
@@ -63,12 +63,12 @@ class Work:
     priority: int
     # An earlier run has begun to add it: it may be there already.
     begun: Chosen | None
-    # What nothing was found in, is searched for anew.
+    # An answer from before it, in which nothing was found, is searched for again.
     since: datetime | None
 
     @property
     def claims(self) -> list[Claim]:
-        """What proves that the items are ours."""
+        """The proof that the items are ours."""
         return [each.claim for each in self.items]
 
     def only(self, items: tuple[Item, ...]) -> Work:
@@ -77,7 +77,7 @@ class Work:
 
     @property
     def background(self) -> bool:
-        """Whether nobody waits for it."""
+        """Whether no user waits for it."""
         return self.priority >= _BACKGROUND
 
 
@@ -138,8 +138,8 @@ SELECT id, kind, album_id, torrent_title, size_bytes, info_hash, links, hashes_b
   FROM tickets WHERE id = ANY($1)
 """
 
-# Torrents that downloads of ours have brought, and that are still there as far as we know.
-_HELD = """
+# Torrents that our downloads have brought, and that are not known to be removed.
+_BROUGHT = """
 SELECT DISTINCT ON (info_hash) info_hash, torrent_title, size_bytes
   FROM tickets
  WHERE way = 'direct' AND state IN ('open', 'closed') AND removed_at IS NULL
@@ -178,7 +178,7 @@ UPDATE queue_items SET ticket_id = NULL, updated_at = now()
  WHERE id = ANY($1) AND stage IN ({in_sql([Stage.QUEUED])}) AND fence = ANY($2)
 """  # noqa: S608 (made of constants)
 
-# It was added by somebody who had lost it meanwhile: known again, so that it is removed.
+# It was added by a ticketer that had lost its claim meanwhile: known again, so that it is removed.
 _CAME_LATE = """
 UPDATE tickets SET info_hash = $2, removed_at = NULL
  WHERE id = $1 AND state IN ('withdrawing', 'closed') AND ours
@@ -219,7 +219,7 @@ class DirectStore:
         """Take the items for up to `limit` downloads, most urgent first, and record each intent.
 
         Taken is what an earlier run left behind, and, with `takes_new`, what needs no search now,
-        or may make the next one. `searcher_wait_s`: for so long nobody can search.
+        or may make the next one. `searcher_wait_s`: how long the indexers stay away.
         """
         async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
@@ -239,19 +239,19 @@ class DirectStore:
         flight = await connection.fetchrow(_IN_FLIGHT, _BACKGROUND)
         assert flight is not None, "a select of counts has a row"
         room = min(limit, self._max_downloads - flight["every"])
-        kept = min(_KEPT_FOR_PEOPLE, self._max_downloads // 2)
+        kept = min(_KEPT_FOR_USERS, self._max_downloads // 2)
         background = self._max_downloads - kept - flight["background"]
         turns = _Turns(connection, self, searcher_wait_s=searcher_wait_s)
         found: list[tuple[Group, int]] = []
         seen: list[str] = []
-        looked_at = 0
-        while len(found) < room and looked_at < _MOST_LOOKED_AT:
+        considered = 0
+        while len(found) < room and considered < _MOST_CONSIDERED:
             rows = await self._due(connection, seen, room - len(found))
             if not rows:
                 break
             groups = grouped(rows, rows, "auto")
             seen += [row["id"] for row in rows]
-            looked_at += len(groups)
+            considered += len(groups)
             by_id = {row["id"]: row for row in rows}
             albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
             for group in groups:
@@ -324,7 +324,7 @@ class DirectStore:
         return [
             Work(
                 ticket_id=ticket_id,
-                items=tuple(_item(row) for row in members),
+                items=tuple(item_of(row) for row in members),
                 want=wants[ticket_id],
                 priority=members[0]["priority"],
                 begun=_begun(intents[ticket_id]),
@@ -336,12 +336,14 @@ class DirectStore:
     async def blocked(self, work: Work) -> dict[str, OfTrack]:
         """What is blocked for each of its tracks."""
         async with self.database.connection() as connection:
-            return await blocked(connection, [each.track_id for each in work.items])
+            return await blocked(connection, [each.track.id for each in work.items])
 
-    async def held(self, want: Want) -> list[Release]:
-        """The torrents at the client that downloads of ours have brought, by this artist."""
+    async def brought(self, want: Want) -> list[Release]:
+        """The torrents by this artist that our downloads have brought to the client."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_HELD, f"%{_telling_word(want.artist)}%", _MOST_HELD)
+            rows = await connection.fetch(
+                _BROUGHT, f"%{_telling_word(want.artist)}%", _MOST_BROUGHT
+            )
         return [
             Release(
                 title=row["torrent_title"],
@@ -353,7 +355,7 @@ class DirectStore:
         ]
 
     async def is_ours(self, info_hash: str, *, but: str) -> bool:
-        """Whether another download of ours has put this torrent there."""
+        """Whether another of our downloads has added this torrent."""
         async with self.database.connection() as connection:
             return bool(await connection.fetchval(_IS_OURS, info_hash, but))
 
@@ -393,7 +395,7 @@ class DirectStore:
         return bool(done == "UPDATE 1")
 
     async def refuse(self, work: Work, *, reason: str) -> None:
-        """The client does not take the chosen release: it is the next one's turn."""
+        """The client does not take the chosen release: the next one is tried."""
         async with self.database.transaction() as connection:
             await block(
                 connection,
@@ -404,7 +406,7 @@ class DirectStore:
             await connection.execute(_RETRACT, work.ticket_id)
 
     async def close_intent(self, connection: Connection, ticket_id: str) -> None:
-        """Drop an intent that certainly led to no torrent, and that nobody holds any more."""
+        """Drop an intent that certainly led to no torrent, and whose items no ticketer holds."""
         await download_moves.close_unstarted(connection, ticket_id, how="nothing found")
 
     async def adding(self, work: Work, *, for_s: float) -> int | None:
@@ -433,7 +435,7 @@ class DirectStore:
             opened = await download_moves.open_torrent(
                 connection, work.ticket_id, info_hash=info_hash, ours=ours
             )
-            assert opened, "the intent of a held item is nobody else's to end"
+            assert opened, "only the ticketer that holds an item ends its intent"
             await releases.forget_missing(connection, [work.want.memory])
             return True
 
@@ -454,7 +456,7 @@ class DirectStore:
             await connection.execute(_CAME_LATE, work.ticket_id, info_hash)
 
     async def record_in_the_way(self, work: Work, path: str, *, title: str) -> bool:
-        """Its files lie there already, by what the client says; False as `record`."""
+        """Its files lie there already, by the client's answer; False as `record`."""
         async with self.database.transaction() as connection:
             reason = f"the files of {title} are there already"[:500]
             if not await self._start(connection, work, reason):
@@ -472,7 +474,7 @@ class DirectStore:
 
 
 class _Turns:
-    """Which of the albums that are due may begin now; the others are put off together."""
+    """Which of the due albums may begin now; the others are put off together."""
 
     def __init__(
         self, connection: Connection, store: DirectStore, *, searcher_wait_s: float
@@ -534,20 +536,7 @@ class _Turns:
 
 def _want(rows: Sequence[Row], albums: Mapping[str, KnownAlbum]) -> Want:
     first = rows[0]
-    return want_of([_item(row) for row in rows], albums.get(first["album_id"]))
-
-
-def _item(row: Row) -> Item:
-    return Item(
-        claim=Claim(item_id=row["id"], fence=row.get("fence") or 0),
-        track_id=row["track_id"],
-        title=row["track_name"],
-        artist=row["main_artist"] or row["artist_name"] or "",
-        album_id=row["album_id"],
-        album=row["album_name"] or "",
-        album_artist=row["album_artist"] or "",
-        duration_ms=row["duration_ms"],
-    )
+    return want_of([item_of(row) for row in rows], albums.get(first["album_id"]))
 
 
 def _since(lacking: Missing | None) -> datetime | None:
@@ -573,6 +562,6 @@ def _begun(row: Row) -> Chosen | None:
 
 
 def _telling_word(artist: str) -> str:
-    """A word that a title with this artist has, in whatever way it is written; or nothing."""
+    """A word that a title with this artist has, however it is written; or nothing."""
     words = re.findall(r"[a-z0-9]+", artist.casefold())
     return max(words, key=len, default="")

@@ -1,4 +1,4 @@
-"""What both ways have in common of an intent and of the items that hold it."""
+"""What all modes have in common: an intent, and the items that hold it."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from shared.db.items import Claim
 from shared.db.pool import Connection
 from shared.states import WAITING, Stage, in_sql
 
-# One ticketer at a time counts and claims, so that all together keep within the bounds.
+# One ticketer at a time counts and claims, so that all together stay within the limits.
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
 
-# All items of an intent together; while one of them is held, what it stands for may be being made.
+# All items of an intent together; while a ticketer holds one of them, its download may be being
+# started.
 RESUMABLE = f"""
 SELECT q.id, q.ticket_id
   FROM queue_items q

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.ticketer.acquisition import Way
 from services.ticketer.groups import Group, Grouping, Kind, grouped, may_share
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
+from services.ticketer.wanted import Item, item_of
 from shared.crashpoints import reached
 from shared.db import download_moves, moves
 from shared.db.albums import KnownAlbum, known_albums
@@ -19,30 +19,17 @@ from shared.db.moves import Joining, Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
 from shared.states import WAITING, Stage, in_sql
-from shared.tracks import CatalogTrack
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """An item of a ticket, with what the catalog said of its track."""
-
-    claim: Claim
-    title: str
-    artist: str | None
-    disc: int | None
-    number: int | None
-    duration_ms: int | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """The items to get one ticket for, and the intent under which it is asked for."""
 
-    wanted: tuple[Wanted, ...]
+    items: tuple[Item, ...]
     ticket_id: str
     dest_path: str
     kind: Kind
-    # Of an album's ticket: its whole tracklist, as far as we know it.
+    # Of an album's ticket: its whole tracklist, where it is known.
     album: KnownAlbum | None
     # The most urgent item's.
     priority: int
@@ -51,16 +38,16 @@ class Work:
 
     @property
     def claims(self) -> list[Claim]:
-        """What proves that the items are ours."""
-        return [each.claim for each in self.wanted]
+        """The proof that the items are ours."""
+        return [each.claim for each in self.items]
 
 
 _ACTOR = "ticketer"
 _FRESH_REASON = "asking for a ticket"
 _RESUMED = "looking for the ticket of an earlier try"
 
-# A ticket that waits for a person keeps no place, up to ten times as many as there are places:
-# nothing is done for it, but the poller looks at every one.
+# A ticket that waits for approval keeps no place, up to ten times as many as there are places:
+# Torrentino does nothing for it, but the poller reads every one.
 _IN_FLIGHT = """
 SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
                         10 * $1)
@@ -77,7 +64,7 @@ t.album_id = q.album_id AND t.kind = 'album' AND t.process_asked_at IS NULL
 
 # A ticket that is still being withdrawn keeps its item waiting, and so does that of an earlier item
 # of the same track: never two live tickets for one track, which might share a torrent. What is to
-# join a ticket that is being made, or that somebody looks at just now, does so in a moment.
+# join a ticket that is being made, or that a poller has locked just now, does so in a moment.
 _DUE = f"""
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
@@ -109,6 +96,7 @@ SELECT q.id, q.album_id, q.ask_next
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
+# Also those that an open ticket served before, and that a dead worker or a retry gave back.
 _JOINING = f"""
 SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
   FROM tickets t JOIN queue_items q
@@ -135,10 +123,8 @@ class Store:
         max_in_flight: int,
         lease_s: float,
         worker: str,
-        way: Callable[[], Awaitable[Way]],
     ) -> None:
-        self._database = database
-        self._way = way
+        self.database = database
         self._dest_root = dest_root.rstrip("/")
         self._grouping = grouping
         self._max_in_flight = max_in_flight
@@ -146,8 +132,8 @@ class Store:
         self._worker = worker
 
     async def join(self) -> int:
-        """Let due items join the open ticket of their album, as far as it can still help them."""
-        async with self._database.transaction() as connection:
+        """Let due items join the open ticket of their album, where it can still help them."""
+        async with self.database.transaction() as connection:
             rows = await connection.fetch(_JOINING, self._grouping != "track")
             joined = await moves.join_ticket(
                 connection,
@@ -157,14 +143,13 @@ class Store:
             )
         return len(joined)
 
-    async def claim(self, limit: int) -> list[Work]:
+    async def claim(self, limit: int, *, takes_new: bool) -> list[Work]:
         """Take the items for up to `limit` tickets, most urgent first, and record each intent.
 
         Items whose intent an earlier run left behind come first and need no free place. What is
-        new is taken only where tickets are the way for it.
+        new is taken only with `takes_new`.
         """
-        takes_new = await self._way() == "tickets"
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
             resumed = await resumable(connection, "tickets", limit)
             in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
@@ -245,7 +230,7 @@ class Store:
     def _work(self, rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> Work:
         first = rows[0]
         return Work(
-            wanted=tuple(_wanted(row) for row in rows),
+            items=tuple(item_of(row) for row in rows),
             ticket_id=first["ticket_id"],
             dest_path=self._dest_path(first["ticket_id"]),
             kind=first["kind"],
@@ -256,12 +241,12 @@ class Store:
 
     async def keep(self, work: Work, *, for_s: float) -> bool:
         """Make the claims last this long from now; False when no item is ours any more."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return await keep(connection, work.claims, for_s=for_s)
 
     async def record(self, work: Work, *, torrentino_id: str, priority: int) -> bool:
         """Note the ticket that Torrentino made; False when no item is ours any more."""
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             moved = await moves.start(
                 connection,
                 work.claims,
@@ -275,12 +260,12 @@ class Store:
             opened = await download_moves.open_ticket(
                 connection, work.ticket_id, torrentino_id=torrentino_id, priority=priority
             )
-            assert opened, "the intent of a held item is nobody else's to end"
+            assert opened, "only the ticketer that holds an item ends its intent"
             return True
 
     async def superseded(self, work: Work, *, torrentino_id: str) -> bool:
         """Whether this intent has ended, or has led to another ticket than this one."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return bool(await connection.fetchval(_SUPERSEDED, work.ticket_id, torrentino_id))
 
 
@@ -291,36 +276,15 @@ SELECT EXISTS (SELECT 1 FROM tickets
 
 
 async def close_intent(connection: Connection, ticket_id: str) -> None:
-    """Drop an intent that certainly led to no ticket, and that nobody holds any more."""
+    """Drop an intent that certainly led to no ticket, and whose items no ticketer holds."""
     await download_moves.close_unstarted(connection, ticket_id, how="refused")
 
 
-def _wanted(row: Row) -> Wanted:
-    return Wanted(
-        claim=Claim(item_id=row["id"], fence=row["fence"]),
-        title=row["track_name"],
-        artist=row["main_artist"] or row["artist_name"],
-        disc=row["disc_number"],
-        number=row["track_number"],
-        duration_ms=row["duration_ms"],
-    )
-
-
 def _album(rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> KnownAlbum:
-    """The album as the catalog had it; else what its items say."""
+    """The album as the catalog had it; else what its items tell of it."""
     first = rows[0]
     return albums.get(first["ticket_album_id"]) or KnownAlbum(
         name=first["album_name"],
         artist=first["album_artist"] or first["main_artist"] or first["artist_name"],
-        tracks=tuple(
-            CatalogTrack(
-                id=row["track_id"],
-                title=row["track_name"],
-                artist=row["main_artist"] or row["artist_name"],
-                disc=row["disc_number"],
-                number=row["track_number"],
-                duration_ms=row["duration_ms"],
-            )
-            for row in rows
-        ),
+        tracks=tuple(item_of(row).wanted.track for row in rows),
     )

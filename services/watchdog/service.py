@@ -79,8 +79,8 @@ class Watchdog:
             log.warning("scan_lost", scan_id=scan.id, detail=str(stale))
         except Refused as refused:
             await self._refuse(scan, str(refused))
-        except Unavailable as held:
-            await self._store.pause(scan, held.detail, for_s=_PAUSE_S)
+        except Unavailable as down:
+            await self._store.pause(scan, down.detail, for_s=_PAUSE_S)
             raise
         except asyncio.CancelledError:
             await asyncio.shield(self._store.pause(scan, "its watchdog was stopped", for_s=0))

@@ -8,6 +8,7 @@ message reports that it failed; the caller then repeats it from the outbox or th
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
@@ -129,29 +130,8 @@ class Bus:
             self._health.failed(error)
             return False
         client = access.StrictClient()
-
-        async def closed() -> None:
-            ended.set()
-
         try:
-            await client.connect(
-                servers=self._urls,
-                name=self._name,
-                inbox_prefix=access.inbox_prefix(self._urls),
-                tls=tls,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=_RETRY_S,
-                ping_interval=20,
-                max_outstanding_pings=2,
-                error_cb=self._on_error,
-                disconnected_cb=self._on_lost,
-                reconnected_cb=self._on_back,
-                closed_cb=closed,
-            )
-            self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
-            await self._subscribe(client)
+            await self._open(client, tls, ended)
         except _DOWN as error:
             self._failed(error)
             await self._give_up(client)
@@ -166,6 +146,29 @@ class Bus:
             return False
         await self._on_back()
         return True
+
+    async def _open(self, client: Client, tls: ssl.SSLContext | None, ended: asyncio.Event) -> None:
+        async def closed() -> None:
+            ended.set()
+
+        await client.connect(
+            servers=self._urls,
+            name=self._name,
+            inbox_prefix=access.inbox_prefix(self._urls),
+            tls=tls,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RETRY_S,
+            ping_interval=20,
+            max_outstanding_pings=2,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_lost,
+            reconnected_cb=self._on_back,
+            closed_cb=closed,
+        )
+        self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        await self._subscribe(client)
 
     async def _give_up(self, client: Client) -> None:
         self._client = self._js = None

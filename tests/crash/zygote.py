@@ -31,12 +31,12 @@ from tests.crash.planted import BUGS
 
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
 _SCALED: dict[tuple[str, str], float] = {
-    ("services.ticketer.service", "_ASKING_S"): 3.0,
+    ("services.ticketer.tickets", "_ASKING_S"): 3.0,
     ("services.ticketer.adder", "_ADDING_S"): 3.0,
     ("services.ticketer.direct", "_UNSETTLED_S"): 3.0,
     ("services.ticketer.direct", "_INDEXERS_FAILED_S"): 1.0,
-    ("services.poller.downloads", "_ADDING_S"): 3.0,
-    ("services.poller.downloads", "_MISSING_LEAST_S"): 1.0,
+    ("services.poller.download_verdict", "_ADDING_S"): 3.0,
+    ("services.poller.download_verdict", "_MISSING_LEAST_S"): 1.0,
     ("services.poller.downloads_store", "_BLIND_LEAST_S"): 0.8,
     ("shared.db.releases", "ASKING_S"): 3.0,
     ("shared.db.releases", "_PARTIAL_FOR_S"): 0.5,

@@ -333,5 +333,5 @@ async def test_ten_thousand_in_the_background_then_one_user(still: World, by_han
     await queue(still, [track_id(n) for n in range(1, 10_001)], priority=3)
     await queue(still, [track_id(20_000)], priority=2)
     async with by_hand.app.database.transaction():
-        [work] = await by_hand.ticketer._store.claim(1)
-    assert work.wanted[0].title == "Song 20000"
+        [work] = await by_hand.starter.store.claim(1, takes_new=True)
+    assert work.items[0].track.title == "Song 20000"

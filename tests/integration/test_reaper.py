@@ -280,7 +280,7 @@ async def test_the_item_of_a_killed_worker_arrives(whole: World) -> None:
     await queue(whole, [track], seconds=3)
     async with stages(whole) as dead, stages(whole) as alive:
         await dead.until_ready()
-        assert len(await dead.fetcher._store.claim(4)) == 1
+        assert len(await dead.fetcher.store.claim(4)) == 1
         assert await alive.fetch() == 0
         await whole.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await alive.give_back()

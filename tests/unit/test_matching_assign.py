@@ -123,7 +123,7 @@ def test_a_wrong_name_that_goes_with_no_other_is_doubtful() -> None:
 
 
 def test_names_and_lengths_that_contradict_each_other_are_doubtful() -> None:
-    """Both are permitted as named, and would each fit the other far better: nobody knows."""
+    """Both are permitted as named, and would each fit the other far better: doubtful."""
     tracks = album(("Alpha", 200), ("Beta", 204), ("Gamma", 300))
     offered = files(("01 Alpha.flac", 204.1), ("02 Beta.flac", 199.9), ("03 Gamma.flac", 300))
     decided = decide(tracks, offered)
@@ -161,7 +161,7 @@ def test_copies_of_one_recording_are_no_doubt() -> None:
 
 
 def test_two_recordings_of_one_name_are_a_doubt() -> None:
-    """Both within the tolerance, but clearly not the same: a person decides."""
+    """Both within the tolerance, but clearly not the same: an administrator decides."""
     decided = decide(album(*ALBUM), files(("a/Alpha.flac", 196), ("b/Alpha.flac", 204)))
     assert decided.doubtful.keys() == {"t1"}
     assert {each["file"] for each in decided.doubtful["t1"].candidates} == {

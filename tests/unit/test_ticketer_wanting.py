@@ -5,19 +5,24 @@ from __future__ import annotations
 from services.ticketer.wanted import Item, want_of
 from shared.db.albums import KnownAlbum
 from shared.db.items import Claim
-from shared.tracks import CatalogTrack
+from shared.tracks import CatalogTrack, WantedTrack
 
 
 def item(number: int, *, album_id: str | None = "A1", duration_ms: int | None = 200_000) -> Item:
     return Item(
         claim=Claim(item_id=f"i{number}", fence=1),
-        track_id=f"t{number}",
-        title=f"Song {number}",
-        artist="Kestrel Union",
-        album_id=album_id,
-        album="Paper Lighthouse" if album_id else "",
-        album_artist="Kestrel Union",
-        duration_ms=duration_ms,
+        wanted=WantedTrack(
+            item_id=f"i{number}",
+            track=CatalogTrack(
+                id=f"t{number}",
+                title=f"Song {number}",
+                artist="Kestrel Union",
+                duration_ms=duration_ms,
+            ),
+            album_id=album_id,
+            album="Paper Lighthouse" if album_id else "",
+            album_artist="Kestrel Union",
+        ),
     )
 
 

@@ -1,7 +1,7 @@
-"""Which torrents the living tickets at Torrentino follow, whoever made them.
+"""Which torrents the tickets at Torrentino follow that have not ended, ours and others'.
 
-A torrent that is removed under a ticket hurts it: the ticket is told that it was "deleted
-externally", and goes on with its next candidate, which may be another song.
+To remove a torrent under a ticket hurts the ticket: Torrentino takes it for "deleted externally",
+and tries the next candidate, which may be another song.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ async def followed(
     if not info_hashes:
         return frozenset()
     wanted = {each.lower(): each for each in info_hashes}
-    told: set[str] = set()
+    shown: set[str] = set()
     for state in _TELLING:
         async with aclosing(client.list(state=state)) as tickets:
             async for remote in tickets:
                 if remote.id != but and remote.info_hash is not None:
-                    told.add(remote.info_hash.lower())
-    found = {wanted[each] for each in told & wanted.keys()}
+                    shown.add(remote.info_hash.lower())
+    found = {wanted[each] for each in shown & wanted.keys()}
     return frozenset(found | await _in_pipeline(client, set(info_hashes) - found, but=but))
 
 
 async def _in_pipeline(
     client: TorrentinoClient, info_hashes: Collection[str], *, but: str | None
 ) -> set[str]:
-    """Those of the torrents that the pipeline reads from, as far as its audit tells."""
+    """Those of the torrents that the pipeline reads from, by its audit."""
     paths = await _pipeline_inputs(client, but=but) if info_hashes else []
     found = set()
     for info_hash in info_hashes if paths else ():

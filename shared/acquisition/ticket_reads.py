@@ -1,12 +1,11 @@
-"""Reading many tickets with few requests."""
+"""Reading many tickets of Torrentino with few requests."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection
 from contextlib import aclosing
 
-from services.poller.store import OpenTicket, Store
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import ENDED, RemoteState, RemoteTicket
 
@@ -15,7 +14,7 @@ FEW = 8
 _AT_ONCE = 8
 
 # Where open tickets mostly are comes first, so that the last lists are often not needed.
-_LISTED = (
+LISTED = (
     RemoteState.DOWNLOADING,
     RemoteState.COMPLETED,
     RemoteState.ACQUIRING,
@@ -28,29 +27,28 @@ _LISTED = (
     RemoteState.ACQUISITION_FAILED,
     RemoteState.FAILED,
 )
-_LIVE = tuple(state for state in RemoteState if state not in ENDED)
+LIVE = tuple(state for state in RemoteState if state not in ENDED)
 # Torrentino never forgets a ticket that has ended: from so many on, a list is mostly old ones, and
-# what is looked for is asked for one by one instead.
+# what is wanted is read one by one instead.
 _LONG = 1000
 
 
-class Reader:
+class TicketReads:
     """Gets the present state of tickets from Torrentino."""
 
-    def __init__(self, client: TorrentinoClient, *, dest_root: str) -> None:
+    def __init__(self, client: TorrentinoClient) -> None:
         self._client = client
-        self._dest_root = dest_root.rstrip("/")
         self._too_long: set[str] = set()
 
-    async def read(self, tickets: Sequence[OpenTicket]) -> dict[str, RemoteTicket | None]:
-        """Every one of these tickets by Torrentino's id; None for one that is gone.
+    async def read(self, ids: Collection[str]) -> dict[str, RemoteTicket | None]:
+        """Each of these tickets by Torrentino's id; None for one that is gone.
 
         Raises:
             Unavailable: Torrentino does not answer, or refuses us.
         """
-        wanted = {ticket.torrentino_id for ticket in tickets if ticket.torrentino_id}
+        wanted = set(ids)
         seen: dict[str, RemoteTicket | None] = {}
-        for state in _LISTED:
+        for state in LISTED:
             if len(wanted) - len(seen) <= FEW:
                 break
             if state not in self._too_long:
@@ -84,33 +82,3 @@ class Reader:
 
         ordered = sorted(ids)
         return dict(zip(ordered, await asyncio.gather(*(get(id_) for id_ in ordered)), strict=True))
-
-    async def find(self, dest_path: str) -> RemoteTicket | None:
-        """The ticket with this path, the live one if there are several."""
-        found = (await self._client.find_by_dest_paths([dest_path])).get(dest_path, [])
-        live = [remote for remote in found if remote.state in _LIVE]
-        return next(iter([*live, *found]), None)
-
-    async def strays(self, store: Store) -> list[RemoteTicket]:
-        """Live tickets with a path in our folder that belong to none of our open rows.
-
-        Either a creation that was found too late, or a ticket that came back to life after its
-        row was closed.
-        """
-        mine = [
-            remote
-            for state in _LIVE
-            async for remote in self._client.list(state=state)
-            if remote.dest_path.startswith(f"{self._dest_root}/")
-        ]
-        # The rows are read after the list, so that a ticket made in between is not a stray.
-        known = await store.known({remote.dest_path for remote in mine})
-        return [
-            remote
-            for remote in mine
-            if (row := known.get(remote.dest_path)) is not None
-            and (
-                row["state"] == "closed"
-                or (row["state"] == "open" and row["torrentino_id"] != remote.id)
-            )
-        ]

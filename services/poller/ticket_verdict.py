@@ -1,7 +1,7 @@
-"""What each state of a Torrentino ticket means for the items it serves.
+"""What each state of a Torrentino ticket means for the items it serves, and what can be done.
 
-The table covers all 14 states; a ticket that is gone and a state that nobody knows have a rule
-too. Texts of failures are classified here because Torrentino gives no codes.
+The table covers all 14 states; a state that is not known has a rule too. Texts of failures are
+classified here because Torrentino gives no codes.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
+from shared.acquisition.protocol import Location
 from shared.errors import AttemptFailed, ErrorType
 from shared.states import Stage
 from shared.torrentino.engine import SourceFile
@@ -18,33 +19,64 @@ from shared.torrentino.model import RemoteState, RemoteTicket, mappings_of
 
 
 @dataclass(frozen=True, kw_only=True)
+class GiveUp:
+    """The attempt is over. `withdraw`: the ticket may continue, and has to be cancelled."""
+
+    failure: AttemptFailed
+    withdraw: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Excused:
+    """No progress was possible, which is not the ticket's fault: its stall clock starts again."""
+
+    orchestrator_stopped: bool
+    client_away: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Follow:
-    """Torrentino is at work, or waits for a person: the items show where."""
+    """Torrentino is at work, or waits for a decision: the items show which."""
 
     stage: Stage
-    # What a person should know beyond the ticket's state.
+    # What a user should know beyond the ticket's state.
     reason: str | None = None
     # Of the torrent, where the ticket no longer tells it.
     progress_pct: float | None = None
+    # What becomes of the ticket if this look shows no progress either.
+    if_idle: GiveUp | Excused | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wait:
+    """A state that is not known: read the ticket again until it changes or stalls."""
+
+    if_idle: GiveUp | Excused | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """Torrentino has ended the ticket, and the torrent may be there.
+
+    `failure`: the pipeline could not convert or place it, as it cannot a folder.
+    """
+
+    failure: AttemptFailed | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskAgain:
+    """No attempt failed, but this ticket leads nowhere: the items need a new one."""
+
+    reason: str
+    withdraw: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Collect:
-    """The files are there: in the ticket's folder, or at `torrent_path` in the torrent's own.
+    """The files are there."""
 
-    Where the torrent's name is not that of its files, they are the entry beside that path whose
-    sizes sum up to `size_bytes`.
-    """
-
-    torrent_path: str | None = None
-    size_bytes: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gather:
-    """The torrent is there, but the pipeline could not convert or place it: mostly a folder."""
-
-    failure: AttemptFailed
+    at: Location
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,24 +93,8 @@ class Process:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GiveUp:
-    """The attempt is over. `withdraw`: the ticket may go on, and has to be cancelled."""
-
-    failure: AttemptFailed
-    withdraw: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class AskAgain:
-    """Nobody's attempt failed, but this ticket leads nowhere: the items want a new one."""
-
-    reason: str
-    withdraw: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class GoOn:
-    """This kind of ticket serves the items no further; the other kind may. The ticket is ended.
+class AskOtherKind:
+    """This kind of ticket does not serve the items; the other kind may. The ticket is ended.
 
     `failure` ends the attempt of those whose other kind of ticket found nothing before.
     """
@@ -89,20 +105,29 @@ class GoOn:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NextSource:
-    """This torrent is blocked for all items: Torrentino is to go on with its next candidate."""
+class NextCandidate:
+    """This torrent is blocked for all items: Torrentino is to take its next candidate."""
 
     info_hash: str
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wait:
-    """A state that we do not know: keep looking until it changes or stalls."""
+class CancelAgain:
+    """The ticket is withdrawn, and not known to stay cancelled."""
 
 
-Action: TypeAlias = (
-    Follow | Collect | Gather | Process | GiveUp | AskAgain | GoOn | NextSource | Wait
+@dataclass(frozen=True, kw_only=True)
+class LetGo:
+    """The ticket is withdrawn, and nothing can come of it any more."""
+
+
+# What a state means by itself.
+Verdict: TypeAlias = Follow | Wait | Ended | GiveUp | AskAgain
+# What is done about a ticket that items wait for, and about any.
+Move: TypeAlias = (
+    Follow | Wait | Collect | Process | GiveUp | AskAgain | AskOtherKind | NextCandidate
 )
+Action: TypeAlias = Move | CancelAgain | LetGo
 
 GONE = AskAgain(reason="the ticket no longer exists at Torrentino")
 
@@ -120,7 +145,7 @@ _FOLLOW = {
 
 # Failures of the pipeline: the torrent itself is there.
 _NOT_PLACED = ("conversion failed", "placement failed")
-# The beginnings of `failed.error`, with what they say about the source or about Torrentino.
+# The beginnings of `failed.error`, with what they tell of the torrent or of Torrentino.
 _FAILURES = (
     ("all ", ErrorType.CONNECTION),
     ("download stalled", ErrorType.STALLED),
@@ -128,7 +153,7 @@ _FAILURES = (
     ("placement failed", ErrorType.STORAGE),
     ("failed to start pipeline", ErrorType.STORAGE),
 )
-# Of Torrentino's own client: what it says when that does not answer. A dead link has other words.
+# Torrentino's text when its torrent client does not answer. A dead link has other words.
 _CLIENT_AWAY = re.compile(
     r"all \d+ candidates failed to add\b.*\bapi error: error sending request", re.DOTALL
 )
@@ -144,13 +169,13 @@ _REFUSED = (
 
 NO_HASH = (
     "Torrentino downloads this without knowing which torrent it is (empty info-hash): what it"
-    " completes may be another torrent's, so nothing of it is collected. It goes on by itself when"
-    " Torrentino takes a candidate with a hash; or cancel the ticket and retry"
+    " completes may be another torrent's, so nothing of it is collected. It continues by itself"
+    " when Torrentino takes a candidate with a hash; or cancel the ticket and retry"
 )
 
 NO_TRACKERS = (
     "what was approved has no trackers, which Torrentino loses with an approval: unless the torrent"
-    " client has DHT, it finds nobody. Cancel the item and retry it, or let us search"
+    " client has DHT, it finds no peer. Cancel the item and retry it, or let us search"
     " (ACQUISITION=direct)"
 )
 # A magnet link is resolved within a minute, if at all.
@@ -158,19 +183,19 @@ _RESOLVED_S = 120.0
 _TRACKER = re.compile(r"[?&]tr(?:\.\d+)?=", re.IGNORECASE)
 
 
-def action_for(remote: RemoteTicket) -> Action:
-    """What to do about a ticket in this state."""
+def verdict_of(remote: RemoteTicket) -> Verdict:
+    """What a ticket's state means by itself."""
     if remote.state in _FOLLOW:
         return Follow(stage=_FOLLOW[RemoteState(remote.state)])
     ending = _ENDINGS.get(remote.state)
     return Wait() if ending is None else ending(remote.reason or "no reason given")
 
 
-def distrusted(remote: RemoteTicket) -> Action | None:
+def untrusted(remote: RemoteTicket) -> Follow | Wait | GiveUp | AskAgain | None:
     """What to do about a ticket whose download had no hash; None: as about any other.
 
-    It is held while it downloads so, for Torrentino may yet take a candidate with a hash. When it
-    ends, the attempt does: what it brought is not looked at.
+    Its items wait while it downloads so, for Torrentino may yet take a candidate with a hash. When
+    it ends, the attempt does: what it brought is not inspected.
     """
     match remote.state:
         case RemoteState.DOWNLOADING if remote.empty_hash:
@@ -178,28 +203,29 @@ def distrusted(remote: RemoteTicket) -> Action | None:
         case RemoteState.CONVERTING | RemoteState.PLACING:
             return Follow(stage=Stage.NEEDS_APPROVAL, reason=NO_HASH)
         case RemoteState.COMPLETED | RemoteState.FAILED:
-            if not isinstance(action := action_for(remote), Collect | Gather):
-                return action
+            verdict = verdict_of(remote)
+            if not isinstance(verdict, Ended):
+                return verdict
             message = "Torrentino found only a torrent without a hash, which cannot be trusted"
             return GiveUp(failure=AttemptFailed(ErrorType.NOT_FOUND, message))
     return None
 
 
 def without_trackers(remote: RemoteTicket, *, idle_s: float) -> Follow | None:
-    """What to tell of a download that began without trackers, as after an approval; None: it has.
+    """What to show of a download that began without trackers, as after an approval; None: it has.
 
     `idle_s`: for how long the ticket has shown the same.
     """
     if remote.state != RemoteState.DOWNLOADING or not _lacks_trackers(remote):
         return None
     alone = not remote.progress_pct and idle_s >= _RESOLVED_S
-    # Said in either case: the warning does not outlive what it warns of.
+    # There is a reason in either case: the warning does not outlive what it warns of.
     reason = NO_TRACKERS if alone else f"Torrentino: {remote.state}"
     return Follow(stage=Stage.DOWNLOADING, reason=reason)
 
 
 def _lacks_trackers(remote: RemoteTicket) -> bool:
-    """Whether its links are known, and none of them leads to a tracker."""
+    """Whether its links are known, and none of them names a tracker."""
     candidates = mappings_of(remote.raw_state.get("candidates"))
     place = remote.raw_state.get("candidate_idx")
     if not isinstance(place, int) or not 0 <= place < len(candidates):
@@ -220,7 +246,7 @@ _CHOOSING = frozenset({RemoteState.NEEDS_APPROVAL, RemoteState.AUTO_APPROVED, Re
 
 def refusal_of(
     remote: RemoteTicket, *, seen: str | None, blocked: frozenset[str]
-) -> GiveUp | NextSource | None:
+) -> GiveUp | NextCandidate | None:
     """What to do about a ticket that may serve a blocked torrent; None: it does not.
 
     `blocked` are those that are blocked for all of the ticket's items.
@@ -232,31 +258,31 @@ def refusal_of(
     others = remote.offered - blocked
     match remote.state:
         case RemoteState.COMPLETED | RemoteState.FAILED if seen in blocked and (
-            isinstance(action_for(remote), Collect | Gather)
+            isinstance(verdict_of(remote), Ended)
         ):
-            return only_bad_sources(blocked, withdraw=False)
+            return only_blocked(blocked, withdraw=False)
         case RemoteState.DOWNLOADING if remote.info_hash in blocked:
             assert remote.info_hash is not None, "nothing that is None is blocked"
             if others:
-                return NextSource(info_hash=remote.info_hash)
-            return only_bad_sources(blocked, withdraw=True)
+                return NextCandidate(info_hash=remote.info_hash)
+            return only_blocked(blocked, withdraw=True)
         case state if state in _CHOOSING and remote.offered and not others:
-            return only_bad_sources(blocked, withdraw=True)
+            return only_blocked(blocked, withdraw=True)
     return None
 
 
-def only_bad_sources(blocked: frozenset[str], *, withdraw: bool) -> GiveUp:
+def only_blocked(blocked: frozenset[str], *, withdraw: bool) -> GiveUp:
     """As when nothing was found: what was found is known not to be it."""
     failure = AttemptFailed(
         ErrorType.NOT_FOUND,
-        "Torrentino has only sources that gave broken audio before or lack the track; a person may"
-        " find and approve another candidate at Torrentino",
+        "Torrentino has only torrents that gave broken audio before or lack the track; you may find"
+        " and approve another candidate at Torrentino",
         {"blocked": sorted(blocked)},
     )
     return GiveUp(failure=failure, withdraw=withdraw)
 
 
-def _acquisition_failed(reason: str) -> Action:
+def _acquisition_failed(reason: str) -> Verdict:
     text = reason.lower()
     if text.startswith(_CANNOT_SEARCH):
         return AskAgain(reason=f"Torrentino cannot search: {reason}", withdraw=True)
@@ -269,29 +295,29 @@ def _acquisition_failed(reason: str) -> Action:
     return GiveUp(failure=failure, withdraw=True)
 
 
-def _failed(reason: str) -> Action:
+def _failed(reason: str) -> Verdict:
     text = reason.lower()
     if _CLIENT_AWAY.match(text):
         return AskAgain(reason=f"Torrentino's torrent client does not answer: {reason}")
     error_type = next((type_ for begin, type_ in _FAILURES if text.startswith(begin)), None)
     failure = AttemptFailed(error_type or ErrorType.UNKNOWN, f"Torrentino: {reason}")
-    return Gather(failure=failure) if text.startswith(_NOT_PLACED) else GiveUp(failure=failure)
+    return Ended(failure=failure) if text.startswith(_NOT_PLACED) else GiveUp(failure=failure)
 
 
-def _rejected(reason: str) -> Action:
-    message = f"a person rejected the candidates: {reason}"
+def _rejected(reason: str) -> Verdict:
+    message = f"the candidates were rejected at Torrentino: {reason}"
     return GiveUp(failure=AttemptFailed(ErrorType.REJECTED, message))
 
 
-def _cancelled(reason: str) -> Action:
+def _cancelled(reason: str) -> Verdict:
     message = f"cancelled at Torrentino: {reason}"
-    # Not by us, and no more durable than ours: no other ticket before this one stays so.
+    # Not by us, and as little durable as our cancels: no other ticket before this one stays so.
     return GiveUp(failure=AttemptFailed(ErrorType.CANCELLED, message), withdraw=True)
 
 
-# The other five states: how a ticket ends, as far as Torrentino is concerned.
-_ENDINGS: dict[str, Callable[[str], Action]] = {
-    RemoteState.COMPLETED: lambda _: Collect(),
+# The other five states: how a ticket ends for Torrentino.
+_ENDINGS: dict[str, Callable[[str], Verdict]] = {
+    RemoteState.COMPLETED: lambda _: Ended(),
     RemoteState.ACQUISITION_FAILED: _acquisition_failed,
     RemoteState.FAILED: _failed,
     RemoteState.REJECTED: _rejected,
