@@ -30,7 +30,7 @@ from shared.stop import unless
 from shared.supervisor import serve
 from shared.web import WebServer
 
-_SPEAK_S = 2.0
+_REPORT_S = 2.0
 
 
 class _Stopped(Exception):
@@ -103,7 +103,7 @@ async def _started(
     try:
         settings = await unless(stop, starting.__aenter__())
     finally:
-        telling.cancel()
+        reporting.cancel()
     if settings is None:
         raise _Stopped
     try:
@@ -122,8 +122,8 @@ async def _report(backends: Backends, console: Console) -> None:
         console.print(f"still starting {', '.join(sorted(backends.awaited))} …")
 
 
-def _farewell(around: Surroundings) -> str:
-    if not around.has_sample:
+def _stop_message(backends: Backends) -> str:
+    if not backends.has_sample:
         return "stopped"
     there, wanted = backends.in_place()
     return f"stopped; {there} of {wanted} in place"
