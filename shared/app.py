@@ -68,6 +68,7 @@ def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> Ap
             initial_s=settings.retry_initial_s,
             multiplier=settings.retry_multiplier,
             max_s=settings.retry_max_s,
+            rng=rng,
         ),
         worker=f"{name}@{socket.gethostname()}:{os.getpid()}",
     )

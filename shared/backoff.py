@@ -42,15 +42,16 @@ class RetryPolicy:
     initial_s: float
     multiplier: float
     max_s: float
+    rng: random.Random
 
     def allows(self, error_type: ErrorType, retry_count: int) -> bool:
         """Whether an item that has been retried `retry_count` times may be retried again."""
         ceiling = _RETRY_CEILING.get(error_type, self.max_retries)
         return retry_count < min(ceiling, self.max_retries)
 
-    def delay_s(self, retry_count: int, rng: random.Random) -> float:
+    def delay_s(self, retry_count: int) -> float:
         """Seconds until the retry that follows `retry_count` earlier ones."""
         backoff = Backoff(
             first_s=self.initial_s, longest_s=self.max_s, multiplier=self.multiplier, jitter=0.2
         )
-        return backoff.pause_s(retry_count, rng)
+        return backoff.pause_s(retry_count, self.rng)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import structlog
 
-from shared.db.items import Claim, renew
+from shared.db.claims import Claim, renew
 from shared.db.pool import Database
 from shared.errors import DependencyDown
 from shared.stop import run_until

@@ -28,8 +28,8 @@ from services.ticketer.tickets import TicketStarter
 from shared.acquisition.protocol import ModeName
 from shared.app import App, make_app
 from shared.catalog.models import Track
+from shared.db.claims import Claim
 from shared.db.enqueue import Kind, Request, enqueue, record_request
-from shared.db.items import Claim
 from shared.db.pool import Database
 from shared.duty import Duty, PeriodicDuty
 from shared.errors import Unavailable

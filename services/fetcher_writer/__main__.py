@@ -117,7 +117,6 @@ def _fetcher_writer(
         store,
         announcer=app.announcer,
         retries=app.retries,
-        rng=app.rng,
         grouping=settings.ticket_grouping,
         max_grabs=settings.max_grabs,
     )

@@ -14,7 +14,7 @@ from services.fetcher_writer.delivery.collector import Candidates, Collector
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.work import Ticket
 from shared.crashpoints import reached
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.errors import AttemptFailed
 from shared.matching.model import Offered
 from shared.media.cut import cut

@@ -16,7 +16,8 @@ from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
-from shared.db.items import Claim, advance
+from shared.db import moves
+from shared.db.claims import Claim
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
 from shared.media.convert import Slots, convert
 from shared.media.encoders import Plan, Target, capabilities, plan
@@ -169,7 +170,7 @@ class Converter:
 
     async def _begin(self, claim: Claim, reason: str) -> None:
         async with self._store.database.connection() as connection:
-            await advance(connection, claim, Stage.CONVERTING, reason=reason, actor=ACTOR)
+            await moves.advance(connection, [claim], Stage.CONVERTING, reason=reason, actor=ACTOR)
         reached("fetcher.converting")
         await self._announcer.announce()
 

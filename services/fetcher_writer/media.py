@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.media_root import MediaRoot
 from shared.media.paths import temp_file
 from shared.media.tools import AudioTools

@@ -19,7 +19,6 @@ Each move is guarded by the fence of the claim: nothing happens to an item that 
 from __future__ import annotations
 
 import asyncio
-import random
 from typing import Literal
 
 import structlog
@@ -30,14 +29,13 @@ from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.backoff import RetryPolicy
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.bad_sources import block_source, lacks_source
 from shared.db.blocklist import Why
-from shared.db.downloads import next_release
-from shared.db.items import fail_attempt, go_on, hand_back
 from shared.errors import AttemptFailed, ErrorType, Stale, Unavailable
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED
-from shared.states import Stage
+from shared.states import WRITING, Stage
 
 log = structlog.get_logger()
 
@@ -55,14 +53,12 @@ class Outcomes:
         *,
         announcer: Announcer,
         retries: RetryPolicy,
-        rng: random.Random,
         grouping: Literal["auto", "track", "album"],
         max_grabs: int,
     ) -> None:
         self._store = store
         self._announcer = announcer
         self._retries = retries
-        self._rng = rng
         self._grouping = grouping
         self._max_grabs = max_grabs
 
@@ -91,8 +87,8 @@ class Outcomes:
 
     async def _hand_back(self, work: Work, reason: str, *, pause_s: float) -> None:
         async with self._store.database.connection() as connection:
-            await hand_back(
-                connection, work.claim, Stage.READY, delay_s=pause_s, reason=reason, actor=ACTOR
+            await moves.hand_back(
+                connection, [work.claim], Stage.READY, delay_s=pause_s, reason=reason, actor=ACTOR
             )
         await self._announcer.announce()
 
@@ -109,34 +105,30 @@ class Outcomes:
 
     async def _end_attempt(self, work: Work, failure: AttemptFailed) -> None:
         async with self._store.database.transaction() as connection:
-            ended = await fail_attempt(
+            ended = await moves.fail(
                 connection,
-                work.claim.item_id,
+                [work.claim],
                 failure,
-                stages=_FROM,
-                fence=work.claim.fence,
+                stages=WRITING,
                 policy=self._retries,
-                rng=self._rng,
                 actor=ACTOR,
             )
-            if ended is not None and isinstance(failure, LacksTrack):
+            if ended and isinstance(failure, LacksTrack):
                 await lacks_source(connection, work.claim.item_id, failure.message)
-            elif ended is not None:
+            elif ended:
                 await block_source(connection, work.claim.item_id, failure)
         reached("fetcher.failed")
 
     async def _next_release(self, work: Work, failure: AttemptFailed, why: Why) -> None:
         async with self._store.database.transaction() as connection:
-            stage = await next_release(
+            stages = await moves.try_next_release(
                 connection,
-                work.claim.item_id,
+                [work.claim],
                 failure,
                 why=why,
-                stages=_FROM,
-                fence=work.claim.fence,
+                stages=WRITING,
                 max_grabs=self._max_grabs,
                 policy=self._retries,
-                rng=self._rng,
                 actor=ACTOR,
             )
         reached("fetcher.blocked")
@@ -145,7 +137,7 @@ class Outcomes:
             item_id=work.claim.item_id,
             release=work.ticket.torrent_title,
             why=failure.message,
-            stage=stage,
+            stage=stages.get(work.claim.item_id),
         )
 
     async def _leave_to_administrator(self, work: Work, doubt: Doubt) -> None:
@@ -170,8 +162,14 @@ class Outcomes:
 
     async def _ask_for_the_track(self, work: Work, lacks: LacksTrack) -> None:
         async with self._store.database.transaction() as connection:
-            moved = await go_on(
-                connection, work.claim, ask_next="track", reason=lacks.message, actor=ACTOR
+            moved = await moves.hand_back(
+                connection,
+                [work.claim],
+                Stage.QUEUED,
+                delay_s=0.0,
+                ask_next="track",
+                reason=lacks.message,
+                actor=ACTOR,
             )
             if moved:
                 await lacks_source(connection, work.claim.item_id, lacks.message)

@@ -22,7 +22,7 @@ from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
-from shared.db.items import advance
+from shared.db import moves
 from shared.errors import AttemptFailed, ErrorType
 from shared.health import Health
 from shared.media.place import discard
@@ -118,8 +118,8 @@ class Recipe:
             Stale: another worker has the item, or it was cancelled.
         """
         async with self._store.database.connection() as connection:
-            await advance(
-                connection, work.claim, Stage.VERIFYING, reason="decoding the file", actor=ACTOR
+            await moves.advance(
+                connection, [work.claim], Stage.VERIFYING, reason="decoding the file", actor=ACTOR
             )
         reached("fetcher.verifying")
         await self._announcer.announce()

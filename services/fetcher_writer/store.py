@@ -11,7 +11,7 @@ from services.fetcher_writer.disk_budget import MIB, Room
 from services.fetcher_writer.work import ACTOR, Ticket, Work, works
 from shared.db import moves
 from shared.db.albums import known_albums
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.errors import DependencyDown, Misconfigured, Stale
 from shared.metrics import ITEMS_CLAIMED

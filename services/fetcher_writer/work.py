@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from services.fetcher_writer.delivery.base import DeliveryName
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Row
 
 # The service's name in histories.

@@ -97,9 +97,7 @@ def _admin_routes(app: App, keys: Keys, items: Items, root: MediaRoot) -> AdminR
     return AdminRoutes(
         keys=keys,
         items=items,
-        decisions=Decisions(
-            database=app.database, announcer=app.announcer, retries=app.retries, rng=app.rng
-        ),
+        decisions=Decisions(database=app.database, announcer=app.announcer, retries=app.retries),
         scans=Scans(app.database, app.announcer),
         statistics=Statistics(
             database=app.database,

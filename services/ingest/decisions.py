@@ -5,8 +5,6 @@ A ticket that needs approval is decided at Torrentino.
 
 from __future__ import annotations
 
-import random
-
 import structlog
 
 from services.ingest.store import ACTOR
@@ -17,7 +15,6 @@ from shared.bus.subjects import Wake
 from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.bad_sources import lacks_source
-from shared.db.items import fail_attempt
 from shared.db.pool import Connection, Database, Row
 from shared.errors import AttemptFailed, Conflict, ErrorType, InvalidRequest, Unknown
 from shared.states import Stage
@@ -35,12 +32,10 @@ class Decisions:
         database: Database,
         announcer: Announcer,
         retries: RetryPolicy,
-        rng: random.Random,
     ) -> None:
         self._database = database
         self._announcer = announcer
         self._retries = retries
-        self._rng = rng
 
     async def approve(self, item_id: str, file: object, *, by: str) -> None:
         """Choose one of the files that the item shows; it is verified as any other.
@@ -70,14 +65,12 @@ class Decisions:
         async with self._database.transaction() as connection:
             row = await _undecided(connection, item_id)
             await lacks_source(connection, item_id, message)
-            await fail_attempt(
+            await moves.fail(
                 connection,
-                item_id,
+                [item_id],
                 AttemptFailed(ErrorType.NOT_FOUND, message, row["error_evidence"]),
                 stages=[Stage.NEEDS_CHOICE],
-                fence=None,
                 policy=self._retries,
-                rng=self._rng,
                 actor=ACTOR,
             )
         await self._announce("ticket", item_id, by=by, decision="rejected")

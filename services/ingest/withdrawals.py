@@ -11,7 +11,7 @@ from services.ingest.store import requests as store
 from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import download_moves, moves
-from shared.db.items import settle_albums
+from shared.db.album_requests import settle_albums
 from shared.db.pool import Connection, Database
 from shared.errors import Conflict, Unknown
 from shared.states import ACTIVE_STATUSES, Status

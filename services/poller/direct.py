@@ -25,7 +25,7 @@ from shared.acquisition.protocol import Begun, Location, ModeName, Seen
 from shared.app import App
 from shared.bus.subjects import Wake
 from shared.crashpoints import reached
-from shared.db.downloads import next_release
+from shared.db import moves
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed, Dependency, ErrorType, Unavailable
 from shared.metrics import ATTEMPTS_FAILED, DOWNLOADS_ENDED
@@ -189,20 +189,17 @@ class DownloadFollower:
     async def _next(
         self, connection: Connection, download: Download, failure: AttemptFailed
     ) -> None:
-        for item_id in await self._store.items_of(connection, download):
-            await next_release(
-                connection,
-                item_id,
-                failure,
-                why="stalled",
-                stages=sorted(REMOTE),
-                fence=None,
-                max_grabs=self._app.settings.max_grabs,
-                policy=self._app.retries,
-                rng=self._app.rng,
-                actor=ACTOR,
-            )
-            ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        ended = await moves.try_next_release(
+            connection,
+            await self._store.items_of(connection, download),
+            failure,
+            why="stalled",
+            stages=REMOTE,
+            max_grabs=self._app.settings.max_grabs,
+            policy=self._app.retries,
+            actor=ACTOR,
+        )
+        ATTEMPTS_FAILED.labels(failure.error_type).inc(len(ended))
 
     # --- downloads that no item waits for any more
 

@@ -32,8 +32,8 @@ from services.poller.ticket_verdict import (
 from shared.app import App
 from shared.bus.subjects import Wake
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.bad_sources import block_source
-from shared.db.items import fail_attempt
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed
 from shared.metrics import ATTEMPTS_FAILED
@@ -233,7 +233,7 @@ class TicketOutcomes:
         """Queue the items for another ticket; from MAX_RETRIES in a row on, each waits longer."""
         before = await detours(connection, ticket)
         beyond = max(0, before + 1 - self._app.retries.max_retries)
-        delay_s = min(self._app.retries.delay_s(beyond, self._app.rng), _LONGEST_DETOUR_S)
+        delay_s = min(self._app.retries.delay_s(beyond), _LONGEST_DETOUR_S)
         if before:
             reason = f"{reason} ({before + 1} tickets in a row have led nowhere)"
         await ask_again(connection, ticket, reason=reason, delay_s=delay_s)
@@ -257,18 +257,16 @@ class TicketOutcomes:
         self, connection: Connection, ticket: OpenTicket, failure: AttemptFailed
     ) -> None:
         item_ids = await items_of(connection, ticket)
-        for item_id in item_ids:
-            await fail_attempt(
-                connection,
-                item_id,
-                failure,
-                stages=sorted(REMOTE),
-                fence=None,
-                policy=self._app.retries,
-                rng=self._app.rng,
-                actor=ACTOR,
-            )
+        ended = await moves.fail(
+            connection,
+            item_ids,
+            failure,
+            stages=REMOTE,
+            policy=self._app.retries,
+            actor=ACTOR,
+        )
+        for item_id in ended:
             await block_source(connection, item_id, failure)
-            ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        ATTEMPTS_FAILED.labels(failure.error_type).inc(len(ended))
         grouping = self._app.settings.ticket_grouping
         await wait_together(connection, ticket, item_ids, failure, grouping=grouping)

@@ -6,7 +6,8 @@ from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
 from shared.acquisition.protocol import ModeName
-from shared.db.items import Claim, hand_back
+from shared.db import moves
+from shared.db.claims import Claim
 from shared.db.pool import Database
 from shared.errors import AttemptFailed, Dependency, Unavailable
 from shared.states import Stage
@@ -103,7 +104,6 @@ async def hand_back_all(
 ) -> None:
     """Queue the items again that are still held by these claims."""
     async with database.transaction() as connection:
-        for claim in claims:
-            await hand_back(
-                connection, claim, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
-            )
+        await moves.hand_back(
+            connection, claims, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
+        )

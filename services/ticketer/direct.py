@@ -19,9 +19,9 @@ from shared.acquisition.protocol import ModeName
 from shared.app import App
 from shared.choosing.selection import has_all
 from shared.crashpoints import reached
-from shared.db import releases
+from shared.db import moves, releases
 from shared.db.blocklist import OfTrack
-from shared.db.items import Claim, fail_attempt, go_on
+from shared.db.claims import Claim
 from shared.errors import AttemptFailed, Dependency, Unavailable
 from shared.metrics import ATTEMPTS_FAILED
 from shared.states import Stage
@@ -155,18 +155,15 @@ class DirectStarter:
                     delay_s = await releases.not_found(
                         connection, work.want.memory, failure.message
                     )
-            for claim in work.claims:
-                await fail_attempt(
-                    connection,
-                    claim.item_id,
-                    failure,
-                    stages=[Stage.TICKETING],
-                    fence=claim.fence,
-                    policy=self._app.retries,
-                    rng=self._app.rng,
-                    actor=ACTOR,
-                    delay_s=delay_s,
-                )
+            await moves.fail(
+                connection,
+                work.claims,
+                failure,
+                stages=[Stage.TICKETING],
+                policy=self._app.retries,
+                actor=ACTOR,
+                delay_s=delay_s,
+            )
             reached("direct.refused")
             await self.store.close_intent(connection, work.ticket_id)
         ATTEMPTS_FAILED.labels(failure.error_type).inc(len(work.claims))
@@ -180,9 +177,15 @@ class DirectStarter:
         if not all(each.hard.keys for each in blocked.values()):
             return False
         async with self.store.database.transaction() as connection:
-            for claim in work.claims:
-                reason = "no other release of the album: asks by track"
-                await go_on(connection, claim, ask_next="track", reason=reason, actor=ACTOR)
+            await moves.hand_back(
+                connection,
+                work.claims,
+                Stage.QUEUED,
+                delay_s=0.0,
+                ask_next="track",
+                reason="no other release of the album: asks by track",
+                actor=ACTOR,
+            )
             await self.store.close_intent(connection, work.ticket_id)
         return True
 

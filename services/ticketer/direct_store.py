@@ -18,8 +18,8 @@ from shared.crashpoints import reached
 from shared.db import download_moves, moves, releases
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.blocklist import OfTrack, block, blocked
+from shared.db.claims import Claim
 from shared.db.download_moves import Intent
-from shared.db.items import Claim, hand_back
 from shared.db.moves import Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.db.releases import Budget, Missing
@@ -442,10 +442,9 @@ class DirectStore:
     async def leave_out(self, claims: Sequence[Claim], reason: str, *, actor: str) -> None:
         """Give back items that take another release than the others of their download."""
         async with self.database.transaction() as connection:
-            for claim in claims:
-                await hand_back(
-                    connection, claim, Stage.QUEUED, delay_s=0.0, reason=reason, actor=actor
-                )
+            await moves.hand_back(
+                connection, claims, Stage.QUEUED, delay_s=0.0, reason=reason, actor=actor
+            )
             await connection.execute(
                 _UNLINK, [c.item_id for c in claims], [c.fence for c in claims]
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Connection
 from shared.states import WAITING, Stage, in_sql
 

@@ -14,7 +14,7 @@ from typing import Generic
 
 from services.ticketer.attempt import AttemptT, NoTurn, Starter
 from shared.app import App
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.duty import PeriodicDuty, drain
 from shared.errors import AttemptFailed, OutcomeUnknown, Unavailable
 from shared.leases import LeaseKeeper

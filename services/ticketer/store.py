@@ -13,8 +13,8 @@ from services.ticketer.wanted import Item, item_of
 from shared.crashpoints import reached
 from shared.db import download_moves, moves
 from shared.db.albums import KnownAlbum, known_albums
+from shared.db.claims import Claim
 from shared.db.download_moves import Intent
-from shared.db.items import Claim
 from shared.db.moves import Joining, Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED

@@ -15,8 +15,9 @@ from shared.acquisition.protocol import Begun, Found, ModeName
 from shared.acquisition.tickets import Tickets
 from shared.app import App
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.albums import KnownAlbum
-from shared.db.items import Claim, fail_attempt, go_on
+from shared.db.claims import Claim
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed, Dependency, Unavailable
 from shared.metrics import ATTEMPTS_FAILED, TICKETS_CREATED
@@ -163,34 +164,43 @@ class TicketStarter:
         work = attempt.work
         by_track = work.kind == "album" and self._grouping == "auto"
         async with self.store.database.transaction() as connection:
-            ended = [
-                await self._end(connection, claim, failure, by_track=by_track)
-                for claim in work.claims
-            ]
+            ended = await self._end(connection, work.claims, failure, by_track=by_track)
             reached("ticketer.refused")
-            if any(ended):
+            if ended:
                 # Otherwise another ticketer has the intent by now.
                 await close_intent(connection, work.ticket_id)
         if not by_track:
             ATTEMPTS_FAILED.labels(failure.error_type).inc(len(work.claims))
 
     async def _end(
-        self, connection: Connection, claim: Claim, failure: AttemptFailed, *, by_track: bool
+        self,
+        connection: Connection,
+        claims: Sequence[Claim],
+        failure: AttemptFailed,
+        *,
+        by_track: bool,
     ) -> bool:
+        """Whether any item was still held."""
         if by_track:
-            reason = f"no ticket for the album: {failure.message}"
-            return await go_on(connection, claim, ask_next="track", reason=reason, actor=ACTOR)
-        ended = await fail_attempt(
+            moved = await moves.hand_back(
+                connection,
+                claims,
+                Stage.QUEUED,
+                delay_s=0.0,
+                ask_next="track",
+                reason=f"no ticket for the album: {failure.message}",
+                actor=ACTOR,
+            )
+            return bool(moved)
+        ended = await moves.fail(
             connection,
-            claim.item_id,
+            claims,
             failure,
             stages=[Stage.TICKETING],
-            fence=claim.fence,
             policy=self._app.retries,
-            rng=self._app.rng,
             actor=ACTOR,
         )
-        return ended is not None
+        return bool(ended)
 
     async def hand_back(self, attempt: TicketAttempt, *, delay_s: float, reason: str) -> None:
         """Queue the items again."""

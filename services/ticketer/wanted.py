@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from shared.choosing.model import Wanted
 from shared.choosing.queries import artist_wide, for_album
 from shared.db.albums import KnownAlbum
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Row
 from shared.db.releases import memory_of
 from shared.tracks import CatalogTrack, WantedTrack

@@ -12,6 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import structlog
 
@@ -22,7 +23,6 @@ from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.albums import remember_albums
 from shared.db.enqueue import Request, enqueue, record_request
-from shared.db.items import Json
 from shared.db.ledger import Placed, unreadable
 from shared.db.media_root import MediaRoot
 from shared.errors import AttemptFailed, DependencyDown, Refused, Stale, Unavailable
@@ -31,6 +31,8 @@ from shared.health import Health
 from shared.media.paths import find_audio
 from shared.metrics import SCAN_TRACKS
 from shared.states import ScanState
+
+Json: TypeAlias = dict[str, Any]
 
 log = structlog.get_logger()
 

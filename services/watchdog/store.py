@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from shared.db.albums import known_albums
-from shared.db.items import Json
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database
 from shared.errors import Stale
 from shared.events import ScanOrder
 from shared.states import ScanState, allowed_from
+
+Json: TypeAlias = dict[str, Any]
 
 # What the watchdog is called in the history of an item.
 ACTOR = "watchdog"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from shared.crashpoints import reached
 from shared.db import moves
+from shared.db.album_requests import settle_albums
+from shared.db.claims import Claim
 from shared.db.events import record_events
-from shared.db.items import Claim, settle_albums
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed, DependencyDown
 from shared.events import AudioReady

@@ -8,7 +8,6 @@ belongs to it.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ import structlog
 
 from shared.backoff import RetryPolicy
 from shared.catalog.models import Track
+from shared.db.album_requests import settle_albums
 from shared.db.blocklist import Why, block
-from shared.db.items import Claim, settle_albums
+from shared.db.claims import Claim
 from shared.db.pool import Connection, Row
 from shared.db.queries import load_queries
 from shared.db.track_columns import track_columns
@@ -71,14 +71,6 @@ class Joining:
     item_id: str
     ticket_id: str
     torrentino_id: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """What decides whether a failed item is tried again, and when."""
-
-    policy: RetryPolicy
-    rng: random.Random
 
 
 async def arrive(
@@ -362,7 +354,7 @@ async def fail(
     failure: AttemptFailed,
     *,
     stages: Collection[Stage],
-    budget: Budget,
+    policy: RetryPolicy,
     actor: str,
     delay_s: float | None = None,
 ) -> dict[str, Stage]:
@@ -374,7 +366,7 @@ async def fail(
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
-    ends = {id_: _end(failure, retried, budget, delay_s) for id_, retried in locked.items()}
+    ends = {id_: _end(failure, retried, policy, delay_s) for id_, retried in locked.items()}
     await connection.fetch(
         SQL["fail"],
         actor,
@@ -411,7 +403,7 @@ async def try_next_release(
     why: Why,
     stages: Collection[Stage],
     max_grabs: int,
-    budget: Budget,
+    policy: RetryPolicy,
     actor: str,
 ) -> dict[str, Stage]:
     """Block the release of the items' download for their tracks, and queue them for the next one.
@@ -439,7 +431,7 @@ async def try_next_release(
         [each for each in items if (item_id := _id(each)) in locked and item_id not in moved],
         AttemptFailed(failure.error_type, message[:_LONGEST_MESSAGE], failure.evidence),
         stages=stages,
-        budget=budget,
+        policy=policy,
         actor=actor,
         delay_s=_AFTER_ALL_GRABS_S,
     )
@@ -493,12 +485,12 @@ async def _lock(
 
 
 def _end(
-    failure: AttemptFailed, retried: int, budget: Budget, delay_s: float | None
+    failure: AttemptFailed, retried: int, policy: RetryPolicy, delay_s: float | None
 ) -> tuple[Stage, int, float]:
     """The stage after this failure, the retries so far, and the wait."""
-    if not budget.policy.allows(failure.error_type, retried):
+    if not policy.allows(failure.error_type, retried):
         return Stage.FAILED, retried, 0.0
-    wait_s = budget.policy.delay_s(retried, budget.rng) if delay_s is None else delay_s
+    wait_s = policy.delay_s(retried) if delay_s is None else delay_s
     return Stage.RETRY_WAIT, retried + 1, wait_s
 
 

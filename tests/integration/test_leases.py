@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Database
 from shared.leases import LeaseKeeper
 from shared.states import Stage

@@ -12,9 +12,9 @@ import pytest
 
 from shared.backoff import RetryPolicy
 from shared.db import download_moves, moves
+from shared.db.claims import Claim
 from shared.db.download_moves import Intent
-from shared.db.items import Claim
-from shared.db.moves import Budget, Joining, Start
+from shared.db.moves import Joining, Start
 from shared.db.pool import Connection, Database
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.states import (
@@ -32,9 +32,7 @@ from shared.states import (
 from tests.stages import BY_TEST, bare_world, put_at, queue
 from tests.world import World, track_id
 
-BUDGET = Budget(
-    policy=RetryPolicy(max_retries=2, initial_s=1, multiplier=2, max_s=10), rng=random.Random(1)
-)
+POLICY = RetryPolicy(max_retries=2, initial_s=1, multiplier=2, max_s=10, rng=random.Random(1))
 FAILURE = AttemptFailed(ErrorType.STORAGE, "it broke")
 TICKET = "a-ticket"
 REFUSED = pytest.raises(asyncpg.CheckViolationError, match="not in the transition table")
@@ -274,7 +272,7 @@ MOVES = [
             why="stalled",
             stages=[Stage.DOWNLOADING],
             max_grabs=5,
-            budget=BUDGET,
+            policy=POLICY,
             actor="poller",
         ),
     ),
@@ -291,7 +289,7 @@ MOVES = [
         before=Stage.CONVERTING,
         after=Stage.RETRY_WAIT,
         call=lambda c, items: moves.fail(
-            c, items, FAILURE, stages=[Stage.CONVERTING], budget=BUDGET, actor="fetcher_writer"
+            c, items, FAILURE, stages=[Stage.CONVERTING], policy=POLICY, actor="fetcher_writer"
         ),
     ),
     *(
@@ -380,7 +378,7 @@ async def test_each_item_has_its_own_budget(world: World) -> None:
                 why="stalled",
                 stages=[Stage.SEARCHING],
                 max_grabs=5,
-                budget=BUDGET,
+                policy=POLICY,
                 actor="poller",
             )
         assert [ended[id_] for id_ in item_ids] == ["queued", "retry_wait", "queued"]
@@ -392,7 +390,7 @@ async def test_each_item_has_its_own_budget(world: World) -> None:
                 item_ids,
                 FAILURE,
                 stages=[Stage.SEARCHING],
-                budget=BUDGET,
+                policy=POLICY,
                 actor="poller",
             )
     finally:

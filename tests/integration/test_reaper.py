@@ -11,7 +11,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.fetcher_writer.store import hold
-from shared.db.items import Claim, advance, fail_attempt, hand_back, renew
+from shared.db import moves
+from shared.db.claims import Claim, renew
 from shared.db.ledger import complete
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.media.verify import AudioFacts
@@ -100,23 +101,22 @@ async def _nothing_from(late: Claim, by_hand: Stages) -> None:
     """L-48: every write of a worker that has lost its claim is refused or has no effect."""
     async with by_hand.app.database.transaction() as connection:
         for stage in (Stage.READY, Stage.QUEUED):
-            done = await hand_back(connection, late, stage, delay_s=0, reason="late", actor="x")
-            assert done is False
+            assert not await moves.hand_back(
+                connection, [late], stage, delay_s=0, reason="late", actor="x"
+            )
         with pytest.raises(Stale):
-            await advance(connection, late, Stage.VERIFYING, reason="late", actor="x")
+            await moves.advance(connection, [late], Stage.VERIFYING, reason="late", actor="x")
         with pytest.raises(Stale):
             await hold(connection, late)
-        failed = await fail_attempt(
+        failed = await moves.fail(
             connection,
-            late.item_id,
+            [late],
             AttemptFailed(ErrorType.TIMEOUT, "late"),
-            stages=sorted(LEASED),
-            fence=late.fence,
+            stages=LEASED,
             policy=by_hand.app.retries,
-            rng=by_hand.app.rng,
             actor="x",
         )
-        assert failed is None
+        assert failed == {}
         done = await complete(
             connection, late.item_id, FACTS, fence=late.fence, reason="late", actor="x"
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from services.ticketer.wanted import Item, want_of
 from shared.db.albums import KnownAlbum
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.tracks import CatalogTrack, WantedTrack
 
 
