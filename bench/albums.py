@@ -58,7 +58,7 @@ async def _measure(world: World, *, first: int) -> dict[str, Any]:
         "tickets and searches per album": round(searches / _ALBUMS, 2),
         "pipeline jobs per album": round((requests[_PROCESS] - asked[_PROCESS]) / _ALBUMS, 2),
         "tracks placed": placed,
-        "tracks that wait for a person": waiting,
+        "tracks that wait for approval": waiting,
         "seconds until nothing moves": round(took_s, 1),
     }
 
