@@ -43,7 +43,7 @@ crash: setup
 faults: setup
 	@mkdir -p bench-results && rm -f bench-results/faults.jsonl
 	FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m pytest -q tests/faults $(ARGS)
-	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.outcomes
+	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.support.outcomes
 
 # The README's two commands in fresh copies, as newcomers come to them; root does all of it.
 first-minute: setup

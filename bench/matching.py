@@ -16,8 +16,8 @@ from typing import Any
 
 from shared.matching.assign import assign, to_measure
 from shared.matching.model import AlbumTrack, Assignment, Offered
-from tests.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
-from tests.world import World
+from tests.support.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
+from tests.support.world import World
 
 # The weights were chosen with other seeds.
 _SEED = 20_260_101

@@ -19,8 +19,8 @@ from services.local.servers import Nats
 from services.local.torrentino import StandinConfig
 from shared.db.migrate import migrate
 from shared.db.pool import Database
-from tests.stages import Stages, stages
-from tests.world import World, make_world
+from tests.support.stages import Stages, stages
+from tests.support.world import World, make_world
 
 _numbers = itertools.count()
 
@@ -97,7 +97,7 @@ async def nats_server(tmp_path: Path) -> AsyncIterator[Nats]:
 
 @pytest.fixture
 async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
-    """A whole world; see tests/world.py."""
+    """A whole world; see tests/support/world.py."""
     async with make_world(tmp_path, database_url) as made:
         yield made
 

@@ -32,11 +32,11 @@ from shared.bus.streams import ACK_WAIT_S
 from shared.bus.subjects import REQUEST_TRACK, REQUESTS_STREAM
 from shared.media.tools import find_tools
 from shared.settings import SERVICES, Service
-from tests.contract.autoindex import Autoindex
-from tests.crash.invariants import check_the_end
-from tests.integration.ingest_helpers import V1, message
-from tests.outcomes import Outcome, outcome
-from tests.world import ADMIN, World, album_id, as_user, eventually
+from tests.support.autoindex import Autoindex
+from tests.support.ingest_helpers import V1, message
+from tests.support.invariants import check_the_end
+from tests.support.outcomes import Outcome, outcome
+from tests.support.world import ADMIN, World, album_id, as_user, eventually
 
 _SECONDS = 2.0
 _GRACE_S = 5.0

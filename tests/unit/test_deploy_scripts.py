@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.autoindex import Autoindex
+from tests.support.autoindex import Autoindex
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "deploy/docker"

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from shared.matching.assign import assign, to_measure
 from shared.matching.cue import parse, parts
 from shared.matching.model import AlbumTrack, Assignment, Offered
-from tests.albums import (
+from tests.support.albums import (
     EXTRAS,
     LENGTHS,
     LIES,

@@ -17,7 +17,7 @@ from shared.media.place import publish, stage
 from shared.media.refused import move_aside
 from shared.media.root import write_sentinel
 from shared.settings import load
-from tests.contract.autoindex import Autoindex
+from tests.support.autoindex import Autoindex
 
 SONG = b"a song" * 1_000
 UMASKS = (0o022, 0o002, 0o027, 0o077)
