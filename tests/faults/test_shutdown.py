@@ -235,12 +235,13 @@ async def test_fetcher_in_its_download(world: World, api: httpx.AsyncClient) -> 
 
 
 def _slow_ffmpeg(folder: Path) -> str:
-    """A PATH whose ffmpeg takes for ever."""
+    """A PATH whose ffmpeg tells its release, and takes for ever over everything else."""
     folder.mkdir()
     tools = find_tools()
-    for name, real in (("ffmpeg", "sleep 1000\n"), ("ffprobe", f'"{tools.ffprobe}" "$@"\n')):
+    slow = f'[ "$1" != -version ] || exec "{tools.ffmpeg}" -version\nexec sleep 1000\n'
+    for name, does in (("ffmpeg", slow), ("ffprobe", f'exec "{tools.ffprobe}" "$@"\n')):
         script = folder / name
-        script.write_text(f"#!/bin/sh\nexec {real}")
+        script.write_text(f"#!/bin/sh\n{does}")
         script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return f"{folder}:{os.environ['PATH']}"
 

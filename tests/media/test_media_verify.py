@@ -45,7 +45,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> dict[ToneCodec, Path]:
     return {c: make_audio(folder / f"{c}.bin", seconds=SECONDS, codec=c) for c in CODECS}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def tools() -> AudioTools:
     return find_tools()
 
@@ -462,7 +462,7 @@ def test_no_tools_anywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(shutil, "which", lambda _: None)
     monkeypatch.setattr(importlib, "import_module", absent)
-    with pytest.raises(Misconfigured, match=r"install ffmpeg, or pip install"):
+    with pytest.raises(Misconfigured, match=r"install ffmpeg 5\.1 or newer, or pip install"):
         find_tools()
 
 

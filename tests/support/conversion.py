@@ -47,22 +47,26 @@ class Source:
 
 
 class Sources:
-    """Makes each source when it is first asked for; `facts` are what `verify` finds in it."""
+    """Makes each source when it is first asked for; `facts` are what `verify` finds in it.
+
+    Each ffmpeg has its own.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._facts: dict[Source, AudioFacts] = {}
+        self._facts: dict[Path, AudioFacts] = {}
 
     def path(self, source: Source) -> Path:
-        path = self._folder / f"{abs(hash(source))}"
+        path = self._folder / f"{abs(hash((source, find_tools())))}"
         if not path.exists():
             write(source, path)
         return path
 
     async def facts(self, source: Source) -> AudioFacts:
-        if source not in self._facts:
-            self._facts[source] = await check(self.path(source), seconds=source.seconds)
-        return self._facts[source]
+        path = self.path(source)
+        if path not in self._facts:
+            self._facts[path] = await check(path, seconds=source.seconds)
+        return self._facts[path]
 
 
 def write(source: Source, path: Path) -> None:

@@ -11,11 +11,11 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import asyncpg
 import httpx
@@ -35,6 +35,7 @@ from shared.runtime import build_all, serve
 from shared.settings import SERVICES, Service, Settings, load
 from shared.web import WebServer
 from tests.support.music import Growing, Music, album_id, track_id
+from tests.support.waits import eventually
 
 __all__ = [  # what tests import from here, wherever it is made
     "ADMIN",
@@ -50,7 +51,6 @@ __all__ = [  # what tests import from here, wherever it is made
     "track_id",
 ]
 
-T = TypeVar("T")
 Row = dict[str, Any]
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -60,25 +60,6 @@ ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 def as_user(user_id: str) -> dict[str, str]:
     """Headers of the catalog server acting for a user."""
     return ADMIN | {"X-User-Id": user_id}
-
-
-async def eventually(
-    look: Callable[[], Awaitable[T]],
-    until: Callable[[T], bool] = bool,
-    *,
-    within_s: float = 30,
-) -> T:
-    """What `look` gives as soon as `until` holds for it; fails with the last look otherwise."""
-    last: T | None = None
-    try:
-        async with asyncio.timeout(within_s):
-            while True:
-                last = await look()
-                if until(last):
-                    return last
-                await asyncio.sleep(0.02)
-    except TimeoutError:
-        raise AssertionError(f"not within {within_s} s; last seen: {last!r}") from None
 
 
 @dataclass

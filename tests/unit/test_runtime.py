@@ -11,7 +11,7 @@ from shared.clock import SystemClock
 from shared.errors import DependencyDown
 from shared.health import Health
 from shared.runtime import Loop, first_of
-from tests.support.world import eventually
+from tests.support.waits import eventually
 
 
 def _loop(
