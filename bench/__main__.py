@@ -1,7 +1,7 @@
-"""`make bench`: what the whole way costs, on this machine.
+"""`make bench`: the cost of a request from start to end, on this machine.
 
-Services run as one process of their own (`run all`), PostgreSQL with fsync on, NATS and the
-stand-in beside it; so all of them share the cores. Prints tables, writes bench-results/*.json.
+The services run in a separate process (`run all`); PostgreSQL with fsync, NATS and the stand-in
+share the cores with it. Prints tables and writes bench-results/*.json.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Searches and tickets for albums, with one ticket for each track and with one for each album.
 
-The torrents are as those of the real world: most are an album, some lack a third of it, and of some
-albums there are only single files. "before" is `TICKET_GROUPING=track` without the torrents'
-folder, which is what there was before albums: there, tickets that found only an album wait for a
-person.
+The torrents resemble real ones: most are a whole album, some lack a third of it, and some albums
+exist as single files only. "before" is `TICKET_GROUPING=track` without the torrents' folder, as
+before album tickets: a ticket that finds only an album waits for an operator.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ _PROCESS = "POST /pipeline/process/{id}"
 
 
 async def run(world: World) -> dict[str, Any]:
-    """Twelve albums of ten tracks before and after; counts by album, and seconds in all."""
+    """Twelve albums of ten tracks before and after; counts by album, and total seconds."""
     before = {"TICKET_GROUPING": "track", "DURATION_TOLERANCE_S": str(TOLERANCE_S)}
     result: dict[str, Any] = {"albums": _ALBUMS, "tracks_per_album": _TRACKS}
     for number, (name, settings) in enumerate(
@@ -65,7 +64,7 @@ async def _measure(world: World, *, first: int) -> dict[str, Any]:
 
 
 def _offer(world: World, album: Release, place: int) -> None:
-    """Eight of twelve are whole folders, two lack a third, two are single files only."""
+    """Eight of twelve albums are whole folders, two lack a third, two are single files."""
     kind = place % 6
     if kind < 4:
         world.add_torrent(album.title, album.files())
@@ -93,7 +92,7 @@ async def _ended(world: World, albums: list[Release]) -> tuple[int, int]:
 
 
 async def _withdraw(world: World, album: Release, api: Any) -> None:
-    """What waits for a person must not be in the way of the next run."""
+    """Cancel what waits for an operator, so that it does not affect the next run."""
     for row in await world.rows(
         "SELECT id FROM queue_items WHERE album_id = $1 AND completed_at IS NULL", album.id
     ):

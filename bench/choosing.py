@@ -1,10 +1,10 @@
-"""How many first choices are right, and how many that never are were taken at any try.
+"""How many first choices are right, and how many forbidden releases are chosen at any attempt.
 
 `python -m bench.choosing FILE.jsonl`, or `--generated COUNT [SEED]`.
 
 A row: {"wanted": {artist, album, year, type, tracks, minutes}, "candidates": [{title, size_mb,
-seeders, files?}], "right": acceptable first choices, best first ([]: nothing is to be taken),
-"never": what may be taken at no try}.
+seeders, files?}], "right": acceptable first choices, best first ([]: nothing may be chosen),
+"never": releases that no attempt may choose}.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Row = Mapping[str, Any]
 
 
 def judged(row: Row) -> list[Judged]:
-    """The candidates of a row, as they are tried."""
+    """The candidates of a row, in the order of the attempts."""
     wanted = row["wanted"]
     return judge(
         Wanted(
@@ -57,7 +57,7 @@ def _rows(arguments: list[str]) -> list[Row]:
 
 
 def main() -> None:
-    """Print each row that is wrong, with the reasons, and the counts."""
+    """Print each wrong row with the reasons, and the counts."""
     rows = _rows(sys.argv[1:])
     right = wrong_taken = 0
     for number, row in enumerate(rows):
@@ -73,8 +73,8 @@ def main() -> None:
             )
             for each in judged(row):
                 reasons = "; ".join(refusal.sentence for refusal in each.refusals)
-                print(f"   {each.place} {each.release.title}: {reasons or 'may be taken'}")
-    print(f"{right} of {len(rows)} first choices right, {wrong_taken} never chosen")
+                print(f"   {each.place} {each.release.title}: {reasons or 'accepted'}")
+    print(f"{right} of {len(rows)} first choices right, {wrong_taken} forbidden ones chosen")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Converting a four-minute FLAC to each format: our way against bare ffmpeg."""
+"""Converting a four-minute FLAC to each format: the service's code against bare ffmpeg."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from tests.support.world import World
 
 _SECONDS = 240.0
 _ROUNDS = 5
-# Slow waves in noise: what a codec has as much to do with as with music.
+# Slow waves in noise: as much work for a codec as music.
 _MUSIC = (
     f"anoisesrc=color=pink:r=44100:d={_SECONDS}:a=0.4,tremolo=f=3:d=0.8,"
     "aformat=channel_layouts=stereo"
 )
-# A FLAC stays as it is when FLAC is asked for, so that row begins with the same in ALAC.
+# FLAC is not converted to FLAC, so that row starts from ALAC.
 _SOURCES = {
     "flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"),
     "alac": ("-c:a", "alac", "-sample_fmt", "s16p", "-f", "ipod"),
@@ -31,7 +31,7 @@ _SOURCES = {
 
 
 async def run(world: World) -> dict[str, Any]:
-    """The medians of five: one after the other, and two at once, in seconds."""
+    """The medians of five in seconds: one after another, and two at once."""
     tools = find_tools()
     has = await capabilities(tools)
     sources = {name: world.folder / f"music.{name}" for name in _SOURCES}
@@ -60,7 +60,7 @@ async def _compared(source: Path, folder: Path, made: Plan, tools: AudioTools) -
         )
         assert await child.wait() == 0
 
-    # In turns, so that a busy moment of the machine falls on both.
+    # In turns, so that a busy moment of the machine affects both.
     times: dict[str, list[float]] = {"ours_s": [], "bare_s": [], "ours_two_at_once_s": []}
     for _ in range(_ROUNDS):
         times["ours_s"].append(await _timed(ours, targets[:1]))

@@ -1,4 +1,4 @@
-"""One track at a time on an idle system: how long each hand-over takes."""
+"""One track at a time on an idle system: the latency of each hand-over."""
 
 from __future__ import annotations
 

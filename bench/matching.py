@@ -1,8 +1,8 @@
-"""How often the matching is right, on generated torrents of a realistic mix, and what it costs.
+"""The accuracy and the cost of the matching, on generated torrents of a realistic mix.
 
 Right, doubtful and missed are counted over the tracks that a torrent has; wrong over all. A torrent
-is solvable if its files have the right titles, no two of which are alike, or numbers or titles of
-any kind and lengths that lie far apart. What is in doubt elsewhere can hardly be known by anybody.
+is solvable if its files have the right titles, all different, or else numbers or any titles and
+clearly different lengths. In other torrents doubt is the correct answer.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ from dataclasses import replace
 from typing import Any
 
 from shared.matching.assign import assign, to_measure
-from shared.matching.model import AlbumTrack, Assignment, Offered
+from shared.matching.model import Assignment, Offered
+from shared.tracks import CatalogTrack
 from tests.support.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
 from tests.support.world import World
 
-# The weights were chosen with other seeds.
+# The weights were tuned with other seeds.
 _SEED = 20_260_101
 _ALBUMS = 3000
 _SCHEMES = {
@@ -34,7 +35,7 @@ _LIES = {"none": 88, "swap": 5, "numbers": 3, "shift": 2, "shuffle": 2}
 _MAPPINGS = {"right": 60, "none": 25, "wrong": 15}
 
 
-async def run(world: World) -> dict[str, Any]:  # noqa: ARG001 nothing of it is needed
+async def run(world: World) -> dict[str, Any]:  # noqa: ARG001 it needs no world
     """Accuracy over the generated set, and seconds for an album."""
     assert _TITLES.keys() <= set(TITLES)
     made = random.Random(_SEED)
@@ -93,9 +94,9 @@ def _drawn(made: random.Random, weights: dict[str, int]) -> str:
 
 
 def _measured(
-    tracks: Sequence[AlbumTrack], offered: list[Offered], known: Sequence[Offered]
+    tracks: Sequence[CatalogTrack], offered: list[Offered], known: Sequence[Offered]
 ) -> Assignment:
-    """As the fetcher-writer goes about it: what is likely is measured, then all where in doubt."""
+    """As in the fetcher-writer: likely files are measured first, all of them if in doubt."""
     lengths = {one.name: one.duration_s for one in known}
     wanted = [track.id for track in tracks]
     decided = assign(tracks, wanted, offered, tolerance_s=TOLERANCE_S)
@@ -127,7 +128,7 @@ def _count(torrent: Torrent, decided: Assignment) -> Counter[str]:
 
 
 def _solvable(torrent: Torrent) -> bool:
-    """Whether somebody who looks closely could say for each file which track it is."""
+    """Whether an expert could tell for each file which track it is."""
     true_names = torrent.titles_tell and torrent.recipe.catalog_lengths
     return true_names or (torrent.lengths_tell and torrent.named)
 

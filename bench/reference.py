@@ -1,7 +1,7 @@
-"""What the figures stand beside: the same 500 files by a loop that does nothing but the minimum.
+"""The reference for the other figures: the same 500 files by a loop that does the minimum.
 
-A ticket by POST, a look every 50 ms, then bare ffprobe and ffmpeg and a copy: no queue, no
-database, no fsync, no recovery. What the service takes longer is the price of keeping promises.
+It POSTs a ticket, polls it every 50 ms, then runs ffprobe and ffmpeg and copies: no queue, no
+database, no fsync, no recovery. The difference to the service is the cost of its guarantees.
 """
 
 from __future__ import annotations

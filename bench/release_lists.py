@@ -1,7 +1,7 @@
-"""Lists of releases as indexers give them, made by a seed: the right ones among all kinds of wrong.
+"""Release lists as indexers give them, generated from a seed: right and wrong releases.
 
-A row has the form of `bench.choosing`. Everything is invented; the shapes are those of free
-trackers, Gazelle, the scene, RuTracker and sites without any rules.
+A row has the form of `bench.choosing`. All names are made up; the title formats are those of free
+trackers, Gazelle, the scene, RuTracker and sites without rules.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SECOND = words(
     "Lantern Harbour Orchard Signal Meadow Engine River Cathedral Mirror Compass Garden Thunder"
     " Feather Station Ladder Horizon Kettle Anchor Tunnel Willow"
 )
-# Names that mislead: numbers, years, words that say something elsewhere, signs, letters of others.
+# Misleading names: numbers, years, words with a meaning in titles, signs, other scripts.
 _ODD_ALBUMS = (
     *("Long Live the River", "Covers", "1989", "4", "Up", "Alive", "The Remixer", "Demolition"),
     *("Don't Look", "S.O.S?!", "A+E", "H\u00f8st", "Quartet No. 3", "Best of 93", "Discotheque"),
@@ -115,7 +115,7 @@ class _Maker:
         return self._entry(self._artist, title, self._year, format_, files=files)
 
     def wrongs(self) -> list[Callable[[], Row]]:
-        """A maker for each way of being wrong."""
+        """A maker for each kind of wrong release."""
         title = self._album + self._volume
         live = self._rng.choice(["(Live)", "Live at the Foundry", "Tour", "(Demos)", "(Remixes)"])
         live = self._rng.choice([live, "(Instrumental)", "(Karaoke Version)", "Acoustic"])

@@ -1,4 +1,4 @@
-"""The world that the benchmarks run in: as in the tests, but durable and without shortcuts."""
+"""The environment of the benchmarks: as in the tests, but durable and without shortcuts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from services.local.torrentino import StandinConfig
 from shared.db.migrate import migrate
 from tests.support.world import ADMIN, World, eventually, make_world
 
-# Settings of the contract's defaults where they decide about speed.
+# The contract's defaults of the settings that affect speed.
 DEFAULTS = {
     "POLL_INTERVAL_S": "5",
     "SWEEP_INTERVAL_S": "5",
@@ -26,7 +26,7 @@ DEFAULTS = {
 
 @asynccontextmanager
 async def bench_world(folder: Path) -> AsyncIterator[World]:
-    """A world on a PostgreSQL of its own that flushes to disk."""
+    """A world on a separate PostgreSQL that flushes to disk."""
     postgres = Postgres(folder / "postgres")
     await postgres.start()
     await migrate(postgres.url())
@@ -41,7 +41,7 @@ async def bench_world(folder: Path) -> AsyncIterator[World]:
 
 @asynccontextmanager
 async def services(world: World) -> AsyncIterator[tuple[httpx.AsyncClient, psutil.Process]]:
-    """`run all` as one process, ready to answer."""
+    """`run all` as one process; it answers on entry."""
     port = free_port()
     process = await world.spawn("all", PORT=str(port))  # type: ignore[arg-type]
     base = f"http://127.0.0.1:{port}"

@@ -1,4 +1,4 @@
-"""500 items at once: how many a second, and what it takes in memory."""
+"""500 items at once: items a second, and the memory for them."""
 
 from __future__ import annotations
 

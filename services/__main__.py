@@ -1,4 +1,4 @@
-"""`python -m services`: the command line, which a Ctrl-C ends in order from its first moment on."""
+"""`python -m services`: the command line. Ctrl-C ends it in order, also while it is imported."""
 
 import os
 import signal
@@ -16,10 +16,10 @@ def _stopped(_number: int, _frame: FrameType | None) -> None:
 
 def main() -> None:
     """The console script."""
-    # What is to be imported takes half a second, in which a Ctrl-C is no error of a module. Whoever
-    # has something to end in order puts a handler of his own in the place of this one.
+    # The imports take half a second, in which Ctrl-C must not look like an error of a module. A
+    # command that has to stop something in order sets its own handler.
     signal.signal(signal.SIGINT, _stopped)
-    # The Makefile blocks it until here, where it can: the interpreter's own imports know no order.
+    # The Makefile blocks the signal until here: the interpreter's own imports have no handler.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     from services.cli import app  # noqa: PLC0415
 

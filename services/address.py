@@ -1,4 +1,4 @@
-"""Where the command line finds the API and a key for it, if nobody says."""
+"""The address of the API, and a key for it, where the command line is given none."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ class NoKey(DownloadsError):
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """The API's base, and what opens it."""
+    """The API's base URL, and an API key."""
 
     url: str
     key: str
 
 
 def find_address(url: str, key: str, environ: Mapping[str, str] = os.environ) -> Address:
-    """Complete what the command line was given with what `make run` left in its `data` folder.
+    """Complete what the command line was given from the `data` folder of `make run`.
 
-    A key that was found there is for this machine alone, and not sent anywhere else.
+    A key that is found there is sent to this machine alone.
 
     Raises:
         NoKey: none was given, and none found.
@@ -43,14 +43,14 @@ def find_address(url: str, key: str, environ: Mapping[str, str] = os.environ) ->
         key = _found("admin.key")
     if not key:
         raise NoKey(
-            "no key: set BOOTSTRAP_ADMIN_KEY or BOOTSTRAP_ADMIN_KEY_FILE; that of `make run` is"
-            " found by itself in its folder, in data/admin.key"
+            "no key: set BOOTSTRAP_ADMIN_KEY or BOOTSTRAP_ADMIN_KEY_FILE; in the folder of"
+            " `make run` it is read from data/admin.key"
         )
     return Address(url=url, key=key)
 
 
 def _found(name: str) -> str:
-    """What `make run` wrote down: in this folder's data, or that of the clone we belong to."""
+    """What `make run` wrote to `data`, in this folder or in the clone that this code is in."""
     for folder in (Path.cwd(), Path(services.__path__[0]).parent):
         try:
             return (folder / "data" / name).read_text(encoding="utf-8").strip()

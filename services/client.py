@@ -1,4 +1,4 @@
-"""The HTTP API as the command line and `make run` use it."""
+"""A client of the HTTP API, for the command line and `make run`."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _TIMEOUT_S = 60
 
 
 class ApiError(DownloadsError):
-    """The API refused; the text is for people."""
+    """The API refused the request; the text says why."""
 
 
 class NoAnswer(ApiError):
-    """The API could not be reached."""
+    """The API cannot be reached."""
 
 
 class ApiClient:
@@ -35,11 +35,11 @@ class ApiClient:
         )
 
     async def get(self, route: str, *ids: str, **params: str | int) -> Json:
-        """A GET of a route below /v1/download, with ids behind it, whatever is in them.
+        """A GET of a route below /v1/download, followed by ids, which are quoted.
 
         Raises:
             ApiError: it was refused.
-            NoAnswer: nobody answered.
+            NoAnswer: the API cannot be reached.
         """
         return await self._send("GET", route, ids, params=params)
 
@@ -48,7 +48,7 @@ class ApiClient:
 
         Raises:
             ApiError: it was refused.
-            NoAnswer: nobody answered.
+            NoAnswer: the API cannot be reached.
         """
         return await self._send("POST", route, ids, body=body)
 
@@ -57,7 +57,7 @@ class ApiClient:
 
         Raises:
             ApiError: it was refused.
-            NoAnswer: nobody answered.
+            NoAnswer: the API cannot be reached.
         """
         return await self._send("DELETE", route, ids, params=params)
 
@@ -70,7 +70,7 @@ class ApiClient:
         params: dict[str, str | int] | None = None,
         body: Json | None = None,
     ) -> Json:
-        # An id may be a path of its own, which would lead to another route.
+        # An id with a slash would lead to another route.
         path = "/".join(["/v1/download", route, *(quote(each, safe="") for each in ids)])
         try:
             answer = await self._http.request(method, path, params=params, json=body)

@@ -1,10 +1,10 @@
-"""All services by name, for running several of them in one process."""
+"""The services by name, to run several of them in one process."""
 
 from __future__ import annotations
 
 import importlib
 
-from shared.runtime import Build
+from shared.process import Build
 from shared.settings import SERVICES, Service
 
 

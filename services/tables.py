@@ -1,4 +1,4 @@
-"""Tables that fit the terminal: what there is no room for is left out, column by column."""
+"""Tables that fit the terminal: columns that do not fit are left out."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _GAP = 2
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """A column, and how much room it wants, in cells.
+    """A column and its width, in cells.
 
-    `rank`: of columns that do not all fit, the one with the highest goes first. `least`: with less
-    than this, or than its longest cell, it says nothing. `wraps`: a long cell takes more lines
-    instead of ending in an ellipsis.
+    `rank`: of columns that do not all fit, the one with the highest is left out first. `least`: the
+    smallest width that is of use, unless its longest cell is shorter. `wraps`: a long cell takes
+    more lines instead of ending in an ellipsis.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Column:
 def fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], *, width: int) -> Table:
     """A table of at most `width` cells.
 
-    Texts are shown as they are, whoever they are from: no command to the terminal, no markup.
+    Texts are shown as they are: what a terminal or rich's markup would obey is escaped.
     """
     shown = [[printable(cell, keep="\n") for cell in row] for row in rows]
     wanted = [
@@ -58,17 +58,17 @@ def _longest_line(cell: str) -> int:
 
 
 def _widths(columns: Sequence[Column], wanted: Sequence[int], width: int) -> dict[int, int]:
-    """The cells of each column that stays, by its place."""
+    """The width of each column that is shown, by its place."""
     least = [min(column.least, want) for column, want in zip(columns, wanted, strict=True)]
     by_rank = sorted(range(len(columns)), key=lambda place: columns[place].rank)
     while len(by_rank) > 1 and _total(least[place] for place in by_rank) > width:
         by_rank.pop()
     cells = {place: least[place] for place in sorted(by_rank)}
-    room = width - _total(cells.values())
+    left = width - _total(cells.values())
     for place in by_rank:
-        more = max(0, min(room, wanted[place] - cells[place]))
+        more = max(0, min(left, wanted[place] - cells[place]))
         cells[place] += more
-        room -= more
+        left -= more
     return cells
 
 

@@ -1,4 +1,4 @@
-"""What the API says, in words for people."""
+"""The answers of the API as sentences for a terminal."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _UNITS = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def situation(item: Json) -> str:
-    """What an item waits for; why it failed, if it did; nothing once its file is there."""
+    """What an item waits for, or why it failed; empty when its file is in place."""
     if item["status"] == Status.FAILED:
         return item["error_message"] or item["reason"] or ""
     return item["waiting_for"] or ""
 
 
 def item(detail: Json) -> list[str]:
-    """An item in a few lines: what it is, and how it stands."""
+    """An item in a few lines: its names and its situation."""
     of = [name for name in (detail["artist_name"], detail["album_name"]) if name]
     lines = [f"{detail['track_name']}{' - ' if of else ''}{', '.join(of)}"]
     if waits := situation(detail):
@@ -42,11 +42,11 @@ def item(detail: Json) -> list[str]:
 
 
 def answer(given: Json) -> str:
-    """What became of a request, in a line."""
+    """The result of a request, in a line."""
     if "already_queued" in given:
         return f"album {given['album_id']}: {album_counts(given)}"
     if given.get("available"):
-        return "the file is there already"
+        return "the file is in place already"
     if given.get("deduplicated"):
         return "it was queued already"
     if given.get("others_wait"):
@@ -55,7 +55,7 @@ def answer(given: Json) -> str:
 
 
 def album_counts(given: Json) -> str:
-    """What became of the tracks of an album that was asked for."""
+    """The result of a request for an album, by its tracks."""
     return (
         f"{given['queued']:,} queued, {given['already_queued']:,} already queued,"
         f" {given['already_available']:,} already available"
@@ -63,7 +63,7 @@ def album_counts(given: Json) -> str:
 
 
 def rest(page: Json) -> str:
-    """Which part of a list was shown, and how to see more; empty if it was all."""
+    """Which part of a list was shown, and how to see more; empty if all of it was."""
     first, last, total = page["offset"] + 1, page["offset"] + len(page["items"]), page["total"]
     if last - first + 1 >= total:
         return ""
@@ -74,11 +74,12 @@ def rest(page: Json) -> str:
 def stats(value: Json) -> list[str]:
     """`admin/stats` in sentences."""
     by_status, by_stage = value["by_status"], value["by_stage"]
-    attention = by_stage["needs_approval"] + by_stage["held"]
+    attention = by_stage["needs_approval"] + by_stage["needs_choice"]
     counts = ", ".join(f"{by_status[status]:,} {word}" for status, word in _STATUSES.items())
     lines = [f"Queue: {counts}."]
     if attention:
-        lines.append(f"{_are(attention, 'item')} waiting for a person: see `attention`.")
+        need = "needs" if attention == 1 else "need"
+        lines.append(f"{_many(attention, 'item')} {need} a decision: see `attention`.")
     age_s = value["oldest_pending_age_s"]
     if age_s is not None:
         lines.append(f"The oldest has been waiting for {duration(age_s)}.")
@@ -95,24 +96,18 @@ def stats(value: Json) -> list[str]:
 
 
 def _acquisition(value: Json) -> list[str]:
-    """Who searches and follows, and how much of it is going on."""
+    """The acquisition mode, and how many downloads and searches there are."""
     chosen, downloads, searches = value["acquisition"], value["downloads"], value["searches"]
     lines = []
     if chosen is not None:
-        direct = chosen["way"] == "direct"
-        who = (
-            "We search, choose and follow"
-            if direct
-            else "Torrentino's tickets search, choose and follow"
-        )
-        lines.append(f"{who}: {chosen['reason']}.")
+        lines.append(f"Acquisition mode: {chosen['way']} ({chosen['reason']}).")
     if chosen is None or chosen["way"] == "tickets" or value["tickets"]["in_flight"]:
         lines.append(_tickets(value["tickets"]))
     if downloads["in_flight"] or (chosen is not None and chosen["way"] == "direct"):
         most = _many(downloads["max_in_flight"], "download")
         lines.append(
-            f"At its torrent client: {downloads['in_flight']} of at most {most};"
-            f" {searches['last_hour']} of {searches['per_hour']} searches in the last hour."
+            f"At the torrent client: {downloads['in_flight']} of at most {most}."
+            f" Searches in the last hour: {searches['last_hour']} of {searches['per_hour']}."
         )
     return lines
 
@@ -129,38 +124,38 @@ def _health(value: Json) -> list[str]:
     health: Mapping[str, Json] = value["health"]
     good = [name for name, condition in health.items() if condition["ok"]]
     unknown = [name for name, condition in health.items() if condition["ok"] is None]
-    lines = [f"Well: {', '.join(good)}."] if good else []
+    lines = [f"Available: {', '.join(good)}."] if good else []
     if unknown:
-        lines.append(f"Not heard of yet: {', '.join(unknown)}.")
+        lines.append(f"Not used yet: {', '.join(unknown)}.")
     free_mb = health["media"]["free_mb"]
     if free_mb is not None:
         lines.append(f"Free for media: {size(free_mb * 1024 * 1024)}.")
     for name, condition in health.items():
         if condition["ok"] is False:
             stops = [each for each in value["paused"] if each["dependency"] == name]
-            what = f" Until then no {', '.join(each['stage'] for each in stops)}." if stops else ""
+            what = f" Stopped: {', '.join(each['stage'] for each in stops)}." if stops else ""
             to_do = f" To do: {stops[0]['to_do']}." if stops else ""
             since = clock_time(condition["since"])
-            lines.append(f"NOT WELL since {since}: {name}: {condition['detail']}.{what}{to_do}")
+            lines.append(f"UNAVAILABLE since {since}: {name}: {condition['detail']}.{what}{to_do}")
     return lines
 
 
 def scan(report: Json) -> list[str]:
-    """`admin/scan/{id}` in sentences: how far it is, or what it found."""
+    """`admin/scan/{id}` in sentences: its progress, or its result."""
     found = (
         f"{report['present']:,} have a file, {report['in_queue']:,} are in the queue,"
         f" {report['missing']:,} have none"
     )
-    lines = [f"Looked at {report['scanned']:,}{_of_total(report)} tracks: {found}."]
+    lines = [f"Checked {report['scanned']:,}{_of_total(report)} tracks: {found}."]
     if report["unrecorded"]:
         lines.append(
-            f"{report['unrecorded']:,} have a file that nobody has checked: it is when they are"
-            " asked for."
+            f"{report['unrecorded']:,} have a file that is not verified: it is when they are"
+            " requested."
         )
     if report["mode"] == "queue":
         lines.append(f"{_many(report['queued'], 'track')} queued.")
     elif report["missing"]:
-        lines.append("Nothing was queued; --queue does.")
+        lines.append("Nothing was queued; --queue queues them.")
     if report["limit_reached"]:
         lines.append(f"It ended at the limit of {report['limit']:,}.")
     lines += [f"    {track_line(track)}" for track in report["sample"][:10]]
@@ -172,7 +167,7 @@ def scan(report: Json) -> list[str]:
 
 
 def scan_progress(report: Json) -> str:
-    """Where a scan is, in a line; what keeps it, if anything does."""
+    """The progress of a scan, or what it waits for, in a line."""
     if report["problem"]:
         return f"waits: {report['problem']}"
     if report["started_at"] is None:
@@ -192,7 +187,7 @@ def track_line(track: Json) -> str:
 
 
 def size(number: int) -> str:
-    """Bytes as people say them."""
+    """Bytes in the largest unit that gives at least 1."""
     value, unit = float(number), 0
     while value >= 1000 and unit < len(_UNITS) - 1:
         value, unit = value / 1000, unit + 1

@@ -1,15 +1,14 @@
-"""What the services of one process share, made once and handed in."""
+"""The parts that the services of one process share."""
 
 from __future__ import annotations
 
-import asyncio
 import os
 import random
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
-from typing import Protocol
 
+from shared.announcer import Announcer
 from shared.backoff import RetryPolicy
 from shared.bus.nats import Bus
 from shared.bus.relay import Relay
@@ -20,37 +19,25 @@ from shared.health import Health
 from shared.settings import Settings
 
 
-class Duty(Protocol):
-    """Something that a service does until it is told to stop."""
-
-    @property
-    def name(self) -> str:
-        """The duty's name, for logs and metrics."""
-        ...
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set and what is in hand is finished."""
-        ...
-
-
 @dataclass(frozen=True, kw_only=True)
 class App:
-    """What the services of one process share; made once, handed in, never imported."""
+    """The parts that the services of one process share; made once and passed in."""
 
     settings: Settings
     database: Database
     bus: Bus
     relay: Relay
+    announcer: Announcer
     health: Health
     clock: Clock
     rng: random.Random
     retries: RetryPolicy
-    # Names this process in leases.
+    # The name of this process in leases.
     worker: str
     closers: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
-    # What was not there yet since the start, and without which the process is not ready.
+    # Dependencies that have not been there since the start; until then the process is not ready.
     awaited: set[Dependency] = field(default_factory=set)
-    # What was decided at the start, for /readyz to show.
+    # Further fields of /readyz.
     said: dict[str, str] = field(default_factory=dict)
 
 
@@ -66,11 +53,13 @@ def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> Ap
         health=health,
         ca_file=settings.nats_ca_file,
     )
+    relay = Relay(database, bus)
     return App(
         settings=settings,
         database=database,
         bus=bus,
-        relay=Relay(database, bus),
+        relay=relay,
+        announcer=Announcer(bus, relay.wake),
         health=health,
         clock=clock,
         rng=rng,
@@ -79,6 +68,7 @@ def make_app(settings: Settings, *, name: str, clock: Clock | None = None) -> Ap
             initial_s=settings.retry_initial_s,
             multiplier=settings.retry_multiplier,
             max_s=settings.retry_max_s,
+            rng=rng,
         ),
         worker=f"{name}@{socket.gethostname()}:{os.getpid()}",
     )

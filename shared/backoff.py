@@ -7,33 +7,51 @@ from dataclasses import dataclass
 
 from shared.errors import ErrorType
 
-# Retries beyond which repeating is pointless whatever MAX_RETRIES allows: what four searches did
-# not find, a fifth will not, and what a person rejected stays rejected.
+# Retries after which another one is useless, whatever MAX_RETRIES allows: a fifth search does not
+# find what four did not find, and what an administrator rejected stays rejected.
 _RETRY_CEILING = {ErrorType.NOT_FOUND: 3, ErrorType.REJECTED: 0, ErrorType.CANCELLED: 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class RetryPolicy:
-    """Exponential back-off with jitter, and a budget by cause.
+class Backoff:
+    """Exponential back-off with jitter.
 
-    The n-th retry waits `initial_s * multiplier**n`, at most `max_s`, then up to 20 % less:
-    jitter only shortens, so that `max_s` stays a bound.
+    The pause after n earlier ones is `first_s * multiplier**n`, at most `longest_s`, and then
+    shorter by a random part of it, up to `jitter`. So `longest_s` is never exceeded.
     """
+
+    first_s: float
+    longest_s: float
+    multiplier: float = 2.0
+    jitter: float = 0.5
+
+    def pause_s(self, earlier: int, rng: random.Random) -> float:
+        """Seconds to wait after `earlier` pauses in a row."""
+        try:
+            grown = self.first_s * self.multiplier**earlier
+        except OverflowError:
+            grown = self.longest_s
+        return min(grown, self.longest_s) * rng.uniform(1 - self.jitter, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """When an item is retried, and how often, by the cause of its failure."""
 
     max_retries: int
     initial_s: float
     multiplier: float
     max_s: float
+    rng: random.Random
 
     def allows(self, error_type: ErrorType, retry_count: int) -> bool:
-        """Whether an item that has been retried `retry_count` times may try once more."""
+        """Whether an item that has been retried `retry_count` times may be retried again."""
         ceiling = _RETRY_CEILING.get(error_type, self.max_retries)
         return retry_count < min(ceiling, self.max_retries)
 
-    def delay_s(self, retry_count: int, rng: random.Random) -> float:
+    def delay_s(self, retry_count: int) -> float:
         """Seconds until the retry that follows `retry_count` earlier ones."""
-        try:
-            grown = self.initial_s * self.multiplier**retry_count
-        except OverflowError:
-            grown = self.max_s
-        return min(grown, self.max_s) * rng.uniform(0.8, 1.0)
+        backoff = Backoff(
+            first_s=self.initial_s, longest_s=self.max_s, multiplier=self.multiplier, jitter=0.2
+        )
+        return backoff.pause_s(retry_count, self.rng)

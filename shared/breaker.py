@@ -1,4 +1,4 @@
-"""A circuit breaker per dependency: who may ask it, how much, and when it is asked again.
+"""A circuit breaker for each dependency: when it is called again, and with how much work.
 
     closed ──failure──▶ open ──its pause is over──▶ half-open: one probe
        ▲                 ▲ ▲                          │        │
@@ -6,8 +6,8 @@
        │                 │                                     ▼
        └──enough─────────└──────────failure────────────── recovering
 
-The one place that knows how long to wait. A recovering dependency gets 1 call or item at a time,
-then 2, 4, and so on with each success, so that what piled up does not knock it down again.
+No other module decides how long to wait. A recovering dependency gets 1 call or item at a time,
+then 2, 4, and so on with each success, so that the backlog does not overload it again.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from enum import IntEnum
 
+from shared.backoff import Backoff
 from shared.clock import Clock
 from shared.errors import Dependency, Misconfigured, Unavailable
 
-_FIRST_PAUSE_S = 0.5
-LONGEST_PAUSE_S = 30.0
-# Asking these again costs nobody anything, and all work waits for their return.
-_LONGEST_PAUSE_OWN_S = 5.0
+_PAUSES = Backoff(first_s=0.5, longest_s=30)
+# Calling our own servers again is cheap, and all work waits for their return.
+_PAUSES_OWN = Backoff(first_s=0.5, longest_s=5)
 _OWN: frozenset[Dependency] = frozenset({"postgres", "nats"})
-# Until a person has changed a setting it is no use to ask; but it has to be noticed.
-_FIRST_PAUSE_MISCONFIGURED_S = 2.0
-_LONGEST_PAUSE_MISCONFIGURED_S = 60.0
-# Others look whether a probe has ended, should nobody have told them.
+# Calls fail until an operator changes a setting, and the change has to be noticed.
+_PAUSES_MISCONFIGURED = Backoff(first_s=2, longest_s=60)
+# How often the others check whether a probe has ended without a verdict.
 _PROBE_S = 1.0
 
-# What is there all at once or not at all needs no gradual return.
+# Calls or items at once after which a dependency counts as recovered. The ones that are not listed
+# are back with their first success.
 FULL: dict[Dependency, int] = {"torrentino": 16, "incoming": 8, "media": 8, "space": 8}
 
 
@@ -46,20 +46,16 @@ class State(IntEnum):
     OPEN = 3
 
 
-def pause_s(failures: int, rng: random.Random, *, longest_s: float, first_s: float = 0.5) -> float:
-    """The pause after so many failures in a row: doubled each time, up to half less by chance."""
-    return min(longest_s, first_s * 2.0 ** min(failures - 1, 10)) * rng.uniform(0.5, 1.0)
-
-
 class Breaker:
     """What this process knows of one dependency; closed until a failure."""
 
     def __init__(self, dependency: Dependency, *, clock: Clock, rng: random.Random) -> None:
         self.dependency: Dependency = dependency
         self.state = State.CLOSED
-        self.held: Unavailable | None = None
+        # The last failure, while the dependency is unavailable.
+        self.error: Unavailable | None = None
         self.since = clock.now()
-        # Set while calls may be made: who waits for a return is woken by it.
+        # Set while calls may be made; it wakes the duties that wait for the dependency.
         self.passable = asyncio.Event()
         self.passable.set()
         self._clock = clock
@@ -71,12 +67,12 @@ class Breaker:
 
     @property
     def ok(self) -> bool:
-        """Whether it answered last."""
+        """Whether the last call was answered."""
         return self.state in (State.CLOSED, State.RECOVERING)
 
     @property
     def next_try_at(self) -> datetime | None:
-        """When it will be asked again; None while it is in use."""
+        """When it is called again; None while it is in use."""
         if self.ok:
             return None
         return self._clock.now() + timedelta(
@@ -85,7 +81,7 @@ class Breaker:
 
     @property
     def closed(self) -> bool:
-        """Whether it may be given all there is."""
+        """Whether it may be given all work at once."""
         return self.state == State.CLOSED
 
     def allowance(self, most: int) -> int:
@@ -93,7 +89,7 @@ class Breaker:
         return most if self.state == State.CLOSED else min(most, self._allowed)
 
     def wait_s(self) -> float:
-        """Seconds until it may be asked, 0 for now; `passable` may be set before."""
+        """Seconds until it may be called, 0 for now; `passable` may be set before."""
         if self.ok:
             return 0.0
         if self.state == State.HALF_OPEN:
@@ -102,7 +98,7 @@ class Breaker:
 
     @contextmanager
     def probing(self) -> Iterator[None]:
-        """While the block runs nobody else probes; it may end without a verdict."""
+        """While the block runs no other duty probes; it may end without a verdict."""
         mine = self.state == State.OPEN
         if mine:
             self.state = State.HALF_OPEN
@@ -112,10 +108,10 @@ class Breaker:
             if mine and self.state == State.HALF_OPEN:
                 self.state = State.OPEN
 
-    def failed(self, held: Unavailable) -> None:
-        """It did not answer, or refused us. While it is known to be away that is no news."""
+    def failed(self, error: Unavailable) -> None:
+        """It did not answer, or refused us. While open, only a failure after its pause counts."""
         was_ok = self.ok
-        self.held = held
+        self.error = error
         if not was_ok and self._clock.monotonic() < self._retry_at:
             return
         if was_ok:
@@ -124,28 +120,27 @@ class Breaker:
         self.passable.clear()
         self._allowed = 1
         self._failures += 1
-        self._retry_at = self._clock.monotonic() + self._pause_s(held)
+        self._retry_at = self._clock.monotonic() + self._pause_s(error)
 
     def succeeded(self) -> None:
-        """It has answered: after an outage it is given a little more each time."""
+        """It has answered. After an outage each success doubles what it is given."""
         if self.state == State.CLOSED:
             return
         if not self.ok:
             self.since = self._clock.now()
-            self.held = None
+            self.error = None
             self.state = State.RECOVERING
             self.passable.set()
         else:
-            # Not at the first: that it answers a probe does not say that it can work.
+            # Not at the first success: an answered probe does not prove that it can work.
             self._failures = 0
             self._allowed *= 2
         if self._allowed >= self._full:
             self.state, self._failures = State.CLOSED, 0
 
-    def _pause_s(self, held: Unavailable) -> float:
-        if isinstance(held, Misconfigured):
-            first_s, longest_s = _FIRST_PAUSE_MISCONFIGURED_S, _LONGEST_PAUSE_MISCONFIGURED_S
+    def _pause_s(self, error: Unavailable) -> float:
+        if isinstance(error, Misconfigured):
+            pauses = _PAUSES_MISCONFIGURED
         else:
-            own = self.dependency in _OWN
-            first_s, longest_s = _FIRST_PAUSE_S, _LONGEST_PAUSE_OWN_S if own else LONGEST_PAUSE_S
-        return pause_s(self._failures, self._rng, longest_s=longest_s, first_s=first_s)
+            pauses = _PAUSES_OWN if self.dependency in _OWN else _PAUSES
+        return pauses.pause_s(self._failures - 1, self._rng)

@@ -1,4 +1,4 @@
-"""Time inside a process. Leases and due times are never decided here but by the database."""
+"""Time inside a process. Leases and due times follow the clock of the database."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """Where the process takes its time from; tests hand in one that they move themselves."""
+    """The clock of a process; tests pass one that they move themselves."""
 
     def now(self) -> datetime:
         """The present moment, aware, in UTC."""
         ...
 
     def monotonic(self) -> float:
-        """Seconds that only grow, for measuring how long something took."""
+        """Seconds that never decrease, to measure durations."""
         ...
 
 

@@ -1,20 +1,20 @@
-"""What went wrong, sorted by what the caller should do.
+"""The errors, by what the caller does about them.
 
-    DownloadsError           others of it, beside what they are about, keep a program from starting
-    ├── Unavailable                 wait and try the same thing again; no attempt is burnt
+    DownloadsError           base; its other subclasses keep a program from starting
+    ├── Unavailable          retry the same call later; no attempt is burnt
     │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
-    │   └── Misconfigured    it answers, but a person has to change a setting first
-    ├── OutcomeUnknown       the call may have had its effect: look before repeating it
+    │   └── Misconfigured    it answers, but an operator has to change a setting first
+    ├── OutcomeUnknown       the call may have had its effect: check before repeating it
     ├── AttemptFailed        this attempt is over and counts against the item's budget
-    │   └── CorruptAudio     what arrived is not the whole, right audio
-    ├── Stale                the row is no longer ours, or no longer in that stage: drop it
-    └── Refused              the caller asked for something we will not do
+    │   └── CorruptAudio     the delivered file is not the whole, right audio
+    ├── Stale                another worker has moved the row: drop the work
+    └── Refused              a request that is turned down
         ├── InvalidRequest   malformed; the caller must change it
         ├── Unknown          no such track, album, item or scan
         ├── LimitReached     the user's daily or queue limit
-        └── Conflict         not in the state that the request is about
+        └── Conflict         what it names is in another state
 
-Adapters translate every foreign exception into one of these, so that nothing above an adapter
+Adapters translate every foreign exception into one of these, so that no code above an adapter
 catches an exception of asyncpg, nats-py, httpx or SQLite.
 """
 
@@ -24,8 +24,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-# "media" is the media root as such, "space" the room on its disk: a full one can still be read.
-# "searcher" and "torrent_client" stand behind Torrentino, and may be away while it answers.
+# "media" is the media root, "space" the free space on its disk: a full disk can still be read.
+# "searcher" and "torrent_client" are behind Torrentino, and may be away while it answers.
 Dependency = Literal[
     "postgres",
     "nats",
@@ -56,11 +56,11 @@ class ErrorType(StrEnum):
 
 
 class DownloadsError(Exception):
-    """Base of everything that this project raises on purpose."""
+    """Base of all errors that this project raises on purpose."""
 
 
 class Unavailable(DownloadsError):
-    """The same call may succeed later without anybody's attempt being at fault."""
+    """The same call may succeed later; the cause is not the item."""
 
     def __init__(self, dependency: Dependency, detail: str) -> None:
         super().__init__(f"{dependency}: {detail}")
@@ -69,18 +69,18 @@ class Unavailable(DownloadsError):
 
 
 class DependencyDown(Unavailable):
-    """A dependency does not answer, or answers that it cannot work now."""
+    """A dependency does not answer, or reports that it cannot work now."""
 
 
 class Misconfigured(Unavailable):
-    """A dependency answers, but refuses us until a person changes a setting."""
+    """A dependency answers, but refuses us until an operator changes a setting."""
 
 
 class OutcomeUnknown(DownloadsError):
-    """A request was sent and no trustworthy answer came back.
+    """A request was sent and no answer came back that can be relied on.
 
-    `settled` is true when the server has certainly finished with the request (it answered,
-    with an error), so that looking for the effect right away gives the final word.
+    `settled`: the server has certainly finished the request (it answered with an error), so that
+    a check for the effect is final at once.
     """
 
     def __init__(self, detail: str, *, settled: bool) -> None:
@@ -89,7 +89,7 @@ class OutcomeUnknown(DownloadsError):
 
 
 class AttemptFailed(DownloadsError):
-    """This attempt at an item is over; `evidence` is what a person would want to see."""
+    """This attempt at an item is over; `evidence` is shown to an administrator."""
 
     def __init__(
         self, error_type: ErrorType, message: str, evidence: Mapping[str, object] | None = None
@@ -108,11 +108,11 @@ class CorruptAudio(AttemptFailed):
 
 
 class Stale(DownloadsError):
-    """A guarded write changed no row: somebody else has moved the item on."""
+    """A guarded write changed no row: another worker has moved the item."""
 
 
 class Refused(DownloadsError):
-    """A request that we turn down; the message says what the caller can do about it."""
+    """A request that is turned down; the message says what the caller can do about it."""
 
 
 class InvalidRequest(Refused):

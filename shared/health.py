@@ -21,9 +21,9 @@ Alarm = Literal["configuration"]
 
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """How a dependency is, and since when; when it is asked again, if it is away.
+    """How a dependency is, and since when; when it is called again, if it is unavailable.
 
-    The alarm "configuration": waiting will not help, a person has to change a setting.
+    The alarm "configuration": waiting does not help, an operator has to change a setting.
     """
 
     ok: bool
@@ -51,7 +51,7 @@ class Health:
         return self._breakers[dependency]
 
     def now(self) -> datetime:
-        """The time by which failures are dated."""
+        """The time by which failures are compared."""
         return self._clock.now()
 
     def up(self, dependency: Dependency) -> None:
@@ -67,24 +67,24 @@ class Health:
         """The dependency has just failed to answer."""
         self.failed(DependencyDown(dependency, detail))
 
-    def failed(self, held: Unavailable) -> None:
+    def failed(self, error: Unavailable) -> None:
         """The dependency has just failed to answer, or refused us."""
-        breaker = self.breaker(held.dependency)
-        was_ok, before = breaker.ok, alarm_of(breaker.held)
-        breaker.failed(held)
+        breaker = self.breaker(error.dependency)
+        was_ok, before = breaker.ok, alarm_of(breaker.error)
+        breaker.failed(error)
         self._note(breaker)
-        alarm = alarm_of(held)
+        alarm = alarm_of(error)
         if was_ok or alarm != before:
             level, extra = (40, {"alarm": alarm}) if alarm else (30, {})
             log.log(
-                level, "dependency_down", dependency=held.dependency, detail=held.detail, **extra
+                level, "dependency_down", dependency=error.dependency, detail=error.detail, **extra
             )
 
     def is_news(self, error: Exception, *, at: datetime) -> bool:
-        """Whether to report a failure of a while ago (`at`); tells the breaker if so.
+        """Whether a failure at the earlier time `at` is news; if so, the breaker opens.
 
-        False for one of a dependency that is known to be away, or has come back since: the next
-        try must not fall for it.
+        False where the dependency is known to be away, or has come back since: an old failure
+        must not stop the next try.
         """
         if not isinstance(error, Unavailable):
             return True
@@ -96,28 +96,28 @@ class Health:
         return not known
 
     def conditions(self) -> dict[str, Condition]:
-        """Every dependency that has been heard of."""
+        """Every dependency that has answered or failed."""
         return {name: _condition(self._breakers[name]) for name in sorted(self._heard)}
 
     def _note(self, breaker: Breaker) -> None:
         self._heard.add(breaker.dependency)
         DEPENDENCY_UP.labels(breaker.dependency).set(breaker.ok)
         CIRCUIT_STATE.labels(breaker.dependency).set(breaker.state)
-        alarm = alarm_of(breaker.held)
+        alarm = alarm_of(breaker.error)
         DEPENDENCY_MISCONFIGURED.labels(breaker.dependency).set(alarm == "configuration")
 
 
-def alarm_of(held: Unavailable | None) -> Alarm | None:
-    """What a failure calls a person for, beyond waiting."""
-    return "configuration" if isinstance(held, Misconfigured) else None
+def alarm_of(error: Unavailable | None) -> Alarm | None:
+    """What an operator has to do about a failure, if waiting is not enough."""
+    return "configuration" if isinstance(error, Misconfigured) else None
 
 
 def _condition(breaker: Breaker) -> Condition:
     return Condition(
         ok=breaker.ok,
-        detail="ok" if breaker.held is None else breaker.held.detail,
+        detail="ok" if breaker.error is None else breaker.error.detail,
         since=breaker.since,
         state=breaker.state,
         next_try_at=breaker.next_try_at,
-        alarm=alarm_of(breaker.held),
+        alarm=alarm_of(breaker.error),
     )

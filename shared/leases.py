@@ -1,4 +1,4 @@
-"""Keeping the leases of what this process holds, for as long as the work goes on."""
+"""Renews the leases of the items that this process works on, until the work ends."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from contextlib import contextmanager
 
 import structlog
 
-from shared.db.items import Claim, renew
+from shared.db.claims import Claim, renew
 from shared.db.pool import Database
 from shared.errors import DependencyDown
-from shared.runtime import first_of
+from shared.stop import run_until
 
 log = structlog.get_logger()
 
-# Long enough for work that has committed its end, and so has no lease, to end.
-_SECOND_LOOK_S = 1.0
+# Long enough for work to end that has committed its last move, and so has no lease any more.
+_SECOND_CHECK_S = 1.0
 
 
 class LeaseKeeper:
-    """A duty that renews every lease in hand each third of its time.
+    """A duty that renews every held lease each third of its time.
 
-    Work whose lease is lost at two looks in a row is cancelled: somebody else has the item.
+    Work whose lease is lost at two checks in a row is cancelled: another worker has the item.
     """
 
     name = "leases"
@@ -31,8 +31,11 @@ class LeaseKeeper:
         self._database = database
         self._lease_s = lease_s
         self._held: dict[Claim, asyncio.Task[object]] = {}
+        # Lost at the last check, but not at the one before.
         self._doubted: set[Claim] = set()
+        # Set while no lease is held.
         self._idle = asyncio.Event()
+        self._idle.set()
 
     @contextmanager
     def holding(self, claim: Claim) -> Iterator[None]:
@@ -49,14 +52,18 @@ class LeaseKeeper:
                 self._idle.set()
 
     async def run_once(self) -> int:
-        """Renew once; returns how many leases were lost for good."""
+        """Renew once; returns how many leases were lost for good.
+
+        Raises:
+            DependencyDown: PostgreSQL is away.
+        """
         held, doubted = dict(self._held), self._doubted
         self._doubted = set()
         if not held:
             return 0
-        still_ours = await renew(self._database, list(held), lease_s=self._lease_s)
-        # Work that has just ended has given its claim up by itself.
-        lost = {claim for claim in self._held if claim in held and claim.item_id not in still_ours}
+        renewed = await renew(self._database, list(held), lease_s=self._lease_s)
+        # Work that has ended meanwhile has given up its claim itself.
+        lost = {claim for claim in self._held if claim in held and claim.item_id not in renewed}
         self._doubted = lost - doubted
         for claim in lost & doubted:
             log.warning("lease_lost", item_id=claim.item_id, fence=claim.fence)
@@ -64,21 +71,15 @@ class LeaseKeeper:
         return len(lost & doubted)
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Renew until the stop, and after it for as long as work is still draining."""
-        while not stop.is_set():
-            await self._renew()
-            await first_of(stop, timeout_s=self._pause_s)
-        while self._held:
-            await self._renew()
-            await first_of(self._idle, timeout_s=self._pause_s)
+        """Renew until the stop, and after it until the work in hand has drained."""
+        await run_until(stop, self._turn)
+        await run_until(self._idle, self._turn)
 
-    @property
-    def _pause_s(self) -> float:
-        return min(_SECOND_LOOK_S, self._lease_s / 3) if self._doubted else self._lease_s / 3
-
-    async def _renew(self) -> None:
+    async def _turn(self, _stop: asyncio.Event) -> float:
         try:
             await self.run_once()
         except DependencyDown as error:
-            # The lease may still be renewed in time; if not, the fence keeps us harmless.
+            # The next renewal may still be in time; if not, the fence makes our writes harmless.
             log.warning("leases_not_renewed", error=str(error))
+        pause_s = self._lease_s / 3
+        return min(_SECOND_CHECK_S, pause_s) if self._doubted else pause_s

@@ -11,12 +11,12 @@ import structlog
 from shared.settings import Settings
 from shared.untrusted import printable
 
-# Libraries that say at `info` what our own lines already say.
+# Libraries that log at `info` what our own lines already say.
 _QUIET = ("httpx", "httpcore", "nats", "alembic", "uvicorn.error", "uvicorn.access", "websockets")
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Send every log line, ours and the libraries', to one place in one format.
+    """Write every log line, ours and the libraries', to one stream in one format.
 
     `stream` is standard error by default.
     """
@@ -29,7 +29,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
         structlog.processors.format_exc_info,
     ]
     if settings.log_format == "console":
-        # JSON escapes by itself what a terminal would obey.
+        # JSON escapes control characters itself.
         shared.append(_printable_values)
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
@@ -59,10 +59,10 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
 def _printable_values(
     _logger: object, _method: str, fields: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
-    """No field, whoever its text is from, moves the cursor, turns the line or hides anything."""
+    """Escape control characters, so that no field moves the cursor or hides text."""
     return {name: _shown(value) for name, value in fields.items()}
 
 
 def _shown(value: object) -> object:
-    # Line breaks stay: tracebacks have them, and in other fields the renderer quotes them.
+    # Line breaks stay: tracebacks have them, and the renderer quotes those in other fields.
     return printable(value, keep="\n\t") if isinstance(value, str) else value

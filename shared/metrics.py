@@ -7,11 +7,11 @@ from prometheus_client import Counter, Gauge, Histogram
 _PREFIX = "pezzottify_download"
 
 DEPENDENCY_UP = Gauge(
-    f"{_PREFIX}_dependency_up", "1 when the dependency answered last, else 0", ["dependency"]
+    f"{_PREFIX}_dependency_up", "1 if the dependency answered the last call, else 0", ["dependency"]
 )
 DEPENDENCY_MISCONFIGURED = Gauge(
     f"{_PREFIX}_dependency_misconfigured",
-    "1 while a dependency refuses us until a person changes a setting",
+    "1 while a dependency refuses us until an operator changes a setting",
     ["dependency"],
 )
 CIRCUIT_STATE = Gauge(
@@ -19,9 +19,9 @@ CIRCUIT_STATE = Gauge(
     "Circuit breaker: 0 closed, 1 recovering, 2 half-open, 3 open",
     ["dependency"],
 )
-LOOP_RUNS = Counter(f"{_PREFIX}_loop_runs_total", "Runs of a duty by outcome", ["duty", "outcome"])
+DUTY_RUNS = Counter(f"{_PREFIX}_duty_runs_total", "Runs of a duty by outcome", ["duty", "outcome"])
 REQUESTS = Counter(
-    f"{_PREFIX}_requests_total", "Requests for audio by door and kind", ["source", "kind"]
+    f"{_PREFIX}_requests_total", "Requests for audio by API and kind", ["source", "kind"]
 )
 HTTP_SECONDS = Histogram(
     f"{_PREFIX}_http_request_seconds", "Time to answer an HTTP request", ["route", "status"]
@@ -29,19 +29,19 @@ HTTP_SECONDS = Histogram(
 DEAD_MESSAGES = Counter(
     f"{_PREFIX}_dead_messages_total", "NATS messages that could not be understood"
 )
-EVENTS_PUBLISHED = Counter(f"{_PREFIX}_events_published_total", "Outbox rows handed to JetStream")
+EVENTS_PUBLISHED = Counter(f"{_PREFIX}_events_published_total", "Events published to JetStream")
 ITEMS_CLAIMED = Counter(f"{_PREFIX}_items_claimed_total", "Items claimed by a stage", ["stage"])
 TICKETS_CREATED = Counter(
-    f"{_PREFIX}_tickets_created_total", "Tickets at Torrentino, made or found again", ["how"]
+    f"{_PREFIX}_tickets_created_total", "Tickets created at Torrentino, or found again", ["how"]
 )
 SEARCHES = Counter(
-    f"{_PREFIX}_searches_total", "Searches of our own, by what they gave", ["result"]
+    f"{_PREFIX}_searches_total", "Searches of direct acquisition by result", ["result"]
 )
 DOWNLOADS_BEGUN = Counter(
-    f"{_PREFIX}_downloads_begun_total", "Torrents added, or there already, for our items", ["how"]
+    f"{_PREFIX}_downloads_begun_total", "Torrents added, or found in the client, for items", ["how"]
 )
 DOWNLOADS_ENDED = Counter(
-    f"{_PREFIX}_downloads_ended_total", "Downloads of our own, by how they ended", ["how"]
+    f"{_PREFIX}_downloads_ended_total", "Downloads of direct acquisition by outcome", ["how"]
 )
 TICKETS_POLLED = Counter(
     f"{_PREFIX}_tickets_polled_total", "Tickets read at Torrentino", ["remote_state"]
@@ -49,19 +49,21 @@ TICKETS_POLLED = Counter(
 ATTEMPTS_FAILED = Counter(
     f"{_PREFIX}_attempts_failed_total", "Attempts that ended without a file", ["error_type"]
 )
-FILES_PLACED = Counter(f"{_PREFIX}_files_placed_total", "Files put into the media root", ["how"])
-BYTES_PLACED = Counter(f"{_PREFIX}_bytes_placed_total", "Bytes put into the media root")
+FILES_PLACED = Counter(f"{_PREFIX}_files_placed_total", "Files placed in the media root", ["how"])
+BYTES_PLACED = Counter(f"{_PREFIX}_bytes_placed_total", "Bytes placed in the media root")
 VERIFY_SECONDS = Histogram(
     f"{_PREFIX}_verify_seconds",
     "Time to decode and check a file",
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60),
 )
-ITEMS = Gauge(f"{_PREFIX}_items", "Items by status, stage and priority", ["stage", "priority"])
+ITEMS = Gauge(f"{_PREFIX}_items", "Items by stage and priority", ["stage", "priority"])
 OUTBOX_AGE_SECONDS = Gauge(
     f"{_PREFIX}_outbox_age_seconds", "Age of the oldest event that is not published"
 )
 LEASES_RECOVERED = Counter(
-    f"{_PREFIX}_leases_recovered_total", "Items taken back from workers that went silent", ["stage"]
+    f"{_PREFIX}_leases_recovered_total",
+    "Items taken back from workers that stopped renewing",
+    ["stage"],
 )
-SCAN_TRACKS = Counter(f"{_PREFIX}_scan_tracks_total", "Catalog tracks that a scan looked at")
+SCAN_TRACKS = Counter(f"{_PREFIX}_scan_tracks_total", "Catalog tracks that scans have checked")
 MEDIA_FREE_BYTES = Gauge(f"{_PREFIX}_media_free_bytes", "Free space on the media disk")

@@ -20,13 +20,13 @@ _CHECK_S = 3.0
 
 
 class OpsServer:
-    """The duty that answers the questions of orchestrators and of Prometheus."""
+    """The duty that answers orchestrators and Prometheus."""
 
     name = "ops"
 
     def __init__(self, app: App) -> None:
         self._app = app
-        # A second series for each that says when it was made: nobody asks for those.
+        # A second series for each metric, with the time of its creation: of no use here.
         disable_created_metrics()  # type: ignore[no-untyped-call]
         routes = [
             Route("/healthz", _healthz),
@@ -51,9 +51,9 @@ class OpsServer:
             name: _shown(condition) for name, condition in self._app.health.conditions().items()
         }
         for name in self._app.awaited - checks.keys():
-            checks[name] = {"ok": False, "detail": "not looked at yet"}
-        # NATS may be away: everything arrives by the sweeps, only later. PostgreSQL may not, nor
-        # what the settings name and what has not been there yet.
+            checks[name] = {"ok": False, "detail": "not checked yet"}
+        # Without NATS the sweeps do all work, only later. PostgreSQL must be there, and so must
+        # have been, once, the dependencies that the settings name.
         ready = bool(checks["postgres"]["ok"]) and not self._app.awaited
         body = {"ready": ready, "checks": checks, **self._app.said}
         return Response(

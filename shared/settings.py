@@ -1,31 +1,31 @@
 """Every setting, read once from the environment.
 
-A missing or unusable value is reported in one line that names the variable, what it got and what
-it wants. `X_FILE=/path` gives any secret `X` from a file. docs/settings.md is made from here.
+A missing or unusable value is reported in one line with the variable, the value that it has, and
+what it wants. `X_FILE=/path` reads the secret `X` from a file. docs/settings.md is generated from
+this module.
 """
 
 from __future__ import annotations
 
 import os
-import re
-import ssl
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-)
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
-from shared.choosing.model import Profile
 from shared.errors import DownloadsError
+from shared.setting_types import (
+    AbsolutePath,
+    CertificateFile,
+    Count,
+    DatabaseUrl,
+    HttpUrl,
+    NatsUrls,
+    Seconds,
+    Umask,
+    Word,
+)
 
 Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper"]
 SERVICES: tuple[Service, ...] = (
@@ -39,7 +39,7 @@ SERVICES: tuple[Service, ...] = (
 
 SECRETS = ("database_url", "nats_url", "torrentino_api_key", "bootstrap_admin_key")
 
-# What a service cannot start without, beside DATABASE_URL and NATS_URL, which all need.
+# The settings that a service requires, beside DATABASE_URL and NATS_URL, which all services do.
 REQUIRED_BY: dict[str, frozenset[Service]] = {
     "torrentino_url": frozenset({"ticketer", "poller", "fetcher_writer"}),
     "catalog_db": frozenset({"ingest", "watchdog"}),
@@ -51,85 +51,21 @@ class SettingsError(DownloadsError):
     """One line for each variable that is missing or unusable."""
 
 
-def _url(*schemes: str, many: bool = False, needs_host: bool = True) -> AfterValidator:
-    def check(value: SecretStr | str) -> SecretStr | str:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        for part in text.split(",") if many else [text]:
-            _check_url(part.strip(), schemes, needs_host=needs_host)
-        return value
-
-    return AfterValidator(check)
-
-
-def _check_url(text: str, schemes: Collection[str], *, needs_host: bool) -> None:
-    try:
-        parts = urlsplit(text)
-        # PostgreSQL's may name several hosts, or none and a folder of sockets.
-        found = bool(parts.hostname) and parts.port != 0 if needs_host else _ports(parts.netloc)
-    except ValueError:
-        # Its text may hold the password.
-        raise ValueError("not a URL") from None
-    if parts.scheme not in schemes or not found:
-        raise ValueError("not such a URL")
-
-
-def _ports(netloc: str) -> bool:
-    """Whether each of the hosts has a port that is one; a password's `/` shows here, too."""
-    hosts = netloc.rpartition("@")[2].split(",")
-    return all(re.fullmatch(r"(\[.*\]|[^:]*)(:\d*)?", host) for host in hosts)
-
-
-def _absolute(value: str) -> str:
-    if not value.startswith("/") or ".." in value.split("/") or "\0" in value:
-        raise ValueError("not an absolute path without '..'")
-    return value
-
-
-def _umask(value: str) -> str:
-    # All three digits: YAML makes 63 of an unquoted 077, which would be another umask.
-    if re.fullmatch("0?[0-7]{3}", value) is None:
-        raise ValueError("not three octal digits, which YAML needs quotes for")
-    if int(value, 8) & 0o700:
-        raise ValueError("it takes rights from the owner, and the owner is this service itself")
-    return value
-
-
-def _certificates(path: Path) -> Path:
-    try:
-        ssl.create_default_context(cafile=path)
-    except ssl.SSLError:
-        raise ValueError("it holds no certificates") from None
-    except OSError as error:
-        raise ValueError(error.strerror) from None
-    return path
-
-
-_YEARS_S = 10 * 365 * 86_400
-_MOST = 2**31 - 1  # what PostgreSQL takes as an integer
-
-HttpUrl = Annotated[str, _url("http", "https")]
-AbsolutePath = Annotated[str, AfterValidator(_absolute)]
-Seconds = Annotated[float, Field(gt=0, le=_YEARS_S)]
-Count = Annotated[int, Field(le=_MOST)]
-# INFO is as clear as info.
-Word = BeforeValidator(lambda value: value.lower() if isinstance(value, str) else value)
-
-
 class Settings(BaseModel):
     """The environment of `contract.md`, validated; immutable after the start."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    database_url: Annotated[SecretStr, _url("postgres", "postgresql", needs_host=False)] = Field(
+    database_url: DatabaseUrl = Field(
         description="a PostgreSQL 15+ URL, e.g. postgresql://user:password@host/database"
     )
-    nats_url: Annotated[SecretStr, _url("nats", "tls", "ws", "wss", many=True)] = Field(
+    nats_url: NatsUrls = Field(
         description="one or more NATS URLs separated by commas, e.g. nats://host:4222"
     )
-    nats_ca_file: Annotated[Path, AfterValidator(_certificates)] | None = Field(
+    nats_ca_file: CertificateFile | None = Field(
         None,
-        description="a readable PEM file with the CA certificates by which the NATS server's is"
-        " signed; default: the system's",
+        description="a readable PEM file with the CA certificates that the NATS server's"
+        " certificate is checked with; default: the system's",
     )
     torrentino_url: HttpUrl | None = Field(
         None, description="the base of Torrentino's API, e.g. http://torrentino:8080/api/v1"
@@ -139,7 +75,8 @@ class Settings(BaseModel):
     )
     torrentino_delivery: Annotated[Literal["shared", "http"], Word] = Field(
         "shared",
-        description="`shared`: collect from a folder both see; `http`: from a file server",
+        description="how files are collected: from a folder that both see (`shared`), or from a"
+        " file server (`http`)",
     )
     torrentino_dest_root: AbsolutePath = Field(
         "/media/incoming",
@@ -147,40 +84,44 @@ class Settings(BaseModel):
     )
     torrentino_dest_mount: AbsolutePath | None = Field(
         None,
-        description="the same folder as we see it; default: TORRENTINO_DEST_ROOT (`shared`)",
+        description="the path of TORRENTINO_DEST_ROOT as this service sees it; default: the same"
+        " (`shared`)",
     )
     torrentino_files_url: HttpUrl | None = Field(
         None,
-        description="that folder over HTTP, with JSON listings as nginx gives them (`http`)",
+        description="the URL of TORRENTINO_DEST_ROOT on a file server, with JSON listings as nginx"
+        " gives them (`http`)",
     )
     torrentino_downloads_root: AbsolutePath | None = Field(
         None,
-        description="the torrents' own folder, as Torrentino sees it; with it files are taken from"
-        " there, whatever Torrentino's pipeline makes of them",
+        description="the torrent client's folder of downloads, as Torrentino sees it; if set, files"
+        " are collected from there, and Torrentino's pipeline is not needed",
     )
     torrentino_downloads_mount: AbsolutePath | None = Field(
         None,
-        description="the same folder as we see it; default: TORRENTINO_DOWNLOADS_ROOT",
+        description="the path of TORRENTINO_DOWNLOADS_ROOT as this service sees it; default: the"
+        " same",
     )
     torrentino_downloads_url: HttpUrl | None = Field(
         None,
-        description="the torrents' own folder over HTTP, with JSON listings as nginx gives them"
-        " (`http`)",
+        description="the URL of TORRENTINO_DOWNLOADS_ROOT on a file server, with JSON listings as"
+        " nginx gives them (`http`)",
     )
     acquisition: Annotated[Literal["auto", "direct", "tickets"], Word] = Field(
         "auto",
-        description="who searches, chooses and follows torrents: we, by Torrentino's search and its"
-        " torrent client (`direct`); its tickets (`tickets`); or we where both are configured there"
-        " and TORRENTINO_DOWNLOADS_ROOT is set here (`auto`)",
+        description="the acquisition mode: releases are searched for, chosen and followed here,"
+        " with Torrentino's search and torrent client (`direct`), or by Torrentino's tickets"
+        " (`tickets`); `auto` is `direct` where Torrentino has both configured and"
+        " TORRENTINO_DOWNLOADS_ROOT is set",
     )
     searches_per_hour: Count = Field(
-        60, ge=1, description="searches that all ticketers together make in an hour (direct)"
+        60, ge=1, description="searches in an hour, over all ticketers (direct)"
     )
     search_gap_s: float = Field(
-        10, ge=0, le=3600, description="seconds between two searches at least (direct)"
+        10, ge=0, le=3600, description="the least seconds between two searches (direct)"
     )
     releases_ttl_h: float = Field(
-        24, gt=0, le=8760, description="hours that the result of a search is used again (direct)"
+        24, gt=0, le=8760, description="hours for which a search result is used again (direct)"
     )
     max_downloads: Count = Field(
         20, ge=1, description="downloads at once, over all ticketers (direct)"
@@ -189,23 +130,25 @@ class Settings(BaseModel):
         3,
         ge=1,
         le=100,
-        description="downloads that are tried for one request before it waits for another search"
-        " (direct)",
+        description="downloads that are tried for one request before the next search (direct)",
     )
     prefer_lossless: bool = Field(
-        True, description="whether lossless releases are taken before others (direct)"
+        True, description="whether lossless releases are preferred (direct)"
     )
     min_bitrate_kbps: int = Field(
-        192, ge=0, le=10_000, description="kbit/s below which no release is taken (direct)"
+        192, ge=0, le=10_000, description="kbit/s below which a release is refused (direct)"
     )
     max_grab_gb: float = Field(
-        8, gt=0, le=10_000, description="GB above which no release is taken by itself (direct)"
+        8,
+        gt=0,
+        le=10_000,
+        description="GB above which a release is left to an administrator (direct)",
     )
     download_cleanup: Annotated[Literal["keep", "wrong", "all"], Word] = Field(
         "wrong",
-        description="which of our own downloads are removed at Torrentino with their files: none"
-        " (`keep`), those that proved wrong or that nobody wants any more (`wrong`), or those that"
-        " were collected as well (`all`); what was there before us stays (direct)",
+        description="which downloads are removed at Torrentino with their files: none (`keep`),"
+        " those that proved wrong or that no item needs any more (`wrong`), or also those that were"
+        " collected (`all`); a torrent that was there before is never removed (direct)",
     )
     ticket_keep_days: int = Field(
         30,
@@ -215,28 +158,28 @@ class Settings(BaseModel):
     )
     torrentino_cleanup: Annotated[Literal["keep", "ticket", "torrent"], Word] = Field(
         "keep",
-        description="what is removed at Torrentino when all is fetched: nothing (`keep`), the"
-        " `ticket`, or the ticket and the `torrent` with its data, which ends its seeding",
+        description="what is removed at Torrentino when all files are collected: nothing (`keep`),"
+        " the `ticket`, or the ticket and the `torrent` with its data, which ends its seeding",
     )
     ticket_grouping: Annotated[Literal["auto", "track", "album"], Word] = Field(
         "auto",
-        description="how many items one ticket serves: one (`track`), all that wait of an album"
-        " (`album`), or the latter from two tracks on and where a track's own ticket failed"
-        " (`auto`)",
+        description="how many items one ticket serves: one (`track`) or all waiting items of an"
+        " album (`album`); `auto` is `album` from two tracks on and where a track's own ticket"
+        " failed",
     )
     audio_format: Annotated[
         Literal["original", "ogg_vorbis", "opus", "mp3", "flac", "aac"], Word
-    ] = Field("original", description="what files are converted to after they were verified")
+    ] = Field("original", description="the format that verified files are converted to")
     audio_quality: int | None = Field(
         None,
         ge=0,
         le=512,
-        description="kbit/s from 32 on, for `flac` the compression level from 0 to 12; without it"
-        " the format's own default",
+        description="kbit/s from 32 on, for `flac` the compression level from 0 to 12; default: the"
+        " format's own",
     )
     audio_keep_source: bool = Field(
         False,
-        description="whether the file that was converted is kept, in .incoming/sources/ below"
+        description="whether the original of a converted file is kept, in .incoming/sources/ below"
         " MEDIA_PATH",
     )
     catalog_db: Path | None = Field(
@@ -245,7 +188,7 @@ class Settings(BaseModel):
     media_path: Path | None = Field(
         None, description="the media root; files go to audio/… below it"
     )
-    umask: Annotated[str, AfterValidator(_umask)] = Field(
+    umask: Umask = Field(
         "022",
         description="the rights in octal that new files and folders lack, e.g. `022`, `002` or"
         " `077`: files get the rest of 0666, folders of 0777",
@@ -264,24 +207,21 @@ class Settings(BaseModel):
         100, ge=0, description="requests a user may make per UTC day; an album is one"
     )
     user_max_queue_size: Count = Field(
-        200, ge=0, description="items a user may have waiting or in work at once"
+        200, ge=0, description="active items a user may have at once"
     )
     max_retries: int = Field(8, ge=0, le=100, description="retries after the first attempt")
     retry_initial_s: Seconds = Field(60, description="seconds before the first retry")
     retry_multiplier: float = Field(
-        2.5, ge=1, le=1000, description="by how much each further wait is longer"
+        2.5, ge=1, le=1000, description="the factor by which each further wait is longer"
     )
     retry_max_s: Seconds = Field(86400, description="the longest wait before a retry, in seconds")
-    lease_s: float = Field(
-        60,
-        ge=1,
-        le=_YEARS_S,
-        description="seconds that a claim holds without renewal, at least 1",
+    lease_s: Seconds = Field(
+        60, ge=1, description="seconds that a lease lasts without renewal, at least 1"
     )
-    poll_interval_s: Seconds = Field(5, description="seconds between two looks at an open ticket")
+    poll_interval_s: Seconds = Field(5, description="seconds between two polls of an open ticket")
     sweep_interval_s: Seconds = Field(5, description="seconds that a lost wake-up can delay work")
     stall_timeout_s: Seconds = Field(
-        10800, description="seconds without progress of a ticket that count as a failed attempt"
+        10800, description="seconds without progress after which an attempt fails"
     )
     duration_tolerance_s: Seconds = Field(
         6, description="seconds that a file's length may differ from the catalog's"
@@ -302,7 +242,7 @@ class Settings(BaseModel):
         20, description="seconds that work in hand may take to finish after SIGTERM"
     )
     log_format: Annotated[Literal["json", "console"], Word] = Field(
-        "json", description="`console` for people"
+        "json", description="`console` for reading on a terminal"
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], Word] = Field(
         "info", description="the least severe log lines that are written"
@@ -310,23 +250,14 @@ class Settings(BaseModel):
 
     @property
     def dest_mount(self) -> Path:
-        """Where we see `torrentino_dest_root`."""
+        """The path of `torrentino_dest_root` here."""
         return Path(self.torrentino_dest_mount or self.torrentino_dest_root)
 
     @property
     def downloads_mount(self) -> Path | None:
-        """Where we see `torrentino_downloads_root`; None when we do not."""
+        """The path of `torrentino_downloads_root` here; None if it is not set."""
         path = self.torrentino_downloads_mount or self.torrentino_downloads_root
         return None if path is None else Path(path)
-
-    @property
-    def profile(self) -> Profile:
-        """What is chosen first among releases, and what is not taken."""
-        return Profile(
-            prefer_lossless=self.prefer_lossless,
-            min_bitrate_kbps=self.min_bitrate_kbps,
-            max_grab_bytes=int(self.max_grab_gb * 1e9),
-        )
 
     @property
     def umask_bits(self) -> int:
@@ -351,7 +282,7 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
     Raises:
         SettingsError: with one line per variable at fault.
     """
-    # An empty variable is one that is not set: compose files write them so.
+    # An empty variable counts as not set: compose files write `X=`.
     given = {name: environ.get(name.upper(), "").strip() for name in Settings.model_fields}
     values = {name: text for name, text in given.items() if text}
     at_fault = _add_from_files(values, environ, SECRETS)
@@ -371,7 +302,7 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
 
 
 def secret(name: str, environ: Mapping[str, str] = os.environ) -> str:
-    """One of `SECRETS` for who needs no other setting, from X or X_FILE; empty: it is not set.
+    """One of `SECRETS`, for a program that needs no other setting; empty if it is not set.
 
     Raises:
         SettingsError: its file cannot be read.
@@ -386,7 +317,7 @@ def secret(name: str, environ: Mapping[str, str] = os.environ) -> str:
 def _add_from_files(
     values: dict[str, str], environ: Mapping[str, str], names: Collection[str]
 ) -> dict[str, str]:
-    """Add the secrets that stand in files; returns the lines of those that cannot be had."""
+    """Add the secrets that files have; returns the lines for those that cannot be read."""
     at_fault = {}
     for name in names:
         variable = name.upper()
@@ -412,7 +343,7 @@ def _add_from_files(
 
 
 def _contradictions(settings: Settings) -> dict[str, str]:
-    """The lines of values that are good by themselves and cannot stand together."""
+    """The lines for values that are usable alone but not together."""
     at_fault = {}
     if settings.torrentino_downloads_mount and not settings.torrentino_downloads_root:
         at_fault["torrentino_downloads_root"] = (
@@ -453,7 +384,7 @@ def _not_set(name: str) -> str:
 
 
 def _required(services: Collection[Service], values: Mapping[str, str]) -> list[str]:
-    """What these services cannot do without, beside what all need."""
+    """The settings that these services require, beside the ones that all do."""
     names = [name for name, needed_by in REQUIRED_BY.items() if needed_by & set(services)]
     over_http = values.get("torrentino_delivery", "").lower() == "http"
     if over_http and "fetcher_writer" in services:

@@ -1,4 +1,4 @@
-"""What strangers send (JSON, identifiers, text and paths), checked before it is used."""
+"""Checks of untrusted input: JSON, identifiers, text and paths."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from shared.errors import InvalidRequest
 
 
 def json_object(body: bytes) -> dict[str, Any]:
-    """The object that `body` is.
+    """The JSON object in `body`.
 
-    Refused, beside what is no JSON: a name that stands twice in an object (which of the two
-    counts?), NaN and Infinity, numbers of thousands of digits, and nesting that is too deep.
+    It refuses invalid JSON, and also a name that an object has twice, NaN and Infinity, numbers of
+    thousands of digits, and nesting that is too deep.
 
     Raises:
         InvalidRequest: with the reason.
     """
     try:
-        value = json.loads(body.decode("utf-8"), object_pairs_hook=_once, parse_constant=_none)
+        value = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_reject)
     except RecursionError as error:
         raise InvalidRequest(
-            "the body is not JSON that we read: it is nested too deeply"
+            "the body is not JSON that we accept: it is nested too deeply"
         ) from error
     except ValueError as error:
         raise InvalidRequest(f"the body is not JSON: {error}"[:500]) from error
@@ -33,22 +33,22 @@ def json_object(body: bytes) -> dict[str, Any]:
     return value
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
         twice = Counter(name for name, _ in pairs).most_common(1)[0][0]
-        raise ValueError(f"{ascii(twice)[:100]} stands there twice")
+        raise ValueError(f"{ascii(twice)[:100]} appears twice")
     return found
 
 
-def _none(name: str) -> NoReturn:
+def _reject(name: str) -> NoReturn:
     raise ValueError(f"{name} is no number")
 
 
-# The catalog's ids are Spotify's (22 characters of base62), its own fixtures use others. All are
-# safe as a file name; six characters are needed for the three levels of folders.
+# The catalog's ids are Spotify's (22 characters of base62); its test data has others. All are safe
+# as a file name; the three levels of folders need six characters.
 _CONTENT_ID = re.compile(r"[A-Za-z0-9_-]{6,64}", re.ASCII)
-# Ids that others give to users, requests and scans: they end in headers and logs.
+# Ids that clients give to users, requests and scans: they end up in headers and logs.
 _TOKEN = re.compile(r"[!-~]{1,128}", re.ASCII)
 
 
@@ -71,32 +71,32 @@ def token(value: str, *, what: str) -> str:
     """Return `value` if it can be the id of a user, a request or a scan.
 
     Raises:
-        InvalidRequest: it is empty, longer than 128, or has other than printable ASCII characters.
+        InvalidRequest: it is empty, longer than 128, or not printable ASCII without spaces.
     """
     if not _TOKEN.fullmatch(value):
         raise InvalidRequest(f"{what}: send 1 to 128 printable ASCII characters without spaces")
     return value
 
 
-# Control and format characters (among them ESC, the marks that turn the direction of writing, and
-# those of no width), separators of lines and paragraphs, halves of surrogate pairs.
-_UNSHOWN = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
-# The joiners, which some scripts and all emoji of several parts are written with.
+# Control and format characters (ESC, the marks that change the direction of writing, and characters
+# without width among them), separators of lines and paragraphs, halves of surrogate pairs.
+_UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})
+# The joiners, which some scripts and emoji of several parts need.
 _JOINERS = "\u200c\u200d"
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    """`text` with every character that a terminal would obey, or hide, written as an escape.
+    """`text` with an escape for every character that a terminal would act on or hide.
 
-    Those in `keep` stay.
+    Characters in `keep` stay.
     """
     if text.isprintable():
         return text
-    return "".join(char if char in keep or not _obeyed(char) else _escaped(char) for char in text)
+    return "".join(char if char in keep or not _unsafe(char) else _escaped(char) for char in text)
 
 
-def _obeyed(char: str) -> bool:
-    return char not in _JOINERS and unicodedata.category(char) in _UNSHOWN
+def _unsafe(char: str) -> bool:
+    return char not in _JOINERS and unicodedata.category(char) in _UNSAFE
 
 
 def _escaped(char: str) -> str:
@@ -108,9 +108,9 @@ _CONTROLS = frozenset({"Cc", "Cs"})
 
 
 def usable_name(value: object) -> str | None:
-    """A path relative to some folder, or None where one cannot go by it.
+    """`value` if it is a usable path relative to a folder, else None.
 
-    Without "..", empty parts, control characters and halves of characters.
+    Usable: no "..", no empty parts, no control characters, no halves of characters.
     """
     if not isinstance(value, str) or not 0 < len(value) <= _MAX_PATH_CHARS:
         return None
@@ -120,7 +120,7 @@ def usable_name(value: object) -> str | None:
 
 
 def usable_path(value: object) -> str | None:
-    """An absolute path, as `usable_name` has it; None otherwise."""
+    """`value` if it is an absolute path whose parts `usable_name` accepts, else None."""
     if not isinstance(value, str) or not value.startswith("/"):
         return None
     relative = usable_name(value[1:].rstrip("/"))

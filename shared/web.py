@@ -1,11 +1,15 @@
-"""Serving an ASGI app inside a service that has its own signals, stop and logs."""
+"""A web server for an ASGI app inside a service that has its own signals, stop and logs.
+
+uvicorn has two settings too few for it: none leaves the signals to the process, and none limits
+how long a request takes to arrive. Both classes that fill the gap use uvicorn's public names only.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import h11
@@ -16,16 +20,18 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from shared.errors import DownloadsError
 
 _BACKLOG = 512
-# How long a request may take to come in, headers and body; uvicorn itself would wait for ever.
+# How long a request may take to arrive, headers and body; uvicorn itself would wait for ever.
 _REQUEST_S = 20.0
 
 
-class _Impatient(H11Protocol):
-    """Ends connections on which a request does not come to its end, so that none are used up."""
+class _DeadlineProtocol(H11Protocol):
+    """Ends connections on which a request does not arrive, so that slow clients use none up."""
 
-    _overdue: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
+    _abort: Callable[[], None]
 
     def connection_made(self, transport: Any) -> None:
+        self._abort = transport.abort
         super().connection_made(transport)
         self._watch()
 
@@ -38,27 +44,28 @@ class _Impatient(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        """One deadline from a request's first byte on, however much comes meanwhile."""
+        """One deadline from a request's first byte on; further bytes do not extend it."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
             self._unwatch()
-        elif self._overdue is None:
-            self._overdue = self.loop.call_later(_REQUEST_S, self.transport.abort)
+        elif self._deadline is None:
+            loop = asyncio.get_running_loop()
+            self._deadline = loop.call_later(_REQUEST_S, self._abort)
 
     def _unwatch(self) -> None:
-        if self._overdue is not None:
-            self._overdue.cancel()
-            self._overdue = None
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
 
 
 class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
-        # The runtime stops all duties together; uvicorn must not answer a signal by itself.
+        # A signal stops all duties of the process together, by `shared.signals`.
         yield
 
 
 class WebServer:
-    """A duty that serves `app` on an address until the stop; finishes open requests first."""
+    """A duty that serves `app` on an address until the stop, and then finishes open requests."""
 
     def __init__(
         self, name: str, app: ASGIApp, *, host: str, port: int, variable: str, grace_s: float
@@ -74,12 +81,12 @@ class WebServer:
 
     @property
     def host(self) -> str:
-        """The address that is served."""
+        """The address that it listens on."""
         return self._host
 
     @property
     def port(self) -> int:
-        """The port that is served: the one asked for, or the free one that 0 got."""
+        """The port that it listens on; with 0, the free port that the system chose."""
         return self._port
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -87,11 +94,11 @@ class WebServer:
             self._app,
             host=self._host,
             port=self._port,
-            http=_Impatient,
+            http=_DeadlineProtocol,
             log_config=None,
             access_log=False,
             lifespan="off",
-            # Half the grace: a client that keeps its connection open must not use it all up.
+            # Half the grace: a client that keeps its connection open must not use up all of it.
             timeout_graceful_shutdown=max(1, int(self._grace_s / 2)),
             ws="none",
             server_header=False,
@@ -118,11 +125,11 @@ class AddressInUse(DownloadsError):
 
 
 def listener(host: str, port: int, *, variable: str) -> socket.socket:
-    """A socket on which connections wait for a server from now on, instead of being refused.
+    """A socket that listens from now on: connections wait for the server and are not refused.
 
     Raises:
-        AddressInUse: somebody else listens there, or it is no address of this machine; `variable`
-            is the setting to change.
+        AddressInUse: another program listens there, or it is no address of this machine;
+            `variable` is the setting to change.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)

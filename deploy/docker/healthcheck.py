@@ -1,7 +1,7 @@
 """Exit 0 if a port of this container answers 200: `healthcheck.py [PORT PATH]`.
 
-By default the /healthz of a service. Sockets only, because this starts again and again in each
-container, and an HTTP client takes longer to import than to ask.
+By default the /healthz of a service. It uses sockets only: it starts every 30 s in each container,
+and importing an HTTP client would take longer than the request.
 """
 
 import os

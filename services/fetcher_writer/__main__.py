@@ -1,37 +1,45 @@
 """`python -m services.fetcher_writer`."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import cache
 
-from services.fetcher_writer.converting import Converter
 from services.fetcher_writer.delivery.base import Delivery, DeliveryName
 from services.fetcher_writer.delivery.collector import Collector
-from services.fetcher_writer.delivery.download_folder import TorrentFolder
-from services.fetcher_writer.delivery.http_downloads import HttpTorrents
-from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.download_folder import DownloadFolder
+from services.fetcher_writer.delivery.http_downloads import HttpDownloads
+from services.fetcher_writer.delivery.http_folder import HttpFolder
 from services.fetcher_writer.delivery.shared_folder import SharedFolder
+from services.fetcher_writer.disk_budget import MediaRoom
+from services.fetcher_writer.finish import Converter
 from services.fetcher_writer.incoming_cleanup import Cleaner
-from services.fetcher_writer.outcomes import ACTOR, Outcomes
+from services.fetcher_writer.media import Media
+from services.fetcher_writer.outcomes import Outcomes
+from services.fetcher_writer.preconditions import Preconditions
+from services.fetcher_writer.publish import Publisher
+from services.fetcher_writer.recipe import Recipe
 from services.fetcher_writer.service import FetcherWriter
 from services.fetcher_writer.store import Store
-from shared.app import App, Duty
+from shared.app import App
 from shared.db.media_root import MediaRoot
+from shared.duty import Duty, PeriodicDuty
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
-from shared.media.tools import find_tools
-from shared.readiness import first_looks
-from shared.runtime import every, main
+from shared.media.tools import AudioTools, find_tools
+from shared.process import main
+from shared.readiness import first_checks
 from shared.settings import Settings
 
 
 def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
-    """The adapter that TORRENTINO_DELIVERY names, and the torrents' own folder if we see it."""
+    """The adapter that TORRENTINO_DELIVERY names, and one for the download folder if it is set."""
     found: dict[DeliveryName, Delivery] = {"incoming": _incoming(settings)}
     root, mount = settings.torrentino_downloads_root, settings.downloads_mount
     if root is not None and settings.torrentino_downloads_url is not None:
-        found["torrent"] = HttpTorrents(dest_root=root, files_url=settings.torrentino_downloads_url)
+        url = settings.torrentino_downloads_url
+        found["torrent"] = HttpDownloads(dest_root=root, files_url=url)
     elif root is not None and mount is not None:
-        found["torrent"] = TorrentFolder(
+        found["torrent"] = DownloadFolder(
             dest_root=root, dest_mount=mount, file_mode=settings.file_mode
         )
     return found
@@ -47,52 +55,88 @@ def _incoming(settings: Settings) -> Delivery:
             )
         case "http":
             assert settings.torrentino_files_url is not None, "required with http delivery"
-            return HttpFiles(
+            return HttpFolder(
                 dest_root=settings.torrentino_dest_root, files_url=settings.torrentino_files_url
             )
 
 
-def build(app: App) -> list[Duty]:
-    """The fetcher-writer's duties, wired."""
+def build(
+    app: App,
+    *,
+    tools: Callable[[], AudioTools] | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> list[Duty]:
+    """The fetcher-writer's duties, wired; tests pass `tools` and `sleep` of their own."""
     settings = app.settings
-    leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
-    ways = deliveries(settings)
-    app.closers.extend(way.close for way in ways.values())
-    store = Store(app.database, lease_s=settings.lease_s, worker=app.worker, deliveries=tuple(ways))
-    collector = Collector(ways)
-    target = Target(format=settings.audio_format, quality=settings.audio_quality)
-    cleaning_wake = asyncio.Event()
-    root = MediaRoot(app.database, settings.media_root)
-    fetcher = FetcherWriter(
-        store=store,
-        collector=collector,
-        converter=Converter(store, target, actor=ACTOR),
-        outcomes=Outcomes(
-            store,
-            bus=app.bus,
-            retries=app.retries,
-            rng=app.rng,
-            grouping=settings.ticket_grouping,
-            max_grabs=settings.max_grabs,
-        ),
-        keep_source=settings.audio_keep_source,
-        root=root,
-        leases=leases,
-        tools=cache(find_tools),
-        relay_wake=app.relay.wake,
-        health=app.health,
-        rng=app.rng,
-        concurrency=settings.fetch_concurrency,
-        tolerance_s=settings.duration_tolerance_s,
-        min_free_mb=settings.min_free_disk_mb,
-        sweep_interval_s=settings.sweep_interval_s,
-        cleaning=cleaning_wake,
+    adapters = deliveries(settings)
+    app.closers.extend(adapter.close for adapter in adapters.values())
+    collector = Collector(adapters, sleep=sleep)
+    store = Store(
+        app.database, lease_s=settings.lease_s, worker=app.worker, deliveries=tuple(adapters)
     )
+    cleanup_wake = asyncio.Event()
+    leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
+    media = Media(
+        root=MediaRoot(app.database, settings.media_root),
+        find_tools=tools or cache(find_tools),
+        tolerance_s=settings.duration_tolerance_s,
+    )
+    publisher = Publisher(
+        database=app.database, media=media, announcer=app.announcer, cleanup_wake=cleanup_wake
+    )
+    fetcher = _fetcher_writer(app, leases, store=store, collector=collector, publisher=publisher)
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
-    cleaning = every(app, "cleaning", clean, wake=cleaning_wake)
-    looks = first_looks(app, {"media": root.look, "incoming": collector.check})
-    return [fetcher, leases, cleaning, *looks]
+    cleaning = PeriodicDuty.of(app, "cleaning", clean, wake=cleanup_wake)
+    checks = first_checks(app, {"media": media.root.look, "incoming": collector.check})
+    return [fetcher, leases, cleaning, *checks]
+
+
+def _fetcher_writer(
+    app: App, leases: LeaseKeeper, *, store: Store, collector: Collector, publisher: Publisher
+) -> FetcherWriter:
+    settings, media = app.settings, publisher.media
+    converter = Converter(
+        store,
+        Target(format=settings.audio_format, quality=settings.audio_quality),
+        keep_originals=settings.audio_keep_source,
+        media=media,
+        announcer=app.announcer,
+    )
+    recipe = Recipe(
+        store=store,
+        collector=collector,
+        converter=converter,
+        publisher=publisher,
+        media=media,
+        announcer=app.announcer,
+        health=app.health,
+        concurrency=settings.fetch_concurrency,
+    )
+    outcomes = Outcomes(
+        store,
+        announcer=app.announcer,
+        retries=app.retries,
+        grouping=settings.ticket_grouping,
+        max_grabs=settings.max_grabs,
+    )
+    preconditions = Preconditions(
+        store=store,
+        collector=collector,
+        converter=converter,
+        media=media,
+        room=MediaRoom(settings.media_root, min_free_mb=settings.min_free_disk_mb),
+        health=app.health,
+    )
+    return FetcherWriter(
+        app,
+        store=store,
+        preconditions=preconditions,
+        recipe=recipe,
+        outcomes=outcomes,
+        leases=leases,
+        concurrency=settings.fetch_concurrency,
+    )
 
 
 if __name__ == "__main__":

@@ -1,50 +1,50 @@
-"""Files of one ticket that were collected to be looked at, each at most once."""
+"""The files of one ticket that were collected, each at most once: to measure, to cut, to place."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from services.fetcher_writer.delivery.base import DeliveredFile
-from services.fetcher_writer.delivery.collector import Collector
+from services.fetcher_writer.delivery.collector import Candidates, Collector
+from services.fetcher_writer.media import Media
 from services.fetcher_writer.work import Ticket
 from shared.crashpoints import reached
-from shared.db.items import Claim
-from shared.db.media_root import MediaRoot
+from shared.db.claims import Claim
 from shared.errors import AttemptFailed
+from shared.matching.model import Offered
+from shared.media.cut import cut
 from shared.media.decode import decode
-from shared.media.paths import temp_file
 from shared.media.place import discard, translated
-from shared.media.probe import ProbeResult, read_claims
-from shared.media.tools import AudioTools
+from shared.media.probe import ProbeResult, probe
 from shared.media.verify import AudioFacts, verify
 
 log = structlog.get_logger()
 
-# What announces no length is decoded to measure it: not for longer than a verification takes.
+# A file that announces no length is decoded to measure it, for as long as a verification may take.
 _DECODE_TIMEOUT_S = 300.0
 _LONGEST_S = 24 * 3600.0
-# How far a file may be from what it announces, when nobody knows how long it should be.
+# How far a file may be from the length that it announces, where the catalog has none for it.
 _ANY_LENGTH_S = 1.0
+_CUT_TIMEOUT_S = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
-    """What a file says of itself; its length is None when even a decode does not tell."""
+class Measured:
+    """What was found in a file; its length is None where a decode gives none either."""
 
-    claims: ProbeResult
+    probed: ProbeResult
     duration_s: float | None
 
 
-class Samples:
-    """Collects under numbered names of one item's claim, and keeps what is not taken until `close`.
+class CollectedFiles:
+    """Collects under numbered temporary names of one claim, and keeps the files until `close`.
 
-    `slots` bounds the files in hand of the whole process.
+    `slots` bounds the files in work of the whole process.
     """
 
     def __init__(
@@ -53,29 +53,33 @@ class Samples:
         claim: Claim,
         *,
         collector: Collector,
-        root: MediaRoot,
+        media: Media,
         slots: asyncio.Semaphore,
-        tools: Callable[[], AudioTools],
     ) -> None:
-        self._ticket = ticket
+        self.ticket = ticket
         self._claim = claim
         self._collector = collector
-        self._root = root
+        self._media = media
         self._slots = slots
-        self._tools = tools
         self._numbers = itertools.count(1)
         self._kept: dict[DeliveredFile, tuple[Path, str]] = {}
         self._keeping = asyncio.Lock()
-        self._proven: dict[DeliveredFile, AudioFacts] = {}
+        self._verified: dict[DeliveredFile, AudioFacts] = {}
 
-    def come_from(self, ticket: Ticket) -> None:
-        """Collect from there: it is known by now where its files are."""
-        self._ticket = ticket
+    async def candidates(self) -> Candidates:
+        """Find out where the ticket's files are, and which of them may be audio.
 
-    async def look(self, file: DeliveredFile) -> Look | None:
-        """Collect the file and ask what it is; None: it is no audio, or cannot be had.
+        Raises:
+            AttemptFailed: they are not there, or none may be audio.
+            Unavailable: the place cannot be read now.
+        """
+        self.ticket = await self._collector.located(self.ticket)
+        return await self._collector.candidates(self.ticket)
 
-        What is wrong with it, is told to whoever takes it for a track.
+    async def measure(self, file: DeliveredFile) -> Measured | None:
+        """Collect the file and inspect it; None: it is not audio, or cannot be collected.
+
+        Only a track that the file is matched to fails by what is wrong with it.
 
         Raises:
             Unavailable: the place, a disk or ffmpeg cannot be used now.
@@ -83,64 +87,68 @@ class Samples:
         async with self._slots:
             try:
                 path, _ = await self._collect(file)
-                claims = await read_claims(path, self._tools(), {})
-                return Look(
-                    claims=claims, duration_s=claims.duration_s or await self._decoded(path)
-                )
+                probed = await probe(path, self._media.find_tools(), {})
+                duration_s = probed.duration_s or await self._decoded_s(path)
             except AttemptFailed as failure:
                 log.info("delivered_file_unfit", file=file.name, why=failure.message)
                 return None
+        return Measured(probed=probed, duration_s=duration_s)
 
-    async def _decoded(self, path: Path) -> float | None:
+    async def _decoded_s(self, path: Path) -> float | None:
         try:
             async with asyncio.timeout(_DECODE_TIMEOUT_S):
-                decoded = await decode(path, self._tools(), longest_s=_LONGEST_S)
+                decoded = await decode(path, self._media.find_tools(), longest_s=_LONGEST_S)
         except TimeoutError:
             return None
         return decoded.seconds or None
 
-    async def take(self, file: DeliveredFile, temp: Path) -> str:
-        """Put the file at `temp`, without collecting it a second time; returns how it came.
+    async def take(self, offer: Offered, file: DeliveredFile, temp: Path) -> str:
+        """Put the file, or the part of it that is offered, at `temp`; returns how it was made.
 
         Raises:
-            AttemptFailed: the file is gone or is not what the listing said.
-            Unavailable: the place or our disk cannot do it now.
+            AttemptFailed: the file is gone, is not what the listing said, or cannot be cut.
+            Unavailable: the place, our disk or ffmpeg cannot be used now.
         """
+        if offer.start_s is None:
+            return await self._take_whole(file, temp)
+        await cut(
+            await self._keep(file),
+            temp,
+            start_s=offer.start_s,
+            end_s=offer.end_s,
+            facts=await self.verified(file),
+            tools=self._media.find_tools(),
+            timeout_s=_CUT_TIMEOUT_S,
+        )
+        return "cut"
+
+    async def _take_whole(self, file: DeliveredFile, temp: Path) -> str:
         path, how = self._kept.pop(file, (None, ""))
         if path is not None and await asyncio.to_thread(_renamed, path, temp):
             return how
-        await asyncio.to_thread(self._root.still_there)
-        return await self._collector.collect(self._ticket, file, temp)
+        await asyncio.to_thread(self._media.root.still_there)
+        return await self._collector.collect(self.ticket, file, temp)
 
-    async def keep(self, file: DeliveredFile) -> Path:
-        """Where the file is until `close`, for those who need parts of it.
-
-        Raises:
-            AttemptFailed, Unavailable: as `take`.
-        """
-        async with self._keeping:
-            path, _ = self._kept.get(file, (None, ""))
-            if path is None or not await asyncio.to_thread(path.exists):
-                path, _ = await self._collect(file)
-            return path
-
-    async def prove(self, file: DeliveredFile) -> AudioFacts:
-        """What the whole file is, found out once.
+    async def verified(self, file: DeliveredFile) -> AudioFacts:
+        """The facts of the whole file, which is verified once.
 
         Raises:
             CorruptAudio: it is damaged.
             AttemptFailed, Unavailable: as `take`.
         """
-        if file not in self._proven:
-            path = await self.keep(file)
+        if file not in self._verified:
+            path = await self._keep(file)
             async with self._slots:
-                self._proven[file] = await verify(
-                    path, expected_ms=None, tolerance_s=_ANY_LENGTH_S, tools=self._tools()
+                self._verified[file] = await verify(
+                    path,
+                    expected_ms=None,
+                    tolerance_s=_ANY_LENGTH_S,
+                    tools=self._media.find_tools(),
                 )
-        return self._proven[file]
+        return self._verified[file]
 
     async def text(self, file: DeliveredFile) -> bytes:
-        """All of a small file.
+        """The content of a small file.
 
         Raises:
             AttemptFailed, Unavailable: as `take`.
@@ -149,25 +157,31 @@ class Samples:
         with translated("reading a CUE sheet"):
             return await asyncio.to_thread(path.read_bytes)
 
+    async def _keep(self, file: DeliveredFile) -> Path:
+        """Where the collected file stays until `close`."""
+        async with self._keeping:
+            path, _ = self._kept.get(file, (None, ""))
+            if path is None or not await asyncio.to_thread(path.exists):
+                path, _ = await self._collect(file)
+            return path
+
     async def _collect(self, file: DeliveredFile) -> tuple[Path, str]:
-        await asyncio.to_thread(self._root.still_there)
-        path = temp_file(
-            self._root.path, self._claim.item_id, self._claim.fence, next(self._numbers)
-        )
-        how = await self._collector.collect(self._ticket, file, path)
+        await asyncio.to_thread(self._media.root.still_there)
+        path = self._media.temp(self._claim, next(self._numbers))
+        how = await self._collector.collect(self.ticket, file, path)
         self._kept[file] = (path, how)
         reached("fetcher.sampled")
         return path, how
 
     async def close(self) -> None:
-        """Remove what nobody has taken."""
+        """Remove the files that were not taken."""
         kept, self._kept = self._kept, {}
         for path, _ in kept.values():
             await asyncio.to_thread(discard, path)
 
 
 def _renamed(path: Path, temp: Path) -> bool:
-    """Whether the file was there still; the reaper may have taken it from a claim that ended."""
+    """Rename the file; False when the reaper has removed it, after the claim had ended."""
     with translated("naming a temporary file"):
         try:
             path.replace(temp)

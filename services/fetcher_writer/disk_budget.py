@@ -1,8 +1,8 @@
-"""How much may still be written to the media disk, with what is being fetched taken off.
+"""How much may still be written to the media disk, less what is being fetched.
 
-Fetching pauses below MIN_FREE_DISK_MB, and goes on only with some room more, so that it does not
-begin and stop with every file that comes or goes. What all workers hold but have not written yet is
-reserved (`Store.claim` counts it): several that look at once must not each take the same room.
+Fetching pauses below MIN_FREE_DISK_MB, and continues only with some more free space: so it does not
+start and stop with every file. What all workers have claimed but not written yet is reserved:
+`Store.claim` counts it, so that two workers do not take the same space.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BLOCK_BYTES = 512  # of st_blocks, whatever the filesystem's own
 
 @dataclass(frozen=True, kw_only=True)
 class Room:
-    """What a claim may take. `parts`: bytes on disk of each temporary file, by name.
+    """How much a claim may take. `parts`: bytes on disk of each temporary file, by name.
 
-    `times`: how often a file is written that comes by this way, as a link it is not.
+    `times`: how often a file of each delivery is written; 0 where it is linked.
     """
 
     usable_bytes: int
@@ -43,7 +43,7 @@ class Room:
 
 
 class MediaRoom:
-    """The free space of the media root, in the eyes of MIN_FREE_DISK_MB."""
+    """The free space of the media root, compared with MIN_FREE_DISK_MB."""
 
     def __init__(self, media_path: Path, *, min_free_mb: int) -> None:
         self._path = media_path
@@ -51,10 +51,10 @@ class MediaRoom:
         self._paused = False
 
     async def check(self) -> tuple[int, int]:
-        """Free and total bytes of the disk, when enough is free to go on.
+        """Free and total bytes of the disk, when enough is free.
 
         Raises:
-            DependencyDown: less is free than MIN_FREE_DISK_MB, or it was and hardly more is now.
+            DependencyDown: less is free than MIN_FREE_DISK_MB, or than what ends a pause.
         """
         free_bytes, total_bytes = await asyncio.to_thread(room_on, self._path)
         MEDIA_FREE_BYTES.set(free_bytes)
@@ -64,7 +64,7 @@ class MediaRoom:
     async def room(
         self, free_bytes: int, total_bytes: int, times: Mapping[DeliveryName, int]
     ) -> Room:
-        """What there is to take on such a disk, for a claim whose files take room."""
+        """What a claim may take on a disk with so many free bytes."""
         return Room(
             usable_bytes=free_bytes - self._min_mb * MIB,
             total_bytes=total_bytes - self._min_mb * MIB,
@@ -79,18 +79,18 @@ class MediaRoom:
             raise DependencyDown(
                 "space",
                 f"{self._path} has {free_mb} MiB free, MIN_FREE_DISK_MB wants {self._min_mb};"
-                f" fetching goes on with {self._resume_mb()} MiB: free some space",
+                f" fetching continues with {self._resume_mb()} MiB: free some space",
             )
 
     def _resume_mb(self) -> int:
-        """What must be free again after a pause."""
+        """What must be free to end a pause."""
         if not self._min_mb:
             return 0
         return self._min_mb + max(_MORE_TO_RESUME_MIB, round(self._min_mb * _MORE_TO_RESUME))
 
     def _parts(self) -> dict[str, int]:
         found = {}
-        with translated("looking at temporary files"), os.scandir(self._path / INCOMING) as entries:
+        with translated("listing temporary files"), os.scandir(self._path / INCOMING) as entries:
             for entry in entries:
                 if entry.name.endswith(".part"):
                     found[entry.name] = _on_disk(entry)
@@ -101,4 +101,4 @@ def _on_disk(entry: os.DirEntry[str]) -> int:
     try:
         return entry.stat(follow_symlinks=False).st_blocks * _BLOCK_BYTES
     except FileNotFoundError:
-        return 0  # placed or given up this moment
+        return 0  # placed or removed at this moment

@@ -1,4 +1,4 @@
-"""The incoming folders of tickets that nobody collects from any more."""
+"""Removing the incoming folders of tickets from which no item collects any more."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ log = structlog.get_logger()
 
 
 class Cleaner:
-    """Removes them; what lies in the torrents' own folder is never touched."""
+    """Removes them. Nothing in the torrents' own folder is touched."""
 
     def __init__(self, store: Store, collector: Collector) -> None:
         self._store = store
         self._collector = collector
 
     async def clean(self) -> int:
-        """Remove the incoming folders that are done with; returns how many."""
-        done, held = [], None
+        """Remove the incoming folders that no item needs; returns how many."""
+        done, problem = [], None
         for ticket_id, dest_path in (await self._store.to_clean()).items():
             try:
                 if await self._collector.remove(dest_path):
                     reached("cleaning.folder_removed")
                     done.append(ticket_id)
-            except (Unavailable, AttemptFailed) as reason:
-                held = reason  # perhaps this one only: the others get their turn
+            except (Unavailable, AttemptFailed) as error:
+                problem = error  # perhaps of this folder only: try the others
         if done:
             await self._store.cleaned(done)
             reached("cleaning.noted")
-        if held is None:
+        if problem is None:
             return len(done)
         await self._collector.check()
-        # One folder that cannot be removed must not stop the fetching of all others.
-        log.warning("folder_not_removed", detail=str(held))
+        # One folder that cannot be removed must not stop fetching.
+        log.warning("folder_not_removed", detail=str(problem))
         return 0

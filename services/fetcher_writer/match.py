@@ -1,151 +1,163 @@
-"""Which file of a ticket is which track, found out once for all of its items.
+"""Which file of a ticket is which track, decided once for all items of the ticket.
 
-First by the names; then the likely files are measured, and where that does not settle it all others
-as well, up to a bound. What is not sure then is no guess: it is doubtful, or it is not there.
+Names decide first. Then the likely files are measured, and all others, up to a bound, where that
+leaves a doubt. An album in one file with a CUE sheet is offered as parts. There is no guess: a
+track without a sure file ends with `NeedsChoice` or `LacksTrack`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
-from services.fetcher_writer.collected_files import Look, Samples
-from services.fetcher_writer.delivery.base import DeliveredFile, is_named_audio
-from services.fetcher_writer.delivery.collector import Candidates, Collector
-from services.fetcher_writer.offering import offered, offers, with_measure
-from services.fetcher_writer.sheets import image_of, parts_of
+from services.fetcher_writer.collected_files import CollectedFiles, Measured
+from services.fetcher_writer.delivery.base import DeliveredFile
+from services.fetcher_writer.delivery.candidates import is_named_audio
+from services.fetcher_writer.delivery.collector import Candidates
 from services.fetcher_writer.store import Store
-from services.fetcher_writer.work import Work
+from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
-from shared.errors import AttemptFailed, ErrorType
+from shared.errors import AttemptFailed, DownloadsError, ErrorType
+from shared.matching import cue
 from shared.matching.assign import assign, to_measure
-from shared.matching.model import AlbumTrack, Assignment, Doubt, Offered
+from shared.matching.model import Assignment, Doubt, Offered
+from shared.media.extensions import without_appended
+from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
 
-# What is collected only to be measured; a box of 20 discs is more, and its names have to do.
+# Bounds of what is collected only to be measured. A box of 20 discs has more: its names decide.
 _MOST_MEASURED = 150
 _MOST_MEASURED_BYTES = 16 * 1024**3
 _MOST_EVIDENCE = 20
+_MOST_SHEETS = 20
+_MAPPED_TRACK = re.compile(r"track-(\d{1,4})")
+_NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
+
+
+class NeedsChoice(DownloadsError):
+    """Several files may be the track: an administrator has to choose one."""
+
+    def __init__(self, doubt: Doubt) -> None:
+        super().__init__(doubt.reason)
+        self.doubt = doubt
+
+
+class LacksTrack(AttemptFailed):
+    """The torrent does not have the track; the evidence lists the files that it has."""
+
+    def __init__(self, title: str, files: Sequence[Mapping[str, object]]) -> None:
+        message = f"{title} does not have this track"[:500]
+        super().__init__(ErrorType.NOT_FOUND, message, {"files": [dict(file) for file in files]})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Found:
-    """The file that is the track; of one that holds several tracks, the part."""
+    """The file that is the track; `offer` is the part of it, if it holds several tracks."""
 
     file: DeliveredFile
     offer: Offered
 
 
-@dataclass(frozen=True, kw_only=True)
-class Lacking:
-    """The torrent does not have the track; what it has, for a person to see."""
+class TicketMatch:
+    """Matches the files of one ticket to the tracks of its items. `close` it when they have ended.
 
-    offers: Sequence[Mapping[str, object]]
-
-
-Verdict = Found | Doubt | Lacking
-
-
-class Sorting:
-    """The files of the ticket that all of `works` have in common. `close` it when they have ended.
-
-    What is found out is found out by a task of its own, so that an item that is given up on the
-    way does not take the others with it.
+    A task of its own does the matching: an item that is cancelled meanwhile cancels no other.
     """
 
     def __init__(
-        self,
-        works: Sequence[Work],
-        *,
-        store: Store,
-        collector: Collector,
-        samples: Samples,
-        tolerance_s: float,
+        self, works: Sequence[Work], *, store: Store, files: CollectedFiles, tolerance_s: float
     ) -> None:
         self._works = works
-        self._ticket = works[0].ticket
         self._store = store
-        self._collector = collector
-        self.samples = samples
+        self.files = files
         self._tolerance_s = tolerance_s
-        self._files: dict[str, DeliveredFile] = {}
+        # By the path in the torrent: the file, what it offers, and what was measured of it.
+        self._delivered: dict[str, DeliveredFile] = {}
         self._offers: dict[str, Offered] = {}
-        self._looked: dict[str, Look | None] = {}
-        self._tracks: list[AlbumTrack] = []
-        # What a person has said, by track id; all else is for us to find out.
+        self._measured: dict[str, Measured | None] = {}
+        self._tracks: list[CatalogTrack] = []
+        # The files that an administrator has chosen, by track id.
         self._chosen = {each.track_id: each.chosen_file for each in works if each.chosen_file}
         self._wanted = [each.track_id for each in works if not each.chosen_file]
-        self._sorting: asyncio.Task[Mapping[str, Verdict]] | None = None
+        self._matching: asyncio.Task[Assignment] | None = None
 
-    async def verdict(self, work: Work) -> Verdict:
-        """What the item's track is among the ticket's files.
+    async def file_of(self, work: Work) -> Found:
+        """The file that is the item's track.
 
         Raises:
-            AttemptFailed: the files are not there, or none is audio, or the chosen one is gone.
-            Unavailable: they cannot be looked at now.
+            NeedsChoice: several files may be it.
+            LacksTrack: no file is it.
+            AttemptFailed: the files are not there, none is audio, or the chosen file is not there.
+            Unavailable: the files cannot be read now.
         """
-        if self._sorting is None:
-            self._sorting = asyncio.create_task(self._sort(), name=f"sort {self._ticket.id}")
-        verdicts = await asyncio.shield(self._sorting)
+        if self._matching is None:
+            name = f"match {self.files.ticket.id}"
+            self._matching = asyncio.create_task(self._match(), name=name)
+        result = await asyncio.shield(self._matching)
         reached("fetcher.assigned")
-        if work.track_id in verdicts:
-            return verdicts[work.track_id]
-        raise AttemptFailed(
-            ErrorType.NOT_FOUND,
-            "the file that was chosen is not among the ticket's files",
-            {"chosen": work.chosen_file, "files": self._evidence()},
-        )
+        if work.track_id in result.sure:
+            return self._found(result.sure[work.track_id])
+        if work.chosen_file:
+            return self._found(self._choice(work.chosen_file))
+        if work.track_id in result.doubtful:
+            raise NeedsChoice(result.doubtful[work.track_id])
+        raise LacksTrack(work.ticket.torrent_title or "what was downloaded", self._evidence())
 
     async def close(self) -> None:
-        """End what is still being found out, and remove what was collected for it."""
-        if self._sorting is not None:
-            self._sorting.cancel("nobody waits for it")
-            await asyncio.gather(self._sorting, return_exceptions=True)
-        await self.samples.close()
+        """Cancel the matching, and remove what was collected for it."""
+        if self._matching is not None:
+            self._matching.cancel("every item of the ticket has ended")
+            await asyncio.gather(self._matching, return_exceptions=True)
+        await self.files.close()
 
     # --- in the task
 
-    async def _sort(self) -> Mapping[str, Verdict]:
-        self._ticket = await self._collector.located(self._ticket)
-        self.samples.come_from(self._ticket)
-        candidates = await self._collector.candidates(self._ticket)
+    async def _match(self) -> Assignment:
+        candidates = await self.files.candidates()
         self._offer(candidates)
         if self._is_plain(candidates):
-            (name,) = self._files
-            return {self._works[0].track_id: self._found(self._offers[name])}
+            (offer,) = self._offers.values()
+            return Assignment(
+                sure={self._works[0].track_id: offer}, doubtful={}, missing=frozenset()
+            )
         self._tracks = await self._competing()
         result = await self._by_measure()
         if candidates.sheets and not self._settled(result):
             await self._offer_parts(candidates.sheets)
             result = await self._assigned()
-        self._tell(result)
-        return self._verdicts(result)
+        self._log(result)
+        return result
 
     def _offer(self, candidates: Candidates) -> None:
         audio = candidates.audio
-        if self._ticket.delivery == "torrent" and any(is_named_audio(file.name) for file in audio):
-            # Under the names that they were published with, audio says that it is audio.
+        ticket = self.files.ticket
+        if ticket.delivery == "torrent" and any(is_named_audio(file.name) for file in audio):
+            # Original names have an ending, so a file without one is not audio.
             audio = tuple(file for file in audio if is_named_audio(file.name))
-        self._files = offers(self._ticket, audio)
-        self._offers = {n: offered(self._ticket, n, file) for n, file in self._files.items()}
+        self._delivered = {_path_in_torrent(ticket, file.name): file for file in audio}
+        self._offers = {
+            path: Offered(name=path, size_bytes=file.size_bytes, mapped=_mapped(ticket, path))
+            for path, file in self._delivered.items()
+        }
 
     def _is_plain(self, candidates: Candidates) -> bool:
-        """Whether a track was asked for and one file came: the verification tells all."""
-        alone = len(self._works) == len(self._files) == 1 and not candidates.sheets
-        return alone and self._ticket.kind == "track"
+        """Whether a ticket for one track brought one file: the verification decides."""
+        alone = len(self._works) == len(self._delivered) == 1 and not candidates.sheets
+        return alone and self.files.ticket.kind == "track"
 
-    async def _competing(self) -> list[AlbumTrack]:
-        """All that the files may be, but for what a person has decided."""
+    async def _competing(self) -> list[CatalogTrack]:
+        """The tracks that the files may be, without those that an administrator has decided."""
         albums = {work.album_id for work in self._works if work.album_id}
-        tracks = await self._store.tracks(self._ticket, albums)
+        tracks = await self._store.tracks(self.files.ticket, albums)
         return [track for track in tracks if track.id not in self._chosen]
 
     async def _by_measure(self) -> Assignment:
-        """First those that the names speak for; all, where that does not settle it."""
+        """Measure the files that names make likely; all files, where that settles not all."""
         result = await self._assigned()
         while likely := self._measurable(
             offer.name for offer in to_measure(result, list(self._offers.values()))
@@ -159,93 +171,156 @@ class Sorting:
 
     async def _assigned(self) -> Assignment:
         taken = set(self._chosen.values())
-        offers_ = [offer for name, offer in self._offers.items() if name not in taken]
-        # Seconds of computing for the largest boxes: not where the leases are renewed.
+        offers = [offer for path, offer in self._offers.items() if path not in taken]
+        # In a thread: it computes for seconds in the largest boxes, and leases have to be renewed.
         return await asyncio.to_thread(
-            assign, self._tracks, self._wanted, offers_, tolerance_s=self._tolerance_s
+            assign, self._tracks, self._wanted, offers, tolerance_s=self._tolerance_s
         )
 
-    def _measurable(self, names: Iterable[str]) -> list[str]:
-        """Those that nobody has looked at, as many as the bounds allow."""
+    def _measurable(self, paths: Iterable[str]) -> list[str]:
+        """Those that are not measured yet, as many as the bounds allow."""
         found: list[str] = []
-        left_bytes = _MOST_MEASURED_BYTES - sum(self._files[n].size_bytes for n in self._looked)
-        for name in names:
-            if name in self._looked:
+        taken_bytes = sum(self._delivered[path].size_bytes for path in self._measured)
+        left_bytes = _MOST_MEASURED_BYTES - taken_bytes
+        for path in paths:
+            if path in self._measured:
                 continue
-            left_bytes -= self._files[name].size_bytes
-            if left_bytes < 0 or len(self._looked) + len(found) >= _MOST_MEASURED:
-                log.warning("too_much_to_measure", ticket_id=self._ticket.id)
+            left_bytes -= self._delivered[path].size_bytes
+            if left_bytes < 0 or len(self._measured) + len(found) >= _MOST_MEASURED:
+                log.warning("too_much_to_measure", ticket_id=self.files.ticket.id)
                 break
-            found.append(name)
+            found.append(path)
         return found
 
-    async def _measure(self, names: Sequence[str]) -> None:
-        looks = await _all([self.samples.look(self._files[name]) for name in names])
-        for name, look in zip(names, looks, strict=True):
-            self._note(name, look)
-
-    def _note(self, name: str, look: Look | None) -> None:
-        self._looked[name] = look
-        if look is not None:
-            self._offers[name] = with_measure(self._offers[name], look.claims, look.duration_s)
-        elif not is_named_audio(self._files[name].name):
-            # Nobody said that it is audio. What did stays, for its track to fail by it.
-            del self._offers[name]
+    async def _measure(self, paths: Sequence[str]) -> None:
+        results = await _all([self.files.measure(self._delivered[path]) for path in paths])
+        for path, measured in zip(paths, results, strict=True):
+            self._measured[path] = measured
+            if measured is not None:
+                self._offers[path] = _with_measure(self._offers[path], measured)
+            elif not is_named_audio(self._delivered[path].name):
+                # It is not audio. A file that is named as audio stays: its track fails by it.
+                del self._offers[path]
 
     async def _offer_parts(self, sheets: Collection[DeliveredFile]) -> None:
-        """Where one file holds several tracks, offer them instead of it."""
-        named = offers(self._ticket, sheets)
-        parts = await parts_of(named, self._offers.values(), self._files, self.samples)
-        for part in parts:
-            self._offers.pop(image_of(part.name), None)
+        """Offer the parts of each file that holds several tracks, instead of the file."""
+        for part in await self._parts(sheets):
+            self._offers.pop(part.file_name, None)
             self._offers[part.name] = part
 
+    async def _parts(self, sheets: Collection[DeliveredFile]) -> list[Offered]:
+        """The parts that CUE sheets name of the measured files beside them.
+
+        An ambiguous sheet names none, nor does a sheet of a damaged file.
+        """
+        named: dict[str, list[Offered]] = {}
+        for sheet in list(sheets)[:_MOST_SHEETS]:
+            path = _path_in_torrent(self.files.ticket, sheet.name)
+            beside = [one for one in self._offers.values() if _folder(one.name) == _folder(path)]
+            try:
+                if sheet.size_bytes > cue.MAX_BYTES:
+                    raise ValueError("it is too large for a sheet")
+                named[path] = cue.parts(cue.parse(await self.files.text(sheet)), beside)
+            except (ValueError, AttemptFailed) as unusable:
+                log.info("cue_sheet_unusable", sheet=path, why=str(unusable))
+        parts = cue.agreed(named)
+        damaged = [path for path in {part.file_name for part in parts} if await self._bad(path)]
+        return [part for part in parts if part.file_name not in damaged]
+
+    async def _bad(self, path: str) -> bool:
+        try:
+            await self.files.verified(self._delivered[path])
+        except AttemptFailed as failure:
+            log.info("cue_image_damaged", file=path, why=failure.message)
+            return True
+        return False
+
     def _settled(self, result: Assignment) -> bool:
-        """Whether every file that is needed is known by more than its name."""
+        """Whether each wanted track has its file, known by more than its name."""
         sure = [result.sure.get(track_id) for track_id in self._wanted]
-        return all(name in self._offers for name in self._chosen.values()) and all(
-            offer is not None and (offer.duration_s is not None or offer.name in self._looked)
+        return all(path in self._offers for path in self._chosen.values()) and all(
+            offer is not None and (offer.duration_s is not None or offer.name in self._measured)
             for offer in sure
         )
 
-    def _verdicts(self, result: Assignment) -> Mapping[str, Verdict]:
-        lacking = Lacking(offers=self._evidence())
-        picked = {
-            track_id: self._found(self._offers[name])
-            for track_id, name in self._chosen.items()
-            if name in self._offers
-        }
-        return {
-            **{track_id: self._found(offer) for track_id, offer in result.sure.items()},
-            **result.doubtful,
-            **dict.fromkeys(result.missing, lacking),
-            **picked,
-        }
-
-    def _found(self, offer: Offered) -> Found:
-        name = offer.name if offer.start_s is None else image_of(offer.name)
-        return Found(file=self._files[name], offer=offer)
-
-    def _evidence(self) -> list[Mapping[str, object]]:
-        shown = sorted(self._offers.values(), key=lambda offer: offer.name)[:_MOST_EVIDENCE]
-        return [{"file": each.name[:500], "duration_s": each.duration_s} for each in shown]
-
-    def _tell(self, result: Assignment) -> None:
+    def _log(self, result: Assignment) -> None:
         log.info(
             "files_sorted",
-            ticket_id=self._ticket.id,
-            files=len(self._files),
-            measured=len(self._looked),
+            ticket_id=self.files.ticket.id,
+            files=len(self._delivered),
+            measured=len(self._measured),
             sure=len(result.sure),
             doubtful=len(result.doubtful),
             missing=len(result.missing),
         )
 
+    # --- what an item gets
 
-async def _all(looks: Sequence[Coroutine[None, None, Look | None]]) -> list[Look | None]:
-    """What all of them gave, when the last one has ended; or else the first one's error."""
-    found = await asyncio.gather(*looks, return_exceptions=True)
+    def _found(self, offer: Offered) -> Found:
+        return Found(file=self._delivered[offer.file_name], offer=offer)
+
+    def _choice(self, path: str) -> Offered:
+        if path in self._offers:
+            return self._offers[path]
+        raise AttemptFailed(
+            ErrorType.NOT_FOUND,
+            "the file that was chosen is not among the ticket's files",
+            {"chosen": path, "files": self._evidence()},
+        )
+
+    def _evidence(self) -> list[Mapping[str, object]]:
+        shown = sorted(self._offers.values(), key=lambda offer: offer.name)[:_MOST_EVIDENCE]
+        return [{"file": each.name[:500], "duration_s": each.duration_s} for each in shown]
+
+
+async def _all(
+    measures: Sequence[Coroutine[None, None, Measured | None]],
+) -> list[Measured | None]:
+    """The results of all, when the last one has ended; or else the first error."""
+    found = await asyncio.gather(*measures, return_exceptions=True)
     for each in found:
         if isinstance(each, BaseException):
             raise each
     return [each for each in found if not isinstance(each, BaseException)]
+
+
+def _path_in_torrent(ticket: Ticket, name: str) -> str:
+    """The file's path in the torrent, with the root folder where that is known."""
+    if ticket.delivery == "torrent":
+        root = ticket.path.rstrip("/").rpartition("/")[2]
+        # A torrent that is one file has no folder.
+        return name if name == root else f"{root}/{name}"
+    return ticket.processed_files.get(name) or without_appended(name)
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
+
+
+def _mapped(ticket: Ticket, path: str) -> dict[int, float]:
+    """Torrentino's confidence, by track number, that the file is that track."""
+    found: dict[int, float] = {}
+    for mapping in ticket.file_mappings:
+        number = _MAPPED_TRACK.fullmatch(str(mapping.get("item_id")))
+        confidence = mapping.get("confidence")
+        if mapping.get("path") == path and number and isinstance(confidence, int | float):
+            found[int(number[1])] = min(1.0, max(0.0, float(confidence)))
+    return found
+
+
+def _with_measure(offer: Offered, measured: Measured) -> Offered:
+    """The offer with the file's length and tags."""
+    tags = measured.probed.tags
+    return replace(
+        offer,
+        duration_s=measured.duration_s,
+        title=tags.get("title"),
+        disc=_number(tags, "disc"),
+        number=_number(tags, "track"),
+    )
+
+
+def _number(tags: Mapping[str, str], name: str) -> int | None:
+    """The number of "3", "03" or "3/12"; some programs write 0 for an unknown one."""
+    match = _NUMBER.match(tags.get(name, ""))
+    return int(match[1]) or None if match else None

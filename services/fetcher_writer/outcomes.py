@@ -1,134 +1,134 @@
-"""How work on an item ends when its file does not get its name: each a guarded move of the item."""
+"""How the work on an item ends: the mapping from each outcome to the move of the item.
+
+    outcome                                    move
+    ─────────────────────────────────────────  ─────────────────────────────────────────────────
+    published, adopted                         completed: see `publish.py`
+    NeedsChoice                                held, until an administrator chooses the file
+    LacksTrack, if a ticket for the track      queued for that ticket, no attempt used
+      alone may follow
+    AttemptFailed, direct, by the release      the next release, or as below without one
+    AttemptFailed, every other                 retry_wait or failed; the torrent is blocked
+    Unavailable                                ready again after a pause, no attempt used
+    cancelled                                  ready again at once, no attempt used
+    Stale                                      none: the item is another worker's, or cancelled
+    any other error, which is a bug            as AttemptFailed: handed back, it would never end
+
+Each move is guarded by the fence of the claim: nothing happens to an item that was lost meanwhile.
+"""
 
 from __future__ import annotations
 
-import random
+import asyncio
 from typing import Literal
 
 import structlog
 
-from services.fetcher_writer.match import Lacking
+from services.fetcher_writer.match import LacksTrack, NeedsChoice
 from services.fetcher_writer.store import Store
-from services.fetcher_writer.work import Work
+from services.fetcher_writer.work import ACTOR, Work
+from shared.announcer import Announcer
 from shared.backoff import RetryPolicy
-from shared.bus.nats import Bus
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.bad_sources import block_source, lacks_source
 from shared.db.blocklist import Why
-from shared.db.downloads import next_release
-from shared.db.items import fail_attempt, go_on, hand_back
-from shared.errors import AttemptFailed, ErrorType
+from shared.errors import AttemptFailed, ErrorType, Stale, Unavailable
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED
-from shared.states import Stage
+from shared.states import WRITING, Stage
 
 log = structlog.get_logger()
 
-ACTOR = "fetcher_writer"
-
-
-class LacksTrack(AttemptFailed):
-    """The torrent does not have the track."""
-
-
-def _fault_of_the_release(work: Work, failure: AttemptFailed) -> Why | None:
-    """Why another release may do better; None: this one may, another time."""
-    if isinstance(failure, LacksTrack):
-        return "lacks"
-    if failure.error_type is ErrorType.CORRUPTION:
-        return "wrong"
-    return "refused" if work.ticket.in_the_way else None
+# A file that Torrentino reports as placed may be visible over a network only after a moment.
+_PAUSE_S = 5.0
+_FROM = (Stage.FETCHING, Stage.VERIFYING, Stage.CONVERTING)
 
 
 class Outcomes:
-    """Writes them; what was lost meanwhile is left alone."""
+    """Writes the moves."""
 
     def __init__(
         self,
         store: Store,
         *,
-        bus: Bus,
+        announcer: Announcer,
         retries: RetryPolicy,
-        rng: random.Random,
         grouping: Literal["auto", "track", "album"],
         max_grabs: int,
     ) -> None:
         self._store = store
-        self._bus = bus
+        self._announcer = announcer
         self._retries = retries
-        self._rng = rng
         self._grouping = grouping
         self._max_grabs = max_grabs
 
-    async def leave_to_a_person(self, work: Work, doubt: Doubt) -> None:
-        evidence = {
-            "candidates": [dict(candidate) for candidate in doubt.candidates],
-            "ticket": work.ticket.id,
-            "info_hash": work.ticket.info_hash,
-        }
-        reason = (
-            f"{doubt.reason}: look at the candidates in error_evidence, then approve the item with"
-            " the name of its file, or reject it"
-        )
-        left = await self._store.leave_to_a_person(work.claim, reason=reason, evidence=evidence)
-        reached("fetcher.held")
-        log.info("item_held", item_id=work.claim.item_id, left=left, why=doubt.reason)
+    async def settle(self, work: Work, outcome: BaseException) -> None:
+        """Make the move that the outcome asks for.
 
-    async def miss(self, work: Work, lacking: Lacking) -> None:
-        """Let the next kind of ticket serve the item, if there is another kind for it."""
-        title = work.ticket.torrent_title or "what was downloaded"
-        reason = f"{title} does not have this track"[:500]
-        alone = work.ticket.kind == "track" or self._grouping == "album"
-        if alone or work.ticket.way == "direct":
-            evidence = {"files": [dict(offer) for offer in lacking.offers]}
-            raise LacksTrack(ErrorType.NOT_FOUND, reason, evidence)
-        async with self._store.database.transaction() as connection:
-            moved = await go_on(
-                connection, work.claim, ask_next="track", reason=reason, actor=ACTOR
+        Raises:
+            DependencyDown: PostgreSQL is away; the lease brings the item back.
+        """
+        match outcome:
+            case Stale():
+                log.info("lost_claim_dropped", item_id=work.claim.item_id, detail=str(outcome))
+            case NeedsChoice(doubt=doubt):
+                await self._leave_to_administrator(work, doubt)
+            case LacksTrack() if self._may_ask_for_the_track(work):
+                await self._ask_for_the_track(work, outcome)
+            case AttemptFailed():
+                await self.fail(work, outcome)
+            case Unavailable():
+                await self._hand_back(work, str(outcome), pause_s=_PAUSE_S)
+            case asyncio.CancelledError():
+                await self._hand_back(work, str(outcome) or "stopping", pause_s=0.0)
+            case _:
+                log.error("fetch_broke", item_id=work.claim.item_id, exc_info=outcome)
+                await self.fail(work, _internal_error(outcome))
+
+    async def _hand_back(self, work: Work, reason: str, *, pause_s: float) -> None:
+        async with self._store.database.connection() as connection:
+            await moves.hand_back(
+                connection, [work.claim], Stage.READY, delay_s=pause_s, reason=reason, actor=ACTOR
             )
-            if moved:
-                await lacks_source(connection, work.claim.item_id, reason)
-        reached("fetcher.missed")
-        log.info("track_missing", item_id=work.claim.item_id, track_id=work.track_id, why=reason)
-        await self._bus.wake("ticket")
+        await self._announcer.announce()
 
     async def fail(self, work: Work, failure: AttemptFailed) -> None:
+        """End the attempt, or go to the next release where this one is at fault."""
         reached("fetcher.failing")
-        if work.ticket.way == "direct" and (why := _fault_of_the_release(work, failure)):
+        why = _fault_of_the_release(work, failure) if work.ticket.mode == "direct" else None
+        if why is not None:
             await self._next_release(work, failure, why)
-            return
+        else:
+            await self._end_attempt(work, failure)
+        ATTEMPTS_FAILED.labels(failure.error_type).inc()
+        await self._announcer.announce("ticket")
+
+    async def _end_attempt(self, work: Work, failure: AttemptFailed) -> None:
         async with self._store.database.transaction() as connection:
-            ended = await fail_attempt(
+            ended = await moves.fail(
                 connection,
-                work.claim.item_id,
+                [work.claim],
                 failure,
-                stages=[Stage.FETCHING, Stage.VERIFYING, Stage.CONVERTING],
-                fence=work.claim.fence,
+                stages=WRITING,
                 policy=self._retries,
-                rng=self._rng,
                 actor=ACTOR,
             )
-            if ended is not None and isinstance(failure, LacksTrack):
+            if ended and isinstance(failure, LacksTrack):
                 await lacks_source(connection, work.claim.item_id, failure.message)
-            elif ended is not None:
+            elif ended:
                 await block_source(connection, work.claim.item_id, failure)
         reached("fetcher.failed")
-        ATTEMPTS_FAILED.labels(failure.error_type).inc()
-        await self._bus.wake("ticket")
 
     async def _next_release(self, work: Work, failure: AttemptFailed, why: Why) -> None:
-        """What is wrong for this track is blocked for it; the next release may bring it."""
         async with self._store.database.transaction() as connection:
-            stage = await next_release(
+            stages = await moves.try_next_release(
                 connection,
-                work.claim.item_id,
+                [work.claim],
                 failure,
                 why=why,
-                stages=[Stage.FETCHING, Stage.VERIFYING, Stage.CONVERTING],
-                fence=work.claim.fence,
+                stages=WRITING,
                 max_grabs=self._max_grabs,
                 policy=self._retries,
-                rng=self._rng,
                 actor=ACTOR,
             )
         reached("fetcher.blocked")
@@ -137,13 +137,60 @@ class Outcomes:
             item_id=work.claim.item_id,
             release=work.ticket.torrent_title,
             why=failure.message,
-            stage=stage,
+            stage=stages.get(work.claim.item_id),
         )
-        ATTEMPTS_FAILED.labels(failure.error_type).inc()
-        await self._bus.wake("ticket")
 
-    async def hand_back(self, work: Work, delay_s: float, reason: str) -> None:
-        async with self._store.database.connection() as connection:
-            await hand_back(
-                connection, work.claim, Stage.READY, delay_s=delay_s, reason=reason, actor=ACTOR
+    async def _leave_to_administrator(self, work: Work, doubt: Doubt) -> None:
+        evidence = {
+            "candidates": [dict(candidate) for candidate in doubt.candidates],
+            "ticket": work.ticket.id,
+            "info_hash": work.ticket.info_hash,
+        }
+        reason = (
+            f"{doubt.reason}: see the candidates in error_evidence, then approve the item with"
+            " the name of its file, or reject it"
+        )
+        left = await self._store.leave_to_a_person(work.claim, reason=reason, evidence=evidence)
+        reached("fetcher.held")
+        await self._announcer.announce()
+        log.info("item_held", item_id=work.claim.item_id, left=left, why=doubt.reason)
+
+    def _may_ask_for_the_track(self, work: Work) -> bool:
+        """Whether a ticket for the track alone may follow this one, which was for the album."""
+        alone = work.ticket.kind == "track" or self._grouping == "album"
+        return not alone and work.ticket.mode == "tickets"
+
+    async def _ask_for_the_track(self, work: Work, lacks: LacksTrack) -> None:
+        async with self._store.database.transaction() as connection:
+            moved = await moves.hand_back(
+                connection,
+                [work.claim],
+                Stage.QUEUED,
+                delay_s=0.0,
+                ask_next="track",
+                reason=lacks.message,
+                actor=ACTOR,
             )
+            if moved:
+                await lacks_source(connection, work.claim.item_id, lacks.message)
+        reached("fetcher.missed")
+        await self._announcer.announce("ticket")
+        log.info(
+            "track_missing",
+            item_id=work.claim.item_id,
+            track_id=work.track_id,
+            why=lacks.message,
+        )
+
+
+def _fault_of_the_release(work: Work, failure: AttemptFailed) -> Why | None:
+    """Why another release may do better; None: a later attempt with this one may."""
+    if isinstance(failure, LacksTrack):
+        return "lacks"
+    if failure.error_type is ErrorType.CORRUPTION:
+        return "wrong"
+    return "refused" if work.ticket.in_the_way else None
+
+
+def _internal_error(bug: BaseException) -> AttemptFailed:
+    return AttemptFailed(ErrorType.UNKNOWN, f"internal error: {type(bug).__name__}: {bug}"[:500])

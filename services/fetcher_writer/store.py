@@ -8,20 +8,21 @@ import structlog
 
 from services.fetcher_writer.delivery.base import DeliveryName
 from services.fetcher_writer.disk_budget import MIB, Room
-from services.fetcher_writer.work import Ticket, Work, works
+from services.fetcher_writer.work import ACTOR, Ticket, Work, works
+from shared.db import moves
 from shared.db.albums import known_albums
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.errors import DependencyDown, Misconfigured, Stale
-from shared.matching.model import AlbumTrack
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, allowed_from
+from shared.states import COLLECTING, WRITING, Stage, in_sql
+from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
 
-# How often a file is looked at again that no emptying of the disk would help.
+# When a file that is larger than the whole disk is tried again.
 _PUT_OFF_S = 3600.0
-# Items of one ticket that are taken at once; what is left over comes with the next claim.
+# Items of one ticket that are claimed at once; the next claim takes the rest.
 _MOST_TOGETHER = 200
 
 
@@ -32,10 +33,10 @@ _LOCK_ROOM = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_room'))"
 def share(names: str, times: str) -> str:
     """SQL for `s.bytes`: an item's share of what its ticket `t` has, in bytes.
 
-    As often as its way of delivery writes it: `times` are the numbers for the `names` of these
-    ways. A ticket that does not say its size counts nothing.
+    It counts as often as its delivery writes the file: `times` are the numbers for the `names` of
+    the deliveries. A ticket of unknown size counts nothing.
     """
-    # Tickets that have no items any more may be joined before they are left out.
+    # The join may come before the filter that leaves out tickets without items.
     return f"""
   CROSS JOIN LATERAL (
       SELECT coalesce(t.final_size_bytes, t.size_bytes, 0)
@@ -55,7 +56,7 @@ SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
                  sum(n.bytes) AS bytes
             FROM unnest($1::text[], $2::bigint[]) AS n (name, bytes)
            GROUP BY 1, 2) p ON p.id = q.id AND p.fence = q.fence::text
-     WHERE q.stage IN ('fetching', 'verifying', 'converting')
+     WHERE q.stage IN ({in_sql(WRITING)})
      GROUP BY t.id) r
 """  # noqa: S608 (made of constants)
 
@@ -64,7 +65,7 @@ _READY = f"""
 SELECT q.id, q.ticket_id, s.bytes
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id {share("$3", "$4")}
- WHERE q.stage = 'ready' AND q.due_at <= now() AND t.delivery = ANY($3)
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND t.delivery = ANY($3)
    AND ($2::bigint IS NULL OR s.bytes <= $2)
 """  # noqa: S608 (made of constants)
 
@@ -79,20 +80,13 @@ _DUE = f"{_READY} {_MOST_URGENT}"
 # Those of the same tickets.
 _DUE_AS_WELL = f"{_READY} AND q.ticket_id = ANY($5) AND NOT q.id = ANY($6) {_MOST_URGENT}"
 
-_TAKE = """
-WITH taken AS (
-    UPDATE queue_items
-       SET stage = $1, status = $2, actor = 'fetcher_writer', reason = 'collecting the file',
-           fence = nextval('fence_seq'), lease_owner = $3, converted_pct = NULL,
-           lease_until = now() + make_interval(secs => $4), updated_at = now()
-     WHERE id = ANY($5) AND stage = ANY($6)
-    RETURNING id, fence, track_id, duration_ms, album_id, chosen_file, ticket_id, priority, seq
-)
+_WORK = """
 SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ticket_id, t.kind,
        t.delivery, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
        t.info_hash, t.torrent_title, t.files_placed, t.final_size_bytes, t.file_mappings,
        t.processed_files, t.way, t.size_bytes, t.remote_state
-  FROM taken i JOIN tickets t ON t.id = i.ticket_id
+  FROM queue_items i JOIN tickets t ON t.id = i.ticket_id
+ WHERE i.id = ANY($1)
  ORDER BY i.priority, i.seq
 """
 
@@ -100,7 +94,7 @@ _LEAST_WAITING = f"""
 SELECT min(s.bytes)
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id {share("$2", "$3")}
- WHERE q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND s.bytes > $1
 """  # noqa: S608 (made of constants)
 
 # More than the whole disk: told once, and looked at again when a larger one may be there.
@@ -110,15 +104,16 @@ UPDATE queue_items q
        reason = 'waits for a larger disk: its file may take ' || s.bytes / 1048576
                 || ' MiB, all of the media root has ' || $1 / 1048576
   FROM tickets t {share("$3", "$4")}
- WHERE t.id = q.ticket_id AND q.stage = 'ready' AND q.due_at <= now() AND s.bytes > $1
+ WHERE t.id = q.ticket_id AND q.stage IN ({in_sql([Stage.READY])})
+   AND q.due_at <= now() AND s.bytes > $1
 RETURNING q.id
 """  # noqa: S608 (made of constants)
 
-_OUT_OF_SIGHT = """
+_OUT_OF_SIGHT = f"""
 SELECT 1 FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
- WHERE q.stage = 'ready' AND q.due_at <= now() AND NOT t.delivery = ANY($1)
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND NOT t.delivery = ANY($1)
  LIMIT 1
-"""
+"""  # noqa: S608 (made of constants)
 
 _ITEMS_OF_TICKET = """
 SELECT track_id, track_name, coalesce(main_artist, artist_name) AS artist, disc_number,
@@ -128,40 +123,33 @@ SELECT track_id, track_name, coalesce(main_artist, artist_name) AS artist, disc_
  LIMIT 1000
 """
 
-_HELD = """
+_HELD = f"""
 SELECT 1 FROM queue_items
- WHERE id = $1 AND fence = $2 AND stage IN ('fetching', 'verifying', 'converting')
+ WHERE id = $1 AND fence = $2 AND stage IN ({in_sql(WRITING)})
    FOR NO KEY UPDATE
-"""
+"""  # noqa: S608 (made of constants)
 
-_LEAVE_TO_A_PERSON = """
-UPDATE queue_items
-   SET stage = $3, status = $4, reason = $5, error_evidence = $6, actor = 'fetcher_writer',
-       lease_until = NULL, lease_owner = NULL, updated_at = now()
- WHERE id = $1 AND fence = $2 AND stage = ANY($7)
-"""
-
-_CONVERTED = """
+_CONVERTED = f"""
 UPDATE queue_items SET converted_pct = $3, updated_at = now()
- WHERE id = $1 AND fence = $2 AND stage = 'converting'
-"""
+ WHERE id = $1 AND fence = $2 AND stage IN ({in_sql([Stage.CONVERTING])})
+"""  # noqa: S608 (made of constants)
 
 # Folders of ended tickets that no item still collects from.
-_TO_CLEAN = """
+_TO_CLEAN = f"""
 SELECT t.id, t.dest_path FROM tickets t
  WHERE t.state = 'closed' AND t.way = 'tickets' AND t.collected_at IS NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
-                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
+                      AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT 50
-"""
+"""  # noqa: S608 (made of constants)
 
 _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND collected_at IS NULL"
 
 
 class Store:
-    """The fetcher-writer's side of the queue; `deliveries` are the ways by which it can collect."""
+    """The fetcher-writer's side of the queue; it claims only what its `deliveries` can collect."""
 
     def __init__(
         self,
@@ -177,11 +165,11 @@ class Store:
         self._deliveries = tuple(deliveries)
 
     async def claim(self, limit: int, room: Room | None = None) -> list[Work]:
-        """Take up to `limit` items whose file is ready, most urgent first.
+        """Claim up to `limit` items whose file is ready, most urgent first.
 
-        What else is ready of their tickets comes with them, for files of one ticket are told apart
-        together. Only what fits into `room` beside what all workers hold; None: what is collected
-        takes none.
+        Other ready items of their tickets are claimed with them, for the files of one ticket are
+        matched together. Only what fits into `room`, beside what all workers have claimed, is
+        taken; None: files take no space.
 
         Raises:
             DependencyDown: files wait, and none of them fits now.
@@ -215,20 +203,15 @@ class Store:
         return [row["id"] for row in _fitting([*together, *more], usable_bytes)]
 
     async def _take(self, connection: Connection, ids: Sequence[str]) -> list[Row]:
-        return await connection.fetch(
-            _TAKE,
-            Stage.FETCHING.value,
-            STATUS_OF[Stage.FETCHING].value,
-            self._worker,
-            self._lease_s,
-            list(ids),
-            allowed_from(Stage.FETCHING),
+        claimed = await moves.claim_to_collect(
+            connection, ids, worker=self._worker, lease_s=self._lease_s, actor=ACTOR
         )
+        return await connection.fetch(_WORK, list(claimed))
 
     async def _explain(
         self, connection: Connection, usable_bytes: int | None, room: Room | None
     ) -> None:
-        """Say why nothing was taken, if something waits."""
+        """Raise why nothing was claimed, if items wait."""
         if room is not None:
             least_bytes = await connection.fetchval(_LEAST_WAITING, usable_bytes, *room.ways())
             if least_bytes is not None:
@@ -241,7 +224,7 @@ class Store:
             )
 
     async def put_off(self, room: Room) -> int:
-        """Let those wait that would not fit on the empty disk; returns how many."""
+        """Let items wait that do not fit on the empty disk; returns how many."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(
                 _NEVER_FITTING, room.total_bytes, _PUT_OFF_S, *room.ways()
@@ -250,59 +233,39 @@ class Store:
             log.warning("larger_than_the_disk", item_id=row["id"], total_bytes=room.total_bytes)
         return len(rows)
 
-    async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[AlbumTrack]:
-        """All that the ticket's files may be, wanted or not: the tracks of these albums.
+    async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[CatalogTrack]:
+        """The tracks that the ticket's files may be, wanted or not: those of these albums.
 
-        Where an album's tracklist is not known, those of its tracks that the ticket has served.
+        Where an album's tracklist is not known: the tracks of the ticket's items.
         """
         async with self.database.connection() as connection:
             albums = await known_albums(connection, album_ids)
             items = await connection.fetch(_ITEMS_OF_TICKET, ticket.id)
-        tracks = {
-            track.id: AlbumTrack(
-                id=track.id,
-                title=track.title,
-                artist=track.artist,
-                disc=track.disc,
-                number=track.number,
-                duration_ms=track.duration_ms,
-            )
-            for album in albums.values()
-            for track in album.tracks
-        }
-        # What an item says of its track is what its file is verified against.
+        tracks = {track.id: track for album in albums.values() for track in album.tracks}
+        # The item's own data come first: its file is verified against them.
         return list((tracks | {row["track_id"]: _track(row) for row in items}).values())
 
     async def leave_to_a_person(
         self, claim: Claim, *, reason: str, evidence: Mapping[str, object]
     ) -> bool:
-        """Move the item to `held` until somebody says which file it is; False: it is not ours."""
+        """Let an administrator say which file the item is; False: the claim is lost."""
         async with self.database.connection() as connection:
-            done = await connection.execute(
-                _LEAVE_TO_A_PERSON,
-                claim.item_id,
-                claim.fence,
-                Stage.HELD.value,
-                STATUS_OF[Stage.HELD].value,
-                reason,
-                evidence,
-                allowed_from(Stage.HELD),
-            )
-        return bool(done == "UPDATE 1")
+            moved = await moves.ask_for_choice(connection, [(claim, reason, evidence)], actor=ACTOR)
+        return bool(moved)
 
     async def converted(self, claim: Claim, percent: float) -> None:
-        """Show how far the conversion is; nothing happens when the item is not ours any more."""
+        """Write the conversion's percentage; nothing happens when the claim has ended."""
         async with self.database.connection() as connection:
             await connection.execute(_CONVERTED, claim.item_id, claim.fence, percent)
 
     async def to_clean(self) -> dict[str, str]:
-        """Incoming folders that nobody needs any more: dest_path by ticket id."""
+        """Incoming folders that no item needs any more: dest_path by ticket id."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_TO_CLEAN)
         return {row["id"]: row["dest_path"] for row in rows}
 
     async def cleaned(self, ticket_ids: Collection[str]) -> None:
-        """Note that their folders are gone, or are not ours to remove."""
+        """Note that their folders are removed, or that this delivery removes none."""
         async with self.database.connection() as connection:
             await connection.execute(_CLEANED, list(ticket_ids))
 
@@ -320,8 +283,8 @@ def _fitting(rows: Sequence[Row], usable_bytes: int | None) -> list[Row]:
     return found
 
 
-def _track(row: Row) -> AlbumTrack:
-    return AlbumTrack(
+def _track(row: Row) -> CatalogTrack:
+    return CatalogTrack(
         id=row["track_id"],
         title=row["track_name"],
         artist=row["artist"],
@@ -332,7 +295,7 @@ def _track(row: Row) -> AlbumTrack:
 
 
 async def _unreserved(connection: Connection, room: Room) -> int:
-    """Bytes that nobody holds; until the transaction ends nobody else counts them."""
+    """Bytes that no claim has reserved; no other worker counts them until the transaction ends."""
     await connection.execute(_LOCK_ROOM)
     reserved: int = await connection.fetchval(
         _RESERVED, list(room.parts), list(room.parts.values()), *room.ways()
@@ -348,10 +311,10 @@ def _no_room(least_bytes: int, usable_bytes: int) -> str:
 
 
 async def hold(connection: Connection, claim: Claim) -> None:
-    """Lock the item for the rest of the transaction, if it is still ours.
+    """Lock the item for the rest of the transaction, if this claim still holds it.
 
     Raises:
-        Stale: somebody else has it, or it was cancelled.
+        Stale: another worker has it, or it was cancelled.
     """
     if await connection.fetchval(_HELD, claim.item_id, claim.fence) is None:
         raise Stale(f"item {claim.item_id} is no longer held by fence {claim.fence}")

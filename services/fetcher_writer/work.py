@@ -1,4 +1,4 @@
-"""What there is to do: items whose file is ready, and the tickets that brought their files."""
+"""The work: items whose file is ready, and the tickets that brought the files."""
 
 from __future__ import annotations
 
@@ -7,17 +7,20 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from services.fetcher_writer.delivery.base import DeliveryName
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Row
+
+# The service's name in histories.
+ACTOR = "fetcher_writer"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ticket:
-    """What of a ticket says where its files are, and which of them is which track."""
+    """What a ticket says of where its files are, and which of them is which track."""
 
     id: str
     path: str
-    """The folder, or the file of a torrent without one, as Torrentino sees it."""
+    """The folder, or the file of a torrent without a folder, as Torrentino sees it."""
     kind: Literal["track", "album"] = "track"
     delivery: DeliveryName = "incoming"
     info_hash: str | None = None
@@ -25,13 +28,14 @@ class Ticket:
     files_placed: int | None = None
     final_size_bytes: int | None = None
     file_mappings: Sequence[Mapping[str, object]] = ()
-    way: Literal["tickets", "direct"] = "tickets"
+    mode: Literal["tickets", "direct"] = "tickets"
+    """How the download was acquired."""
     size_bytes: int | None = None
-    """Of the whole torrent, as its client tells it."""
+    """The size of the whole torrent, as its client reports it."""
     in_the_way: bool = False
-    """Its files lie there without a torrent, so that it may not be them."""
+    """Files lay there before the torrent was added, and may be another torrent's."""
     processed_files: Mapping[str, str] = field(default_factory=dict)
-    """What the pipeline was told to place: the path in the torrent by the placed name."""
+    """What the pipeline was asked to place: the path in the torrent by the placed name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,7 +51,7 @@ class Work:
 
 
 def works(rows: Sequence[Row]) -> list[Work]:
-    """The claimed items of these rows; those of one ticket share it."""
+    """The claimed items of these rows; items of one ticket share the object."""
     tickets = {row["ticket_id"]: _ticket(row) for row in rows}
     return [
         Work(
@@ -63,7 +67,7 @@ def works(rows: Sequence[Row]) -> list[Work]:
 
 
 def _ticket(row: Row) -> Ticket:
-    # What Torrentino placed says nothing of what lies in the torrent's own folder.
+    # What Torrentino placed says nothing about the files in the torrent's own folder.
     placed = row["delivery"] == "incoming"
     return Ticket(
         id=row["ticket_id"],
@@ -75,7 +79,7 @@ def _ticket(row: Row) -> Ticket:
         files_placed=row["files_placed"] if placed else None,
         final_size_bytes=row["final_size_bytes"] if placed else None,
         file_mappings=row["file_mappings"] or (),
-        way=row["way"],
+        mode=row["way"],
         size_bytes=row["size_bytes"],
         in_the_way=row["remote_state"] == "in_the_way",
         processed_files=row["processed_files"] or {} if placed else {},

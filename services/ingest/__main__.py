@@ -2,26 +2,31 @@
 
 from functools import cache
 
+from starlette.applications import Starlette
+
+from services.ingest.admin_routes import AdminRoutes
 from services.ingest.auth import Keys
 from services.ingest.availability import Availability
 from services.ingest.consumer import DURABLE, FILTERS, RequestMessages
 from services.ingest.decisions import Decisions
-from services.ingest.http import Api
+from services.ingest.http import make_api
 from services.ingest.items import Items
-from services.ingest.limits import Policy
-from services.ingest.retry import Retries
+from services.ingest.limits import Limits
+from services.ingest.retries import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Requests
-from services.ingest.stats import Bounds
+from services.ingest.stats import Bounds, Statistics
+from services.ingest.user_routes import UserRoutes
 from services.ingest.withdrawals import Withdrawals
-from shared.app import App, Duty
+from shared.app import App
 from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
+from shared.duty import Duty
 from shared.media.tools import find_tools
-from shared.readiness import first_looks
-from shared.runtime import main
+from shared.process import main
+from shared.readiness import first_checks
 from shared.web import WebServer
 
 
@@ -31,78 +36,93 @@ def build(app: App) -> list[Duty]:
     assert settings.catalog_db is not None, "required by ingest"
     catalog = Catalog(settings.catalog_db)
     app.closers.append(catalog.close)
-    policy = Policy(
-        max_per_day=settings.user_max_requests_per_day, max_queue=settings.user_max_queue_size
-    )
     root = MediaRoot(app.database, settings.media_root)
+    limits = Limits(
+        app.database,
+        max_per_day=settings.user_max_requests_per_day,
+        max_queue=settings.user_max_queue_size,
+    )
     availability = Availability(
         database=app.database,
         root=root,
         tools=cache(find_tools),
         tolerance_s=settings.duration_tolerance_s,
     )
-    withdrawals = Withdrawals(database=app.database, bus=app.bus, relay_wake=app.relay.wake)
     requests = Requests(
         database=app.database,
         catalog=catalog,
         availability=availability,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
-        policy=policy,
+        limits=limits,
+        announcer=app.announcer,
         health=app.health,
     )
-    key = settings.bootstrap_admin_key
-    api = Api(
-        keys=Keys(key.get_secret_value() if key else None),
-        requests=requests,
-        items=Items(app.database, stall_timeout_s=settings.stall_timeout_s),
-        withdrawals=withdrawals,
-        retries=Retries(
-            database=app.database,
-            availability=availability,
-            bus=app.bus,
-            relay_wake=app.relay.wake,
-            policy=policy,
-            health=app.health,
-        ),
-        decisions=Decisions(
-            database=app.database,
-            bus=app.bus,
-            relay_wake=app.relay.wake,
-            retries=app.retries,
-            rng=app.rng,
-        ),
-        scans=Scans(app.database, app.bus),
+    withdrawals = Withdrawals(database=app.database, announcer=app.announcer)
+    retries = Retries(
         database=app.database,
-        root=root,
+        availability=availability,
+        limits=limits,
+        announcer=app.announcer,
         health=app.health,
-        conditions=Conditions(app.database, app.health, worker=app.worker),
-        policy=policy,
-        bounds=Bounds(
-            tickets=settings.max_tickets_in_flight,
-            downloads=settings.max_downloads,
-            searches_per_hour=settings.searches_per_hour,
-        ),
     )
-    messages = RequestMessages(requests, withdrawals)
+    keys, items = _keys(app), Items(app.database, stall_timeout_s=settings.stall_timeout_s)
+    users = UserRoutes(
+        keys=keys,
+        requests=requests,
+        items=items,
+        withdrawals=withdrawals,
+        retries=retries,
+        limits=limits,
+    )
+    admins = _admin_routes(app, keys, items, root)
     return [
-        WebServer(
-            "http",
-            api.app(),
-            host=settings.host,
-            port=settings.port,
-            variable="PORT",
-            grace_s=settings.shutdown_grace_s,
-        ),
+        _server(app, make_api([*users.routes(), *admins.routes()], app.health)),
         Consumer(
             bus=app.bus,
             durable=DURABLE,
             filters=FILTERS,
-            handle=messages.handle,
+            handle=RequestMessages(requests, withdrawals).handle,
             health=app.health,
         ),
-        *first_looks(app, {"catalog": catalog.check, "media": root.look}),
+        *first_checks(app, {"catalog": catalog.check, "media": root.look}),
     ]
+
+
+def _keys(app: App) -> Keys:
+    key = app.settings.bootstrap_admin_key
+    return Keys(key.get_secret_value() if key else None)
+
+
+def _admin_routes(app: App, keys: Keys, items: Items, root: MediaRoot) -> AdminRoutes:
+    settings = app.settings
+    return AdminRoutes(
+        keys=keys,
+        items=items,
+        decisions=Decisions(database=app.database, announcer=app.announcer, retries=app.retries),
+        scans=Scans(app.database, app.announcer),
+        statistics=Statistics(
+            database=app.database,
+            root=root,
+            health=app.health,
+            conditions=Conditions(app.database, app.health, worker=app.worker),
+            bounds=Bounds(
+                tickets=settings.max_tickets_in_flight,
+                downloads=settings.max_downloads,
+                searches_per_hour=settings.searches_per_hour,
+            ),
+        ),
+    )
+
+
+def _server(app: App, api: Starlette) -> WebServer:
+    settings = app.settings
+    return WebServer(
+        "http",
+        api,
+        host=settings.host,
+        port=settings.port,
+        variable="PORT",
+        grace_s=settings.shutdown_grace_s,
+    )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Who is calling, by an API key. No route is open without one.
+"""The caller of a route, by an API key; every route needs one.
 
 There is one key so far, BOOTSTRAP_ADMIN_KEY. With `X-User-Id` its bearer acts for that user, under
-that user's limits, as the catalog server does for its listeners.
+that user's limits, as the catalog server does for its users.
 """
 
 from __future__ import annotations
@@ -15,36 +15,43 @@ from services.ingest.limits import Caller
 from shared.errors import Refused
 from shared.untrusted import token
 
+_ADMIN = "admin"
+
 
 class NotAuthenticated(Refused):
-    """No API key, or one that is not known."""
+    """No API key, or an unknown one."""
 
 
 class NotAllowed(Refused):
-    """The key is good, but not for this."""
+    """The key is known, but may not do this."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
-    """The caller of a route. `acting_for` is the user named in X-User-Id, if any."""
+    """The caller of a route. `acting_for` is the user in X-User-Id, if any."""
 
     acting_for: str | None
 
     @property
     def caller(self) -> Caller:
-        """As a requester: a named user has limits, the administrator has none."""
+        """The caller as a requester: a user has limits, the administrator has none."""
         if self.acting_for is None:
-            return Caller(user_id="admin", unlimited=True)
+            return Caller(user_id=_ADMIN, unlimited=True)
         return Caller(user_id=self.acting_for, unlimited=False)
 
     @property
+    def name(self) -> str:
+        """The caller's user id."""
+        return self.acting_for or _ADMIN
+
+    @property
     def sees_only(self) -> str | None:
-        """Whose items this caller may look at; None: everybody's."""
+        """The user whose items this caller may see; None: all users'."""
         return self.acting_for
 
 
 class Keys:
-    """Tells who holds a key."""
+    """The known API keys."""
 
     def __init__(self, admin_key: str | None) -> None:
         self._admin_key = admin_key.encode() if admin_key else None

@@ -1,4 +1,4 @@
-"""What is on disk already, so that it is not asked for again."""
+"""Which wanted tracks have their file in place already."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.errors import AttemptFailed, DependencyDown
 from shared.media.paths import find_audio
-from shared.media.placed_file import look
+from shared.media.placed_file import find_placed
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 
-# Decoding is what a request may have to wait for; two at once leave room for the rest.
+# A request may have to wait for a decode; two at once leave processors for the others.
 _DECODES_AT_ONCE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class Available:
-    """Tracks whose file the ledger knows, and those whose file was found and checked now."""
+    """Tracks whose file the ledger has, and those whose file was found and verified now."""
 
     recorded: dict[str, Placed] = field(default_factory=dict)
     found: dict[str, AudioFacts] = field(default_factory=dict)
-    # The ledger as it was read, with the rows whose file is not there any more.
+    # The ledger's rows as read, including those whose file is missing.
     ledger: dict[str, Placed] = field(default_factory=dict)
 
 
 class Availability:
-    """Looks into the ledger and the media root."""
+    """Checks the ledger and the media root."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Availability:
         """Which of these tracks have their whole file in place.
 
         Raises:
-            Unavailable: PostgreSQL, the media disk or ffmpeg cannot be used now.
+            Unavailable: PostgreSQL, the media disk or ffmpeg is unavailable.
         """
         try:
             await self._root.check()
@@ -59,9 +59,9 @@ class Availability:
             raise DependencyDown("media", failure.message) from failure
         async with self._database.connection() as connection:
             ledger = await placed(connection, [track.id for track in tracks])
-        recorded = await asyncio.to_thread(self._still_there, ledger)
+        recorded = await asyncio.to_thread(self._in_place, ledger)
         rest = [track for track in tracks if track.id not in recorded]
-        unrecorded = await asyncio.to_thread(self._lying_there, rest)
+        unrecorded = await asyncio.to_thread(self._with_a_file, rest)
         facts = await asyncio.gather(*(self._verify(track) for track in unrecorded))
         found = {
             track.id: fact
@@ -70,19 +70,19 @@ class Availability:
         }
         return Available(recorded=recorded, found=found, ledger=ledger)
 
-    def _still_there(self, ledger: dict[str, Placed]) -> dict[str, Placed]:
+    def _in_place(self, ledger: dict[str, Placed]) -> dict[str, Placed]:
         return {id_: file for id_, file in ledger.items() if file.is_there(self._root.path)}
 
-    def _lying_there(self, tracks: Sequence[Track]) -> list[Track]:
+    def _with_a_file(self, tracks: Sequence[Track]) -> list[Track]:
         try:
             return [track for track in tracks if find_audio(self._root.path, track.id)]
         except OSError as error:
-            raise unreadable(error, "looking for files") from error
+            raise unreadable(error, "checking for files") from error
 
     async def _verify(self, track: Track) -> AudioFacts | None:
         async with self._decodes:
             try:
-                existing = await look(
+                existing = await find_placed(
                     self._root.path,
                     track.id,
                     expected_ms=track.duration_ms,
@@ -90,6 +90,6 @@ class Availability:
                     tools=await asyncio.to_thread(self._tools),
                 )
             except AttemptFailed:
-                # Unreadable: the fetcher-writer will meet it with a good file in hand.
+                # Unreadable: the fetcher-writer replaces it, once it has a good file.
                 return None
             return existing.facts

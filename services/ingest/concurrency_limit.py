@@ -1,4 +1,4 @@
-"""How many requests are worked on at once: the rest waits at the door, and not for ever."""
+"""A bound on the requests that are handled at once. The rest waits for a while, then gets 503."""
 
 from __future__ import annotations
 
@@ -8,21 +8,20 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.ingest import problems
 
-# Each takes a connection of the pool now and then, never two; more at once would only wait there,
-# some of them behind their own commit.
+# As many as the pool has connections: each request takes one at a time, and more would wait there.
 _AT_ONCE = 10
 _PATIENCE_S = 10.0
 _RETRY_AFTER_S = 5
 
 
-class Admission:
-    """ASGI middleware: too many at once are told when to come back, before anything was done."""
+class ConcurrencyLimit:
+    """ASGI middleware; a request that waits too long is refused before anything was done."""
 
     def __init__(
         self, app: ASGIApp, *, at_once: int = _AT_ONCE, patience_s: float = _PATIENCE_S
     ) -> None:
         self._app = app
-        self._places = asyncio.Semaphore(at_once)
+        self._slots = asyncio.Semaphore(at_once)
         self._patience_s = patience_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,7 +30,7 @@ class Admission:
             return
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._places.acquire()
+                await self._slots.acquire()
         except TimeoutError:
             answer = problems.problem(
                 503,
@@ -45,4 +44,4 @@ class Admission:
         try:
             await self._app(scope, receive, send)
         finally:
-            self._places.release()
+            self._slots.release()

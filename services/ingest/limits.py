@@ -1,57 +1,80 @@
-"""How much one user may ask for. Both figures are counted from rows, never kept."""
+"""How much one user may request. Both figures are counted from rows, never stored."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, TypeAlias
 
-from shared.db.pool import Connection
+from services.ingest.store import requests as store
+from shared.db.pool import Connection, Database
+from shared.errors import LimitReached
+
+Json: TypeAlias = dict[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caller:
-    """Who asks. `user_id` None is the catalog server or this service itself."""
+    """A requester. `user_id` None is the catalog server or this service itself."""
 
     user_id: str | None
     unlimited: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Policy:
-    """What every user is allowed."""
+class Limits:
+    """What every user is allowed: requests a UTC day, and items in the queue."""
 
-    max_per_day: int
-    max_queue: int
+    def __init__(self, database: Database, *, max_per_day: int, max_queue: int) -> None:
+        self._database = database
+        self._max_per_day = max_per_day
+        self._max_queue = max_queue
 
+    async def lock(self, connection: Connection, caller: Caller) -> None:
+        """Serialize the decisions about this user's requests until the transaction ends."""
+        if caller.user_id is not None:
+            await store.lock_user(connection, caller.user_id)
 
-@dataclass(frozen=True, kw_only=True)
-class Usage:
-    """What one user has used."""
+    async def check_request(self, connection: Connection, caller: Caller) -> None:
+        """Return if the caller may have made the request that this transaction has recorded.
 
-    requests_today: int
-    in_queue: int
+        Raises:
+            LimitReached: roll the transaction back.
+        """
+        if caller.unlimited:
+            return
+        usage = await store.usage(connection, caller.user_id)
+        if usage.requests_today > self._max_per_day:
+            raise LimitReached(
+                f"{self._max_per_day} requests a day are used up; ask again after midnight UTC"
+            )
+        self._check_queue(usage, "wait for some to finish, or ask for fewer")
 
+    async def check_queue(self, connection: Connection, caller: Caller) -> None:
+        """Return if the caller's queue may have the item that this transaction has put into it.
 
-_LOCK = "SELECT pg_advisory_xact_lock(hashtextextended('pezzottify.user.' || $1, 0))"
+        Raises:
+            LimitReached: roll the transaction back.
+        """
+        if not caller.unlimited:
+            usage = await store.usage(connection, caller.user_id)
+            self._check_queue(usage, "wait for some to finish")
 
-_USAGE = """
-SELECT (SELECT count(*) FROM requests
-         WHERE user_id = $1 AND charged
-           AND created_at >= date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC')
-           AS requests_today,
-       (SELECT count(DISTINCT q.id) FROM item_requesters r JOIN queue_items q ON q.id = r.item_id
-         WHERE r.user_id = $1 AND r.withdrawn_at IS NULL
-           AND q.status IN ('PENDING', 'DOWNLOADING')) AS in_queue
-"""
+    def _check_queue(self, usage: store.Usage, advice: str) -> None:
+        if usage.in_queue > self._max_queue:
+            raise LimitReached(
+                f"this would make {usage.in_queue} items in your queue,"
+                f" {self._max_queue} are allowed; {advice}"
+            )
 
-
-async def lock(connection: Connection, caller: Caller) -> None:
-    """Let this user's requests be decided one after another, for the rest of the transaction."""
-    if caller.user_id is not None:
-        await connection.execute(_LOCK, caller.user_id)
-
-
-async def usage(connection: Connection, caller: Caller) -> Usage:
-    """What the user has used up to this moment, this transaction included."""
-    row = await connection.fetchrow(_USAGE, caller.user_id)
-    assert row is not None, "a select of counts has a row"
-    return Usage(requests_today=row["requests_today"], in_queue=row["in_queue"])
+    async def report(self, caller: Caller) -> Json:
+        """What the caller has used, and may use."""
+        async with self._database.connection() as connection:
+            usage = await store.usage(connection, caller.user_id)
+        return {
+            "requests_today": usage.requests_today,
+            "max_per_day": None if caller.unlimited else self._max_per_day,
+            "in_queue": usage.in_queue,
+            "max_queue": None if caller.unlimited else self._max_queue,
+            "can_request": caller.unlimited
+            or (usage.requests_today < self._max_per_day and usage.in_queue < self._max_queue),
+            "unlimited": caller.unlimited,
+        }

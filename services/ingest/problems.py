@@ -1,4 +1,4 @@
-"""Every error of the API as RFC 9457 `application/problem+json`: the one place that maps them."""
+"""The errors of the API as RFC 9457 `application/problem+json`, mapped here and nowhere else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 _TYPE = "urn:pezzottify:problem"
 
 # error, status, the stable end of `type`, title
-_PROBLEMS: tuple[tuple[type[Refused], int, str, str], ...] = (
+PROBLEMS: tuple[tuple[type[Refused], int, str, str], ...] = (
     (NotAuthenticated, 401, "not-authenticated", "An API key is needed"),
     (NotAllowed, 403, "not-allowed", "This key may not do that"),
     (InvalidRequest, 422, "invalid-request", "The request is malformed"),
@@ -39,18 +39,18 @@ def problem(
 
 
 async def refused(_: Request, error: Exception) -> Response:
-    """What the caller has to change."""
-    for kind, status, type_, title in _PROBLEMS:
+    """The caller has to change something."""
+    for kind, status, type_, title in PROBLEMS:
         if isinstance(error, kind):
             challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else None
             return problem(status, type_, title, str(error), challenge)
     raise error
 
 
-async def held(_: Request, error: Exception) -> Response:
-    """What is away; the same request will work later."""
+async def unavailable(_: Request, error: Exception) -> Response:
+    """A dependency is unavailable; the same request will work later."""
     assert isinstance(error, Unavailable)
-    log.warning("request_held", dependency=error.dependency, detail=error.detail)
+    log.warning("request_unavailable", dependency=error.dependency, detail=error.detail)
     return problem(
         503,
         "unavailable",
@@ -61,7 +61,7 @@ async def held(_: Request, error: Exception) -> Response:
 
 
 async def http_error(_: Request, error: Exception) -> Response:
-    """Starlette's own: no such route, wrong method."""
+    """An error of Starlette: no such route, wrong method."""
     assert isinstance(error, HTTPException)
     phrase = HTTPStatus(error.status_code).phrase
     detail = {
@@ -78,7 +78,7 @@ async def http_error(_: Request, error: Exception) -> Response:
 
 
 async def bug(request: Request, error: Exception) -> Response:
-    """Ours; the details are in the log, not in the answer."""
+    """A bug of this service; the details are in the log, not in the answer."""
     log.error("request_failed", path=request.url.path, exc_info=error)
     return problem(
         500, "internal", "Something is wrong here", "this is a bug of the service; see its log"

@@ -1,52 +1,43 @@
-"""Starting scans and showing how far they are."""
+"""Scans as the API starts, cancels and shows them."""
 
 from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from shared.bus.nats import Bus
+from services.ingest.store import reports as store
+from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db.pool import Database
-from shared.db.scans import cancel, parse_order, start
+from shared.db.scans import cancel, start
 from shared.errors import Unknown
+from shared.events import parse_order
 from shared.untrusted import token
 
 Json: TypeAlias = dict[str, Any]
 
-_REPORT = """
-SELECT id, queue, scope, max_items, state, problem, total, scanned, present, active, missing,
-       unrecorded, queued, sample,
-       extract(epoch FROM created_at)::bigint AS created_at,
-       extract(epoch FROM started_at)::bigint AS started_at,
-       extract(epoch FROM finished_at)::bigint AS finished_at,
-       (extract(epoch FROM coalesce(finished_at, now()) - started_at) * 1000)::bigint
-           AS duration_ms
-  FROM scans WHERE id = $1
-"""
-
 
 class Scans:
-    """The API's side of the scans."""
+    """Starts, cancels and shows scans."""
 
-    def __init__(self, database: Database, bus: Bus) -> None:
+    def __init__(self, database: Database, announcer: Announcer) -> None:
         self._database = database
-        self._bus = bus
+        self._announcer = announcer
 
     async def start(self, body: Json, *, queue: bool, user_id: str) -> str:
-        """Order a scan; returns its id.
+        """Start a scan; returns its id.
 
         Raises:
-            InvalidRequest: the body is no order.
+            InvalidRequest: the body is not a scan's.
             Conflict: another scan has not ended.
         """
         order = parse_order(body)
         scan_id = await start(self._database, order, queue=queue, requested_by=user_id)
         reached("ingest.scan_ordered")
-        await self._bus.wake("scan")
+        await self._announcer.announce("scan")
         return scan_id
 
     async def cancel(self, scan_id: str, *, user_id: str) -> Json:
-        """End a scan; its report.
+        """Cancel a scan; returns its report.
 
         Raises:
             InvalidRequest, Unknown: there is none with this id.
@@ -57,14 +48,14 @@ class Scans:
         return await self.report(scan_id)
 
     async def report(self, scan_id: str) -> Json:
-        """How far a scan is and what it found so far.
+        """How far the scan is and what it has found.
 
         Raises:
             InvalidRequest, Unknown: there is none with this id.
         """
         token(scan_id, what="scan id")
         async with self._database.connection() as connection:
-            row = await connection.fetchrow(_REPORT, scan_id)
+            row = await store.scan(connection, scan_id)
         if row is None:
             raise Unknown(f"there is no scan {scan_id[:80]!r}")
         return {

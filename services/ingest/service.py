@@ -1,33 +1,41 @@
-"""What a request for audio does, whichever door it came through.
+"""What a request for audio does, over HTTP and over NATS alike.
 
-One transaction decides everything: the user's lock, the request, the items that are new and the
-ones that are joined, the limits, and the events that tell of it.
+One transaction decides it: the user's lock, the request, the items that are new and those that it
+joins, the limits, and the events.
 """
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import TypeVar
 
 import structlog
 
-from services.ingest import limits
 from services.ingest.availability import Availability, Available
-from services.ingest.limits import Caller
-from shared.bus.nats import Bus
+from services.ingest.limits import Caller, Limits
+from services.ingest.store import ACTOR
+from services.ingest.store import requests as store
+from shared.announcer import Announcer
 from shared.catalog.models import Album, Track
 from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.adopt import adopt, busy
 from shared.db.albums import remember_albums
-from shared.db.enqueue import Enqueued, Request, Source, clipped, enqueue, record_request
-from shared.db.events import record_event
+from shared.db.enqueue import Enqueued, Request, Source, enqueue, record_request
+from shared.db.events import record_events
 from shared.db.ledger import placed
 from shared.db.pool import Connection, Database
-from shared.errors import DependencyDown, LimitReached, Refused, Stale, Unknown
+from shared.db.track_columns import clipped
+from shared.errors import DependencyDown, Refused, Stale, Unknown
+from shared.events import (
+    AlbumCompleted,
+    ContentKind,
+    Event,
+    RequestAccepted,
+    RequestRejected,
+)
 from shared.health import Health
 from shared.metrics import REQUESTS
 from shared.untrusted import content_id
@@ -36,17 +44,16 @@ log = structlog.get_logger()
 
 T = TypeVar("T")
 
-ACTOR = "ingest"
-# Each turn means that a file was placed while we decided; more than this is no accident.
-_TURNS = 5
+# Each turn means that a file was placed between the check and the decision.
+_MAX_TURNS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """A wish before it is understood: who, what, how urgent, by which door."""
+    """A request before it is decided."""
 
     caller: Caller
-    kind: Literal["track", "album"]
+    kind: ContentKind
     content_id: str
     source: Source
     priority: int = 2
@@ -54,14 +61,25 @@ class Order:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What an order asks for, with the catalog's data."""
+
+    name: str
+    artist: str | None
+    tracks: Sequence[Track]
+    # Torrents are mostly albums: the album's other tracks help to find these in one.
+    album: Album | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Accepted:
-    """What became of it: item ids by track id."""
+    """What a request led to: item ids by track id."""
 
     request_id: str
-    queued: dict[str, str] = field(default_factory=dict)
-    joined: dict[str, str] = field(default_factory=dict)
-    # Available tracks; the id is None for a file that no item of ours brought.
-    available: dict[str, str | None] = field(default_factory=dict)
+    queued: Mapping[str, str] = field(default_factory=dict)
+    joined: Mapping[str, str] = field(default_factory=dict)
+    # Available tracks; the id is None for a file that no item brought.
+    available: Mapping[str, str | None] = field(default_factory=dict)
     # The same request came before; nothing was done now.
     repeated: bool = False
 
@@ -75,21 +93,19 @@ class Requests:
         database: Database,
         catalog: Catalog,
         availability: Availability,
-        bus: Bus,
-        relay_wake: asyncio.Event,
-        policy: limits.Policy,
+        limits: Limits,
+        announcer: Announcer,
         health: Health,
     ) -> None:
         self._database = database
         self._catalog = catalog
         self._availability = availability
-        self._bus = bus
-        self._relay_wake = relay_wake
-        self._policy = policy
+        self._limits = limits
+        self._announcer = announcer
         self._health = health
 
     async def track(self, order: Order, *, carried: Track | None = None) -> Accepted:
-        """Ask for one track.
+        """Request one track; `carried` are its catalog data, where the message has them.
 
         Raises:
             InvalidRequest, Unknown, LimitReached: it is refused.
@@ -102,13 +118,14 @@ class Requests:
             raise Unknown(f"the catalog has no track {order.content_id}")
         album = None
         if carried is None and track.album_id is not None:
-            # Torrents are albums: which of its files is this one, its other tracks tell.
             album = await self._looked_up(self._catalog.album(track.album_id))
-        names = (track.name, ", ".join(track.artists) or None)
-        return await self._accept(order, [track], names=names, album=album)
+        artist = ", ".join(track.artists) or None
+        return await self._accept(
+            order, Wanted(name=track.name, artist=artist, tracks=[track], album=album)
+        )
 
     async def album(self, order: Order, *, carried: Album | None = None) -> Accepted:
-        """Ask for every track of an album; counts as one request.
+        """Request every track of an album; counts as one request.
 
         Raises:
             InvalidRequest, Unknown, LimitReached: it is refused.
@@ -121,8 +138,9 @@ class Requests:
             raise Unknown(f"the catalog has no album {order.content_id}")
         if not album.tracks:
             raise Unknown(f"album {order.content_id} has no tracks in the catalog")
+        unique = list({track.id: track for track in album.tracks}.values())
         return await self._accept(
-            order, album.tracks, names=(album.name, album.artist), album=album
+            order, Wanted(name=album.name, artist=album.artist, tracks=unique, album=album)
         )
 
     async def _looked_up(self, answer: Awaitable[T]) -> T:
@@ -131,112 +149,82 @@ class Requests:
         return found
 
     async def refuse(self, order: Order, refusal: Refused) -> None:
-        """Tell whoever listens that this request was turned down, and why."""
-        async with self._database.transaction() as connection:
-            await record_event(
-                connection,
-                "request.rejected",
-                {
-                    "request_id": order.request_id,
-                    "user_id": order.caller.user_id,
-                    f"{order.kind}_id": order.content_id,
-                    "problem": type(refusal).__name__,
-                    "reason": str(refusal),
-                },
-                actor=ACTOR,
-            )
-        self._relay_wake.set()
-
-    async def _accept(
-        self,
-        order: Order,
-        tracks: Sequence[Track],
-        *,
-        names: tuple[str, str | None],
-        album: Album | None,
-    ) -> Accepted:
-        unique = list({track.id: track for track in tracks}.values())
-        request = Request(
-            id=order.request_id,
+        """Publish that this request was refused, and why."""
+        rejected = RequestRejected(
+            request_id=order.request_id,
             user_id=order.caller.user_id,
-            kind=order.kind,
+            content=order.kind,
             content_id=order.content_id,
-            content_name=clipped(names[0]),
-            artist_name=clipped(names[1]),
-            priority=order.priority,
-            source=order.source,
+            problem=type(refusal).__name__,
+            reason=str(refusal),
         )
-        for _ in range(_TURNS):
-            available = await self._availability.check(unique)
+        async with self._database.transaction() as connection:
+            await record_events(connection, [rejected], actor=ACTOR)
+        await self._announcer.announce()
+
+    async def _accept(self, order: Order, wanted: Wanted) -> Accepted:
+        for _ in range(_MAX_TURNS):
+            available = await self._availability.check(wanted.tracks)
             self._health.up("media")
             reached("ingest.looked")
             try:
-                accepted = await self._decide(order.caller, request, unique, available, album=album)
+                accepted = await self._decide(order, wanted, available)
             except Stale as stale:
-                log.info("request_looks_again", request_id=request.id, why=str(stale))
+                log.info("request_checked_again", request_id=order.request_id, why=str(stale))
                 continue
             break
         else:
             raise DependencyDown("postgres", "the queue changes too fast to join it")
-        if not accepted.repeated:
-            self._relay_wake.set()
-            if accepted.queued:
-                await self._bus.wake("ticket")
+        if accepted.queued:
+            await self._announcer.announce("ticket")
+        elif not accepted.repeated:
+            await self._announcer.announce()
         return accepted
 
-    async def _decide(
-        self,
-        caller: Caller,
-        request: Request,
-        tracks: Sequence[Track],
-        available: Available,
-        *,
-        album: Album | None,
-    ) -> Accepted:
+    async def _decide(self, order: Order, wanted: Wanted, available: Available) -> Accepted:
         async with self._database.transaction() as connection:
-            await limits.lock(connection, caller)
-            found = available.found.keys() - await busy(connection, available.found)
-            wanted = [t for t in tracks if t.id not in available.recorded and t.id not in found]
-            # Adopted files get an item, and are counted by it when the album is complete.
-            recorded = len(available.recorded)
-            if not await record_request(
-                connection, request, settled=not wanted, already_available=recorded
-            ):
-                return await self._repeated(connection, request)
-            reached("ingest.requested")
-            # Before any item is completed, so that no album ends with its first tracks.
-            enqueued = await enqueue(connection, request, wanted, actor=ACTOR)
-            reached("ingest.queued")
-            if enqueued.queued and album is not None:
-                await remember_albums(connection, [album])
-            await _check_unchanged(connection, enqueued, available)
-            adopted = {
-                id_: await adopt(
-                    connection,
-                    request,
-                    track,
-                    available.found[id_],
-                    known=available.ledger.get(id_),
-                    actor=ACTOR,
-                )
-                for id_, track in sorted({t.id: t for t in tracks if t.id in found}.items())
-            }
-            if enqueued.charged and not caller.unlimited:
-                await self._check_limits(connection, caller)
-            await self._tell(connection, request, enqueued, recorded + len(adopted))
-            if request.kind == "album" and not wanted:
-                await self._tell_complete(connection, request, recorded, len(adopted))
+            await self._limits.lock(connection, order.caller)
+            accepted = await self._write(connection, order, wanted, available)
             reached("ingest.decided")
         reached("ingest.committed")
-        log.info(
-            "request_accepted",
-            request_id=request.id,
-            kind=request.kind,
-            content_id=request.content_id,
-            queued=len(enqueued.queued),
-            joined=len(enqueued.joined),
-            available=len(tracks) - len(wanted),
+        if not accepted.repeated:
+            log.info(
+                "request_accepted",
+                request_id=order.request_id,
+                kind=order.kind,
+                content_id=order.content_id,
+                queued=len(accepted.queued),
+                joined=len(accepted.joined),
+                available=len(accepted.available),
+            )
+        return accepted
+
+    async def _write(
+        self, connection: Connection, order: Order, wanted: Wanted, available: Available
+    ) -> Accepted:
+        request = _request(order, wanted)
+        found = available.found.keys() - await busy(connection, available.found)
+        there = available.recorded.keys() | found
+        missing = [track for track in wanted.tracks if track.id not in there]
+        # Adopted files get an item, and are counted by it when the album is complete.
+        recorded = len(available.recorded)
+        if not await record_request(
+            connection, request, settled=not missing, already_available=recorded
+        ):
+            joined = await store.items_of(connection, request.id)
+            return Accepted(request_id=request.id, joined=joined, repeated=True)
+        reached("ingest.requested")
+        enqueued = await _enqueue(connection, request, missing, wanted.album)
+        await _check_unchanged(connection, enqueued, available)
+        adopted = await _adopt(
+            connection, request, [track for track in wanted.tracks if track.id in found], available
         )
+        if enqueued.charged:
+            await self._limits.check_request(connection, order.caller)
+        events: list[Event] = [_accepted(order, request, enqueued, recorded + len(adopted))]
+        if order.kind == "album" and not missing:
+            events.append(_completed(order, request, recorded, len(adopted)))
+        await record_events(connection, events, actor=ACTOR)
         return Accepted(
             request_id=request.id,
             queued=enqueued.queued,
@@ -244,87 +232,93 @@ class Requests:
             available=dict.fromkeys(available.recorded) | adopted,
         )
 
-    async def _check_limits(self, connection: Connection, caller: Caller) -> None:
-        usage = await limits.usage(connection, caller)
-        # Counted with this request in it; the exception takes it out again.
-        if usage.requests_today > self._policy.max_per_day:
-            raise LimitReached(
-                f"{self._policy.max_per_day} requests a day are used up;"
-                " ask again after midnight UTC"
-            )
-        if usage.in_queue > self._policy.max_queue:
-            raise LimitReached(
-                f"this would make {usage.in_queue} items in your queue,"
-                f" {self._policy.max_queue} are allowed; wait for some to finish, or ask for fewer"
-            )
 
-    async def _tell(
-        self, connection: Connection, request: Request, enqueued: Enqueued, available: int
-    ) -> None:
-        await record_event(
-            connection,
-            "request.accepted",
-            {
-                "request_id": request.id,
-                "user_id": request.user_id,
-                f"{request.kind}_id": request.content_id,
-                "content_name": request.content_name,
-                "artist_name": request.artist_name,
-                "queued": len(enqueued.queued),
-                "already_queued": len(enqueued.joined),
-                "already_available": available,
-                "item_ids": [*enqueued.queued.values(), *enqueued.joined.values()],
-            },
-            actor=ACTOR,
-            request_id=request.id,
-        )
+def _request(order: Order, wanted: Wanted) -> Request:
+    return Request(
+        id=order.request_id,
+        user_id=order.caller.user_id,
+        kind=order.kind,
+        content_id=order.content_id,
+        content_name=clipped(wanted.name),
+        artist_name=clipped(wanted.artist),
+        priority=order.priority,
+        source=order.source,
+    )
 
-    async def _tell_complete(
-        self, connection: Connection, request: Request, recorded: int, adopted: int
-    ) -> None:
-        """Who asked for an album that is there already hears of its end like everybody else."""
-        await record_event(
-            connection,
-            "album.completed",
-            {
-                "album_id": request.content_id,
-                "album_name": request.content_name,
-                "artist_name": request.artist_name,
-                "request_ids": [request.id],
-                "user_ids": [request.user_id] if request.user_id is not None else [],
-                "completed": adopted,
-                "failed": 0,
-                "already_available": recorded,
-            },
-            actor=ACTOR,
-            request_id=request.id,
-        )
 
-    async def _repeated(self, connection: Connection, request: Request) -> Accepted:
-        rows = await connection.fetch(_ITEMS_OF_REQUEST, request.id)
-        return Accepted(
-            request_id=request.id,
-            joined={row["track_id"]: row["id"] for row in rows},
-            repeated=True,
-        )
+async def _enqueue(
+    connection: Connection, request: Request, missing: Sequence[Track], album: Album | None
+) -> Enqueued:
+    """Queue what has no file; before any file is adopted, so that no album ends by that alone."""
+    enqueued = await enqueue(connection, request, missing, actor=ACTOR)
+    reached("ingest.queued")
+    if enqueued.queued and album is not None:
+        await remember_albums(connection, [album])
+    return enqueued
 
 
 async def _check_unchanged(
     connection: Connection, enqueued: Enqueued, available: Available
 ) -> None:
-    """See that what was queued anew has not been placed since we looked.
+    """Return if no file was placed, since the check, for a track that is queued now.
 
     An item that ended in between leaves no active one to join, only its row in the ledger.
 
     Raises:
-        Stale: some of it has; look again.
+        Stale: one was; check again.
     """
     for id_, file in (await placed(connection, list(enqueued.queued))).items():
         if file != available.ledger.get(id_):
             raise Stale(f"{id_} was placed at this very moment")
 
 
-_ITEMS_OF_REQUEST = """
-SELECT q.track_id, q.id FROM item_requesters r JOIN queue_items q ON q.id = r.item_id
- WHERE r.request_id = $1 ORDER BY q.seq
-"""
+async def _adopt(
+    connection: Connection, request: Request, tracks: Sequence[Track], available: Available
+) -> dict[str, str | None]:
+    """Adopt the files of these tracks; item ids by track id.
+
+    Raises:
+        Stale: the queue or the ledger has one of them since the check; check again.
+    """
+    return {
+        track.id: await adopt(
+            connection,
+            request,
+            track,
+            available.found[track.id],
+            known=available.ledger.get(track.id),
+            actor=ACTOR,
+        )
+        for track in sorted(tracks, key=lambda each: each.id)
+    }
+
+
+def _accepted(
+    order: Order, request: Request, enqueued: Enqueued, available: int
+) -> RequestAccepted:
+    return RequestAccepted(
+        request_id=request.id,
+        user_id=request.user_id,
+        content=order.kind,
+        content_id=request.content_id,
+        content_name=request.content_name,
+        artist_name=request.artist_name,
+        queued=len(enqueued.queued),
+        already_queued=len(enqueued.joined),
+        already_available=available,
+        item_ids=(*enqueued.queued.values(), *enqueued.joined.values()),
+    )
+
+
+def _completed(order: Order, request: Request, recorded: int, adopted: int) -> AlbumCompleted:
+    """Of an album whose files are all in place: no item's end will publish it."""
+    return AlbumCompleted(
+        album_id=order.content_id,
+        album_name=request.content_name,
+        artist_name=request.artist_name,
+        request_ids=(request.id,),
+        user_ids=() if request.user_id is None else (request.user_id,),
+        completed=adopted,
+        failed=0,
+        already_available=recorded,
+    )

@@ -1,19 +1,21 @@
-"""What an administrator wants to know at a glance."""
+"""The statistics of the queue and the health of what it depends on."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from services.ingest.paused import paused
+from services.ingest.explain import paused
+from services.ingest.store import reports as store
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
-from shared.db.pool import Database
+from shared.db.pool import Database, Row
 from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
 from shared.media.place import free_mb
-from shared.states import Stage, Status
+from shared.states import ACTIVE_STATUSES, Stage, Status
 
 Json: TypeAlias = dict[str, Any]
 
@@ -39,80 +41,70 @@ class Bounds:
     searches_per_hour: int
 
 
-_COUNTS = """
-SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
-  FROM queue_items GROUP BY status, stage, priority
-"""
+class Statistics:
+    """Counts by status, stage and priority, ages, rates, downloads and health."""
 
-_RATES = """
-SELECT count(*) FILTER (WHERE status = 'COMPLETED' AND completed_at > e.now - 3600) AS hour_done,
-       count(*) FILTER (WHERE status = 'FAILED' AND completed_at > e.now - 3600) AS hour_failed,
-       count(*) FILTER (WHERE status = 'COMPLETED') AS day_done,
-       count(*) FILTER (WHERE status = 'FAILED') AS day_failed,
-       coalesce(sum(bytes_downloaded) FILTER (WHERE status = 'COMPLETED'), 0) AS day_bytes
-  FROM queue_items, (SELECT extract(epoch FROM now())::bigint AS now) e
- WHERE completed_at > e.now - 86400
-"""
+    def __init__(
+        self,
+        *,
+        database: Database,
+        root: MediaRoot,
+        health: Health,
+        conditions: Conditions,
+        bounds: Bounds,
+    ) -> None:
+        self._database = database
+        self._root = root
+        self._health = health
+        self._conditions = conditions
+        self._bounds = bounds
 
-_TICKETS = """
-SELECT count(*) FILTER (WHERE state <> 'closed') AS in_flight,
-       count(*) FILTER (WHERE state = 'withdrawing') AS withdrawing,
-       count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval') AS need_approval
-  FROM tickets WHERE state <> 'closed' AND way = 'tickets'
-"""
+    async def read(self) -> Json:
+        """All of it, as of now.
 
-_DOWNLOADS = """
-SELECT count(DISTINCT coalesce(info_hash, id)) AS in_flight FROM tickets
- WHERE state IN ('intent', 'open') AND way = 'direct'
-"""
+        Raises:
+            DependencyDown: PostgreSQL is unavailable.
+        """
+        async with self._database.connection() as connection:
+            numbers = await store.numbers(connection)
+        return {**_queue(numbers), **_acquisition(numbers, self._bounds), **await self._world()}
 
-_SEARCHES = "SELECT count(*) FROM searches_made WHERE at > now() - interval '1 hour'"
+    async def _world(self) -> Json:
+        free = await self._free_mb()
+        self._health.up("postgres")
+        # Where each service is a process, only the ticketer knows how Torrentino is.
+        known = await self._conditions.read()
+        found = {name: known.get(name, _UNKNOWN) for name in _ALWAYS_SHOWN}
+        media = {**found["media"], "free_mb": free}
+        return {"paused": paused(known), "health": {**found, **known, "media": media}}
 
-_ACQUISITION = "SELECT way, reason FROM acquisition"
+    async def _free_mb(self) -> int | None:
+        """What is free on the media disk; None where that cannot be read now."""
+        try:
+            async with asyncio.timeout(_DISK_S):
+                await self._root.check()
+                free = await asyncio.to_thread(free_mb, self._root.path)
+        except TimeoutError:
+            self._health.down("media", f"{self._root.path} does not answer within {_DISK_S:g} s")
+        except AttemptFailed as failure:
+            self._health.down("media", failure.message)
+        except DependencyDown as down:
+            self._health.down(down.dependency, down.detail)
+        else:
+            self._health.up("media")
+            return free
+        return None
 
-_NOW = "SELECT extract(epoch FROM now())::bigint"
 
-_OUTBOX = """
-SELECT count(*) AS waiting, extract(epoch FROM now() - min(at)) AS oldest_s
-  FROM events WHERE published_at IS NULL
-"""
-
-
-async def stats(
-    database: Database,
-    root: MediaRoot,
-    health: Health,
-    conditions: Conditions,
-    *,
-    bounds: Bounds,
-) -> Json:
-    """Counts by status, stage and priority, ages, rates, downloads, and the state of the world."""
-    async with database.connection() as connection:
-        counts = await connection.fetch(_COUNTS)
-        rates = await connection.fetchrow(_RATES)
-        tickets = await connection.fetchrow(_TICKETS)
-        downloads = await connection.fetchval(_DOWNLOADS)
-        searches = await connection.fetchval(_SEARCHES)
-        acquisition = await connection.fetchrow(_ACQUISITION)
-        outbox = await connection.fetchrow(_OUTBOX)
-        now = await connection.fetchval(_NOW)
-    assert rates is not None
-    assert tickets is not None
-    assert outbox is not None
+def _queue(numbers: store.Numbers) -> Json:
+    counts, rates, outbox = numbers.counts, numbers.rates, numbers.outbox
     pending = [row["oldest"] for row in counts if row["status"] == Status.PENDING]
+    active = [row for row in counts if row["status"] in ACTIVE_STATUSES]
     return {
-        "by_status": _sums(counts, "status", Status),
-        "by_stage": _sums(counts, "stage", Stage),
-        "by_priority": {
-            priority: sum(
-                row["count"]
-                for row in counts
-                if row["priority"] == priority
-                and row["status"] in (Status.PENDING, Status.DOWNLOADING)
-            )
-            for priority in (1, 2, 3)
-        },
-        "oldest_pending_age_s": now - min(pending) if pending else None,
+        "by_status": {name.value: _sum(counts, "status", name) for name in Status},
+        "by_stage": {name.value: _sum(counts, "stage", name) for name in Stage},
+        "by_priority": {number: _sum(active, "priority", number) for number in (1, 2, 3)},
+        "oldest_pending_age_s": numbers.now - min(pending) if pending else None,
         "rates": {
             "completed_last_hour": rates["hour_done"],
             "failed_last_hour": rates["hour_failed"],
@@ -120,53 +112,27 @@ async def stats(
             "failed_last_day": rates["day_failed"],
             "bytes_last_day": int(rates["day_bytes"]),
         },
+        "outbox": {
+            "waiting": outbox["waiting"],
+            "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),
+        },
+    }
+
+
+def _acquisition(numbers: store.Numbers, bounds: Bounds) -> Json:
+    tickets, mode = numbers.tickets, numbers.acquisition
+    return {
         "tickets": {
             "in_flight": tickets["in_flight"],
             "max_in_flight": bounds.tickets,
             "withdrawing": tickets["withdrawing"],
             "need_approval": tickets["need_approval"],
         },
-        # Empty until a ticketer has decided.
-        "acquisition": None if acquisition is None else dict(acquisition),
-        "downloads": {"in_flight": downloads, "max_in_flight": bounds.downloads},
-        "searches": {"last_hour": searches, "per_hour": bounds.searches_per_hour},
-        "outbox": {
-            "waiting": outbox["waiting"],
-            "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),
-        },
-        **await _health(root, health, conditions),
+        "acquisition": None if mode is None else dict(mode),
+        "downloads": {"in_flight": numbers.downloads, "max_in_flight": bounds.downloads},
+        "searches": {"last_hour": numbers.searches, "per_hour": bounds.searches_per_hour},
     }
 
 
-async def _health(root: MediaRoot, health: Health, conditions: Conditions) -> Json:
-    free = await _look_at_disk(root, health)
-    health.up("postgres")
-    # In an installation of separate processes the ticketer, not ingest, knows of Torrentino.
-    known = await conditions.read()
-    found = {name: known.get(name, _UNKNOWN) for name in _ALWAYS_SHOWN}
-    media = {**found["media"], "free_mb": free}
-    return {"paused": paused(known), "health": {**found, **known, "media": media}}
-
-
-async def _look_at_disk(root: MediaRoot, health: Health) -> int | None:
-    try:
-        async with asyncio.timeout(_DISK_S):
-            await root.check()
-            free = await asyncio.to_thread(free_mb, root.path)
-    except TimeoutError:
-        health.down("media", f"{root.path} does not answer within {_DISK_S:g} s")
-    except AttemptFailed as failure:
-        health.down("media", failure.message)
-    except DependencyDown as down:
-        health.down(down.dependency, down.detail)
-    else:
-        health.up("media")
-        return free
-    return None
-
-
-def _sums(counts: list[Any], column: str, names: type[Status] | type[Stage]) -> dict[str, int]:
-    return {
-        name.value: sum(row["count"] for row in counts if row[column] == name.value)
-        for name in names
-    }
+def _sum(counts: Sequence[Row], column: str, value: object) -> int:
+    return sum(int(row["count"]) for row in counts if row[column] == value)

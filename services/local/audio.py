@@ -1,4 +1,4 @@
-"""Audio made on the spot: tones of an exact length, for the sample and for tests."""
+"""Generated audio: tones of an exact length, for the sample and for tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OPTIONS: Mapping[ToneCodec, Mapping[str, object]] = {
     "flac": {"c:a": "flac", "f": "flac"},
     "mp3": {"c:a": "libmp3lame", "b:a": "128k", "f": "mp3"},
     "opus": {"c:a": "libopus", "b:a": "64k", "f": "ogg"},
-    # ffmpeg's own encoder, because static builds lack libvorbis; it only knows stereo.
+    # ffmpeg's own encoder, because static builds lack libvorbis; it supports stereo only.
     "vorbis": {"c:a": "vorbis", "strict": "-2", "ac": 2, "f": "ogg"},
     "aac": {"c:a": "aac", "b:a": "128k", "f": "ipod"},
     "alac": {"c:a": "alac", "f": "ipod"},
@@ -46,7 +46,7 @@ def make_tone(
 
     Raises:
         ToneFailed: ffmpeg could not write it.
-        ValueError: this container takes no cover.
+        ValueError: this container cannot have a cover.
     """
     sound = f"sine=frequency={frequency}:duration={seconds}:sample_rate=44100"
     inputs = [ffmpeg.input(sound, f="lavfi")]
@@ -54,7 +54,7 @@ def make_tone(
     if cover:
         if codec not in _WITH_COVER:
             raise ValueError(f"{codec} files are written without a cover")
-        # One frame by its source: `-frames:v 1` would end the sound with it.
+        # The source has one frame: `-frames:v 1` would end the sound with it.
         inputs.append(ffmpeg.input("color=c=teal:s=128x128:r=25:d=0.04", f="lavfi"))
         options |= {"c:v": "mjpeg", "pix_fmt": "yuvj420p"}
         options["disposition:v"] = "attached_pic"
@@ -63,7 +63,7 @@ def make_tone(
     path.parent.mkdir(parents=True, exist_ok=True)
     output = ffmpeg.output(*inputs, str(path), v="error", threads=1, **options)
     command = ffmpeg.compile(output.global_args("-nostdin"), tools.ffmpeg, overwrite_output=True)
-    # A session of its own: a Ctrl-C in the terminal is for us.
+    # In its own session, so that it does not get the terminal's Ctrl-C.
     done = subprocess.run(command, capture_output=True, check=False, start_new_session=True)
     if done.returncode != 0:
         said = done.stderr.decode("utf-8", "replace").strip().splitlines()

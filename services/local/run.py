@@ -1,8 +1,7 @@
-"""`make run`: the whole system on this machine, with something to look at.
+"""`make run`: the whole system on this machine, with a sample album.
 
-Embedded PostgreSQL and NATS, a stand-in for Torrentino and a sample catalog take the place of
-whatever the environment does not name; surroundings.py chooses. All state is in one folder and is
-kept across restarts.
+Embedded PostgreSQL and NATS, a stand-in for Torrentino and a sample catalog replace what the
+environment does not name; selection.py chooses. All state is in one folder and survives restarts.
 """
 
 from __future__ import annotations
@@ -10,26 +9,28 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TextIO, TypeVar
+from typing import TextIO
 
 from rich.console import Console
 
-from services.local.backends import CannotStart, Surroundings, surroundings
+from services.local.backends import Backends, CannotStart
+from services.local.selection import select_backends
 from services.local.show import Show
 from services.registry import every_service
 from shared import logs
 from shared.app import make_app
 from shared.ops import OpsServer
-from shared.runtime import build_all, on_signals, serve
+from shared.process import build_all
 from shared.settings import Settings
+from shared.signals import on_signals
+from shared.stop import unless
+from shared.supervisor import serve
 from shared.web import WebServer
 
-T = TypeVar("T")
-
-_SPEAK_S = 2.0
+_REPORT_S = 2.0
 
 
 class _Stopped(Exception):
@@ -37,33 +38,33 @@ class _Stopped(Exception):
 
 
 async def run(data: Path, *, once: bool) -> int:
-    """Start everything, show the sample album arriving, serve until a signal; the exit code.
+    """Start everything, show the sample album, serve until a signal; return the exit code.
 
-    `once`: end when the sample album is on disk and decodes, with 0, or with 1 and the reason.
+    `once`: end with 0 when the sample album is on disk and decodes, else with 1 and the reason.
 
     Raises:
         DownloadsError: it cannot start, and nothing is left running.
     """
     console = Console(highlight=False, soft_wrap=True)
-    with _only_run(data) as log:
-        around = _surroundings(data)
-        logs.configure(around.settings, log)
+    with _locked_state(data) as log:
+        backends = _select(data)
+        logs.configure(backends.settings, log)
         stop = asyncio.Event()
-        on_signals(stop, at_once=around.end_now)
-        for remark in around.remarks:
+        on_signals(stop, at_once=backends.end_now)
+        for remark in backends.remarks:
             console.print(remark)
         try:
-            async with _started(around, stop, console) as settings:
-                return await _serve_and_show(around, settings, stop, console, once=once)
+            async with _started(backends, stop, console) as settings:
+                return await _serve_and_show(backends, settings, stop, console, once=once)
         except _Stopped:
-            console.print(await asyncio.to_thread(_farewell, around))
+            console.print(await asyncio.to_thread(_stop_message, backends))
             return int(once)
 
 
 @contextmanager
-def _only_run(data: Path) -> Iterator[TextIO]:
-    """Lock the folder for this run and give its log; the lock ends with the run."""
-    with _keeping_state(data):
+def _locked_state(data: Path) -> Iterator[TextIO]:
+    """Lock the folder for this run and open its log; the lock ends with the run."""
+    with _state_errors(data):
         data.mkdir(parents=True, exist_ok=True)
         lock = (data / "lock").open("w", encoding="ascii")
         log = (data / "service.log").open("a", encoding="utf-8", buffering=1)
@@ -77,13 +78,13 @@ def _only_run(data: Path) -> Iterator[TextIO]:
         yield log
 
 
-def _surroundings(data: Path) -> Surroundings:
-    with _keeping_state(data):
-        return surroundings(data.resolve(), os.environ)
+def _select(data: Path) -> Backends:
+    with _state_errors(data):
+        return select_backends(data.resolve(), os.environ)
 
 
 @contextmanager
-def _keeping_state(data: Path) -> Iterator[None]:
+def _state_errors(data: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -94,17 +95,19 @@ def _keeping_state(data: Path) -> Iterator[None]:
 
 @asynccontextmanager
 async def _started(
-    around: Surroundings, stop: asyncio.Event, console: Console
+    backends: Backends, stop: asyncio.Event, console: Console
 ) -> AsyncIterator[Settings]:
-    """What is ours, started, unless the stop comes first."""
-    starting = around.started()
-    telling = asyncio.create_task(_tell(around, console))
+    """The embedded servers, started, unless the stop comes first."""
+    starting = backends.started()
+    reporting = asyncio.create_task(_report(backends, console))
     try:
-        settings = await _unless(stop, starting.__aenter__())
+        settings = await unless(stop, starting.__aenter__())
     finally:
-        telling.cancel()
+        reporting.cancel()
+    if settings is None:
+        raise _Stopped
     try:
-        # Only now: the state, the logs and the servers' files are nobody else's business.
+        # Not earlier: other users must not read the state, the logs and the servers' files.
         os.umask(settings.umask_bits)
         settings.media_root.mkdir(exist_ok=True)
         yield settings
@@ -112,41 +115,22 @@ async def _started(
         await starting.__aexit__(None, None, None)
 
 
-async def _tell(around: Surroundings, console: Console) -> None:
-    """Say every few seconds what takes so long."""
+async def _report(backends: Backends, console: Console) -> None:
+    """Print every few seconds which servers are still starting."""
     while True:
-        await asyncio.sleep(_SPEAK_S)
-        console.print(f"still starting {', '.join(sorted(around.awaited))} …")
+        await asyncio.sleep(_REPORT_S)
+        console.print(f"still starting {', '.join(sorted(backends.awaited))} …")
 
 
-async def _unless(stop: asyncio.Event, work: Awaitable[T]) -> T:
-    """What the work gives; it is cancelled when the stop comes first.
-
-    Raises:
-        _Stopped: it has.
-    """
-    working, stopped = asyncio.ensure_future(work), asyncio.create_task(stop.wait())
-    try:
-        await asyncio.wait([working, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            working.cancel()
-            await asyncio.wait([working])
-        if working.cancelled():
-            raise _Stopped
-        return working.result()
-    finally:
-        stopped.cancel()
-
-
-def _farewell(around: Surroundings) -> str:
-    if not around.has_sample:
+def _stop_message(backends: Backends) -> str:
+    if not backends.has_sample:
         return "stopped"
-    there, wanted = around.in_place()
+    there, wanted = backends.in_place()
     return f"stopped; {there} of {wanted} in place"
 
 
 async def _serve_and_show(
-    around: Surroundings,
+    backends: Backends,
     settings: Settings,
     stop: asyncio.Event,
     console: Console,
@@ -157,7 +141,7 @@ async def _serve_and_show(
     duties = [*build_all(app, every_service()), OpsServer(app)]
     [server] = [duty for duty in duties if isinstance(duty, WebServer)]
     serving = asyncio.create_task(serve(app, duties, stop))
-    show = Show(console=console, around=around, settings=settings, server=server)
+    show = Show(console=console, backends=backends, settings=settings, server=server)
     showing = asyncio.create_task(show.run(once=once))
     try:
         await asyncio.wait([serving, showing], return_when=asyncio.FIRST_COMPLETED)
@@ -170,6 +154,6 @@ async def _serve_and_show(
         await asyncio.gather(showing, return_exceptions=True)
         await serving
     if stopped:
-        # The services ended first; what the show then missed is no error.
+        # The services ended first, so an error of the show is expected.
         raise _Stopped
     return showing.result()

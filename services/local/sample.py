@@ -1,6 +1,6 @@
-"""The sample that `make run` shows: a small catalog, and the songs that belong to it.
+"""The sample of `make run`: a small catalog, and its songs.
 
-`python -m services.local.sample FOLDER` only makes it, for a stand-in in a container of its own.
+`python -m services.local.sample FOLDER` only makes the sample, for a stand-in in its own container.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SECOND_ALBUM_ID = "2NightTrainToOstuni000"
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """Where the sample lies.
+    """The paths of the sample.
 
     Each song is {"artist", "title", "path"}, each torrent {"title", "files": [{"path", "source"}]}.
     """
@@ -92,13 +92,13 @@ _ALBUMS = (
 
 
 def write_sample(folder: Path, *, stopped: Event | None = None) -> Sample:
-    """Make the sample in `folder`, or complete it; what is there already stays as it is.
+    """Make or complete the sample in `folder`; existing files stay as they are.
 
-    Every file is exactly as long as the catalog says. Takes a few seconds the first time; once
-    `stopped` is set it ends soon, and then the sample is not whole. Blocks.
+    Every file has exactly the catalog's length. The first call takes a few seconds; once `stopped`
+    is set it ends soon, with an incomplete sample. Blocks.
 
     Raises:
-        Misconfigured: there is no ffmpeg.
+        Misconfigured: ffmpeg was not found.
         ToneFailed: a song could not be made.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -123,7 +123,7 @@ def write_sample(folder: Path, *, stopped: Event | None = None) -> Sample:
 
 
 def _others(songs: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
-    """What indexers list beside the right ones, with more seeders: other audio of these names."""
+    """Decoys that indexers list with more seeders: other audio with these names."""
     found = []
     for id_, name, artist, _ in _ALBUMS:
         right = _torrent(songs, id_)
@@ -138,14 +138,14 @@ def _others(songs: Sequence[dict[str, str]]) -> list[dict[str, Any]]:
 
 
 def _torrent(songs: Sequence[dict[str, str]], album_id: str, *, lacks: int = 0) -> dict[str, Any]:
-    """An album as a torrent has it, without its last few tracks: those come one by one."""
+    """An album's torrent without its last `lacks` tracks, which have their own torrents."""
     [(name, artist)] = [(name, artist) for id_, name, artist, _ in _ALBUMS if id_ == album_id]
     title = f"{artist} - {name} [FLAC]"
     mine = [(s, song["path"]) for s, song in zip(_songs(), songs, strict=True)]
     there = [(s, path) for s, path in mine if s.album_id == album_id]
     return {
         "title": title,
-        # Of one that lacks so much and is listed, Torrentino would have a person decide.
+        # If it were listed, Torrentino would require approval because of the missing tracks.
         "listed": not lacks,
         "files": [
             {
@@ -158,7 +158,7 @@ def _torrent(songs: Sequence[dict[str, str]], album_id: str, *, lacks: int = 0) 
 
 
 def create_catalog(path: Path) -> None:
-    """Write an empty catalog with the upstream schema, in WAL mode as the catalog server does."""
+    """Write an empty catalog with the upstream schema, in WAL mode like the catalog server's."""
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_SCHEMA.read_text())
@@ -167,7 +167,7 @@ def create_catalog(path: Path) -> None:
 def add_album(
     path: Path, *, album_id: str, name: str, artist: str, tracks: Sequence[dict[str, Any]]
 ) -> None:
-    """Add an album, and its artist if the catalog does not have one of that name.
+    """Add an album, and its artist unless the catalog has one of that name.
 
     A track is {"id", "name", "duration_ms"} and optionally "disc_number", "track_number" (else
     1 and its place), "artists" (names, the first one main; else the album's), "isrc",
@@ -233,7 +233,7 @@ def _songs() -> list[_Song]:
             title=title,
             disc=disc,
             number=number,
-            # 8 to 25 seconds, and no two neighbours alike.
+            # 8 to 25 seconds; neighbours differ.
             seconds=8 + (number * 7 + disc * 5) % 18,
             codec=_FORMATS[(number + disc) % len(_FORMATS)],
             frequency=220 + 40 * number + 300 * disc,
@@ -245,7 +245,7 @@ def _songs() -> list[_Song]:
 
 
 def _write_catalog(path: Path) -> None:
-    # Under another name until it is complete, so that a stop in between is made good next time.
+    # Under another name until it is complete, so that the next run repairs an interruption.
     temp = path.with_suffix(".new")
     for left in (temp, Path(f"{temp}-wal"), Path(f"{temp}-shm")):
         left.unlink(missing_ok=True)
@@ -267,7 +267,7 @@ def _write_catalog(path: Path) -> None:
 
 
 def sample_track_ids(album_id: str) -> list[str]:
-    """The tracks of one of the sample's albums, in its order."""
+    """The track ids of one of the sample's albums, in order."""
     return [song.id for song in _songs() if song.album_id == album_id]
 
 

@@ -1,8 +1,7 @@
 """Servers from wheels, for `make run` and the tests: no root, no Docker.
 
-They are ordinary child processes on loopback ports; their state stays in the folder they are
-given, which is closed to everybody else, and so are they: each wants a secret that it keeps there.
-PostgreSQL is in postgres.py.
+They are child processes on loopback ports. Each keeps its state in a given folder that other users
+cannot read, and requires a secret that is kept there. PostgreSQL is in postgres.py.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ import psutil
 
 from shared.errors import DownloadsError
 
-# As whom root's PostgreSQL runs.
+# The user of PostgreSQL if root starts it.
 NOBODY = "nobody"
 START_S = 30.0
 _STOP_S = 10.0
 _STORE_BYTES = 1024**3
-# Of a log, the lines that say what went wrong.
+# The lines of a log that name an error.
 _TELLING = re.compile(r"FATAL|PANIC|error|could not|cannot|denied|No space|\[FTL\]", re.IGNORECASE)
 
 
 class ServerFailed(DownloadsError):
-    """A server did not start; one line says why, and names its log."""
+    """A server did not start; the text is one line with the reason and the log's path."""
 
 
 async def end_process(process: subprocess.Popen[bytes] | None, number: signal.Signals) -> None:
-    """End it by a signal, by force when it does not end within ten seconds; None is no process."""
+    """End it by a signal, or by SIGKILL after ten seconds; None is no process."""
     if process is None or process.poll() is not None:
         return
     process.send_signal(number)
@@ -52,7 +51,7 @@ async def end_process(process: subprocess.Popen[bytes] | None, number: signal.Si
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on at this moment."""
+    """A loopback port that is free at this moment."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -60,7 +59,7 @@ def free_port() -> int:
 
 
 def write_secret(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file that only its owner may read, atomically."""
     temp = path.with_name(f".{path.name}.new")
     temp.unlink(missing_ok=True)
     temp.touch(mode=0o600)
@@ -69,7 +68,7 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def kept_secret(path: Path) -> str:
-    """The secret in this file; one is made and written when there is none."""
+    """The secret in this file; a new one is written if there is none."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_secret(path, secrets.token_urlsafe(24))
@@ -85,12 +84,12 @@ def _nats_bin() -> str:
 
 
 class Server:
-    """A child process with a log file; `kill` and `start` again as often as a test wants."""
+    """A child process with a log file; `kill` and `start` may alternate."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.folder = folder
         self.port = port
-        # Not asyncio's, so that a server may outlive the event loop that started it.
+        # Not asyncio's, so that a server can outlive the event loop that started it.
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -108,11 +107,11 @@ class Server:
         return self.folder / "server.pid"
 
     def _make_folder(self) -> None:
-        """A folder that is ours alone; what is in it is nobody else's business."""
+        """Make the folder, readable by this user only."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             ours, owner = os.geteuid(), self.folder.stat().st_uid
-            # Of before, when root's PostgreSQL had its whole folder for itself.
+            # An old folder, which belonged to PostgreSQL's user.
             if ours == 0 and owner == pwd.getpwnam(NOBODY).pw_uid:
                 shutil.chown(self.folder, ours)
             elif owner != ours:
@@ -125,17 +124,17 @@ class Server:
             raise ServerFailed(f"cannot make {self.folder}: {error.strerror}") from error
 
     async def _end_leftover(self) -> None:
-        """End the server that a killed run of ours left behind on this folder."""
+        """End the server that a killed run left behind on this folder."""
         try:
             leftover = psutil.Process(int(self._pid_file.read_text(encoding="ascii")))
-            # Not by its command line: PostgreSQL may know its folder by another name.
+            # Not by its command line, where PostgreSQL may have another path of the folder.
             if Path(leftover.cwd()).is_relative_to(self.folder.resolve()):
                 leftover.send_signal(signal.SIGINT)
                 _, alive = await asyncio.to_thread(psutil.wait_procs, [leftover], timeout=_STOP_S)
                 for process in alive:
                     process.kill()
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess, psutil.AccessDenied):
-            # Another user's process is none of ours: it only has a number that was used again.
+            # Another user's process: the process id was reused.
             return
 
     async def _spawn(
@@ -146,7 +145,7 @@ class Server:
         user: str | None = None,
         stdin: int | IO[bytes] = subprocess.DEVNULL,
     ) -> None:
-        """Start a program in `cwd`, which is entered before it becomes `user`."""
+        """Start a program in `cwd`; it enters that before it becomes `user`."""
         try:
             with self.log.open("ab") as log:
                 self._process = await asyncio.to_thread(
@@ -159,7 +158,7 @@ class Server:
                     group=pwd.getpwnam(user).pw_gid if user else None,
                     extra_groups=[] if user else None,
                     cwd=cwd or self.folder,
-                    # A Ctrl-C in the terminal is for us; the servers stop when we have stopped.
+                    # They do not get the terminal's Ctrl-C: they stop after the services.
                     start_new_session=True,
                 )
             self._pid_file.write_text(str(self.pid), encoding="ascii")
@@ -195,13 +194,13 @@ class Server:
         await self._end(signal.SIGKILL)
 
     def end_now(self) -> None:
-        """Tell the server to stop, and wait for nothing: for who is ending himself at once."""
+        """Signal the server to stop, without waiting: the caller ends at once."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
 
 class Nats(Server):
-    """A NATS server with JetStream, which wants the token that is in its folder."""
+    """A NATS server with JetStream, which requires the token in its folder."""
 
     def __init__(self, folder: Path, *, port: int | None = None) -> None:
         super().__init__(folder, port or free_port())
@@ -227,11 +226,11 @@ class Nats(Server):
         await self._wait_ready()
 
     def _own_arguments(self) -> tuple[str, ...]:
-        # Not on the command line, which everybody on the machine can read.
+        # Not on the command line, which all users of the machine can read.
         config = self.folder / "server.conf"
         words = [
             f"authorization {{ token: {json.dumps(self._token())} }}",
-            # Of a small disk it would offer less than our streams may take, and refuse them.
+            # On a small disk its default would be less than the streams need.
             f"jetstream {{ max_file: {_STORE_BYTES} }}",
         ]
         write_secret(config, "\n".join(words))
@@ -248,7 +247,7 @@ class Nats(Server):
             writer.close()
 
     async def stop(self) -> None:
-        """Stop in order."""
+        """Stop gracefully."""
         await self._end(signal.SIGTERM)
 
     def forget(self) -> None:

@@ -1,4 +1,4 @@
-"""What `make run` shows: the sample album on its way, live, and the files at the end."""
+"""The screen of `make run`: the sample album's progress, then its files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 
 from services.client import ApiClient, ApiError, Json
-from services.local.backends import Surroundings
+from services.local.backends import Backends
 from services.local.sample import ALBUM_ID
 from services.local.servers import write_secret
 from services.tables import Column, fitting
@@ -21,17 +21,17 @@ from services.words import album_counts, situation
 from shared.catalog.models import Album, Scope
 from shared.catalog.sqlite import Catalog
 from shared.errors import CorruptAudio, Unavailable
-from shared.media.placed_file import look
+from shared.media.placed_file import find_placed
 from shared.media.tools import find_tools
 from shared.settings import Settings
 from shared.states import Stage, Status
 from shared.untrusted import printable
 from shared.web import WebServer
 
-_LOOK_S = 0.25
-# Far beyond what the sample needs; `--once` has to end.
-_PATIENCE_S = 180.0
-# What stands still for so long does not go on by itself while `--once` waits.
+_POLL_S = 0.25
+# Far longer than the sample needs; `--once` must end.
+_ONCE_TIMEOUT_S = 180.0
+# After so long without a change the items are stuck, and `--once` ends.
 _STANDSTILL_S = 15.0
 _ENDED = (Status.COMPLETED, Status.FAILED)
 _DOWNLOADED = (Stage.PROCESSING, Stage.READY, Stage.FETCHING, Stage.VERIFYING, Stage.COMPLETED)
@@ -45,33 +45,33 @@ _CLI = ".venv/bin/pezzottify-downloads"
 
 
 class _NotFinished(Exception):
-    """`--once` gives up; the text says why."""
+    """`--once` gives up; the text has the reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Show:
-    """Queues the sample album over HTTP, as a user would, and follows it."""
+    """Requests the sample album over HTTP, as a user would, and follows it."""
 
     console: Console
-    around: Surroundings
+    backends: Backends
     settings: Settings
     server: WebServer
 
     async def run(self, *, once: bool) -> int:
-        """Show the album arriving; 0 when every file of it is in place and decodes."""
+        """Show the album's progress; 0 if every file of it is in place and decodes."""
         await self.server.started.wait()
         host = f"[{self.server.host}]" if ":" in self.server.host else self.server.host
         url = f"http://{host}:{self.server.port}"
-        # The command line finds both.
-        write_secret(self.around.data / "api.url", url)
+        # The command line reads both files.
+        write_secret(self.backends.data / "api.url", url)
         key = self.settings.bootstrap_admin_key
         assert key is not None, "given, or made by us"
         api = ApiClient(url, key.get_secret_value())
-        log = self.around.data / "service.log"
-        self.console.print(f"API: {url}   log: {_from_here(log)}")
+        log = self.backends.data / "service.log"
+        self.console.print(f"API: {url}   log: {_relative(log)}")
         self.console.print(f"admin key: {key.get_secret_value()}\n")
         try:
-            if not self.around.has_sample:
+            if not self.backends.has_sample:
                 return await self._no_sample(api, once=once)
             failed = await self._album(api, once=once)
         except (ApiError, _NotFinished) as error:
@@ -84,8 +84,8 @@ class Show:
         return 1 if failed else 0
 
     async def _no_sample(self, api: ApiClient, *, once: bool) -> int:
-        """Say what there is, and how to ask for a first album; asks for nothing."""
-        for line in [*await self._what_there_is(api), "", *await self._first_album()]:
+        """Show the configuration, and how to request a first album; request nothing."""
+        for line in [*await self._used_backends(api), "", *await self._first_album()]:
             self.console.print(line, markup=False)
         if once:
             self.console.print(
@@ -96,45 +96,43 @@ class Show:
         self.console.print("\nCtrl-C ends; the state is kept.")
         return 0
 
-    async def _what_there_is(self, api: ApiClient) -> list[str]:
+    async def _used_backends(self, api: ApiClient) -> list[str]:
         health = (await api.get("admin/stats"))["health"]
-        if self.around.standin is not None:
+        if self.backends.standin is not None:
             torrentino = "TORRENTINO_URL is not set: a stand-in without any music takes its place"
         elif health["torrentino"]["ok"] is False:
-            torrentino = (
-                f"Torrentino: {health['torrentino']['detail']}; what is asked for waits for it"
-            )
+            torrentino = f"Torrentino: {health['torrentino']['detail']}; requests wait for it"
         else:
             torrentino = f"Torrentino: {self.settings.torrentino_url}"
         return [torrentino, f"Files go to {self.settings.media_root}/audio"]
 
     async def _first_album(self) -> list[str]:
-        if not self.around.own_catalog:
+        if not self.backends.own_catalog:
             return [
-                "CATALOG_DB is not set: the catalog is empty, and nothing can be asked for.",
+                "CATALOG_DB is not set: the catalog is empty, and nothing can be requested.",
                 "Set it to the catalog server's catalog.db, and start again.",
             ]
-        catalog = Catalog(self.around.catalog)
+        catalog = Catalog(self.backends.catalog)
         try:
             example = await _some_album(catalog)
-        except Unavailable as held:
-            return [f"Catalog: {held.detail}"]
+        except Unavailable as down:
+            return [f"Catalog: {down.detail}"]
         finally:
             await catalog.close()
         if example is None:
-            return [f"Catalog: {self.around.catalog} has no tracks yet."]
+            return [f"Catalog: {self.backends.catalog} has no tracks yet."]
         name = printable(f"{example.artist} - {example.name}")
         return [
-            f"Catalog: {self.around.catalog}",
+            f"Catalog: {self.backends.catalog}",
             "",
-            f"Nothing has been asked for. An album, say {name} ({len(example.tracks)} tracks):",
+            f"Nothing has been requested. To request {name} ({len(example.tracks)} tracks):",
             f"    {_CLI} album {example.id}",
-            "To see what is missing, asking for nothing:",
+            "To see what is missing, without a request:",
             f"    {_CLI} scan",
         ]
 
     async def _album(self, api: ApiClient, *, once: bool) -> int:
-        catalog = Catalog(self.around.catalog)
+        catalog = Catalog(self.backends.catalog)
         try:
             album = await catalog.album(ALBUM_ID)
         finally:
@@ -149,34 +147,34 @@ class Show:
         """Show the items until all have ended.
 
         Raises:
-            _NotFinished: with `once` it is not waited for any longer.
+            _NotFinished: with `once`, the items are stuck or take too long.
         """
-        watch = _Watch(asyncio.get_running_loop().time())
+        progress = _Progress(asyncio.get_running_loop().time())
         with Live(console=self.console, auto_refresh=False, transient=True) as live:
             while item_ids:
                 items = [await api.get("items", item_id) for item_id in item_ids]
                 stats = await api.get("admin/stats")
                 paused = {each["dependency"]: each["why"] for each in stats["paused"]}
-                for line in watch.news(items, paused, stages=not self.console.is_terminal):
+                for line in progress.news(items, paused, stages=not self.console.is_terminal):
                     self.console.print(line, markup=False)
                 if live.is_started and self.console.is_terminal:
                     live.update(self._table(items), refresh=True)
                 if all(item["status"] in _ENDED for item in items):
                     break
                 if once:
-                    watch.give_up(items, paused, now=asyncio.get_running_loop().time())
-                await asyncio.sleep(_LOOK_S)
+                    progress.give_up(items, paused, now=asyncio.get_running_loop().time())
+                await asyncio.sleep(_POLL_S)
 
     def _table(self, items: Sequence[Json]) -> Table:
         rows = [(item["track_name"], item["stage"], situation(item), _bar(item)) for item in items]
         return fitting(_COLUMNS, rows, width=self.console.width)
 
     async def _check(self, album: Album) -> int:
-        """Decode every file once more, from where a reader finds it; how many are not right."""
+        """Decode every placed file again; return how many are missing or wrong."""
         tools, failed = find_tools(), 0
         for track in album.tracks:
             try:
-                found = await look(
+                found = await find_placed(
                     self.settings.media_root,
                     track.id,
                     expected_ms=track.duration_ms,
@@ -192,7 +190,7 @@ class Show:
                 failed += 1
             else:
                 self.console.print(
-                    f"in place   {_from_here(found.path)}  {found.facts.codec},"
+                    f"in place   {_relative(found.path)}  {found.facts.codec},"
                     f" {found.facts.duration_ms / 1000:.1f} s, {found.facts.size_bytes:,} bytes",
                     markup=False,
                 )
@@ -201,8 +199,8 @@ class Show:
         return failed
 
 
-class _Watch:
-    """What was seen of the items so far."""
+class _Progress:
+    """The items' last known stages, and the known pauses."""
 
     def __init__(self, now: float) -> None:
         self._begun = self._moved = now
@@ -210,7 +208,7 @@ class _Watch:
         self._told: dict[str, str] = {}
 
     def news(self, items: Sequence[Json], paused: Mapping[str, str], *, stages: bool) -> list[str]:
-        """A line for each thing that stands still since the last look, and for each new stage."""
+        """A line for each new pause, and for each new stage."""
         lines = [f"waits: {why}" for name, why in paused.items() if name not in self._told]
         self._told = dict(paused)
         for item in items:
@@ -222,22 +220,22 @@ class _Watch:
         return lines
 
     def give_up(self, items: Sequence[Json], paused: Mapping[str, str], *, now: float) -> None:
-        """Return if it is worth waiting on.
+        """Return if the items may still finish.
 
         Raises:
-            _NotFinished: nothing moves, or it takes too long.
+            _NotFinished: they are stuck, or take too long.
         """
         if paused and now - self._moved > _STANDSTILL_S:
             raise _NotFinished(f"not finished: {'; '.join(paused.values())}")
-        if now - self._begun > _PATIENCE_S:
+        if now - self._begun > _ONCE_TIMEOUT_S:
             waits = {situation(item) for item in items if item["status"] not in _ENDED}
             raise _NotFinished(
-                f"not finished after {_PATIENCE_S:.0f} s: {'; '.join(sorted(waits))}"
+                f"not finished after {_ONCE_TIMEOUT_S:.0f} s: {'; '.join(sorted(waits))}"
             )
 
 
 async def _some_album(catalog: Catalog) -> Album | None:
-    """The album of the first track that has one; None where there is none."""
+    """The album of the first track that has one, or None."""
     pages = catalog.pages(Scope(), page_size=100)
     async with aclosing(pages):
         async for _, tracks in pages:
@@ -247,8 +245,8 @@ async def _some_album(catalog: Catalog) -> Album | None:
     return None
 
 
-def _from_here(path: Path) -> Path:
-    """Shorter, where it can be."""
+def _relative(path: Path) -> Path:
+    """The path relative to the working folder, if it is below that."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 

@@ -1,107 +1,91 @@
 """`python -m services.poller`."""
 
-from services.poller.delivery_plan import Gatherer
+from collections.abc import Callable
+
+from services.poller.direct import DownloadFollower
 from services.poller.download_cleanup import Leftovers
-from services.poller.downloads import Follower
 from services.poller.downloads_store import TorrentsStore
-from services.poller.fallback import OtherKind
 from services.poller.hints import Hints
-from services.poller.remote_tickets import Reader
 from services.poller.service import Poller
 from services.poller.store import Store
-from services.poller.ticket_cancellation import Withdrawals
+from services.poller.stray_tickets import StraySweep
 from services.poller.ticket_cleanup import Tidier
-from services.poller.torrent_removal import Sources
-from shared.app import App, Duty
-from shared.errors import Dependency
-from shared.runtime import every, main
+from services.poller.ticket_facts import Asked
+from services.poller.tickets import TicketFollower
+from services.poller.torrent_client import TorrentClient
+from services.poller.torrent_removal import TorrentRemoval
+from shared.acquisition.direct import Direct
+from shared.acquisition.protocol import ModeName
+from shared.acquisition.tickets import Tickets
+from shared.app import App
+from shared.duty import Duty, PeriodicDuty
+from shared.process import main
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
 
-# Strays are rare, and a look for them reads every live ticket.
+# Strays are rare, and a sweep for them reads every live ticket.
 _STRAYS_EVERY = 12
 
 
 def build(app: App) -> list[Duty]:
-    """The poller's duties, wired."""
-    settings = app.settings
-    client = torrentino_client(settings)
+    """The poller's duties, wired: for each mode what follows its downloads, and its sweeps."""
+    client = torrentino_client(app.settings)
     app.closers.append(client.close)
+    return [duty for make in FOLLOWED.values() for duty in make(app, client)]
+
+
+def _tickets(app: App, client: TorrentinoClient) -> list[Duty]:
+    """What follows tickets, cancels strays and cleans up after tickets; and Torrentino's hints."""
+    settings = app.settings
+    tickets = Tickets(
+        client,
+        dest_root=settings.torrentino_dest_root,
+        downloads_root=settings.torrentino_downloads_root,
+    )
     store = Store(app.database, poll_interval_s=settings.poll_interval_s)
-    reader = Reader(client, dest_root=settings.torrentino_dest_root)
-    sources = Sources(app.database, client)
-    withdrawals = Withdrawals(
+    removal = TorrentRemoval(app.database, client)
+    asked = Asked(
+        tickets=tickets,
         store=store,
-        client=client,
-        reader=reader,
-        sources=sources,
-        health=app.health,
-        poll_interval_s=settings.poll_interval_s,
+        removal=removal,
+        torrent_client=TorrentClient(client, app.health),
+        settings=settings,
     )
-    poller = Poller(
-        store=store,
-        client=client,
-        reader=reader,
-        sources=sources,
-        withdrawals=withdrawals,
-        gatherer=Gatherer(
-            client,
-            store,
-            downloads_root=settings.torrentino_downloads_root,
-            poll_interval_s=settings.poll_interval_s,
-        ),
-        bus=app.bus,
-        relay_wake=app.relay.wake,
-        health=app.health,
-        retries=app.retries,
-        rng=app.rng,
-        other_kind=OtherKind(client, store, grouping=settings.ticket_grouping),
-        poll_interval_s=settings.poll_interval_s,
-        stall_timeout_s=settings.stall_timeout_s,
-    )
+    poller = Poller(app, TicketFollower(app, asked))
+    app.bus.listen("poll", poller.loop.wake, queue="poller")
+    sweep = StraySweep(store, tickets, removal, app.health)
     tidier = Tidier(
         app.database,
         client,
-        sources,
+        removal,
         policy=settings.torrentino_cleanup,
         keep_days=settings.ticket_keep_days,
     )
-    # A beat finer than the interval, so that no ticket waits for nearly two of them.
-    beat_s = min(settings.poll_interval_s / 2, settings.sweep_interval_s)
-    loop = every(app, "poller", poller.run_once, interval_s=beat_s, needs=["torrentino"])
     strays_s = _STRAYS_EVERY * settings.sweep_interval_s
-    strays = every(
-        app, "strays", withdrawals.cancel_strays, interval_s=strays_s, needs=["torrentino"]
-    )
-    tidying_s = settings.sweep_interval_s
-    tidying = every(app, "tidying", tidier.run_once, interval_s=tidying_s, needs=["torrentino"])
-    app.bus.listen("poll", loop.wake, queue="poller")
-    hints = Hints(settings=settings, store=store, wake=loop.wake, health=app.health)
-    return [loop, strays, tidying, hints, *_direct(app, client, beat_s=beat_s)]
+    return [
+        poller,
+        PeriodicDuty.of(app, "strays", sweep.run_once, interval_s=strays_s, needs=tickets.needs),
+        PeriodicDuty.of(app, "tidying", tidier.run_once, needs=tickets.needs),
+        Hints(settings=settings, store=store, wake=poller.loop.wake, health=app.health),
+    ]
 
 
-def _direct(app: App, client: TorrentinoClient, *, beat_s: float) -> list[Duty]:
-    """What follows our own downloads."""
+def _direct(app: App, client: TorrentinoClient) -> list[Duty]:
+    """What follows direct downloads, and removes what is left of them."""
     settings = app.settings
+    mode = Direct(client, downloads_root=settings.torrentino_downloads_root)
     store = TorrentsStore(app.database, poll_interval_s=settings.poll_interval_s)
-    follower = Follower(
-        store=store,
-        client=client,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
-        health=app.health,
-        retries=app.retries,
-        rng=app.rng,
-        max_grabs=settings.max_grabs,
-        poll_interval_s=settings.poll_interval_s,
-        stall_timeout_s=settings.stall_timeout_s,
-    )
-    leftovers = Leftovers(store, client, policy=settings.download_cleanup)
-    needs: list[Dependency] = ["torrentino", "torrent_client"]
-    following = every(app, "torrents", follower.run_once, interval_s=beat_s, needs=needs)
-    removing = every(app, "leftovers", leftovers.run_once, needs=needs)
-    app.bus.listen("poll", following.wake, queue="poller")
-    return [following, removing]
+    poller = Poller(app, DownloadFollower(app, mode, store))
+    app.bus.listen("poll", poller.loop.wake, queue="poller")
+    leftovers = Leftovers(store, mode, policy=settings.download_cleanup)
+    return [poller, PeriodicDuty.of(app, "leftovers", leftovers.run_once, needs=mode.needs)]
+
+
+# The modes of acquisition; a further one is a part like these two, and a line here.
+FOLLOWED: dict[ModeName, Callable[[App, TorrentinoClient], list[Duty]]] = {
+    "tickets": _tickets,
+    "direct": _direct,
+}
 
 
 if __name__ == "__main__":

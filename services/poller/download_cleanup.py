@@ -1,40 +1,29 @@
-"""Torrents that our own downloads have put at the client, and that nobody needs any more.
+"""Torrents that our direct downloads have added, and that are not needed any more.
 
 Removed as DOWNLOAD_CLEANUP says. What was there before us is never touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import Literal
 
-import structlog
-
 from services.poller.downloads_store import TorrentsStore
-from services.poller.followed_torrents import followed
+from shared.acquisition.direct import Direct
+from shared.acquisition.protocol import Begun
 from shared.crashpoints import reached
-from shared.errors import OutcomeUnknown, Refused
-from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.torrent import RemoteTorrent
-
-log = structlog.get_logger()
 
 
 class Leftovers:
-    """Removes them, as far as no ticket at Torrentino follows them.
+    """Removes them, except those that a ticket at Torrentino follows.
 
     With their files, unless another torrent has its files there.
     """
 
     def __init__(
-        self,
-        store: TorrentsStore,
-        client: TorrentinoClient,
-        *,
-        policy: Literal["keep", "wrong", "all"],
+        self, store: TorrentsStore, mode: Direct, *, policy: Literal["keep", "wrong", "all"]
     ) -> None:
+        self.remote = mode
         self._store = store
-        self._client = client
         self._policy = policy
 
     async def run_once(self) -> int:
@@ -45,47 +34,15 @@ class Leftovers:
         """
         if self._policy == "keep":
             return 0
-        done_with = await self._store.done_with(also_brought=self._policy == "all")
-        if not done_with:
+        hashes = await self._store.done_with(also_brought=self._policy == "all")
+        if not hashes:
             return 0
-        torrents = await self._client.torrents()
-        # Somebody's ticket would be told that it was deleted, and take another torrent.
-        others = await followed(self._client, done_with, but=None)
-        removed = 0
-        for info_hash in done_with:
-            if info_hash in others:
-                continue
-            removed += await self._remove(info_hash, torrents)
-        return removed
-
-    async def _remove(self, info_hash: str, torrents: Collection[RemoteTorrent]) -> bool:
-        mine = next((each for each in torrents if each.info_hash == info_hash), None)
-        if mine is not None:
-            if not await remove(self._client, mine, torrents):
-                return False
+        done_with = [Begun(id=each, remote_id=each, folder="") for each in hashes]
+        reason = "its download is done with"
+        removed = await self.remote.give_up(done_with, reason=reason, with_data=True)
+        if removed:
             reached("leftovers.removed")
-        await self._store.removed(info_hash)
-        reached("leftovers.noted")
-        return True
-
-
-async def remove(
-    client: TorrentinoClient, mine: RemoteTorrent, torrents: Collection[RemoteTorrent]
-) -> bool:
-    """Take a torrent out of the client, with its files where they are its alone.
-
-    `torrents` are all that the client has. False: it may be there still.
-
-    Raises:
-        Unavailable: Torrentino or its client does not answer.
-    """
-    assert mine.info_hash is not None, "a list has none without"
-    # qBittorrent lets two torrents write to one folder, and would delete both their files.
-    alone = not any(each.path == mine.path for each in torrents if each.info_hash != mine.info_hash)
-    try:
-        await client.remove_torrent(mine.info_hash, delete_files=alone)
-    except (OutcomeUnknown, Refused) as error:
-        log.info("removal_unsettled", info_hash=mine.info_hash, detail=str(error))
-        return False
-    log.info("download_removed", info_hash=mine.info_hash, title=mine.title, with_files=alone)
-    return True
+        for info_hash in sorted(removed):
+            await self._store.removed(info_hash)
+            reached("leftovers.noted")
+        return len(removed)

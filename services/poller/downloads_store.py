@@ -1,4 +1,4 @@
-"""What the follower of our own downloads reads and writes."""
+"""What the poller reads and writes of direct downloads."""
 
 from __future__ import annotations
 
@@ -6,22 +6,23 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+from shared.db import download_moves, moves
 from shared.db.pool import Connection, Database, Row
-from shared.states import REMOTE, STATUS_OF, Stage, allowed_from
+from shared.states import COLLECTING, REMOTE, Stage, in_sql
 from shared.torrentino.torrent import RemoteTorrent
 
 ACTOR = "poller"
-# How many intervals a poller may take over what it claimed before another one looks at it too.
+# How many intervals a poller may take over what it claimed before another one takes it too.
 _CLAIM_INTERVALS = 2
 _CLAIM_LEAST_S = 1.0
-# Time in which nobody could look is nobody's idleness.
+# Time in which no poller could read the client does not count as idle.
 _BLIND_INTERVALS = 4
 _BLIND_LEAST_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Download:
-    """A download of ours that is due to be looked at."""
+    """A direct download that is due to be read."""
 
     id: str
     withdrawing: bool
@@ -41,11 +42,11 @@ class Download:
 
     @property
     def idle_s(self) -> float:
-        """Seconds without progress, those left out in which nobody could look."""
+        """Seconds without progress, those left out in which no poller could read the client."""
         return (self.now - self.progressed_at).total_seconds()
 
 
-# What nobody looked at for long, as in an outage, has not been idle for so long.
+# What was not read for long, as in an outage, has not been idle for so long.
 _CLAIM = """
 UPDATE tickets
    SET next_poll_at = now() + make_interval(secs => $1), looked_at = now(),
@@ -71,7 +72,7 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
  WHERE id = ANY($1) AND state IN ('open', 'withdrawing')
 """
 
-# Waiting for one's turn is no idleness.
+# A download that waits for its turn is not idle.
 _OBSERVE = """
 UPDATE tickets
    SET progressed_at = CASE WHEN $2 = 'queued' OR $2 = 'checking' OR $3 > coalesce(progress_pct, 0)
@@ -93,23 +94,6 @@ UPDATE tickets
  WHERE id = $1 AND state IN ('open', 'withdrawing')
 """
 
-_MOVE_ITEMS = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $6, due_at = now(), updated_at = now()
- WHERE ticket_id = $1
-   AND (stage = ANY($5) OR (stage = $2 AND reason IS DISTINCT FROM $4))
-"""
-
-_CLOSE = """
-UPDATE tickets
-   SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
-       delivery = 'torrent', torrent_path = $4, speed_bps = NULL, eta_s = NULL, links = NULL,
-       hashes_before = NULL,
-       progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END,
-       collected_at = now(), tidied_at = now()
- WHERE id = $1 AND state IN ('open', 'withdrawing')
-"""
-
 _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
 
 _ENDED_SO_BEFORE = """
@@ -118,34 +102,25 @@ SELECT EXISTS (SELECT 1 FROM tickets
                   AND closed_at > now() - interval '1 day')
 """
 
-# As when an item was cancelled while its release was being added.
-_WITHDRAW_ORPHANS = """
-UPDATE tickets t SET state = 'withdrawing', withdrawn_at = now(), next_poll_at = now()
- WHERE t.state IN ('intent', 'open') AND t.way = 'direct'
-   AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
-"""
-
 _IDENTIFIED = """
 UPDATE tickets SET info_hash = $2, next_poll_at = now()
  WHERE id = $1 AND state IN ('open', 'withdrawing')
    AND NOT EXISTS (SELECT 1 FROM tickets o WHERE o.info_hash = $2 AND o.id <> $1)
 """
 
-# Items still follow it, or collect from it, by whichever download of ours; or a ticket does.
-_NEEDED = """
+# Items still wait for it, or collect from it, by any of our downloads; or a ticket does.
+_NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets n
-         WHERE n.info_hash = {hash} AND n.id <> {but}
+         WHERE n.info_hash = {{hash}} AND n.id <> {{but}}
            AND (n.state IN ('intent', 'open')
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = n.id
-                              AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
-                                              'converting'))))
-"""
+                              AND q.stage IN ({in_sql(COLLECTING)}))))
+"""  # noqa: S608 (made of constants)
 _IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
 
-# Ours, at the client, and done with: nobody follows it, nobody collects from it, and nobody will
-# who has not given it up. What has brought a file goes only where all goes ($1).
+# Ours, at the client, and done with: no item waits for it or collects from it, nor will one for
+# whose track it is not blocked. What has brought a file goes only where all goes ($1).
 _DONE_WITH = f"""
 SELECT t.info_hash
   FROM tickets t
@@ -178,18 +153,18 @@ class TorrentsStore:
         self._blind_s = max(_BLIND_LEAST_S, _BLIND_INTERVALS * poll_interval_s)
 
     async def is_due(self) -> bool:
-        """Whether there is anything to look at."""
+        """Whether any download is due."""
         async with self.database.connection() as connection:
             return bool(await connection.fetchval(_ANY))
 
     async def claim(self, *, limit: int) -> list[Download]:
-        """The downloads that are due to be looked at, kept from other pollers for a while."""
+        """The downloads that are due, kept from other pollers for a while."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_CLAIM, self._claim_s, limit, self._blind_s)
         return [_download(row) for row in rows]
 
     async def put_off(self, downloads: Collection[Download], *, delay_s: float) -> None:
-        """Look at these later; nothing is known about them."""
+        """Make these due later; nothing is known about them."""
         async with self.database.connection() as connection:
             await connection.execute(_PUT_OFF, [each.id for each in downloads], delay_s)
 
@@ -212,22 +187,14 @@ class TorrentsStore:
         return bool(done == "UPDATE 1")
 
     async def missing(self, connection: Connection, download: Download) -> None:
-        """The client does not show it; look again."""
+        """The client does not show it; read it again."""
         await connection.execute(_MISSING, download.id, self._poll_interval_s)
 
     async def move_items(
         self, connection: Connection, download: Download, stage: Stage, *, reason: str
     ) -> None:
-        """Move the download's items, as far as the client has them, and tell why."""
-        await connection.execute(
-            _MOVE_ITEMS,
-            download.id,
-            stage.value,
-            STATUS_OF[stage].value,
-            reason[:500],
-            sorted(REMOTE & set(allowed_from(stage))),
-            ACTOR,
-        )
+        """Move those of the download's items that wait for it, with the reason."""
+        await moves.follow(connection, stage, {download.id: reason}, actor=ACTOR, retell=True)
 
     async def close(
         self,
@@ -239,8 +206,9 @@ class TorrentsStore:
         torrent_path: str | None = None,
     ) -> bool:
         """The download has ended; False when it was closed already."""
-        done = await connection.execute(_CLOSE, download.id, how, reason, torrent_path)
-        return bool(done == "UPDATE 1")
+        return await download_moves.close_torrent(
+            connection, download.id, how=how, reason=reason, torrent_path=torrent_path
+        )
 
     async def items_of(self, connection: Connection, download: Download) -> list[str]:
         """The items that wait for this download."""
@@ -250,7 +218,7 @@ class TorrentsStore:
     async def ended_so_before(
         self, connection: Connection, download: Download, *, how: str
     ) -> bool:
-        """Whether a download of this torrent has ended in this way before, within a day."""
+        """Whether a download of this torrent has ended like this before, within a day."""
         return bool(
             await connection.fetchval(_ENDED_SO_BEFORE, download.info_hash, download.id, how)
         )
@@ -258,8 +226,7 @@ class TorrentsStore:
     async def withdraw_orphans(self) -> int:
         """Withdraw the downloads that no active item waits for; returns how many."""
         async with self.database.connection() as connection:
-            done: str = await connection.execute(_WITHDRAW_ORPHANS)
-        return int(done.rsplit(maxsplit=1)[-1])
+            return await download_moves.withdraw_unwanted(connection, None, mode="direct")
 
     async def identified(self, download: Download, info_hash: str) -> bool:
         """Which torrent a download has put there; False: it is another download's."""
@@ -268,12 +235,12 @@ class TorrentsStore:
         return bool(done == "UPDATE 1")
 
     async def is_needed(self, info_hash: str, *, but: str) -> bool:
-        """Whether anybody of ours but this download follows the torrent, or collects from it."""
+        """Whether another of our downloads follows the torrent, or collects from it."""
         async with self.database.connection() as connection:
             return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
 
     async def done_with(self, *, also_brought: bool) -> list[str]:
-        """Torrents of ours that nobody needs; `also_brought`: those that brought a file as well."""
+        """Our torrents that are not needed; `also_brought`: those that brought a file as well."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_DONE_WITH, also_brought)
         return [row["info_hash"] for row in rows]

@@ -1,4 +1,4 @@
-"""Torrentino's WebSocket, as a hint which ticket to look at now."""
+"""Torrentino's WebSocket: hints which ticket to poll now."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import structlog
 from services.poller.store import Store
 from shared.errors import DependencyDown
 from shared.health import Health
-from shared.runtime import first_of
 from shared.settings import Settings
+from shared.stop import run_until
 from shared.torrentino.ws import ticket_hints
 
 log = structlog.get_logger()
@@ -20,7 +20,7 @@ log = structlog.get_logger()
 class Hints:
     """A duty that makes hinted tickets due and wakes the poller.
 
-    While Torrentino is away nobody listens: one that is told to end waits for its connections.
+    While Torrentino is away it keeps no connection: Torrentino ends only when all are closed.
     """
 
     name = "hints"
@@ -38,19 +38,28 @@ class Hints:
         self._interval_s = settings.sweep_interval_s
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            listening = asyncio.create_task(self._listen())
-            try:
-                while self._torrentino.ok and not stop.is_set() and not listening.done():
-                    await first_of(stop, timeout_s=self._interval_s)
-                if listening.done():
-                    # It ends only by a bug: without an end of ours nobody would notice.
-                    await listening
-            finally:
-                listening.cancel()
-                await asyncio.gather(listening, return_exceptions=True)
-            while not self._torrentino.ok and not stop.is_set():
-                await first_of(stop, timeout_s=self._interval_s)
+        await run_until(stop, self._turn)
+
+    async def _turn(self, stop: asyncio.Event) -> float:
+        if self._torrentino.ok:
+            await self._listen_while_ok(stop)
+        return self._interval_s
+
+    async def _listen_while_ok(self, stop: asyncio.Event) -> None:
+        """Take hints until Torrentino is away, or the stop."""
+        listening = asyncio.create_task(self._listen())
+
+        async def check(_stop: asyncio.Event) -> float | None:
+            return self._interval_s if self._torrentino.ok and not listening.done() else None
+
+        try:
+            await run_until(stop, check)
+            if listening.done():
+                # It ends only by a bug, which this raises.
+                await listening
+        finally:
+            listening.cancel()
+            await asyncio.gather(listening, return_exceptions=True)
 
     async def _listen(self) -> None:
         async with aclosing(ticket_hints(self._url, self._api_key)) as hints:
@@ -59,7 +68,7 @@ class Hints:
 
     async def _take(self, ticket_id: str) -> None:
         try:
-            # An empty hint follows a (re)connection: anything may have been missed.
+            # An empty hint follows a (re)connection: hints may have been missed.
             if await self._store.hasten([ticket_id] if ticket_id else None):
                 self._wake.set()
         except DependencyDown as error:

@@ -5,45 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from services.poller.store import ACTOR, OpenTicket
+from shared.db import moves
 from shared.db.pool import Connection
-from shared.states import REMOTE, STATUS_OF, Stage, allowed_from
-
-_MOVE_ITEMS = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $6,
-       due_at = now(), updated_at = now()
- WHERE ticket_id = $1
-   AND (stage = ANY($5) OR (stage = $2 AND $7 AND reason IS DISTINCT FROM $4))
-"""
+from shared.states import REMOTE, Stage
 
 _DETOURS = "SELECT coalesce(max(detours), 0) FROM queue_items WHERE ticket_id = $1"
 
-_ASK_AGAIN = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $7, detours = detours + 1,
-       due_at = now() + make_interval(secs => $5), updated_at = now()
- WHERE ticket_id = $1 AND stage = ANY($6)
-"""
+_ASK_BY_ALBUM = "UPDATE queue_items SET ask_next = 'album' WHERE id = ANY($1) AND stage = $2"
 
-_GO_ON = """
-UPDATE queue_items
-   SET stage = $2, status = $3, reason = $4, actor = $7, ask_next = $5,
-       due_at = now(), updated_at = now()
- WHERE ticket_id = $1 AND stage = ANY($6)
-   AND NOT ($8 AND ask_next IS NOT DISTINCT FROM 'album'
-               AND error_type IS NOT DISTINCT FROM 'not_found')
-"""
-
-_ASK_BY_ALBUM = """
-UPDATE queue_items SET ask_next = 'album' WHERE id = ANY($1) AND stage = 'retry_wait'
-"""
-
-# The last one says when. Those that somebody else moves just now are left to him.
+# The last one decides when. Those that another worker moves just now are left out.
 _MEET = """
 WITH waiting AS (
     SELECT q.id, q.album_id, q.due_at FROM queue_items q
      WHERE q.album_id IN (SELECT f.album_id FROM queue_items f WHERE f.id = ANY($1))
-       AND q.stage = 'retry_wait' AND q.error_type = 'not_found'
+       AND q.stage = $3 AND q.error_type = 'not_found'
        AND ($2 OR q.ask_next = 'album')
        FOR NO KEY UPDATE OF q SKIP LOCKED
 ), last AS (
@@ -60,36 +35,18 @@ _ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) OR
 async def move_items(
     connection: Connection, ticket: OpenTicket, stage: Stage, *, reason: str, tell: bool = False
 ) -> None:
-    """Move the ticket's items, as far as Torrentino has them.
+    """Move those of the ticket's items that Torrentino has.
 
-    `tell`: those that are there already get the reason, which is more than the stage says.
+    `tell`: those that are in the stage already get the reason, which tells more than the stage.
     """
-    await connection.execute(
-        _MOVE_ITEMS,
-        ticket.id,
-        stage.value,
-        STATUS_OF[stage].value,
-        reason,
-        sorted(REMOTE & set(allowed_from(stage))),
-        ACTOR,
-        tell,
-    )
+    await moves.follow(connection, stage, {ticket.id: reason}, actor=ACTOR, retell=tell)
 
 
 async def ask_again(
     connection: Connection, ticket: OpenTicket, *, reason: str, delay_s: float
 ) -> None:
     """Queue the ticket's items for another one: a detour more, no attempt less."""
-    await connection.execute(
-        _ASK_AGAIN,
-        ticket.id,
-        Stage.QUEUED.value,
-        STATUS_OF[Stage.QUEUED].value,
-        reason,
-        delay_s,
-        _remote(),
-        ACTOR,
-    )
+    await moves.requeue(connection, {ticket.id: reason}, actor=ACTOR, delay_s=delay_s, detour=True)
 
 
 async def go_on(
@@ -99,30 +56,20 @@ async def go_on(
 
     `once`: not those whose own ticket has found nothing before. They stay as they are.
     """
-    await connection.execute(
-        _GO_ON,
-        ticket.id,
-        Stage.QUEUED.value,
-        STATUS_OF[Stage.QUEUED].value,
-        reason,
-        ask_next,
-        _remote(),
-        ACTOR,
-        once,
-    )
+    await moves.requeue(connection, {ticket.id: reason}, actor=ACTOR, ask_next=ask_next, once=once)
 
 
 async def meet(
     connection: Connection, item_ids: Sequence[str], *, again: bool, always: bool
 ) -> None:
-    """Give the items of an album that wait to ask for it one time, so that they share a ticket.
+    """Make the items of an album that wait to ask for it due together, so that they share a ticket.
 
-    It is that of the one who waits longest. `again`: of these items the album is asked for next,
+    The latest of them decides when. `again`: of these items the album is asked for next,
     as it was now. `always`: where nothing but albums is asked for.
     """
     if again:
-        await connection.execute(_ASK_BY_ALBUM, item_ids)
-    await connection.execute(_MEET, item_ids, always)
+        await connection.execute(_ASK_BY_ALBUM, item_ids, Stage.RETRY_WAIT)
+    await connection.execute(_MEET, item_ids, always, Stage.RETRY_WAIT)
 
 
 async def detours(connection: Connection, ticket: OpenTicket) -> int:
@@ -134,7 +81,3 @@ async def items_of(connection: Connection, ticket: OpenTicket) -> list[str]:
     """The items that wait for this ticket."""
     rows = await connection.fetch(_ITEMS, ticket.id, sorted(REMOTE))
     return [row["id"] for row in rows]
-
-
-def _remote() -> list[str]:
-    return sorted(REMOTE & set(allowed_from(Stage.QUEUED)))

@@ -7,22 +7,24 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.poller.file_choice import WantedTrack
-from services.poller.verdicts import Process
+from services.poller.ticket_verdict import Process
+from shared.acquisition.protocol import Begun
+from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
 from shared.states import REMOTE
 from shared.torrentino.model import RemoteState, RemoteTicket
+from shared.tracks import CatalogTrack, WantedTrack
 
 ACTOR = "poller"
-# How many intervals a poller may take over a claimed ticket before another one looks at it too:
-# harmless, and what a look that was cut short costs.
+# How many intervals a poller may take over a claimed ticket before another one takes it too: that
+# is harmless, and what a poll that was cut short costs.
 _CLAIM_INTERVALS = 2
 _CLAIM_LEAST_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class OpenTicket:
-    """A ticket that is due to be looked at."""
+    """A ticket that is due to be read."""
 
     id: str
     torrentino_id: str | None
@@ -43,10 +45,16 @@ class OpenTicket:
     # Since when the withdrawn ticket has been seen at rest, if it has.
     at_rest_since: datetime | None
     progressed_at: datetime
-    # Its `next_poll_at` since the claim. Another value means that a hint came while we looked, and
-    # what we saw may be older than what it told of: then it stays due.
+    # Its `next_poll_at` since the claim. Another value means that a hint came meanwhile, and what
+    # was read may be older than the hint: then it stays due.
     claimed_until: datetime
     now: datetime
+
+    @property
+    def begun(self) -> Begun:
+        """As its mode of acquisition knows it."""
+        id_, folder, info_hash = self.id, self.dest_path, self.info_hash
+        return Begun(id=id_, remote_id=self.torrentino_id, folder=folder, info_hash=info_hash)
 
 
 _CLAIM = """
@@ -107,27 +115,12 @@ UPDATE tickets SET info_hash = $2, torrent_title = coalesce(torrent_title, $3)
  WHERE id = $1 AND state = 'open' AND info_hash IS NULL
 """
 
-# What was told first decides what "before" is; a job that was lost begins its time anew.
+# What was told first decides what "before" is; the time of a lost job starts again.
 _PROCESSING = """
 UPDATE tickets
    SET processed_files = $2, process_after = coalesce(process_after, $3), process_asked_at = now(),
        progressed_at = CASE WHEN $5 THEN now() ELSE progressed_at END
  WHERE id = $1 AND state = 'open' AND process_asked_at IS NOT DISTINCT FROM $4
-"""
-
-_CLOSE = """
-UPDATE tickets
-   SET state = 'closed', closed_at = now(), remote_state = $2, remote_reason = $3,
-       files_placed = $4, final_size_bytes = $5, speed_bps = NULL, eta_s = NULL,
-       delivery = CASE WHEN $6::text IS NULL THEN 'incoming' ELSE 'torrent' END, torrent_path = $6,
-       size_bytes = coalesce($7, size_bytes),
-       progress_pct = CASE WHEN $2 = 'completed' THEN 100 ELSE progress_pct END
- WHERE id = $1 AND state IN ('open', 'withdrawing')
-"""
-
-_WITHDRAW = """
-UPDATE tickets SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE id = $1 AND state = 'open'
 """
 
 _AT_REST = """
@@ -138,14 +131,6 @@ UPDATE tickets
  WHERE id = $1 AND state = 'withdrawing'
 """
 
-# Its folder, if it was removed already, may be there again.
-_REOPEN = """
-UPDATE tickets
-   SET state = 'withdrawing', torrentino_id = $2, withdrawn_at = NULL, closed_at = NULL,
-       collected_at = NULL, tidied_at = NULL, ticket_deleted_at = NULL, next_poll_at = now()
- WHERE dest_path = $1 AND state = 'closed' AND coalesce(torrentino_id, $2) = $2
-"""
-
 _RESTART_STALL_CLOCK = "UPDATE tickets SET progressed_at = now() WHERE id = $1 AND state = 'open'"
 
 _OTHERS_PROGRESS = """
@@ -154,19 +139,11 @@ SELECT EXISTS (SELECT 1 FROM tickets
                   AND progressed_at > now() - make_interval(secs => $2))
 """
 
-# As when a file was found in place while the outcome of asking for a ticket was still unknown.
-_WITHDRAW_ORPHANS = """
-UPDATE tickets t SET state = 'withdrawing', withdrawn_at = NULL, next_poll_at = now()
- WHERE t.state IN ('intent', 'open') AND t.way = 'tickets'
-   AND NOT EXISTS (SELECT 1 FROM queue_items q
-                    WHERE q.ticket_id = t.id AND q.status IN ('PENDING', 'DOWNLOADING'))
-"""
-
 _FILE_MAPPINGS = "SELECT file_mappings FROM tickets WHERE id = $1"
 _PROCESSED_FILES = "SELECT processed_files FROM tickets WHERE id = $1"
 
 _WANTED = """
-SELECT track_name, track_number, disc_number FROM queue_items
+SELECT id, track_id, track_name, track_number, disc_number FROM queue_items
  WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq
 """
 
@@ -216,7 +193,7 @@ class Store:
         self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
 
     async def claim(self, *, limit: int) -> list[OpenTicket]:
-        """The tickets that are due to be looked at, kept from other pollers for a while."""
+        """The tickets that are due, kept from other pollers for a while."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(_CLAIM, self._claim_s, limit, sorted(REMOTE))
         return [_ticket(row) for row in rows]
@@ -229,7 +206,7 @@ class Store:
         return int(done.rsplit(maxsplit=1)[-1])
 
     async def put_off(self, tickets: Collection[OpenTicket], *, delay_s: float) -> None:
-        """Look at these later; nothing is known about them."""
+        """Make these due later; nothing is known about them."""
         async with self.database.connection() as connection:
             await connection.execute(_PUT_OFF, [ticket.id for ticket in tickets], delay_s)
 
@@ -285,7 +262,13 @@ class Store:
             rows = await connection.fetch(_WANTED, ticket.id, sorted(REMOTE))
         return [
             WantedTrack(
-                title=row["track_name"], number=row["track_number"], disc=row["disc_number"]
+                item_id=row["id"],
+                track=CatalogTrack(
+                    id=row["track_id"],
+                    title=row["track_name"],
+                    number=row["track_number"],
+                    disc=row["disc_number"],
+                ),
             )
             for row in rows
         ]
@@ -300,7 +283,7 @@ class Store:
         return None if row is None else (row["track_name"], row["album_name"])
 
     async def album_name(self, ticket: OpenTicket) -> str | None:
-        """What the album of an album's ticket is called."""
+        """The name of the album of an album's ticket."""
         async with self.database.connection() as connection:
             name: str | None = await connection.fetchval(_ALBUM_NAME, ticket.id)
         return name
@@ -308,7 +291,7 @@ class Store:
     async def processing(
         self, connection: Connection, ticket: OpenTicket, remote: RemoteTicket, plan: Process
     ) -> bool:
-        """Note what the pipeline is about to be told; False when somebody else has told it."""
+        """Note what the pipeline is about to be told; False when another poller has told it."""
         done = await connection.execute(
             _PROCESSING,
             ticket.id,
@@ -333,49 +316,45 @@ class Store:
         `torrent_path`: its files are collected from there, and not from its own folder.
         `size_bytes`: of the torrent, as its client tells it; a search may have told another.
         """
-        done = await connection.execute(
-            _CLOSE,
+        return await download_moves.close_ticket(
+            connection,
             ticket.id,
-            "gone" if remote is None else remote.state,
-            None if remote is None else remote.reason,
-            None if remote is None else remote.files_placed,
-            None if remote is None else remote.final_size_bytes,
-            torrent_path,
-            size_bytes,
+            remote_state="gone" if remote is None else remote.state,
+            reason=None if remote is None else remote.reason,
+            files_placed=None if remote is None else remote.files_placed,
+            final_size_bytes=None if remote is None else remote.final_size_bytes,
+            torrent_path=torrent_path,
+            size_bytes=size_bytes,
         )
-        return bool(done == "UPDATE 1")
 
     async def withdraw(self, connection: Connection, ticket: OpenTicket) -> bool:
         """From now on the ticket is to be cancelled until it stays so."""
-        done = await connection.execute(_WITHDRAW, ticket.id)
-        return bool(done == "UPDATE 1")
+        return bool(await download_moves.withdraw(connection, [ticket.id]))
 
     async def at_rest(self, ticket: OpenTicket, *, alive_as: str | None) -> None:
-        """Note that a withdrawn ticket was seen at rest, or in which state it lives; look again."""
+        """Note that a withdrawn ticket was seen at rest, or in which state it lives; poll again."""
         async with self.database.connection() as connection:
             await connection.execute(_AT_REST, ticket.id, alive_as, self._poll_interval_s)
 
     async def reopen(self, stray: RemoteTicket) -> bool:
         """Withdraw a ticket whose row was closed too early; False when the row is another's."""
         async with self.database.connection() as connection:
-            done = await connection.execute(_REOPEN, stray.dest_path, stray.id)
-        return bool(done == "UPDATE 1")
+            return await download_moves.reopen(connection, stray.dest_path, torrentino_id=stray.id)
 
     async def restart_stall_clock(self, connection: Connection, ticket: OpenTicket) -> None:
-        """Nothing could progress until now, which is not the ticket's fault."""
+        """No progress was possible until now, which is not the ticket's fault."""
         await connection.execute(_RESTART_STALL_CLOCK, ticket.id)
 
     async def others_progress(
         self, connection: Connection, ticket: OpenTicket, *, within_s: float
     ) -> bool:
-        """Whether another ticket of ours has moved in that time."""
+        """Whether another of our tickets has made progress in that time."""
         return bool(await connection.fetchval(_OTHERS_PROGRESS, ticket.id, within_s))
 
     async def withdraw_orphans(self) -> int:
         """Withdraw the tickets that no active item waits for; returns how many."""
         async with self.database.connection() as connection:
-            done: str = await connection.execute(_WITHDRAW_ORPHANS)
-        return int(done.rsplit(maxsplit=1)[-1])
+            return await download_moves.withdraw_unwanted(connection, None, mode="tickets")
 
     async def known(self, dest_paths: Collection[str]) -> dict[str, Row]:
         """Our tickets with these paths, by path."""

@@ -11,10 +11,12 @@ from typing import Literal
 
 import structlog
 
-from services.poller.torrent_removal import Sources
+from services.poller.torrent_removal import TorrentRemoval
+from shared.acquisition.followed_torrents import followed
 from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.errors import OutcomeUnknown, Refused
+from shared.states import COLLECTING, in_sql
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
@@ -22,16 +24,16 @@ log = structlog.get_logger()
 _MOST = 50
 
 # Nothing of it is needed any more: its folder is done with, and no item is or may be served by it.
-_TO_TIDY = """
+_TO_TIDY = f"""
 SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
  WHERE t.state = 'closed' AND t.way = 'tickets' AND t.tidied_at IS NULL
    AND t.collected_at IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
-                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
+                      AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT $1
-"""
+"""  # noqa: S608 (made of constants)
 
 _TIDIED = """
 UPDATE tickets
@@ -40,17 +42,17 @@ UPDATE tickets
 """
 
 # Also those that were left there on purpose, and those that ended before there was a policy.
-_TO_DELETE = """
+_TO_DELETE = f"""
 SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
  WHERE t.state = 'closed' AND t.way = 'tickets' AND t.ticket_deleted_at IS NULL
    AND t.torrentino_id IS NOT NULL AND t.tidied_at IS NOT NULL AND t.collected_at IS NOT NULL
    AND t.closed_at <= now() - make_interval(days => $2)
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
-                      AND q.stage IN ('ready', 'fetching', 'held', 'verifying', 'converting'))
+                      AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT $1
-"""
+"""  # noqa: S608 (made of constants)
 
 _DELETED = """
 UPDATE tickets SET ticket_deleted_at = now()
@@ -70,22 +72,22 @@ class Done:
 class Tidier:
     """Removes tickets, and with `torrent` their torrents.
 
-    A torrent that another ticket follows is left to it: the last one of ours takes it along, and
-    somebody else's may do with it what he likes.
+    A torrent that another ticket follows is left to it: our last ticket of it takes it along, and
+    another user's ticket keeps it.
     """
 
     def __init__(
         self,
         database: Database,
         client: TorrentinoClient,
-        sources: Sources,
+        removal: TorrentRemoval,
         *,
         policy: Literal["keep", "ticket", "torrent"],
         keep_days: int,
     ) -> None:
         self._database = database
         self._client = client
-        self._sources = sources
+        self._removal = removal
         self._policy = policy
         self._keep_days = keep_days
 
@@ -149,10 +151,10 @@ class Tidier:
         return True
 
     async def _remove_torrent(self, info_hash: str, ticket: Done) -> None:
-        if await self._sources.is_needed(info_hash, but=ticket.id):
+        if await self._removal.is_needed(info_hash, but=ticket.id):
             # The last of its tickets takes it along.
             return
-        if await self._sources.followed([info_hash], but=ticket.torrentino_id):
+        if await followed(self._client, [info_hash], but=ticket.torrentino_id):
             log.info("torrent_kept", info_hash=info_hash, why="another ticket follows it")
             return
         await self._client.remove_torrent(info_hash, delete_files=True)

@@ -1,6 +1,6 @@
 """Torrentino's torrent client, which may be away while Torrentino answers.
 
-That is an outage of what stands behind Torrentino: what needs the client waits, and nothing else.
+That is an outage behind Torrentino: only what needs the client waits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from shared.torrentino.client import TorrentinoClient
 
 
 class TorrentClient:
-    """What the poller knows of it."""
+    """Whether it answers, as this process knows."""
 
     def __init__(self, client: TorrentinoClient, health: Health) -> None:
         self._client = client
@@ -20,14 +20,14 @@ class TorrentClient:
 
     @property
     def ok(self) -> bool:
-        """Whether it answered last, as far as it was asked."""
+        """Whether it has answered the last time that it was asked."""
         return self._breaker.ok
 
-    def is_away(self, held: Unavailable) -> bool:
+    def is_away(self, away: Unavailable) -> bool:
         """Whether it was the client that did not answer; noted if so."""
-        if held.dependency != self._breaker.dependency:
+        if away.dependency != self._breaker.dependency:
             return False
-        self._health.failed(held)
+        self._health.failed(away)
         return True
 
     async def answers(self) -> bool:
@@ -40,8 +40,8 @@ class TorrentClient:
             with self._breaker.probing():
                 try:
                     await self._client.client_answers()
-                except Unavailable as held:
-                    if not self.is_away(held):
+                except Unavailable as away:
+                    if not self.is_away(away):
                         raise
                 else:
                     self._health.up("torrent_client")

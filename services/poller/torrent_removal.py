@@ -1,34 +1,31 @@
-"""Torrents: which are needed, which are shared, and which are taken out of Torrentino's client.
+"""Which torrents are needed, and which are taken out of Torrentino's client.
 
-A torrent from which a file was placed goes on seeding, and so does one that only lacks tracks, that
+A torrent from which a file was placed keeps seeding, and so does one that only lacks tracks, that
 another ticket at Torrentino follows, or that we download directly as well.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-
 import structlog
 
-from services.poller.followed_torrents import followed
 from services.poller.store import OpenTicket
-from shared.crashpoints import reached
+from shared.acquisition.followed_torrents import followed
 from shared.db.pool import Connection, Database
 from shared.errors import OutcomeUnknown, Refused
+from shared.states import COLLECTING, in_sql
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
 
 # A ticket or a direct download follows it, or files are still collected from its folder.
-_NEEDED = """
+_NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets t
-         WHERE t.info_hash = {hash} AND t.id <> {but}
+         WHERE t.info_hash = {{hash}} AND t.id <> {{but}}
            AND (t.state = 'open' OR (t.way = 'direct' AND t.state <> 'closed')
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = t.id
-                              AND q.stage IN ('ready', 'fetching', 'held', 'verifying',
-                                              'converting'))))
-"""
+                              AND q.stage IN ({in_sql(COLLECTING)}))))
+"""  # noqa: S608 (made of constants)
 
 _SEEDED = """
 EXISTS (SELECT 1 FROM tickets t JOIN queue_items q ON q.ticket_id = t.id
@@ -81,8 +78,8 @@ UPDATE tickets SET info_hash = NULL, torrent_title = NULL, file_mappings = NULL
 """
 
 
-class Sources:
-    """Removes torrents, as far as nobody needs them."""
+class TorrentRemoval:
+    """Says which torrents are needed, and removes those that are blocked and are not."""
 
     def __init__(self, database: Database, client: TorrentinoClient) -> None:
         self._database = database
@@ -93,18 +90,26 @@ class Sources:
         async with self._database.connection() as connection:
             return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
 
-    async def followed(self, info_hashes: Collection[str], *, but: str | None) -> frozenset[str]:
-        """As `following.followed`: also by tickets of which we know nothing."""
-        return await followed(self._client, info_hashes, but=but)
+    async def may_go(self, info_hash: str, *, but: str) -> bool:
+        """Whether what the ticket `but` downloads is removed when that ticket is cancelled."""
+        async with self._database.connection() as connection:
+            may = bool(await connection.fetchval(_MAY_CANCEL, info_hash, but))
+        if not may:
+            log.info("torrent_kept", info_hash=info_hash, why="others need it, or it is seeding")
+        return may
 
     async def may_refuse(self, info_hash: str, *, ticket: OpenTicket) -> bool:
-        """Whether a blocked torrent may be taken away from under this ticket."""
+        """Whether a blocked torrent may be removed from under this ticket.
+
+        Raises:
+            Unavailable: Torrentino, or its torrent client, does not answer.
+        """
         async with self._database.connection() as connection:
             may = await connection.fetchval(_MAY_REFUSE, info_hash, ticket.id)
-        return bool(may) and not await self.followed([info_hash], but=ticket.torrentino_id)
+        return bool(may) and not await followed(self._client, [info_hash], but=ticket.torrentino_id)
 
     async def forget(self, connection: Connection, ticket: OpenTicket) -> None:
-        """The ticket goes on with another torrent than the one that we have seen."""
+        """The ticket continues with another torrent than the one that was seen."""
         await connection.execute(_FORGET_SOURCE, ticket.id)
 
     async def refuse(self, ticket: OpenTicket, info_hash: str) -> None:
@@ -114,42 +119,19 @@ class Sources:
         except (OutcomeUnknown, Refused) as error:
             log.info("refusal_unsettled", ticket=ticket.torrentino_id, detail=str(error))
 
-    async def goes_with(self, info_hash: str, *, ticket_id: str, torrentino_id: str) -> bool:
-        """Whether what a ticket downloads is to be removed when that ticket is cancelled.
-
-        Asked before the cancel: nothing may lie between that and the removal.
+    async def remove_blocked(self) -> None:
+        """Take blocked torrents out of the client, so that no ticket finds one downloaded there.
 
         Raises:
-            Unavailable: Torrentino, or its torrent client, does not answer.
+            Unavailable: Torrentino, its torrent client or PostgreSQL does not answer.
         """
-        async with self._database.connection() as connection:
-            may = await connection.fetchval(_MAY_CANCEL, info_hash, ticket_id)
-        if may and not await self.followed([info_hash], but=torrentino_id):
-            # A client that is away could not remove it, and the ticket would be gone.
-            await self._client.torrent(info_hash)
-            return True
-        log.info("torrent_kept", info_hash=info_hash, why="others need it, or it is seeding")
-        return False
-
-    async def remove_cancelled(self, info_hash: str) -> None:
-        """Remove what a ticket that was just cancelled downloaded.
-
-        Raises:
-            OutcomeUnknown, Refused: it may still be there.
-            Unavailable: so may it, for the torrent client does not answer.
-        """
-        await self._client.remove_torrent(info_hash, delete_files=True)
-        reached("poller.torrent_removed")
-
-    async def remove_bad(self) -> None:
-        """Take blocked torrents out of the client, so that no ticket finds one downloaded there."""
         async with self._database.connection() as connection:
             await connection.execute(_KEEP_SEEDED)
             rows = await connection.fetch(_BAD_TORRENTS)
-        bad = [row["info_hash"] for row in rows]
-        others = await self.followed(bad, but=None)
-        for info_hash in bad:
-            if info_hash in others:
+        blocked = [row["info_hash"] for row in rows]
+        in_use = await followed(self._client, blocked, but=None)
+        for info_hash in blocked:
+            if info_hash in in_use:
                 continue
             try:
                 await self._client.remove_torrent(info_hash, delete_files=True)

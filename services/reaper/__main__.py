@@ -2,10 +2,11 @@
 
 from services.reaper.service import Reaper
 from services.reaper.store import Store
-from shared.app import App, Duty
+from shared.app import App
 from shared.db.media_root import MediaRoot
-from shared.readiness import first_looks
-from shared.runtime import every, main
+from shared.duty import Duty, PeriodicDuty
+from shared.process import main
+from shared.readiness import first_checks
 
 _DAY_S = 86_400
 _SWEEP_EVERY_S = 60.0
@@ -13,26 +14,25 @@ _PRUNE_EVERY_S = 3600.0
 
 
 def build(app: App) -> list[Duty]:
-    """The reaper's duties, wired. The outbox is published by the relay of every service."""
+    """The reaper's duties, wired. It does not publish the outbox: every process has a relay."""
     settings = app.settings
     root = MediaRoot(app.database, settings.media_root)
     reaper = Reaper(
         store=Store(app.database),
         root=root,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
+        announcer=app.announcer,
         retention_s=settings.history_retention_days * _DAY_S,
     )
     beats = (
-        ("leases", reaper.give_back, min(settings.sweep_interval_s, settings.lease_s / 2)),
+        ("leases", reaper.recover_leases, min(settings.sweep_interval_s, settings.lease_s / 2)),
         ("sweep", reaper.sweep, _SWEEP_EVERY_S),
         ("prune", reaper.prune, _PRUNE_EVERY_S),
     )
     duties: list[Duty] = [
-        every(app, f"reaper {name}", run_once, interval_s=interval_s)
+        PeriodicDuty.of(app, f"reaper {name}", run_once, interval_s=interval_s)
         for name, run_once, interval_s in beats
     ]
-    return [*duties, *first_looks(app, {"media": root.look})]
+    return [*duties, *first_checks(app, {"media": root.look})]
 
 
 if __name__ == "__main__":

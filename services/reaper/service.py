@@ -1,80 +1,81 @@
-"""The reaper: what a dead worker held is given back, what nobody needs is removed.
+"""The reaper: hands back the items of dead workers, and removes what is no longer needed.
 
-It decides nothing about an item: it only undoes claims whose lease has run out, by the
-database's clock, and so may run in any number of copies.
+It only undoes claims whose lease has run out by the database's clock, so any number of copies may
+run.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
-from services.reaper.store import BACK_TO, Store
-from shared.bus.nats import Bus
+from services.reaper.store import Store
+from shared.announcer import Announcer
+from shared.bus.subjects import Wake
 from shared.crashpoints import reached
 from shared.db.media_root import MediaRoot
 from shared.media.paths import INCOMING
 from shared.media.place import sweep_temp
 from shared.media.refused import prune_refused
-from shared.states import Stage
+from shared.states import CLAIMED_FROM, Stage
 
 log = structlog.get_logger()
 
-# A temporary file is written to all the time while it is in use; one that is untouched for this
-# long and whose claim is over belongs to nobody.
+# A temporary file in use is written to all the time; one that is untouched for this long, and whose
+# claim is over, is an orphan.
 _TEMP_AGE_S = 300.0
 
 
 class Reaper:
-    """Gives back leases, sweeps temporary files, prunes history."""
+    """Recovers leases, sweeps temporary files, prunes history."""
 
     def __init__(
         self,
         *,
         store: Store,
         root: MediaRoot,
-        bus: Bus,
-        relay_wake: asyncio.Event,
+        announcer: Announcer,
         retention_s: float,
         temp_age_s: float = _TEMP_AGE_S,
     ) -> None:
         self._store = store
         self._root = root
-        self._bus = bus
-        self._relay_wake = relay_wake
+        self._announcer = announcer
         self._retention_s = retention_s
-        self._temp_age_s = temp_age_s
+        self.temp_age_s = temp_age_s
 
-    async def give_back(self) -> int:
-        """Free the items of silent workers; returns how many."""
+    async def recover_leases(self) -> int:
+        """Hand back the items whose lease has run out, and measure the queue.
+
+        Returns 0: what is left has time until the next run.
+        """
         freed = await self._store.give_back()
-        total = sum(freed.values())
-        if total:
+        if any(freed.values()):
             reached("reaper.gave_back")
             log.warning("leases_recovered", **{stage.value: n for stage, n in freed.items()})
-            self._relay_wake.set()
-        if freed[Stage.TICKETING]:
-            await self._bus.wake("ticket")
-        if any(freed[stage] for stage, target in BACK_TO.items() if target is Stage.READY):
-            await self._bus.wake("fetch")
+            await self._announcer.announce(*_work(freed))
         await self._store.measure()
         return 0
 
     async def sweep(self) -> int:
         """Remove orphaned temporary files, and old ones that were moved aside.
 
-        Returns 0, for the next sweep has time.
+        Returns 0: what is left has time until the next sweep.
+
+        Raises:
+            DependencyDown: the media root is missing, or another one.
         """
         await self._root.check()
         names = await asyncio.to_thread(_temp_names, self._root.path)
-        held = await self._store.held(names)
+        in_use = await self._store.in_use(names)
         removed = await asyncio.to_thread(
             sweep_temp,
             self._root.path,
-            older_than_s=self._temp_age_s,
-            keep=lambda name: name in held,
+            older_than_s=self.temp_age_s,
+            keep=lambda name: name in in_use,
         )
         if removed:
             log.info("temporary_files_removed", count=len(removed))
@@ -84,11 +85,18 @@ class Reaper:
         return 0
 
     async def prune(self) -> int:
-        """Delete finished items beyond their retention, with their history."""
+        """Delete finished items beyond their retention, with their history; returns how many."""
         deleted = await self._store.prune(older_than_s=self._retention_s)
         if deleted:
             log.info("history_pruned", rows=deleted)
         return deleted
+
+
+def _work(freed: Mapping[Stage, int]) -> list[Wake]:
+    """The wake-ups for what was handed back."""
+    targets = {CLAIMED_FROM[stage] for stage, count in freed.items() if count}
+    work: dict[Stage, Wake] = {Stage.QUEUED: "ticket", Stage.READY: "fetch"}
+    return [kind for stage, kind in work.items() if stage in targets]
 
 
 def _temp_names(media_path: Path) -> list[str]:

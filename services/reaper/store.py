@@ -1,46 +1,22 @@
-"""What the reaper reads and writes; every statement is bounded and takes no row that is held."""
+"""The reaper's own SQL. Every statement is bounded, and skips rows that others have locked."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
 from shared.crashpoints import reached
+from shared.db import moves
 from shared.db.pool import Database
 from shared.metrics import ITEMS, LEASES_RECOVERED, OUTBOX_AGE_SECONDS
-from shared.states import LEASED, STATUS_OF, TRANSITIONS, Stage
+from shared.states import Stage
 
-# Where an item goes whose worker went silent: back to where it was claimed from. The fence moves
-# on, so that the silent worker can change nothing when it speaks again.
-BACK_TO = {
-    Stage.TICKETING: Stage.QUEUED,
-    Stage.FETCHING: Stage.READY,
-    Stage.VERIFYING: Stage.READY,
-    Stage.CONVERTING: Stage.READY,
-}
-assert BACK_TO.keys() == LEASED, "every leased stage has a way back"
-assert all(target in TRANSITIONS[stage] for stage, target in BACK_TO.items())
-
-_GIVE_BACK = """
-UPDATE queue_items
-   SET stage = $2, status = $3, lease_until = NULL, lease_owner = NULL, due_at = now(),
-       fence = nextval('fence_seq'), actor = 'reaper',
-       reason = 'its worker went silent: ' || coalesce(lease_owner, 'unknown'), updated_at = now()
- WHERE id = ANY(ARRAY(
-       SELECT id FROM queue_items
-        WHERE stage = $1 AND lease_until < now()
-        ORDER BY lease_until
-        LIMIT 500
-          FOR NO KEY UPDATE SKIP LOCKED))
-   AND stage = $1
-"""
-
-_OUTBOX_AGE = """
+OUTBOX_AGE = """
 SELECT coalesce(extract(epoch FROM now() - (
            SELECT at FROM events WHERE published_at IS NULL ORDER BY seq LIMIT 1)), 0)
 """
 
 # Named {item_id}.{fence}.part and {item_id}.{fence}.{number}.part; an id has no dots.
-_HELD = """
+_IN_USE = """
 SELECT n.name
   FROM unnest($1::text[]) AS n (name)
   JOIN queue_items q ON q.id = split_part(n.name, '.', 1)
@@ -96,9 +72,9 @@ DELETE FROM events
         LIMIT 500))
 """
 
-_PRUNE_SOURCES = "DELETE FROM bad_sources WHERE at < now() - make_interval(secs => $1)"
+_PRUNE_BAD_SOURCES = "DELETE FROM bad_sources WHERE at < now() - make_interval(secs => $1)"
 
-# A tracklist is of use as long as there are items of its album.
+# A tracklist is used as long as there are items of its album.
 _PRUNE_ALBUMS = """
 DELETE FROM albums
  WHERE album_id = ANY(ARRAY(
@@ -111,7 +87,7 @@ DELETE FROM albums
 
 _PRUNE_BLOCKED = "DELETE FROM blocklist WHERE at < now() - make_interval(secs => $1)"
 
-# What was searched for is of use for a day or some; the budget looks back an hour.
+# The results of a search are used for RELEASES_TTL_H; the budget counts the last hour.
 _PRUNE_SEARCHES = """
 DELETE FROM searches
  WHERE query = ANY(ARRAY(
@@ -121,9 +97,9 @@ DELETE FROM searches
         LIMIT 500))
 """
 
-_PRUNE_MISSING = "DELETE FROM not_found WHERE next_at < now() - make_interval(secs => $1)"
+_PRUNE_NOT_FOUND = "DELETE FROM not_found WHERE next_at < now() - make_interval(secs => $1)"
 
-_PRUNE_BUDGET = """
+_PRUNE_SEARCH_TIMES = """
 DELETE FROM searches_made
  WHERE at < now() - greatest(make_interval(secs => $1), interval '1 day')
 """
@@ -134,27 +110,23 @@ _COUNTS = "SELECT stage, priority, count(*) AS count FROM queue_items GROUP BY s
 
 
 class Store:
-    """The reaper's side of the database."""
+    """Finds and removes what is no longer needed."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def give_back(self) -> dict[Stage, int]:
         """Free every item whose lease has run out; how many, by the stage they were in."""
-        freed = {}
         async with self._database.connection() as connection:
-            for stage, target in BACK_TO.items():
-                done: str = await connection.execute(
-                    _GIVE_BACK, stage.value, target.value, STATUS_OF[target].value
-                )
-                freed[stage] = int(done.rsplit(maxsplit=1)[-1])
-                LEASES_RECOVERED.labels(stage).inc(freed[stage])
+            freed = await moves.take_back(connection, actor="reaper")
+        for stage, count in freed.items():
+            LEASES_RECOVERED.labels(stage).inc(count)
         return freed
 
-    async def held(self, temp_names: Collection[str]) -> set[str]:
-        """Those of these temporary files whose worker still holds its item."""
+    async def in_use(self, temp_names: Collection[str]) -> set[str]:
+        """Those of these temporary files whose claim is not over."""
         async with self._database.connection() as connection:
-            rows = await connection.fetch(_HELD, list(temp_names))
+            rows = await connection.fetch(_IN_USE, list(temp_names))
         return {row["name"] for row in rows}
 
     async def prune(self, *, older_than_s: float) -> int:
@@ -166,13 +138,13 @@ class Store:
                 _PRUNE_REQUESTS,
                 _PRUNE_TICKETS,
                 _PRUNE_EVENTS,
-                _PRUNE_SOURCES,
+                _PRUNE_BAD_SOURCES,
                 _PRUNE_ALBUMS,
                 _PRUNE_SCANS,
                 _PRUNE_BLOCKED,
                 _PRUNE_SEARCHES,
-                _PRUNE_MISSING,
-                _PRUNE_BUDGET,
+                _PRUNE_NOT_FOUND,
+                _PRUNE_SEARCH_TIMES,
             ):
                 done: str = await connection.execute(query, older_than_s)
                 reached("reaper.pruning")
@@ -183,7 +155,7 @@ class Store:
         """Set the gauges that are counted from rows."""
         async with self._database.connection() as connection:
             counts = await connection.fetch(_COUNTS)
-            outbox_age_s = await connection.fetchval(_OUTBOX_AGE)
+            outbox_age_s = await connection.fetchval(OUTBOX_AGE)
         OUTBOX_AGE_SECONDS.set(float(outbox_age_s))
         ITEMS.clear()
         for row in counts:

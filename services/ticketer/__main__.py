@@ -1,17 +1,28 @@
 """`python -m services.ticketer`."""
 
-from services.ticketer.acquisition import Acquisition
+from collections.abc import Callable
+from typing import Any
+
 from services.ticketer.adder import Adder
-from services.ticketer.direct import DirectTicketer
+from services.ticketer.attempt import Starter
+from services.ticketer.direct import DirectStarter
 from services.ticketer.direct_store import DirectStore
+from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.release_choice import Chooser
-from services.ticketer.release_search import Searching
+from services.ticketer.release_search import ReleaseSearch
 from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
-from shared.app import App, Duty
+from services.ticketer.tickets import TicketStarter
+from shared.acquisition.direct import Direct
+from shared.acquisition.protocol import ModeName
+from shared.acquisition.tickets import Tickets
+from shared.app import App
+from shared.choosing.model import Profile
 from shared.db.releases import Budget
+from shared.duty import Duty
 from shared.leases import LeaseKeeper
-from shared.runtime import main
+from shared.process import main
+from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
 
@@ -19,48 +30,35 @@ _HOUR_S = 3600.0
 
 
 def build(app: App) -> list[Duty]:
-    """The ticketer's duties, wired: one for each way, which take what is new by turns."""
+    """The ticketer's duties, wired: a ticketer for each mode, and what keeps their leases."""
     client = torrentino_client(app.settings)
     app.closers.append(client.close)
-    acquisition = Acquisition(app, client)
+    choice = ModeChoice(app, client)
     leases = LeaseKeeper(app.database, lease_s=app.settings.lease_s)
-    by_ticket = _by_ticket(app, client, acquisition, leases)
-    direct = _direct(app, client, acquisition, leases)
-    app.bus.listen("ticket", by_ticket.loop.wake, queue="ticketer")
-    app.bus.listen("ticket", direct.loop.wake, queue="ticketer")
-    return [by_ticket, direct, leases]
+    ticketers = [
+        Ticketer(app, make(app, client, choice), client=client, leases=leases)
+        for make in STARTERS.values()
+    ]
+    for ticketer in ticketers:
+        app.bus.listen("ticket", ticketer.loop.wake, queue="ticketer")
+    return [*ticketers, leases]
 
 
-def _by_ticket(
-    app: App, client: TorrentinoClient, acquisition: Acquisition, leases: LeaseKeeper
-) -> Ticketer:
+def _tickets(app: App, client: TorrentinoClient, choice: ModeChoice) -> TicketStarter:
     settings = app.settings
-    return Ticketer(
-        database=app.database,
-        store=Store(
-            app.database,
-            dest_root=settings.torrentino_dest_root,
-            grouping=settings.ticket_grouping,
-            max_in_flight=settings.max_tickets_in_flight,
-            lease_s=settings.lease_s,
-            worker=app.worker,
-            way=acquisition.way,
-        ),
-        client=client,
-        leases=leases,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
-        health=app.health,
-        retries=app.retries,
-        rng=app.rng,
+    store = Store(
+        app.database,
+        dest_root=settings.torrentino_dest_root,
         grouping=settings.ticket_grouping,
-        sweep_interval_s=settings.sweep_interval_s,
+        max_in_flight=settings.max_tickets_in_flight,
+        lease_s=settings.lease_s,
+        worker=app.worker,
     )
+    mode = Tickets(client, dest_root=settings.torrentino_dest_root)
+    return TicketStarter(app, mode, store, choice)
 
 
-def _direct(
-    app: App, client: TorrentinoClient, acquisition: Acquisition, leases: LeaseKeeper
-) -> DirectTicketer:
+def _direct(app: App, client: TorrentinoClient, choice: ModeChoice) -> DirectStarter:
     settings = app.settings
     store = DirectStore(
         app.database,
@@ -70,21 +68,23 @@ def _direct(
         lease_s=settings.lease_s,
         worker=app.worker,
     )
-    searching = Searching(store, client, app.health)
-    return DirectTicketer(
-        store=store,
-        client=client,
-        acquisition=acquisition,
-        searching=searching,
-        chooser=Chooser(searching, settings.profile),
-        adder=Adder(store, client, downloads_root=settings.torrentino_downloads_root or "/"),
-        leases=leases,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
-        health=app.health,
-        retries=app.retries,
-        rng=app.rng,
-        sweep_interval_s=settings.sweep_interval_s,
+    mode = Direct(client, downloads_root=settings.torrentino_downloads_root)
+    chooser = Chooser(ReleaseSearch(store, client, app.health), _profile(settings))
+    return DirectStarter(app, mode, store, choice, chooser=chooser, adder=Adder(store, mode))
+
+
+# The modes of acquisition; a further one is a part like these two, and a line here.
+STARTERS: dict[ModeName, Callable[[App, TorrentinoClient, ModeChoice], Starter[Any]]] = {
+    "tickets": _tickets,
+    "direct": _direct,
+}
+
+
+def _profile(settings: Settings) -> Profile:
+    return Profile(
+        prefer_lossless=settings.prefer_lossless,
+        min_bitrate_kbps=settings.min_bitrate_kbps,
+        max_grab_bytes=int(settings.max_grab_gb * 1e9),
     )
 
 

@@ -11,30 +11,35 @@ from datetime import datetime
 
 from services.ticketer.groups import Group, Kind, grouped
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
-from services.ticketer.wanted import Item, Want, want_of
+from services.ticketer.wanted import Item, Want, item_of, want_of
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
 from shared.crashpoints import reached
-from shared.db import releases
+from shared.db import download_moves, moves, releases
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.blocklist import OfTrack, block, blocked
-from shared.db.items import Claim, hand_back
+from shared.db.claims import Claim
+from shared.db.download_moves import Intent
+from shared.db.moves import Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.db.releases import Budget, Missing
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, allowed_from
+from shared.states import WAITING, Stage, in_sql
 
-# Albums that one claim looks at; what waits for its turn to search is looked at later.
-_MOST_LOOKED_AT = 200
+# Albums that one claim considers; what waits for its turn to search is considered later.
+_MOST_CONSIDERED = 200
 _BACKGROUND = 3
-# What people ask for finds a place also while a scan fills all others.
-_KEPT_FOR_PEOPLE = 4
-# What was not found is searched for again at once when somebody asks on another day.
+# What users ask for finds a place also while a scan fills all others.
+_KEPT_FOR_USERS = 4
+# What was not found is searched for again at once when a user asks for it on another day.
 _ASKED_AGAIN_S = 86_400.0
 _LEAST_WAIT_S = 1.0
 # Results for the artist serve all of the artist's albums.
 _ARTIST_WIDE = 3
-_MOST_HELD = 500
+_MOST_BROUGHT = 500
+_ACTOR = "ticketer"
+_FRESH = "choosing a release"
+_RESUMED = "looking for the download of an earlier try"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,12 +63,12 @@ class Work:
     priority: int
     # An earlier run has begun to add it: it may be there already.
     begun: Chosen | None
-    # What nothing was found in, is searched for anew.
+    # An answer from before it, in which nothing was found, is searched for again.
     since: datetime | None
 
     @property
     def claims(self) -> list[Claim]:
-        """What proves that the items are ours."""
+        """The proof that the items are ours."""
         return [each.claim for each in self.items]
 
     def only(self, items: tuple[Item, ...]) -> Work:
@@ -72,7 +77,7 @@ class Work:
 
     @property
     def background(self) -> bool:
-        """Whether nobody waits for it."""
+        """Whether no user waits for it."""
         return self.priority >= _BACKGROUND
 
 
@@ -84,16 +89,16 @@ SELECT count(DISTINCT coalesce(info_hash, id)) AS every,
 
 # A download that is still being withdrawn keeps its item waiting, and so does that of an earlier
 # item of the same track.
-_DUE = """
+_DUE = f"""
 SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next,
        q.priority, q.track_id, q.track_name, q.main_artist, q.artist_name, q.disc_number,
        q.track_number, q.duration_ms, q.album_name, q.album_artist
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
- WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+ WHERE q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND (t.id IS NULL OR t.state = 'closed')
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                     WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
-"""
+"""  # noqa: S608 (made of constants)
 
 _MOST_URGENT = f"""
 {_DUE}
@@ -112,52 +117,29 @@ _OF_ALBUMS = f"""
 """
 
 # No move: what waits for its turn stays where it is.
-_PUT_OFF = """
+_PUT_OFF = f"""
 UPDATE queue_items q
    SET due_at = now() + make_interval(secs => d.wait_s), reason = d.reason, actor = 'ticketer',
        updated_at = now()
   FROM unnest($1::text[], $2::float8[], $3::text[]) AS d (item_id, wait_s, reason)
- WHERE q.id = d.item_id AND q.stage IN ('queued', 'retry_wait')
-"""
+ WHERE q.id = d.item_id AND q.stage IN ({in_sql(WAITING)})
+"""  # noqa: S608 (made of constants)
 
 # Claimed, and nothing chosen yet.
-_ABOUT_TO_SEARCH = """
+_ABOUT_TO_SEARCH = f"""
 SELECT count(*) FROM tickets t
  WHERE t.way = 'direct' AND t.state = 'intent' AND t.release_key IS NULL
-   AND EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id AND q.stage = 'ticketing')
-"""
-
-_NEW_INTENTS = """
-INSERT INTO tickets (id, dest_path, priority, kind, album_id, way)
-SELECT t.id, 'direct:' || t.id, t.priority, t.kind, t.album_id, 'direct'
-  FROM unnest($1::text[], $2::int[], $3::text[], $4::text[]) AS t (id, priority, kind, album_id)
-"""
-
-_CLAIM = """
-UPDATE queue_items q
-   SET stage = $1, status = $2, actor = 'ticketer', lease_owner = $3,
-       lease_until = now() + make_interval(secs => $4), fence = nextval('fence_seq'),
-       reason = CASE WHEN d.resumed THEN 'looking for the download of an earlier try'
-                     ELSE 'choosing a release' END,
-       attempt = q.attempt + CASE WHEN d.resumed THEN 0 ELSE 1 END,
-       torrentino_ticket_id = NULL, ticket_id = d.ticket_id, chosen_file = NULL,
-       converted_pct = NULL,
-       started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint),
-       updated_at = now()
-  FROM unnest($5::text[], $6::text[], $7::boolean[]) AS d (item_id, ticket_id, resumed)
- WHERE q.id = d.item_id AND q.stage = ANY($8)
-RETURNING q.id, q.fence, q.ticket_id, q.priority, q.seq, q.album_id, q.track_id, q.track_name,
-          q.main_artist, q.artist_name, q.disc_number, q.track_number, q.duration_ms, q.album_name,
-          q.album_artist
-"""
+   AND EXISTS (SELECT 1 FROM queue_items q
+                WHERE q.ticket_id = t.id AND q.stage IN ({in_sql([Stage.TICKETING])}))
+"""  # noqa: S608 (made of constants)
 
 _INTENTS = """
 SELECT id, kind, album_id, torrent_title, size_bytes, info_hash, links, hashes_before, adding_at
   FROM tickets WHERE id = ANY($1)
 """
 
-# Torrents that downloads of ours have brought, and that are still there as far as we know.
-_HELD = """
+# Torrents that our downloads have brought, and that are not known to be removed.
+_BROUGHT = """
 SELECT DISTINCT ON (info_hash) info_hash, torrent_title, size_bytes
   FROM tickets
  WHERE way = 'direct' AND state IN ('open', 'closed') AND removed_at IS NULL
@@ -174,15 +156,15 @@ SELECT EXISTS (SELECT 1 FROM tickets
 """
 
 # Only while an item is ours; a choice that is made again replaces the one before.
-_INTEND = """
+_INTEND = f"""
 UPDATE tickets
    SET release_key = $2, torrent_title = $3, size_bytes = $4, info_hash = $5, links = $6,
        hashes_before = $7, ours = $8, adding_at = CASE WHEN $12 THEN now() END, kind = $9
  WHERE id = $1 AND state = 'intent'
    AND EXISTS (SELECT 1 FROM queue_items q
                  JOIN unnest($10::text[], $11::bigint[]) AS held (id, fence) USING (id)
-                WHERE q.fence = held.fence AND q.stage = 'ticketing')
-"""
+                WHERE q.fence = held.fence AND q.stage IN ({in_sql([Stage.TICKETING])}))
+"""  # noqa: S608 (made of constants)
 
 _RETRACT = """
 UPDATE tickets
@@ -190,47 +172,13 @@ UPDATE tickets
  WHERE id = $1 AND state = 'intent'
 """
 
-_RECORD_ITEMS = """
-UPDATE queue_items q
-   SET stage = $3, status = $4, lease_until = NULL, lease_owner = NULL, actor = 'ticketer',
-       reason = $5, updated_at = now()
-  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
- WHERE q.id = held.id AND q.fence = held.fence AND q.stage = ANY($6)
-"""
-
-# What the torrent client adds may be known by another hash than the indexer said.
-_RECORD = """
-UPDATE tickets
-   SET state = 'open', info_hash = $2, ours = coalesce($3, ours),
-       links = NULL,
-       submitted_at = now(), progressed_at = now(), looked_at = now(), next_poll_at = now()
- WHERE id = $1 AND state = 'intent'
-"""
-
-# Its files are known to lie in the client's folder, without a torrent that says so.
-_RECORD_IN_THE_WAY = """
-UPDATE tickets
-   SET state = 'closed', closed_at = now(), remote_state = 'in_the_way', delivery = 'torrent',
-       torrent_path = $2, links = NULL, hashes_before = NULL, ours = false,
-       submitted_at = now()
- WHERE id = $1 AND state = 'intent'
-"""
-
-# What was begun may have left a torrent: that is for the poller to find out.
-_CLOSE_INTENT = """
-UPDATE tickets SET state = 'closed', closed_at = now(), remote_state = 'nothing found',
-                   collected_at = now(), tidied_at = now()
- WHERE id = $1 AND state = 'intent' AND adding_at IS NULL
-   AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = $1 AND q.stage = 'ticketing')
-"""
-
 # Of no download any more: they need not wait for the end of the one that the others take.
-_UNLINK = """
+_UNLINK = f"""
 UPDATE queue_items SET ticket_id = NULL, updated_at = now()
- WHERE id = ANY($1) AND stage = 'queued' AND fence = ANY($2)
-"""
+ WHERE id = ANY($1) AND stage IN ({in_sql([Stage.QUEUED])}) AND fence = ANY($2)
+"""  # noqa: S608 (made of constants)
 
-# It was added by somebody who had lost it meanwhile: known again, so that it is removed.
+# It was added by a ticketer that had lost its claim meanwhile: known again, so that it is removed.
 _CAME_LATE = """
 UPDATE tickets SET info_hash = $2, removed_at = NULL
  WHERE id = $1 AND state IN ('withdrawing', 'closed') AND ours
@@ -271,7 +219,7 @@ class DirectStore:
         """Take the items for up to `limit` downloads, most urgent first, and record each intent.
 
         Taken is what an earlier run left behind, and, with `takes_new`, what needs no search now,
-        or may make the next one. `searcher_wait_s`: for so long nobody can search.
+        or may make the next one. `searcher_wait_s`: how long the indexers stay away.
         """
         async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
@@ -291,19 +239,19 @@ class DirectStore:
         flight = await connection.fetchrow(_IN_FLIGHT, _BACKGROUND)
         assert flight is not None, "a select of counts has a row"
         room = min(limit, self._max_downloads - flight["every"])
-        kept = min(_KEPT_FOR_PEOPLE, self._max_downloads // 2)
+        kept = min(_KEPT_FOR_USERS, self._max_downloads // 2)
         background = self._max_downloads - kept - flight["background"]
         turns = _Turns(connection, self, searcher_wait_s=searcher_wait_s)
         found: list[tuple[Group, int]] = []
         seen: list[str] = []
-        looked_at = 0
-        while len(found) < room and looked_at < _MOST_LOOKED_AT:
+        considered = 0
+        while len(found) < room and considered < _MOST_CONSIDERED:
             rows = await self._due(connection, seen, room - len(found))
             if not rows:
                 break
             groups = grouped(rows, rows, "auto")
             seen += [row["id"] for row in rows]
-            looked_at += len(groups)
+            considered += len(groups)
             by_id = {row["id"]: row for row in rows}
             albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
             for group in groups:
@@ -331,13 +279,17 @@ class DirectStore:
         self, connection: Connection, fresh: Sequence[tuple[Group, int]]
     ) -> dict[str, Sequence[str]]:
         made = {str(uuid.uuid4()): each for each in fresh}
-        await connection.execute(
-            _NEW_INTENTS,
-            list(made),
-            [priority for _, priority in made.values()],
-            [group.kind for group, _ in made.values()],
-            [group.album_id for group, _ in made.values()],
-        )
+        intents = [
+            Intent(
+                id=ticket_id,
+                dest_path=f"direct:{ticket_id}",
+                priority=priority,
+                kind=group.kind,
+                album_id=group.album_id,
+            )
+            for ticket_id, (group, priority) in made.items()
+        ]
+        await download_moves.intend(connection, "direct", intents)
         reached("direct.intended")
         return {ticket_id: list(group.item_ids) for ticket_id, (group, _) in made.items()}
 
@@ -348,17 +300,18 @@ class DirectStore:
         *,
         resumed: Collection[str],
     ) -> list[Work]:
-        pairs = [(item_id, ticket_id) for ticket_id, ids in linked.items() for item_id in ids]
-        rows = await connection.fetch(
-            _CLAIM,
-            Stage.TICKETING.value,
-            STATUS_OF[Stage.TICKETING].value,
-            self._worker,
-            self._lease_s,
-            [item_id for item_id, _ in pairs],
-            [ticket_id for _, ticket_id in pairs],
-            [ticket_id in resumed for _, ticket_id in pairs],
-            allowed_from(Stage.TICKETING),
+        starts = [
+            Start(
+                item_id=item_id,
+                ticket_id=ticket_id,
+                resumed=ticket_id in resumed,
+                reason=_RESUMED if ticket_id in resumed else _FRESH,
+            )
+            for ticket_id, ids in linked.items()
+            for item_id in ids
+        ]
+        rows = await moves.claim_to_ticket(
+            connection, starts, worker=self._worker, lease_s=self._lease_s, actor=_ACTOR
         )
         ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
         intents = {row["id"]: row for row in await connection.fetch(_INTENTS, list(linked))}
@@ -371,7 +324,7 @@ class DirectStore:
         return [
             Work(
                 ticket_id=ticket_id,
-                items=tuple(_item(row) for row in members),
+                items=tuple(item_of(row) for row in members),
                 want=wants[ticket_id],
                 priority=members[0]["priority"],
                 begun=_begun(intents[ticket_id]),
@@ -383,12 +336,14 @@ class DirectStore:
     async def blocked(self, work: Work) -> dict[str, OfTrack]:
         """What is blocked for each of its tracks."""
         async with self.database.connection() as connection:
-            return await blocked(connection, [each.track_id for each in work.items])
+            return await blocked(connection, [each.track.id for each in work.items])
 
-    async def held(self, want: Want) -> list[Release]:
-        """The torrents at the client that downloads of ours have brought, by this artist."""
+    async def brought(self, want: Want) -> list[Release]:
+        """The torrents by this artist that our downloads have brought to the client."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_HELD, f"%{_telling_word(want.artist)}%", _MOST_HELD)
+            rows = await connection.fetch(
+                _BROUGHT, f"%{_telling_word(want.artist)}%", _MOST_BROUGHT
+            )
         return [
             Release(
                 title=row["torrent_title"],
@@ -400,7 +355,7 @@ class DirectStore:
         ]
 
     async def is_ours(self, info_hash: str, *, but: str) -> bool:
-        """Whether another download of ours has put this torrent there."""
+        """Whether another of our downloads has added this torrent."""
         async with self.database.connection() as connection:
             return bool(await connection.fetchval(_IS_OURS, info_hash, but))
 
@@ -440,7 +395,7 @@ class DirectStore:
         return bool(done == "UPDATE 1")
 
     async def refuse(self, work: Work, *, reason: str) -> None:
-        """The client does not take the chosen release: it is the next one's turn."""
+        """The client does not take the chosen release: the next one is tried."""
         async with self.database.transaction() as connection:
             await block(
                 connection,
@@ -451,8 +406,8 @@ class DirectStore:
             await connection.execute(_RETRACT, work.ticket_id)
 
     async def close_intent(self, connection: Connection, ticket_id: str) -> None:
-        """Drop an intent that certainly led to no torrent, and that nobody holds any more."""
-        await connection.execute(_CLOSE_INTENT, ticket_id)
+        """Drop an intent that certainly led to no torrent, and whose items no ticketer holds."""
+        await download_moves.close_unstarted(connection, ticket_id, how="nothing found")
 
     async def adding(self, work: Work, *, for_s: float) -> int | None:
         """Make the claims last this long, and count the add that comes now; how many that makes.
@@ -474,21 +429,22 @@ class DirectStore:
         """
         async with self.database.transaction() as connection:
             reason = f"downloads {title}"[:500]
-            if not await self._move(connection, work, [Stage.SEARCHING], reason):
+            if not await self._start(connection, work, reason):
                 return False
             reached("direct.recording")
-            opened = await connection.execute(_RECORD, work.ticket_id, info_hash, ours)
-            assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
+            opened = await download_moves.open_torrent(
+                connection, work.ticket_id, info_hash=info_hash, ours=ours
+            )
+            assert opened, "only the ticketer that holds an item ends its intent"
             await releases.forget_missing(connection, [work.want.memory])
             return True
 
     async def leave_out(self, claims: Sequence[Claim], reason: str, *, actor: str) -> None:
         """Give back items that take another release than the others of their download."""
         async with self.database.transaction() as connection:
-            for claim in claims:
-                await hand_back(
-                    connection, claim, Stage.QUEUED, delay_s=0.0, reason=reason, actor=actor
-                )
+            await moves.hand_back(
+                connection, claims, Stage.QUEUED, delay_s=0.0, reason=reason, actor=actor
+            )
             await connection.execute(
                 _UNLINK, [c.item_id for c in claims], [c.fence for c in claims]
             )
@@ -499,37 +455,25 @@ class DirectStore:
             await connection.execute(_CAME_LATE, work.ticket_id, info_hash)
 
     async def record_in_the_way(self, work: Work, path: str, *, title: str) -> bool:
-        """Its files lie there already, by what the client says; False as `record`."""
+        """Its files lie there already, by the client's answer; False as `record`."""
         async with self.database.transaction() as connection:
             reason = f"the files of {title} are there already"[:500]
-            stages = [Stage.SEARCHING, Stage.READY]
-            if not await self._move(connection, work, stages, reason):
+            if not await self._start(connection, work, reason):
                 return False
-            await connection.execute(_RECORD_IN_THE_WAY, work.ticket_id, path)
+            await moves.follow(connection, Stage.READY, {work.ticket_id: reason}, actor=_ACTOR)
+            await download_moves.close_in_the_way(connection, work.ticket_id, path=path)
             return True
 
-    async def _move(
-        self, connection: Connection, work: Work, stages: Sequence[Stage], reason: str
-    ) -> bool:
-        """Move the items that are still ours through these stages; False: none is."""
-        ids, fences = [c.item_id for c in work.claims], [c.fence for c in work.claims]
-        for stage in stages:
-            moved = await connection.execute(
-                _RECORD_ITEMS,
-                ids,
-                fences,
-                stage.value,
-                STATUS_OF[stage].value,
-                reason,
-                allowed_from(stage),
-            )
-            if moved == "UPDATE 0":
-                return False
-        return True
+    async def _start(self, connection: Connection, work: Work, reason: str) -> bool:
+        """The download of the items that are still ours has been started; False: none is."""
+        moved = await moves.start(
+            connection, work.claims, torrentino_id=None, reason=reason, actor=_ACTOR
+        )
+        return bool(moved)
 
 
 class _Turns:
-    """Which of the albums that are due may begin now; the others are put off together."""
+    """Which of the due albums may begin now; the others are put off together."""
 
     def __init__(
         self, connection: Connection, store: DirectStore, *, searcher_wait_s: float
@@ -591,20 +535,7 @@ class _Turns:
 
 def _want(rows: Sequence[Row], albums: Mapping[str, KnownAlbum]) -> Want:
     first = rows[0]
-    return want_of([_item(row) for row in rows], albums.get(first["album_id"]))
-
-
-def _item(row: Row) -> Item:
-    return Item(
-        claim=Claim(item_id=row["id"], fence=row.get("fence") or 0),
-        track_id=row["track_id"],
-        title=row["track_name"],
-        artist=row["main_artist"] or row["artist_name"] or "",
-        album_id=row["album_id"],
-        album=row["album_name"] or "",
-        album_artist=row["album_artist"] or "",
-        duration_ms=row["duration_ms"],
-    )
+    return want_of([item_of(row) for row in rows], albums.get(first["album_id"]))
 
 
 def _since(lacking: Missing | None) -> datetime | None:
@@ -630,6 +561,6 @@ def _begun(row: Row) -> Chosen | None:
 
 
 def _telling_word(artist: str) -> str:
-    """A word that a title with this artist has, in whatever way it is written; or nothing."""
+    """A word that a title with this artist has, however it is written; or nothing."""
     words = re.findall(r"[a-z0-9]+", artist.casefold())
     return max(words, key=len, default="")

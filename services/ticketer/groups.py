@@ -1,9 +1,9 @@
 """Which items share a ticket.
 
-A track's own ticket finds it when a torrent has its name; most torrents have an album's. So what
-waits together is asked for together, and what one kind of ticket did not bring is asked for by the
-other (`ask_next`). Tracks that were not found are due again all at once, so that one ticket of
-their album answers for all of them.
+A track's own ticket finds it when a torrent has its name; most torrents have an album's. So the
+tracks of an album that wait at the same time share a ticket, and what one kind of ticket did not
+bring is asked for by the other (`ask_next`). Tracks that were not found become due at the same
+time, so that one ticket of their album serves all of them.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def grouped(due: Sequence[Due], of_albums: Sequence[Due], grouping: Grouping) ->
     """The tickets to ask for, in the order of `due`.
 
     `of_albums` are all due items of the albums that occur in `due`, those in it among them. Two
-    tracks are an album's ticket, one is a track's own, unless that has failed before.
+    tracks share a ticket of their album; one has its own, unless that has failed before.
     """
     members: defaultdict[str, list[Due]] = defaultdict(list)
     for each in of_albums:

@@ -1,35 +1,37 @@
-"""What both ways have in common of an intent and of the items that hold it."""
+"""What all modes have in common: an intent, and the items that hold it."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
 
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Connection
+from shared.states import WAITING, Stage, in_sql
 
-# One ticketer at a time counts and claims, so that all together keep within the bounds.
+# One ticketer at a time counts and claims, so that all together stay within the limits.
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
 
-# All items of an intent together; while one of them is held, what it stands for may be being made.
-RESUMABLE = """
+# All items of an intent together; while a ticketer holds one of them, its download may be being
+# started.
+RESUMABLE = f"""
 SELECT q.id, q.ticket_id
   FROM queue_items q
  WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t
                               WHERE t.state = 'intent' AND t.way = $1))
-   AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+   AND q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items h
-                    WHERE h.ticket_id = q.ticket_id AND h.stage = 'ticketing')
+                    WHERE h.ticket_id = q.ticket_id AND h.stage IN ({in_sql([Stage.TICKETING])}))
  ORDER BY q.priority, q.seq
    FOR NO KEY UPDATE OF q SKIP LOCKED
-"""
+"""  # noqa: S608 (made of constants)
 
-_KEEP = """
+_KEEP = f"""
 UPDATE queue_items q
    SET lease_until = greatest(q.lease_until, now() + make_interval(secs => $3))
   FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
- WHERE q.id = held.id AND q.fence = held.fence AND q.stage = 'ticketing'
-"""
+ WHERE q.id = held.id AND q.fence = held.fence AND q.stage IN ({in_sql([Stage.TICKETING])})
+"""  # noqa: S608 (made of constants)
 
 
 async def resumable(connection: Connection, way: str, limit: int) -> dict[str, Sequence[str]]:

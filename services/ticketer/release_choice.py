@@ -1,4 +1,4 @@
-"""Which release is tried for what is wanted: what is there already, then what a search finds."""
+"""Which release is tried: first what is at the client already, then what a search finds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from services.ticketer.direct_store import Work
 from services.ticketer.groups import Kind
-from services.ticketer.release_search import Searching
+from services.ticketer.release_search import ReleaseSearch
 from services.ticketer.wanted import Want
 from shared.choosing.choice import Judged
 from shared.choosing.model import Profile, Release, Wanted
@@ -41,10 +41,10 @@ class NothingSuitable(AttemptFailed):
 
 
 class Chooser:
-    """Asks no more than is needed."""
+    """Judges release after release, and searches only if none suits before."""
 
-    def __init__(self, searching: Searching, profile: Profile) -> None:
-        self._searching = searching
+    def __init__(self, search: ReleaseSearch, profile: Profile) -> None:
+        self.search = search
         self._profile = profile
 
     async def candidates(
@@ -52,24 +52,24 @@ class Chooser:
         work: Work,
         *,
         blocked: Mapping[str, OfTrack],
-        held: Sequence[Release],
+        brought: Sequence[Release],
         there: Collection[str],
     ) -> list[Candidate]:
-        """What is tried, in order. `held`: torrents of ours, `there`: all hashes of the client.
+        """What is tried, in order. `brought`: by our downloads, `there`: all hashes of the client.
 
         Raises:
             NothingSuitable: nothing is.
             NoTurn, Unavailable: it cannot be searched for now.
         """
         judge = _Judge(self._profile, list(blocked.values()))
-        here = [each for each in held if each.info_hash in there]
+        here = [each for each in brought if each.info_hash in there]
         # A long list takes a second: not where the leases are renewed.
         if found := await asyncio.to_thread(judge.of, work.want, here, [()] * len(here)):
             return found
         failed: dict[str, None] = {}
         seen = 0
         for query in work.want.queries:
-            known = await self._searching.ask(work, query)
+            known = await self.search.ask(work, query)
             failed.update(dict.fromkeys(known.failed))
             seen += len(known.releases)
             if found := await asyncio.to_thread(judge.of, work.want, known.releases, known.links):

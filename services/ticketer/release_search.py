@@ -1,4 +1,4 @@
-"""Searches: each question asked once for all who wonder, within the budget."""
+"""Searches: each query asked once for all items that need it, within the budget."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 
 import structlog
 
+from services.ticketer.attempt import NoTurn
 from services.ticketer.direct_store import DirectStore, Work
 from shared.crashpoints import reached
 from shared.db import releases
@@ -18,19 +19,11 @@ from shared.torrentino.search import Found
 
 log = structlog.get_logger()
 
-# Somebody else asks the same just now: the answer is there in a moment.
+# Another ticketer asks the same just now: the answer is there in a moment.
 _SOON_S = 2.0
 
 
-class NoTurn(Exception):
-    """It may be searched for later, and no attempt is burnt."""
-
-    def __init__(self, wait_s: float, reason: str) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s
-
-
-class Searching:
+class ReleaseSearch:
     """Answers from what is remembered, and asks the indexers for the rest."""
 
     def __init__(self, store: DirectStore, client: TorrentinoClient, health: Health) -> None:
@@ -41,14 +34,14 @@ class Searching:
         self._one_at_a_time = asyncio.Lock()
 
     def wait_s(self) -> float:
-        """For how long nobody can search, as far as this process knows."""
+        """How long this process does not search, because the indexers are away."""
         return self._searcher.wait_s()
 
     async def ask(self, work: Work, query: str) -> Remembered:
         """What indexers list for one of the queries of what is wanted.
 
         Raises:
-            NoTurn: the budget allows no search now, or somebody else asks the same.
+            NoTurn: the budget allows no search now, or another ticketer asks the same.
             Unavailable: Torrentino, its indexers or PostgreSQL are away.
         """
         ttl_s = self._store.ttl_s(work.want, query)
@@ -63,7 +56,7 @@ class Searching:
             return await self._search(work, query, ttl_s=ttl_s)
 
     async def _asked(self, query: str) -> Found:
-        """The indexers' answer; as long as it takes nobody else asks the same."""
+        """The indexers' answer; as long as it takes no other ticketer asks the same."""
         asking = asyncio.create_task(self._client.search(query))
         try:
             while True:

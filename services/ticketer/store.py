@@ -4,41 +4,32 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.ticketer.acquisition import Way
 from services.ticketer.groups import Group, Grouping, Kind, grouped, may_share
 from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
+from services.ticketer.wanted import Item, item_of
 from shared.crashpoints import reached
-from shared.db.albums import KnownAlbum, KnownTrack, known_albums
-from shared.db.items import Claim
+from shared.db import download_moves, moves
+from shared.db.albums import KnownAlbum, known_albums
+from shared.db.claims import Claim
+from shared.db.download_moves import Intent
+from shared.db.moves import Joining, Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import STATUS_OF, Stage, allowed_from
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """An item of a ticket, with what the catalog said of its track."""
-
-    claim: Claim
-    title: str
-    artist: str | None
-    disc: int | None
-    number: int | None
-    duration_ms: int | None
+from shared.states import WAITING, Stage, in_sql
 
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
     """The items to get one ticket for, and the intent under which it is asked for."""
 
-    wanted: tuple[Wanted, ...]
+    items: tuple[Item, ...]
     ticket_id: str
     dest_path: str
     kind: Kind
-    # Of an album's ticket: its whole tracklist, as far as we know it.
+    # Of an album's ticket: its whole tracklist, where it is known.
     album: KnownAlbum | None
     # The most urgent item's.
     priority: int
@@ -47,12 +38,16 @@ class Work:
 
     @property
     def claims(self) -> list[Claim]:
-        """What proves that the items are ours."""
-        return [each.claim for each in self.wanted]
+        """The proof that the items are ours."""
+        return [each.claim for each in self.items]
 
 
-# A ticket that waits for a person keeps no place, up to ten times as many as there are places:
-# nothing is done for it, but the poller looks at every one.
+_ACTOR = "ticketer"
+_FRESH_REASON = "asking for a ticket"
+_RESUMED = "looking for the ticket of an earlier try"
+
+# A ticket that waits for approval keeps no place, up to ten times as many as there are places:
+# Torrentino does nothing for it, but the poller reads every one.
 _IN_FLIGHT = """
 SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
                         10 * $1)
@@ -69,10 +64,10 @@ t.album_id = q.album_id AND t.kind = 'album' AND t.process_asked_at IS NULL
 
 # A ticket that is still being withdrawn keeps its item waiting, and so does that of an earlier item
 # of the same track: never two live tickets for one track, which might share a torrent. What is to
-# join a ticket that is being made, or that somebody looks at just now, does so in a moment.
+# join a ticket that is being made, or that a poller has locked just now, does so in a moment.
 _DUE = f"""
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
- WHERE q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
+ WHERE q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND (t.id IS NULL OR t.state = 'closed')
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
                     WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
@@ -101,51 +96,18 @@ SELECT q.id, q.album_id, q.ask_next
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
 
-_NEW_INTENTS = """
-INSERT INTO tickets (id, dest_path, priority, kind, album_id)
-SELECT t.id, t.dest_path, 0, t.kind, t.album_id
-  FROM unnest($1::text[], $2::text[], $3::text[], $4::text[]) AS t (id, dest_path, kind, album_id)
-"""
-
-_CLAIM = """
-UPDATE queue_items q
-   SET stage = $1, status = $2, actor = 'ticketer', lease_owner = $3,
-       lease_until = now() + make_interval(secs => $4), fence = nextval('fence_seq'),
-       reason = CASE WHEN d.resumed THEN 'looking for the ticket of an earlier try'
-                     WHEN t.kind = 'album' THEN 'asking for a ticket for its album'
-                     ELSE 'asking for a ticket' END,
-       attempt = q.attempt + CASE WHEN d.resumed THEN 0 ELSE 1 END,
-       torrentino_ticket_id = CASE WHEN d.resumed THEN q.torrentino_ticket_id END,
-       ticket_id = d.ticket_id, chosen_file = NULL, converted_pct = NULL,
-       started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint),
-       updated_at = now()
-  FROM unnest($5::text[], $6::text[], $7::boolean[]) AS d (item_id, ticket_id, resumed)
-  JOIN tickets t ON t.id = d.ticket_id
- WHERE q.id = d.item_id AND q.stage = ANY($8)
-RETURNING q.id, q.fence, q.ticket_id, q.track_id, q.track_name, q.main_artist, q.artist_name,
-          q.disc_number, q.track_number, q.duration_ms, q.album_name, q.album_artist, q.priority,
-          q.seq, d.resumed, t.kind, t.album_id
-"""
-
-# Also those that an open ticket served before, and that a dead worker or a person gave back.
-_JOIN = f"""
-UPDATE queue_items q
-   SET stage = $1, status = $2, actor = 'ticketer', reason = 'joins the ticket of its album',
-       attempt = q.attempt + 1, ticket_id = d.ticket_id, torrentino_ticket_id = d.torrentino_id,
-       chosen_file = NULL, converted_pct = NULL,
-       started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint), updated_at = now()
-  FROM (SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
-          FROM tickets t JOIN queue_items q
-            ON (q.ticket_id = t.id AND t.kind = 'album' AND t.process_asked_at IS NULL)
-            OR ($4 AND {_CAN_HELP})
-         WHERE t.state = 'open' AND t.way = 'tickets'
-           AND q.stage IN ('queued', 'retry_wait') AND q.due_at <= now()
-           AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
-                            WHERE o.track_id = q.track_id AND ot.state <> 'closed'
-                              AND ot.id <> t.id)
-         LIMIT 500
-           FOR NO KEY UPDATE OF q, t SKIP LOCKED) d
- WHERE q.id = d.item_id AND q.stage = ANY($3)
+# Also those that an open ticket served before, and that a dead worker or a retry gave back.
+_JOINING = f"""
+SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
+  FROM tickets t JOIN queue_items q
+    ON (q.ticket_id = t.id AND t.kind = 'album' AND t.process_asked_at IS NULL)
+    OR ($1 AND {_CAN_HELP})
+ WHERE t.state = 'open' AND t.way = 'tickets'
+   AND q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
+   AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
+                    WHERE o.track_id = q.track_id AND ot.state <> 'closed' AND ot.id <> t.id)
+ LIMIT 500
+   FOR NO KEY UPDATE OF q, t SKIP LOCKED
 """  # noqa: S608 (made of constants)
 
 
@@ -161,10 +123,8 @@ class Store:
         max_in_flight: int,
         lease_s: float,
         worker: str,
-        way: Callable[[], Awaitable[Way]],
     ) -> None:
-        self._database = database
-        self._way = way
+        self.database = database
         self._dest_root = dest_root.rstrip("/")
         self._grouping = grouping
         self._max_in_flight = max_in_flight
@@ -172,25 +132,24 @@ class Store:
         self._worker = worker
 
     async def join(self) -> int:
-        """Let due items join the open ticket of their album, as far as it can still help them."""
-        async with self._database.transaction() as connection:
-            done: str = await connection.execute(
-                _JOIN,
-                Stage.SEARCHING.value,
-                STATUS_OF[Stage.SEARCHING].value,
-                sorted(set(allowed_from(Stage.SEARCHING)) - {Stage.TICKETING}),
-                self._grouping != "track",
+        """Let due items join the open ticket of their album, where it can still help them."""
+        async with self.database.transaction() as connection:
+            rows = await connection.fetch(_JOINING, self._grouping != "track")
+            joined = await moves.join_ticket(
+                connection,
+                [Joining(**row) for row in rows],
+                reason="joins the ticket of its album",
+                actor=_ACTOR,
             )
-        return int(done.rsplit(maxsplit=1)[-1])
+        return len(joined)
 
-    async def claim(self, limit: int) -> list[Work]:
+    async def claim(self, limit: int, *, takes_new: bool) -> list[Work]:
         """Take the items for up to `limit` tickets, most urgent first, and record each intent.
 
         Items whose intent an earlier run left behind come first and need no free place. What is
-        new is taken only where tickets are the way for it.
+        new is taken only with `takes_new`.
         """
-        takes_new = await self._way() == "tickets"
-        async with self._database.transaction() as connection:
+        async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
             resumed = await resumable(connection, "tickets", limit)
             in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
@@ -198,13 +157,17 @@ class Store:
             fresh = await self._fresh(connection, room) if room > 0 else {}
             if not resumed and not fresh:
                 return []
-            await connection.execute(
-                _NEW_INTENTS,
-                list(fresh),
-                [self._dest_path(ticket_id) for ticket_id in fresh],
-                [group.kind for group in fresh.values()],
-                [group.album_id for group in fresh.values()],
-            )
+            intents = [
+                Intent(
+                    id=ticket_id,
+                    dest_path=self._dest_path(ticket_id),
+                    priority=0,
+                    kind=group.kind,
+                    album_id=group.album_id,
+                )
+                for ticket_id, group in fresh.items()
+            ]
+            await download_moves.intend(connection, "tickets", intents)
             reached("ticketer.intended")
             linked = resumed | {id_: group.item_ids for id_, group in fresh.items()}
             return await self._mark(connection, linked, resumed=resumed)
@@ -244,20 +207,21 @@ class Store:
         *,
         resumed: Collection[str],
     ) -> list[Work]:
-        pairs = [(item_id, ticket_id) for ticket_id, ids in linked.items() for item_id in ids]
-        rows = await connection.fetch(
-            _CLAIM,
-            Stage.TICKETING.value,
-            STATUS_OF[Stage.TICKETING].value,
-            self._worker,
-            self._lease_s,
-            [item_id for item_id, _ in pairs],
-            [ticket_id for _, ticket_id in pairs],
-            [ticket_id in resumed for _, ticket_id in pairs],
-            allowed_from(Stage.TICKETING),
+        starts = [
+            Start(
+                item_id=item_id,
+                ticket_id=ticket_id,
+                resumed=ticket_id in resumed,
+                reason=_RESUMED if ticket_id in resumed else _FRESH_REASON,
+            )
+            for ticket_id, ids in linked.items()
+            for item_id in ids
+        ]
+        rows = await moves.claim_to_ticket(
+            connection, starts, worker=self._worker, lease_s=self._lease_s, actor=_ACTOR
         )
         ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
-        albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
+        albums = await known_albums(connection, {row["ticket_album_id"] for row in rows} - {None})
         by_ticket: defaultdict[str, list[Row]] = defaultdict(list)
         for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
             by_ticket[row["ticket_id"]].append(row)
@@ -266,7 +230,7 @@ class Store:
     def _work(self, rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> Work:
         first = rows[0]
         return Work(
-            wanted=tuple(_wanted(row) for row in rows),
+            items=tuple(item_of(row) for row in rows),
             ticket_id=first["ticket_id"],
             dest_path=self._dest_path(first["ticket_id"]),
             kind=first["kind"],
@@ -277,94 +241,50 @@ class Store:
 
     async def keep(self, work: Work, *, for_s: float) -> bool:
         """Make the claims last this long from now; False when no item is ours any more."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return await keep(connection, work.claims, for_s=for_s)
 
     async def record(self, work: Work, *, torrentino_id: str, priority: int) -> bool:
         """Note the ticket that Torrentino made; False when no item is ours any more."""
-        async with self._database.transaction() as connection:
-            moved = await connection.execute(
-                _RECORD_ITEMS,
-                [c.item_id for c in work.claims],
-                [c.fence for c in work.claims],
-                Stage.SEARCHING.value,
-                STATUS_OF[Stage.SEARCHING].value,
-                torrentino_id,
-                allowed_from(Stage.SEARCHING),
+        async with self.database.transaction() as connection:
+            moved = await moves.start(
+                connection,
+                work.claims,
+                torrentino_id=torrentino_id,
+                reason="Torrentino has the ticket",
+                actor=_ACTOR,
             )
-            if moved == "UPDATE 0":
+            if not moved:
                 return False
             reached("ticketer.recording")
-            opened = await connection.execute(
-                _RECORD_TICKET, work.ticket_id, torrentino_id, priority
+            opened = await download_moves.open_ticket(
+                connection, work.ticket_id, torrentino_id=torrentino_id, priority=priority
             )
-            assert opened == "UPDATE 1", "the intent of a held item is nobody else's to end"
+            assert opened, "only the ticketer that holds an item ends its intent"
             return True
 
     async def superseded(self, work: Work, *, torrentino_id: str) -> bool:
         """Whether this intent has ended, or has led to another ticket than this one."""
-        async with self._database.connection() as connection:
+        async with self.database.connection() as connection:
             return bool(await connection.fetchval(_SUPERSEDED, work.ticket_id, torrentino_id))
 
-
-_RECORD_ITEMS = """
-UPDATE queue_items q
-   SET stage = $3, status = $4, torrentino_ticket_id = $5, lease_until = NULL, lease_owner = NULL,
-       actor = 'ticketer', reason = 'Torrentino has the ticket', updated_at = now()
-  FROM unnest($1::text[], $2::bigint[]) AS held (id, fence)
- WHERE q.id = held.id AND q.fence = held.fence AND q.stage = ANY($6)
-"""
-
-_RECORD_TICKET = """
-UPDATE tickets
-   SET torrentino_id = $2, priority = $3, state = 'open', progressed_at = now(),
-       next_poll_at = now()
- WHERE id = $1 AND state = 'intent'
-"""
 
 _SUPERSEDED = """
 SELECT EXISTS (SELECT 1 FROM tickets
                 WHERE id = $1 AND (state = 'closed' OR torrentino_id <> $2))
 """
 
-_CLOSE_INTENT = """
-UPDATE tickets SET state = 'closed', closed_at = now(), remote_state = 'refused'
- WHERE id = $1 AND state = 'intent'
-   AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = $1 AND q.stage = 'ticketing')
-"""
-
 
 async def close_intent(connection: Connection, ticket_id: str) -> None:
-    """Drop an intent that certainly led to no ticket, and that nobody holds any more."""
-    await connection.execute(_CLOSE_INTENT, ticket_id)
-
-
-def _wanted(row: Row) -> Wanted:
-    return Wanted(
-        claim=Claim(item_id=row["id"], fence=row["fence"]),
-        title=row["track_name"],
-        artist=row["main_artist"] or row["artist_name"],
-        disc=row["disc_number"],
-        number=row["track_number"],
-        duration_ms=row["duration_ms"],
-    )
+    """Drop an intent that certainly led to no ticket, and whose items no ticketer holds."""
+    await download_moves.close_unstarted(connection, ticket_id, how="refused")
 
 
 def _album(rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> KnownAlbum:
-    """The album as the catalog had it; else what its items say."""
+    """The album as the catalog had it; else what its items tell of it."""
     first = rows[0]
-    return albums.get(first["album_id"]) or KnownAlbum(
+    return albums.get(first["ticket_album_id"]) or KnownAlbum(
         name=first["album_name"],
         artist=first["album_artist"] or first["main_artist"] or first["artist_name"],
-        tracks=tuple(
-            KnownTrack(
-                id=row["track_id"],
-                title=row["track_name"],
-                artist=row["main_artist"] or row["artist_name"],
-                disc=row["disc_number"],
-                number=row["track_number"],
-                duration_ms=row["duration_ms"],
-            )
-            for row in rows
-        ),
+        tracks=tuple(item_of(row).wanted.track for row in rows),
     )

@@ -3,12 +3,13 @@
 from services.watchdog.commands import DURABLE, FILTERS, ScanCommands
 from services.watchdog.service import Watchdog
 from services.watchdog.store import Store
-from shared.app import App, Duty
+from shared.app import App
 from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
-from shared.readiness import first_looks
-from shared.runtime import every, main
+from shared.duty import Duty, PeriodicDuty
+from shared.process import main
+from shared.readiness import first_checks
 
 
 def build(app: App) -> list[Duty]:
@@ -22,20 +23,20 @@ def build(app: App) -> list[Duty]:
         store=Store(app.database, lease_s=settings.lease_s),
         catalog=catalog,
         root=root,
-        bus=app.bus,
-        relay_wake=app.relay.wake,
+        announcer=app.announcer,
         health=app.health,
     )
-    loop = every(app, "watchdog", watchdog.run_once)
-    app.bus.listen("scan", loop.wake, queue="watchdog")
+    scanning = PeriodicDuty.of(app, "watchdog", watchdog.run_once)
+    app.bus.listen("scan", scanning.wake, queue="watchdog")
     commands = Consumer(
         bus=app.bus,
         durable=DURABLE,
         filters=FILTERS,
-        handle=ScanCommands(app.database, loop.wake, app.relay.wake).handle,
+        handle=ScanCommands(app.database, scanning.wake, app.announcer).handle,
         health=app.health,
     )
-    return [loop, commands, *first_looks(app, {"catalog": catalog.check, "media": root.look})]
+    checks = first_checks(app, {"catalog": catalog.check, "media": root.look})
+    return [scanning, commands, *checks]
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Scans ordered over NATS, on `command.scan`."""
+"""Scans that are started over NATS, on `command.scan`."""
 
 from __future__ import annotations
 
@@ -6,74 +6,61 @@ import asyncio
 
 import structlog
 
+from services.watchdog.store import ACTOR
+from shared.announcer import Announcer
 from shared.bus import subjects
-from shared.db.events import record_event
+from shared.db.events import record_events
 from shared.db.pool import Database
-from shared.db.scans import parse_order, start
+from shared.db.scans import start
 from shared.errors import Conflict, InvalidRequest
-from shared.untrusted import json_object, token
+from shared.events import RequestRejected, StartScan, parse
 
 log = structlog.get_logger()
 
-ACTOR = "watchdog"
 DURABLE = "watchdog"
 FILTERS = [subjects.COMMAND_SCAN]
 
 
 class ScanCommands:
-    """Understands `{"v":1,"request_id":…,"queue":false,"scope":…,"limit":…}`.
+    """Carries out `StartScan`."""
 
-    Without `"queue": true` it is a dry run. The request id is the scan's id, so that a message
-    that comes twice orders one scan.
-    """
-
-    def __init__(self, database: Database, wake: asyncio.Event, relay_wake: asyncio.Event) -> None:
+    def __init__(self, database: Database, wake: asyncio.Event, announcer: Announcer) -> None:
         self._database = database
         self._wake = wake
-        self._relay_wake = relay_wake
+        self._announcer = announcer
 
-    async def handle(self, _subject: str, body: bytes) -> None:
-        """Order the scan. One that comes while another runs is told as `request.rejected`.
+    async def handle(self, subject: str, body: bytes) -> None:
+        """Start the scan; while another one runs, publish `request.rejected` instead.
 
         Raises:
             InvalidRequest: the message cannot be understood.
             Unavailable: it cannot be decided now.
         """
-        command = json_object(body)
-        version, queue = command.pop("v", None), command.pop("queue", False)
-        if version != 1 or isinstance(version, bool):
-            raise InvalidRequest("v: only version 1 is understood")
-        scan_id = _token(command.pop("request_id", None), what="request_id")
-        user_id = command.pop("user_id", None)
-        if user_id is not None:
-            user_id = _token(user_id, what="user_id")
-        if not isinstance(queue, bool):
-            raise InvalidRequest("queue: true or false")
-        order = parse_order(command)
+        command = parse(subject, body)
+        if not isinstance(command, StartScan):
+            raise InvalidRequest(f"the watchdog does not handle {subject}")
         try:
-            await start(self._database, order, queue=queue, requested_by=user_id, scan_id=scan_id)
+            await start(
+                self._database,
+                command.order(),
+                queue=command.queue,
+                requested_by=command.user_id,
+                scan_id=command.request_id,
+            )
         except Conflict as conflict:
-            await self._refuse(scan_id, user_id, conflict)
+            await self._refuse(command, conflict)
         self._wake.set()
 
-    async def _refuse(self, scan_id: str, user_id: str | None, conflict: Conflict) -> None:
-        log.warning("scan_command_refused", request_id=scan_id, why=str(conflict))
+    async def _refuse(self, command: StartScan, conflict: Conflict) -> None:
+        log.warning("scan_command_refused", request_id=command.request_id, why=str(conflict))
+        rejected = RequestRejected(
+            request_id=command.request_id,
+            user_id=command.user_id,
+            content=None,
+            content_id=None,
+            problem=type(conflict).__name__,
+            reason=str(conflict),
+        )
         async with self._database.transaction() as connection:
-            await record_event(
-                connection,
-                "request.rejected",
-                {
-                    "request_id": scan_id,
-                    "user_id": user_id,
-                    "problem": type(conflict).__name__,
-                    "reason": str(conflict),
-                },
-                actor=ACTOR,
-            )
-        self._relay_wake.set()
-
-
-def _token(value: object, *, what: str) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequest(f"{what}: a text is needed")
-    return token(value, what=what)
+            await record_events(connection, [rejected], actor=ACTOR)
+        await self._announcer.announce()

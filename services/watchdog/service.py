@@ -1,8 +1,8 @@
-"""The watchdog: which tracks of the catalog have no file, and, when told so, into the queue.
+"""The watchdog: finds the tracks of the catalog that have no file, and queues them if asked.
 
-The catalog may have hundreds of millions of tracks, so a scan goes through it page by page, looks
-each page up in the ledger, the queue and the media root, and keeps nothing but counts and a
-sample. Where it is stands in its row: another watchdog carries on after a crash.
+The catalog may have hundreds of millions of tracks. So a scan reads it page by page, checks each
+page against the ledger, the queue and the media root, and keeps only counts and a sample. The
+scan's row has its position: after a crash another watchdog continues there.
 """
 
 from __future__ import annotations
@@ -12,25 +12,27 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from typing import Any, TypeAlias
 
 import structlog
 
-from services.watchdog.commands import ACTOR
-from services.watchdog.store import Findings, Scan, Store
-from shared.bus.nats import Bus
+from services.watchdog.store import ACTOR, Findings, Scan, Store
+from shared.announcer import Announcer
 from shared.catalog.models import Album, Scope, Track
 from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.albums import remember_albums
 from shared.db.enqueue import Request, enqueue, record_request
-from shared.db.items import Json
 from shared.db.ledger import Placed, unreadable
 from shared.db.media_root import MediaRoot
-from shared.db.scans import ScanOrder
 from shared.errors import AttemptFailed, DependencyDown, Refused, Stale, Unavailable
+from shared.events import ScanOrder
 from shared.health import Health
 from shared.media.paths import find_audio
 from shared.metrics import SCAN_TRACKS
+from shared.states import ScanState
+
+Json: TypeAlias = dict[str, Any]
 
 log = structlog.get_logger()
 
@@ -48,8 +50,7 @@ class Watchdog:
         store: Store,
         catalog: Catalog,
         root: MediaRoot,
-        bus: Bus,
-        relay_wake: asyncio.Event,
+        announcer: Announcer,
         health: Health,
         page_size: int = 1000,
         turn_s: float = 1.0,
@@ -57,40 +58,46 @@ class Watchdog:
         self._store = store
         self._catalog = catalog
         self._root = root
-        self._bus = bus
-        self._relay_wake = relay_wake
+        self._announcer = announcer
         self._health = health
         self._page_size = page_size
         self._turn_s = turn_s
 
     async def run_once(self) -> int:
-        """Carry on the scan that waits for about `turn_s`; returns 0 when there is none.
+        """Continue the open scan for about `turn_s`; returns 0 when there is none.
 
         In turns, because a scan may take hours and a stop must not wait for it.
 
         Raises:
-            Unavailable: the catalog, PostgreSQL or a disk went away; the scan goes on later.
+            Unavailable: the catalog, PostgreSQL or a disk is unavailable; the scan continues later.
         """
         scan = await self._store.claim()
         if scan is None:
             return 0
         reached("watchdog.claimed")
         try:
-            await self._carry_on(scan)
+            await self.carry_on(scan)
         except Stale as stale:
             log.warning("scan_lost", scan_id=scan.id, detail=str(stale))
         except Refused as refused:
             await self._refuse(scan, str(refused))
-        except Unavailable as held:
-            await self._store.pause(scan, held.detail, for_s=_PAUSE_S)
+        except Unavailable as down:
+            await self._store.pause(scan, down.detail, for_s=_PAUSE_S)
             raise
         except asyncio.CancelledError:
             await asyncio.shield(self._store.pause(scan, "its watchdog was stopped", for_s=0))
             raise
         return 1
 
-    async def _carry_on(self, scan: Scan) -> None:
-        # Before anything is called missing: an unmounted root would make everything so.
+    async def carry_on(self, scan: Scan) -> None:
+        """Continue a claimed scan for one turn; end it, or release it for the next turn.
+
+        Raises:
+            Stale: another watchdog has the scan, or it was cancelled.
+            Refused: it cannot be carried out.
+            Unavailable: a dependency is unavailable.
+        """
+        # First of all: with an unmounted media root every track would count as missing.
         try:
             await self._root.check()
         except AttemptFailed as failure:
@@ -107,18 +114,18 @@ class Watchdog:
             await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
         if await self._pages(scan):
             reached("watchdog.through")
-            await self._store.end(scan, "done")
+            await self._store.end(scan, ScanState.DONE)
             reached("watchdog.ended")
             log.info("scan_done", scan_id=scan.id)
         else:
             await self._store.pause(scan, None, for_s=0)
 
     async def _refuse(self, scan: Scan, why: str) -> None:
-        await self._store.end(scan, "refused", why)
+        await self._store.end(scan, ScanState.REFUSED, why)
         log.warning("scan_refused", scan_id=scan.id, why=why)
 
     async def _pages(self, scan: Scan) -> bool:
-        """Go through pages until the turn is over; whether that was all."""
+        """Check pages until the turn is over; True if the scan is through."""
         missing = scan.missing
         turn_over = time.monotonic() + self._turn_s
         pages = self._catalog.pages(
@@ -127,8 +134,8 @@ class Watchdog:
         async with aclosing(pages):
             async for rowid, tracks in pages:
                 self._health.up("catalog")
-                room = scan.max_items - missing if scan.max_items else None
-                missing += await self._page(scan, rowid, tracks, room=room)
+                left = scan.max_items - missing if scan.max_items else None
+                missing += await self._page(scan, rowid, tracks, left=left)
                 SCAN_TRACKS.inc(len(tracks))
                 if scan.max_items and missing >= scan.max_items:
                     return True
@@ -137,16 +144,16 @@ class Watchdog:
         return True
 
     async def _page(
-        self, scan: Scan, rowid: int, tracks: Sequence[Track], *, room: int | None
+        self, scan: Scan, rowid: int, tracks: Sequence[Track], *, left: int | None
     ) -> int:
         ledger, active = await self._store.known([track.id for track in tracks])
         waiting = [track for track in tracks if track.id not in active]
-        there, unrecorded = await asyncio.to_thread(self._on_disk, waiting, ledger)
+        present, unrecorded = await asyncio.to_thread(self._on_disk, waiting, ledger)
         reached("watchdog.looked")
-        missing = [t for t in waiting if t.id not in there and t.id not in unrecorded][:room]
+        missing = [t for t in waiting if t.id not in present and t.id not in unrecorded][:left]
         found = Findings(
             scanned=len(tracks),
-            present=len(there),
+            present=len(present),
             active=len(active),
             missing=len(missing),
             unrecorded=len(unrecorded),
@@ -158,29 +165,29 @@ class Watchdog:
     def _on_disk(
         self, tracks: Sequence[Track], ledger: Mapping[str, Placed]
     ) -> tuple[set[str], set[str]]:
-        """The tracks whose recorded file is there, and those with a file of no record.
+        """The tracks whose recorded file is present, and those with an unrecorded file. Blocks.
 
-        A recorded file that is there no more, or not as long as it was, is missing.
+        A recorded file that is gone, or has another size, is missing.
         """
-        there: set[str] = set()
+        present: set[str] = set()
         unrecorded: set[str] = set()
         try:
             for track in tracks:
                 file = ledger.get(track.id)
                 if file is not None and file.is_there(self._root.path):
-                    there.add(track.id)
+                    present.add(track.id)
                     continue
                 damaged = file and self._root.path / file.audio_uri
                 if any(path != damaged for path in find_audio(self._root.path, track.id)):
                     unrecorded.add(track.id)
         except OSError as error:
-            raise unreadable(error, "looking for files") from error
-        return there, unrecorded
+            raise unreadable(error, "checking for files") from error
+        return present, unrecorded
 
     async def _record(
         self, scan: Scan, rowid: int, missing: Sequence[Track], found: Findings
     ) -> None:
-        # A disk that went away during the page made its tracks look missing: ask before queueing.
+        # A disk that was unmounted during the page made its tracks look missing.
         if missing:
             await self._root.check()
         albums = await self._albums(missing) if scan.queue else []
@@ -195,8 +202,7 @@ class Watchdog:
             await self._store.progress(connection, scan, rowid, found)
         reached("watchdog.page")
         if found.queued:
-            self._relay_wake.set()
-            await self._bus.wake("ticket")
+            await self._announcer.announce("ticket")
 
     async def _albums(self, tracks: Sequence[Track]) -> list[Album]:
         """The tracklists of these tracks' albums that are not known yet."""

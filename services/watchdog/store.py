@@ -1,21 +1,27 @@
-"""What the watchdog reads and writes."""
+"""The watchdog's own SQL."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 from shared.db.albums import known_albums
-from shared.db.items import Json
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database
-from shared.db.scans import ScanOrder
 from shared.errors import Stale
+from shared.events import ScanOrder
+from shared.states import ScanState, allowed_from
+
+Json: TypeAlias = dict[str, Any]
+
+# What the watchdog is called in the history of an item.
+ACTOR = "watchdog"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scan:
-    """A scan that is ours to carry on, from `after_rowid`."""
+    """A claimed scan; `after_rowid` is its position in the catalog."""
 
     id: str
     fence: int
@@ -41,34 +47,34 @@ class Findings:
 
 _CLAIM = """
 UPDATE scans
-   SET state = 'running', fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
+   SET state = $2, fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
        lease_until = now() + make_interval(secs => $1)
  WHERE id = (SELECT id FROM scans
-              WHERE state = 'waiting' OR (state = 'running' AND lease_until <= now())
+              WHERE state = ANY($3) OR (state = $2 AND lease_until <= now())
               ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
 RETURNING id, fence, queue, scope, max_items, after_rowid, missing
 """
 
 _TOTAL = "UPDATE scans SET total = $3 WHERE id = $1 AND fence = $2"
 
-# The sample stops growing at fifty: the report has the counts, the sample shows the kind.
+# A sample of fifty is enough: the report has the counts.
 _PROGRESS = """
 UPDATE scans
    SET after_rowid = $3, scanned = scanned + $4, present = present + $5, active = active + $6,
        missing = missing + $7, unrecorded = unrecorded + $8, queued = queued + $9,
        sample = CASE WHEN jsonb_array_length(sample) >= 50 THEN sample ELSE sample || $10 END,
        lease_until = now() + make_interval(secs => $11), problem = NULL
- WHERE id = $1 AND fence = $2 AND state = 'running'
+ WHERE id = $1 AND fence = $2 AND state = $12
 """
 
 _END = """
 UPDATE scans SET state = $3, problem = $4, finished_at = now(), lease_until = NULL
- WHERE id = $1 AND fence = $2 AND state = 'running'
+ WHERE id = $1 AND fence = $2 AND state = ANY($5)
 """
 
 _PAUSE = """
 UPDATE scans SET lease_until = now() + make_interval(secs => $3), problem = $4
- WHERE id = $1 AND fence = $2 AND state = 'running'
+ WHERE id = $1 AND fence = $2 AND state = $5
 """
 
 _ACTIVE = """
@@ -78,16 +84,18 @@ SELECT track_id FROM queue_items
 
 
 class Store:
-    """The watchdog's side of the database."""
+    """Reads and writes scans, and what they compare the catalog with."""
 
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self.database = database
         self._lease_s = lease_s
 
     async def claim(self) -> Scan | None:
-        """Take up the scan that waits, or one whose watchdog went silent."""
+        """Claim the scan that waits, or a running one whose lease has run out."""
         async with self.database.connection() as connection:
-            row = await connection.fetchrow(_CLAIM, self._lease_s)
+            row = await connection.fetchrow(
+                _CLAIM, self._lease_s, ScanState.RUNNING, allowed_from(ScanState.RUNNING)
+            )
         if row is None:
             return None
         return Scan(
@@ -113,7 +121,7 @@ class Store:
             return set(await known_albums(connection, album_ids))
 
     async def total(self, scan: Scan, rows: int | None) -> None:
-        """Note how many tracks there are to look at, if that is known."""
+        """Record how many tracks the scan covers; None where that is not known."""
         async with self.database.connection() as connection:
             await connection.execute(_TOTAL, scan.id, scan.fence, rows)
 
@@ -123,7 +131,7 @@ class Store:
         """Add a page's findings and keep the lease.
 
         Raises:
-            Stale: another watchdog has taken the scan over.
+            Stale: another watchdog has the scan, or it was cancelled.
         """
         done = await connection.execute(
             _PROGRESS,
@@ -138,16 +146,17 @@ class Store:
             found.queued,
             found.sample,
             self._lease_s,
+            ScanState.RUNNING,
         )
         if done != "UPDATE 1":
-            raise Stale(f"scan {scan.id} is no longer ours")
+            raise Stale(f"scan {scan.id} has another fence or has ended")
 
-    async def end(self, scan: Scan, state: str, problem: str | None = None) -> None:
-        """The scan is over: `done`, or `refused` with the problem."""
+    async def end(self, scan: Scan, state: ScanState, problem: str | None = None) -> None:
+        """The scan has ended; REFUSED with the problem."""
         async with self.database.connection() as connection:
-            await connection.execute(_END, scan.id, scan.fence, state, problem)
+            await connection.execute(_END, scan.id, scan.fence, state, problem, allowed_from(state))
 
     async def pause(self, scan: Scan, problem: str | None, *, for_s: float) -> None:
-        """Let the scan be taken up again later, from where it is."""
+        """Let the scan be claimed again in `for_s`, from its position."""
         async with self.database.connection() as connection:
-            await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem)
+            await connection.execute(_PAUSE, scan.id, scan.fence, for_s, problem, ScanState.RUNNING)

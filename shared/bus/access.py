@@ -1,4 +1,4 @@
-"""What NATS asks of who connects: a name and a password, TLS, and the rights of a user."""
+"""Access to NATS: user and password, TLS, and the permissions of the user."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from shared.errors import DependencyDown, Misconfigured, Unavailable
 
 
 class StrictClient(Client):
-    """nats-py's client; with a `tls://` URL it says nothing in the clear.
+    """nats-py's client; with a `tls://` URL it sends nothing unencrypted.
 
-    nats-py by itself does what the server asks, and would send the password to one that asks for
-    no TLS. A `nats://` URL takes TLS where the server wants it.
+    nats-py by itself does what the server asks, and would send the password to a server that asks
+    for no TLS. With a `nats://` URL it uses TLS where the server asks for it.
     """
 
     def _connect_command(self) -> bytes:
@@ -29,9 +29,9 @@ class StrictClient(Client):
 
 
 def inbox_prefix(urls: Sequence[str]) -> str:
-    """Where answers to this user arrive: a place of its own, so that no other may read them.
+    """The prefix of the subjects for answers: the user's own, so that no other user reads them.
 
-    A URL without a password names no user but may be a token, which is a secret.
+    What a URL without a password names may be a token, which is a secret.
     """
     user = urlsplit(urls[0])
     if user.password is None or not re.fullmatch(r"[\w-]+", user.username or "", re.ASCII):
@@ -40,10 +40,10 @@ def inbox_prefix(urls: Sequence[str]) -> str:
 
 
 def tls_context(ca_file: Path | None) -> ssl.SSLContext | None:
-    """Trust in who signed the server's certificate; None leaves it to the system's.
+    """Trust in the CAs of the file; None: in those of the system.
 
     Raises:
-        Misconfigured: the file, good at the start, has gone or holds no certificates any more.
+        Misconfigured: the file, valid at the start, is gone or has no certificates any more.
     """
     try:
         return None if ca_file is None else ssl.create_default_context(cafile=ca_file)
@@ -53,8 +53,8 @@ def tls_context(ca_file: Path | None) -> ssl.SSLContext | None:
         ) from error
 
 
-def held(error: BaseException) -> Unavailable:
-    """What a failed connection means; what only a person can change is `Misconfigured`."""
+def unavailable(error: BaseException) -> Unavailable:
+    """The error for a failed connection; `Misconfigured` if an operator has to change something."""
     text = words(error)
     if "authorization" in text.lower():
         return Misconfigured("nats", "the server refuses the user or the password of NATS_URL")
@@ -74,11 +74,11 @@ def held(error: BaseException) -> Unavailable:
 
 
 def forbidden(error: Exception) -> str | None:
-    """What the server does not let this user do, e.g. `publish to "a.b"`; None for other errors."""
+    """What this user may not do, e.g. `publish to "a.b"`; None for other errors."""
     found = re.search(r"permissions violation for (.+)", str(error), re.IGNORECASE)
     return found.group(1) if found else None
 
 
 def words(error: BaseException) -> str:
-    """The error in words; the library's own texts name no URL and no password."""
+    """The error as text; the library's own texts have no URL and no password."""
     return str(error) or type(error).__name__

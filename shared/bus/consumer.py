@@ -1,4 +1,4 @@
-"""A durable pull consumer as a duty: every message ends acknowledged, repeated later, or dead."""
+"""A durable pull consumer: every message ends acknowledged, repeated later, or dead."""
 
 from __future__ import annotations
 
@@ -19,18 +19,20 @@ from shared.crashpoints import reached
 from shared.errors import InvalidRequest, Unavailable
 from shared.health import Health
 from shared.metrics import DEAD_MESSAGES
-from shared.runtime import first_of
+from shared.stop import run_until
 
 log = structlog.get_logger()
 
-# Messages in hand, side by side, so that one slow album does not hold up nineteen tracks.
+# Messages in hand, side by side, so that one slow album does not delay nineteen tracks.
 _PLACES = 20
-# So long the stop waits for a fetch to end: cut short, it could lose what just came.
+# The stop waits this long for a fetch to end: cut short, it could lose a message that just came.
 _FETCH_S = 1.0
 _AGAIN_S = 5.0
-# A message that a bug of ours fails on is repeated so often before it is put aside.
+# Deliveries after which a message that a bug fails on becomes a dead message.
 _MOST_FAILURES = 10
-# Well within ACK_WAIT_S, so that slow work is not given to somebody else as well.
+# The pause after an interruption by NATS.
+_INTERRUPTED_S = 1.0
+# Well within ACK_WAIT_S, so that no other consumer gets a message that is slow to handle.
 _PROGRESS_S = ACK_WAIT_S / 4
 _MOST_HEADER = 4096
 
@@ -38,12 +40,12 @@ Handler = Callable[[str, bytes], Awaitable[None]]
 
 
 class Consumer:
-    """Feeds the messages of some subjects to `handle(subject, body)`.
+    """A duty that passes the messages of some subjects to `handle(subject, body)`.
 
     `handle` returns when the message's effect is committed. It raises `InvalidRequest` for a
     message that cannot be understood, which then goes to the dead stream, whole; and
-    `Unavailable` for one that cannot be handled now, which is delivered again. What the end of the
-    grace cuts short is given back at once.
+    `Unavailable` for one that cannot be handled now, which is delivered again. A message whose
+    handling is cancelled at the end of the grace is delivered again at once.
     """
 
     def __init__(
@@ -57,19 +59,21 @@ class Consumer:
         self._health = health
 
     async def run(self, stop: asyncio.Event) -> None:
-        while not stop.is_set():
-            try:
-                await self._consume(stop)
-            except Unavailable as held:
-                if self._bus.connected.is_set():
-                    log.warning("consumer_interrupted", durable=self._durable, detail=held.detail)
-                await first_of(stop, timeout_s=1.0)
+        await run_until(stop, self._turn)
+
+    async def _turn(self, stop: asyncio.Event) -> float:
+        try:
+            await self._consume(stop)
+        except Unavailable as error:
+            if self._bus.connected.is_set():
+                log.warning("consumer_interrupted", durable=self._durable, detail=error.detail)
+        return _INTERRUPTED_S
 
     async def _consume(self, stop: asyncio.Event) -> None:
         """Handle messages until the stop, or until one cannot be acknowledged.
 
         Raises:
-            Unavailable: NATS is away; what is in hand was seen through first.
+            Unavailable: NATS is away; the messages in hand were handled first.
         """
         working: set[asyncio.Task[None]] = set()
         async with self._bus.consumer(self._durable, self._filters) as subscription:
@@ -85,7 +89,7 @@ class Consumer:
                     task.cancel("stopping")
                 raise
             finally:
-                # Cancelled here, it cancels them too, and waits while they give back.
+                # Cancelled here, it cancels them too, and waits until they are returned.
                 await asyncio.gather(*working, return_exceptions=True)
 
     async def _handle_one(self, message: Msg) -> None:
@@ -96,8 +100,8 @@ class Consumer:
                     await self._handle(message.subject, message.data)
             except InvalidRequest as error:
                 await self._bury(message, str(error))
-            except Unavailable as held:
-                self._health.down(held.dependency, held.detail)
+            except Unavailable as error:
+                self._health.down(error.dependency, error.detail)
                 await message.nak(delay=_AGAIN_S)
             except Exception as error:
                 log.exception("message_failed", subject=message.subject)
@@ -114,7 +118,7 @@ class Consumer:
                 reached("consumer.acked")
 
     async def _bury(self, message: Msg, reason: str) -> None:
-        """Keep the message, whole, with the reason; only then acknowledge it."""
+        """Publish the message, whole, to the dead stream with the reason; then acknowledge it."""
         log.warning("message_not_understood", subject=message.subject, reason=reason)
         await self._bus.publish(buried(message, reason, max_bytes=self._bus.max_payload))
         reached("consumer.buried")
@@ -123,17 +127,17 @@ class Consumer:
 
 
 def buried(message: Msg, reason: str, *, max_bytes: int) -> list[Outgoing]:
-    """A dead message: the body as it came, where it came from and why in the headers.
+    """A dead message: the body unchanged; its subject, its headers and the reason as headers.
 
-    What came may be too large for NATS with what we add; it is then kept in two or more parts,
-    to be put together in their order.
+    With these headers it may be too large for NATS. It then becomes two or more messages, the
+    numbered parts of the body.
     """
     headers = {
         "Pezzottify-Subject": message.subject,
         "Pezzottify-Reason": " ".join(reason.split())[:1000].encode("ascii", "replace").decode(),
         "Pezzottify-Headers": json.dumps(dict(message.headers or {}))[:_MOST_HEADER],
     }
-    # One life of the stream numbers its messages once; redelivered, it is still one dead message.
+    # The number is unique for the life of the stream, so a redelivery is the same dead message.
     sequence = message.metadata.sequence.stream
     id_ = f"dead:{message.metadata.timestamp.timestamp()}:{sequence}"
     whole = Outgoing(subject=subjects.DEAD, body=message.data, id=id_, headers=headers)
@@ -154,22 +158,22 @@ def buried(message: Msg, reason: str, *, max_bytes: int) -> list[Outgoing]:
 
 @asynccontextmanager
 async def _in_progress(message: Msg) -> AsyncIterator[None]:
-    """Keep the message ours while the block runs."""
-    telling = asyncio.create_task(_tell_progress(message))
+    """Keep NATS from redelivering the message while the block runs."""
+    reporting = asyncio.create_task(_report_progress(message))
     try:
         yield
     finally:
-        telling.cancel()
+        reporting.cancel()
 
 
-async def _tell_progress(message: Msg) -> None:
+async def _report_progress(message: Msg) -> None:
     while True:
         await asyncio.sleep(_PROGRESS_S)
         try:
             await message.in_progress()
         except nats.errors.Error as error:
-            # It is delivered again then, and every handler takes a message twice.
-            log.debug("progress_not_told", error=str(error))
+            # The message is then delivered again, and every handler tolerates that.
+            log.debug("progress_not_reported", error=str(error))
 
 
 async def _fetched(subscription: JetStreamContext.PullSubscription) -> Msg | None:
@@ -177,16 +181,16 @@ async def _fetched(subscription: JetStreamContext.PullSubscription) -> Msg | Non
     try:
         with translated():
             [message] = await subscription.fetch(1, timeout=_FETCH_S)
-    except Unavailable as held:
+    except Unavailable as error:
         # An empty fetch ends in a timeout, which is no fault.
-        if isinstance(held.__cause__, TimeoutError | asyncio.TimeoutError):
+        if isinstance(error.__cause__, TimeoutError | asyncio.TimeoutError):
             return None
         raise
     return message
 
 
 def _settled(working: set[asyncio.Task[None]]) -> None:
-    """Forget the tasks that are done; the error of one is raised."""
+    """Remove the tasks that are done; the error of one is raised."""
     for task in [task for task in working if task.done()]:
         working.discard(task)
         task.result()

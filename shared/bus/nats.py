@@ -1,18 +1,18 @@
 """The connection to NATS: wake-ups, events out, requests in.
 
-Nothing here is needed for correctness: what a lost message would have said stands in PostgreSQL,
-and every reader sweeps. So a wake-up that cannot be sent is dropped, and only publishing an event
-or a dead message reports that it failed, to be repeated from where it is kept.
+Correctness does not depend on it: PostgreSQL has what a lost message would have said, and every
+service sweeps. So a wake-up that cannot be sent is dropped. Only publishing an event or a dead
+message reports that it failed; the caller then repeats it from the outbox or the stream.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import nats.errors
 import nats.js.errors
@@ -28,20 +28,19 @@ from shared.bus.streams import consumer, ensure_streams
 from shared.bus.subjects import REQUESTS_STREAM, Wake, wake_subject
 from shared.errors import DependencyDown, Misconfigured
 from shared.health import Health
+from shared.stop import run_until, unless
 
 log = structlog.get_logger()
-
-T = TypeVar("T")
 
 _CONNECT_TIMEOUT_S = 5
 _PUBLISH_TIMEOUT_S = 5
 _CLOSE_TIMEOUT_S = 3
 _RETRY_S = 1
-# What a message may be before the server has told its own limit, which is NATS' default.
+# The limit of a message's size until the server has sent its own: NATS' default.
 _MAX_PAYLOAD = 1024 * 1024
-# What nats-py and the server add to our headers.
+# Bytes that nats-py and the server add to our headers, at most.
 _ENVELOPE = 1024
-# The subjects of events are without number.
+# Permissions that are logged as missing, at most: there is no end of event subjects.
 _MOST_FORBIDDEN = 100
 
 _DOWN = (OSError, TimeoutError, asyncio.TimeoutError, nats.errors.Error, nats.js.errors.Error)
@@ -58,17 +57,17 @@ class Outgoing:
 
     @property
     def size_bytes(self) -> int:
-        """What the server counts against its max_payload, a little rounded up."""
+        """The size that the server compares with its max_payload, a little rounded up."""
         headers = sum(len(name) + len(value) + 4 for name, value in self.headers.items())
         return len(self.body) + headers + _ENVELOPE
 
 
 class NotAccepted(DependencyDown):
-    """NATS will not store some messages however often they come; all others are stored."""
+    """NATS refuses some messages for good; all others are stored."""
 
     def __init__(self, reasons: dict[str, str]) -> None:
         super().__init__("nats", f"not accepted: {reasons}")
-        # Why, by the id of the message.
+        # By the id of the message.
         self.reasons = reasons
 
 
@@ -82,7 +81,7 @@ def translated() -> Iterator[None]:
 
 
 class Bus:
-    """One connection for a process; `run()` makes it, and makes it again."""
+    """The one connection of a process; `run()` makes it, and makes it again."""
 
     def __init__(
         self, urls: str, *, name: str, health: Health, ca_file: Path | None = None
@@ -96,62 +95,43 @@ class Bus:
         self._wakes: dict[Wake, list[asyncio.Event]] = {}
         self._queues: dict[Wake, str] = {}
         self.connected = asyncio.Event()
-        # What to do before a stream of events is made; the relay's.
+        # Awaited before the stream of events is made; the relay sets it.
         self.before_new_events: Callable[[], Awaitable[None]] | None = None
+        # Whether a stream may be missing.
         self._unsure = True
         self._forbidden: set[str] = set()
 
     def listen(self, kind: Wake, wake: asyncio.Event, *, queue: str) -> None:
-        """Set `wake` when a wake-up of this kind arrives; one of `queue`'s copies gets each."""
+        """Set `wake` when a wake-up of this kind arrives; one process of `queue` gets each."""
         self._wakes.setdefault(kind, []).append(wake)
         self._queues[kind] = queue
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Connect, connect anew whenever the connection is given up, and drain at the stop."""
-        while not stop.is_set():
-            ended = asyncio.Event()
-            # nats-py tries for ever to connect; the stop must not have to wait for it.
-            connected = await _unless(stop, self._connect(ended))
-            if connected:
-                await _unless(stop, ended.wait())
-            else:
-                await _unless(stop, asyncio.sleep(_RETRY_S))
+        """Connect, connect again when the connection has ended, and drain at the stop."""
+        await run_until(stop, self._turn)
         await self.close()
 
+    async def _turn(self, stop: asyncio.Event) -> float:
+        ended = asyncio.Event()
+        # nats-py tries for ever to connect; the stop must not wait for it.
+        if not await unless(stop, self._connect(ended)):
+            return _RETRY_S
+        await unless(stop, ended.wait())
+        return 0.0
+
     async def _connect(self, ended: asyncio.Event) -> bool:
-        """Make a connection and what it needs; `ended` is set when it has gone for good."""
-        # A connection that ended while it was being set up may have left it.
+        """Make a connection with its subscriptions; `ended` is set when it has ended for good."""
+        # A connection that ended during its setup may have left it set.
         self.connected.clear()
         try:
-            # Read anew each time, for certificates are renewed.
+            # Read each time, for certificates are renewed.
             tls = access.tls_context(self._ca_file)
-        except Misconfigured as held:
-            self._health.failed(held)
+        except Misconfigured as error:
+            self._health.failed(error)
             return False
         client = access.StrictClient()
-
-        async def closed() -> None:
-            ended.set()
-
         try:
-            await client.connect(
-                servers=self._urls,
-                name=self._name,
-                inbox_prefix=access.inbox_prefix(self._urls),
-                tls=tls,
-                connect_timeout=_CONNECT_TIMEOUT_S,
-                allow_reconnect=True,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=_RETRY_S,
-                ping_interval=20,
-                max_outstanding_pings=2,
-                error_cb=self._on_error,
-                disconnected_cb=self._on_lost,
-                reconnected_cb=self._on_back,
-                closed_cb=closed,
-            )
-            self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
-            await self._subscribe(client)
+            await self._open(client, tls, ended)
         except _DOWN as error:
             self._failed(error)
             await self._give_up(client)
@@ -166,6 +146,29 @@ class Bus:
             return False
         await self._on_back()
         return True
+
+    async def _open(self, client: Client, tls: ssl.SSLContext | None, ended: asyncio.Event) -> None:
+        async def closed() -> None:
+            ended.set()
+
+        await client.connect(
+            servers=self._urls,
+            name=self._name,
+            inbox_prefix=access.inbox_prefix(self._urls),
+            tls=tls,
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            allow_reconnect=True,
+            max_reconnect_attempts=-1,
+            reconnect_time_wait=_RETRY_S,
+            ping_interval=20,
+            max_outstanding_pings=2,
+            error_cb=self._on_error,
+            disconnected_cb=self._on_lost,
+            reconnected_cb=self._on_back,
+            closed_cb=closed,
+        )
+        self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        await self._subscribe(client)
 
     async def _give_up(self, client: Client) -> None:
         self._client = self._js = None
@@ -183,29 +186,29 @@ class Bus:
     async def _on_error(self, error: Exception) -> None:
         what = access.forbidden(error)
         if what is not None:
-            self._tell_forbidden(what)
+            self._log_forbidden(what)
         elif self.connected.is_set():
             log.warning("nats_error", error=words(error))
         else:
             self._failed(error)
 
-    def _tell_forbidden(self, what: str) -> None:
-        """Say once what the server forbids; whoever waits for its answer has his timeout."""
+    def _log_forbidden(self, what: str) -> None:
+        """Log once what the server forbids; the caller that waits for an answer has a timeout."""
         if what not in self._forbidden and len(self._forbidden) < _MOST_FORBIDDEN:
             self._forbidden.add(what)
             log.error("nats_forbids", what=what, why="the user of NATS_URL lacks the permission")
 
     def _failed(self, error: BaseException) -> None:
-        held = access.held(error)
-        known = self._health.breaker("nats").held
-        # An alarm stays until we are in: who refuses us may hang up before that can be read, and
-        # of several servers another may be away.
-        if isinstance(held, Misconfigured) or not isinstance(known, Misconfigured):
-            self._health.failed(held)
+        unavailable = access.unavailable(error)
+        known = self._health.breaker("nats").error
+        # An alarm stays until we are connected: a server may close the connection before its
+        # refusal is read, and of several servers another one may be away.
+        if isinstance(unavailable, Misconfigured) or not isinstance(known, Misconfigured):
+            self._health.failed(unavailable)
 
     async def _on_lost(self) -> None:
         self.connected.clear()
-        if self._client is not None:  # else it is we who close
+        if self._client is not None:  # else we close it
             self._health.down("nats", "connection lost, reconnecting")
 
     async def _on_back(self) -> None:
@@ -216,10 +219,10 @@ class Bus:
         except DependencyDown as error:
             log.warning("streams_not_ensured", error=error.detail)
         if self._client is None or not self._client.is_connected:
-            return  # lost again meanwhile; whoever connects anew comes here, too
+            return  # lost again meanwhile; the next connection comes here, too
         self.connected.set()
         self._health.up("nats")
-        # Whatever was missed while we were away is found by a look at the database.
+        # The sweep finds what was missed while there was no connection.
         for wakes in self._wakes.values():
             for wake in wakes:
                 wake.set()
@@ -233,7 +236,7 @@ class Bus:
         """Make the streams that may be missing; call it outside a transaction.
 
         Raises:
-            DependencyDown: NATS is away, or PostgreSQL is and events would be forgotten.
+            DependencyDown: NATS is away, or PostgreSQL is and events would be lost.
         """
         if self._unsure:
             with translated():
@@ -241,7 +244,7 @@ class Bus:
             self._unsure = False
 
     async def wake(self, kind: Wake) -> None:
-        """Hint that there is work; dropped when NATS is away, for the sweep finds it too."""
+        """Hint that there is work; dropped while NATS is away, for the sweep finds the work."""
         client = self._client
         if client is None or not client.is_connected:
             return
@@ -260,12 +263,12 @@ class Bus:
         """Publish to JetStream; returns when every message is stored.
 
         Raises:
-            NotAccepted: all are stored but those that it names, which never will be.
-            DependencyDown: not all of them are; repeat them all, their ids keep them single.
+            NotAccepted: all are stored but the ones that it names, which are refused for good.
+            DependencyDown: not all are stored; repeat them all, NATS drops known ids.
         """
         with translated():
             js, limit = self._jetstream(), self.max_payload
-            # The server ends the connection of who sends too much.
+            # The server ends the connection of a client that sends a larger message.
             refused = {
                 m.id: f"{m.size_bytes} bytes, NATS takes {limit}"
                 for m in messages
@@ -273,8 +276,8 @@ class Bus:
             }
             rest = [m for m in messages if m.id not in refused]
             try:
-                # nats-py loses the server's refusals of this way to publish; then the second
-                # way, which is slow, tells which they are.
+                # nats-py loses the server's refusals when it publishes without waiting. Publishing
+                # one by one is slow, and returns them.
                 for message in await _publish_at_once(js, rest):
                     reason = await _publish_one(self._jetstream(), message)
                     if reason is not None:
@@ -283,7 +286,7 @@ class Bus:
                 self._unsure = True
                 raise
             if rest:
-                # A publish that had no answer before may have marked it as away.
+                # An earlier publish without an answer may have marked it as away.
                 self._health.up("nats")
             if refused:
                 raise NotAccepted(refused)
@@ -333,7 +336,7 @@ async def _publish_at_once(
     finally:
         answered = {m.id for m, ack in zip(messages, acks, strict=False) if ack.done()}
         for ack in acks:
-            # Left pending, it would keep its place in the context's window for ever.
+            # A pending one would keep its place in the context's window for ever.
             ack.cancel()
     for ack in acks:
         if not ack.cancelled():
@@ -352,20 +355,6 @@ async def _publish_one(js: JetStreamContext, message: Outgoing) -> str | None:
 
 def _headers(message: Outgoing) -> dict[str, str]:
     return {**message.headers, "Nats-Msg-Id": message.id}
-
-
-async def _unless(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
-    """What `work` gives, or None when the stop came first; `work` is then cancelled."""
-    working = asyncio.ensure_future(work)
-    stopping = asyncio.ensure_future(stop.wait())
-    try:
-        await asyncio.wait([working, stopping], return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        stopping.cancel()
-        if not working.done():
-            working.cancel()
-            await asyncio.wait([working])
-    return None if working.cancelled() else working.result()
 
 
 async def _close(client: Client) -> None:

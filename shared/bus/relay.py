@@ -1,31 +1,28 @@
 """The outbox relay: from the events table to JetStream.
 
-Every process runs one, woken by its own commits and by the clock, and so finds what others left.
-Two relays never take the same row at the same time, and a row that was
-published by a relay that died before its commit goes out again under the same `Nats-Msg-Id`.
+Every process runs one, woken by its own commits and by the clock, and publishes also what ended
+processes left. Two relays never take the same row at the same time. A row whose relay died between
+publishing and commit is published again under the same `Nats-Msg-Id`.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import re
-from typing import TypeAlias
 
 import structlog
 
-from shared.bus import subjects
 from shared.bus.nats import Bus, NotAccepted, Outgoing
 from shared.bus.streams import EVENTS_KEPT_S
+from shared.bus.subjects import event_subject
 from shared.crashpoints import reached
 from shared.db.pool import IN_INDEX_ORDER, Connection, Database, Row
+from shared.events import SUBJECT_FIELDS, ItemMoved, Json, envelope
 from shared.metrics import EVENTS_PUBLISHED
 
 log = structlog.get_logger()
 
-Json: TypeAlias = dict[str, object]
-
-_TAKE = """
+TAKE = """
 SELECT e.seq, e.id, e.kind, e.item_id, e.request_id, extract(epoch FROM e.at) AS at, e.actor,
        e.from_stage, e.stage, e.status, e.attempt, e.retry_count, e.reason, e.error_type, e.data,
        q.track_id, q.album_id
@@ -36,7 +33,7 @@ SELECT e.seq, e.id, e.kind, e.item_id, e.request_id, extract(epoch FROM e.at) AS
    FOR UPDATE OF e SKIP LOCKED
 """
 
-# In pieces, each well within the time that a statement has.
+# In parts, so that each statement ends well within its timeout.
 _FORGET = """
 WITH part AS (
     SELECT seq FROM events
@@ -50,14 +47,13 @@ SELECT max(seq) AS last, count(*) AS count FROM forgotten
 
 _MARK = "UPDATE events SET published_at = now() WHERE seq = ANY($1)"
 
-# Of an event that is too large for NATS.
-_MOST_TEXT = 1000
-_MOST_PARTS = 100
-_MOST_TOKEN = 128
+# What is kept of an event that is too large for NATS.
+_MAX_TEXT = 1000
+_MAX_PARTS = 100
 
 
 class Relay:
-    """Publishes what the outbox holds."""
+    """Publishes the rows of the outbox."""
 
     def __init__(self, database: Database, bus: Bus) -> None:
         self._database = database
@@ -66,21 +62,21 @@ class Relay:
         bus.before_new_events = self.publish_again
 
     async def run_once(self) -> int:
-        """Publish one batch; returns how many events left.
+        """Publish one batch; returns how many events it had.
 
         Raises:
-            DependencyDown: PostgreSQL or NATS is away; the rows stay.
+            DependencyDown: PostgreSQL or NATS is unavailable; the rows stay.
         """
-        if self._bus.connected.is_set():  # else nothing is known to be missing
+        if self._bus.connected.is_set():  # without a connection no stream is known to be missing
             await self._bus.ensure()
         async with self._database.transaction() as connection:
             return await self._publish(connection)
 
     async def publish_again(self) -> None:
-        """Forget that the events of the stream's time were published, for the stream is gone.
+        """Mark the events that the lost stream would still have as not published.
 
         Raises:
-            DependencyDown: PostgreSQL is away.
+            DependencyDown: PostgreSQL is unavailable.
         """
         last: int | None = 0
         count = 0
@@ -95,7 +91,7 @@ class Relay:
 
     async def _publish(self, connection: Connection) -> int:
         await connection.execute(IN_INDEX_ORDER)
-        rows = await connection.fetch(_TAKE)
+        rows = await connection.fetch(TAKE)
         if not rows:
             return 0
         reached("relay.taken")
@@ -104,7 +100,7 @@ class Relay:
         try:
             await self._bus.publish([message(row, max_bytes=limit) for row in rows])
         except NotAccepted as error:
-            # Repeating is useless, and would hold up all that comes after. It stays in the table.
+            # A repetition would be refused too, and delay all later events. The row stays.
             refused = error.reasons
         reached("relay.published")
         for event_id, reason in refused.items():
@@ -116,63 +112,49 @@ class Relay:
 
 
 def message(row: Row, *, max_bytes: int) -> Outgoing:
-    """An outbox row as the message that `contract.md` describes, never larger than allowed."""
+    """An outbox row as the message that `contract.md` describes, cut to what NATS takes."""
     event_id = str(row["id"])
-    head = {"v": 1, "event_id": event_id, "seq": row["seq"], "at": int(row["at"])}
-    if row["kind"] == "item":
-        subject = f"{subjects.EVENT}.item.{_token(row['stage'])}.{_token(row['item_id'])}"
-        body = head | _item_body(row)
+    head = envelope(event_id=event_id, seq=row["seq"], at=int(row["at"]))
+    if row["kind"] == ItemMoved.kind:
+        subject = event_subject(row["kind"], row["stage"], row["item_id"])
+        body = head | _moved(row).data()
     else:
-        subject = f"{subjects.EVENT}.{row['kind']}{_suffix(row)}"
+        field = SUBJECT_FIELDS.get(row["kind"])
+        subject = event_subject(row["kind"], *([row["data"].get(field)] if field else []))
         item = {"item_id": row["item_id"]} if row["item_id"] else {}
         body = head | item | row["data"]
-    made = Outgoing(subject=subject, body=json.dumps(body).encode(), id=event_id)
-    if made.size_bytes > max_bytes:
-        cut = json.dumps(_cut(body) | {"truncated": True}).encode()
-        made = Outgoing(subject=subject, body=cut, id=event_id)
-    return made
+    whole = Outgoing(subject=subject, body=json.dumps(body).encode(), id=event_id)
+    if whole.size_bytes <= max_bytes:
+        return whole
+    cut = json.dumps(_cut(body) | {"truncated": True}).encode()
+    return Outgoing(subject=subject, body=cut, id=event_id)
+
+
+def _moved(row: Row) -> ItemMoved:
+    return ItemMoved(
+        item_id=row["item_id"],
+        track_id=row["track_id"],
+        album_id=row["album_id"],
+        status=row["status"],
+        stage=row["stage"],
+        from_stage=row["from_stage"],
+        attempt=row["attempt"],
+        retry_count=row["retry_count"],
+        service=row["actor"],
+        reason=row["reason"],
+        error_type=row["error_type"],
+        ticket=row["data"],
+    )
 
 
 def _cut(body: Json) -> Json:
-    """The same with long texts and lists cut, and what is nested dropped."""
+    """The same with long texts and lists cut, and nested objects left out."""
     kept: Json = {}
     for name, value in body.items():
         if isinstance(value, str):
-            kept[name] = value[:_MOST_TEXT]
+            kept[name] = value[:_MAX_TEXT]
         elif isinstance(value, list):
-            kept[name] = [str(part)[:_MOST_TEXT] for part in value[:_MOST_PARTS]]
+            kept[name] = [str(part)[:_MAX_TEXT] for part in value[:_MAX_PARTS]]
         elif not isinstance(value, dict):
             kept[name] = value
     return kept
-
-
-def _suffix(row: Row) -> str:
-    match row["kind"]:
-        case "audio.ready":
-            return f".{_token(row['data'].get('track_id'))}"
-        case "album.completed":
-            return f".{_token(row['data'].get('album_id'))}"
-        case _:
-            return ""
-
-
-def _token(value: str | None) -> str:
-    """One token of a subject: what NATS would not take in one becomes `_`."""
-    return re.sub(r"[^0-9A-Za-z_-]", "_", value or "_")[:_MOST_TOKEN]
-
-
-def _item_body(row: Row) -> Json:
-    return {
-        "item_id": row["item_id"],
-        "track_id": row["track_id"],
-        "album_id": row["album_id"],
-        "status": row["status"],
-        "stage": row["stage"],
-        "from_stage": row["from_stage"],
-        "attempt": row["attempt"],
-        "retry_count": row["retry_count"],
-        "service": row["actor"],
-        "reason": row["reason"],
-        "error_type": row["error_type"],
-        **row["data"],
-    }

@@ -23,24 +23,24 @@ log = structlog.get_logger()
 _DAY_S = 86_400
 _MIB = 1024 * 1024
 EVENTS_KEPT_S = 14 * _DAY_S
-# How long a message stays with a consumer that says nothing, before it is delivered again: what
-# the death of one costs.
+# Seconds without progress from a consumer after which a message is delivered again: the delay that
+# a consumer's death causes.
 ACK_WAIT_S = 10.0
 
 # NATS reserves max_bytes when a stream is made, so all of them together must fit a small disk.
-# The duplicate window is how long a relay or a requester may take to repeat itself unnoticed.
+# Within the duplicate window NATS drops a message whose id it knows.
 STREAMS = (
     StreamConfig(
         name=subjects.REQUESTS_STREAM,
         subjects=[f"{subjects.PREFIX}.request.*", f"{subjects.PREFIX}.command.*"],
         retention=RetentionPolicy.WORK_QUEUE,
         storage=StorageType.FILE,
-        # A full stream refuses the requester instead of forgetting the oldest request.
+        # A full stream refuses new requests instead of dropping the oldest one.
         discard=DiscardPolicy.NEW,
         max_bytes=64 * _MIB,
         max_msg_size=4 * _MIB,
-        # The least that NATS allows. Repetitions are found in the database, by their request id;
-        # here a cancellation, which has the id of its request, would be lost as one of them.
+        # The least that NATS allows. The database finds repetitions, by their request id; here a
+        # cancellation, which has the id of its request, would be dropped as one.
         duplicate_window=0.1,
     ),
     StreamConfig(
@@ -73,7 +73,7 @@ def consumer(durable: str, filters: list[str]) -> ConsumerConfig:
         filter_subjects=filters,
         ack_policy=AckPolicy.EXPLICIT,
         ack_wait=ACK_WAIT_S,
-        # Endless: the handler itself sends a message that keeps failing to the dead stream.
+        # No limit: the consumer itself sends a message that keeps failing to the dead stream.
         max_deliver=-1,
         max_ack_pending=1000,
     )
@@ -82,10 +82,10 @@ def consumer(durable: str, filters: list[str]) -> ConsumerConfig:
 async def ensure_streams(
     js: JetStreamContext, *, before_events: Callable[[], Awaitable[None]] | None = None
 ) -> None:
-    """Make the streams that are not there. One that differs is reported, never changed.
+    """Make the streams that are missing. One that differs is reported, never changed.
 
-    `before_events` is called before a stream of events is made: should NATS have lost it, what
-    was in it has to be published again, and a crash in between must not make that forgotten.
+    `before_events` is awaited before the stream of events is made: NATS may have lost that stream,
+    its events then have to be published again, and a crash in between must not prevent that.
     """
     for wanted in STREAMS:
         assert wanted.name is not None

@@ -1,4 +1,4 @@
-"""What we read of the catalog."""
+"""The parts of the catalog that are read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, kw_only=True)
 class Track:
-    """One track. What the catalog does not know, or its schema does not have yet, is None."""
+    """One track. None stands for a value, or a column, that the catalog does not have."""
 
     id: str
     name: str
@@ -35,14 +35,14 @@ class Album:
     tracks: tuple[Track, ...]
     year: int | None = None
     kind: str | None = None
-    """`album`, `single`, which EPs are as well, or `compilation`."""
+    """`album`, `single` (EPs as well) or `compilation`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """Which tracks a scan looks at.
+    """Which tracks a scan checks.
 
-    `min_popularity` narrows any kind; a track of unknown popularity is then left out.
+    `min_popularity` narrows every kind; it leaves out tracks of unknown popularity.
     """
 
     kind: Literal["all", "partial_albums", "album"] = "all"

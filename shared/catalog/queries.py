@@ -1,7 +1,7 @@
-"""The SQL of the catalog, fitted to the columns that this catalog has.
+"""The SQL of the catalog, built for the columns that this catalog has.
 
-Joins go by rowid, as everywhere in the catalog. `user_version` is not asked: raw dumps carry 0,
-and columns came and went without it.
+Joins use rowids, as the catalog server does. `user_version` says nothing: it is 0 in raw dumps, and
+columns were added and removed without a change of it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from shared.errors import DependencyDown, InvalidRequest
 
-# Without these nothing can be read.
+# Without these columns no track can be read.
 REQUIRED: Mapping[str, frozenset[str]] = {
     "tracks": frozenset({"id", "name", "album_rowid"}),
     "albums": frozenset({"id", "name"}),
@@ -21,7 +21,7 @@ REQUIRED: Mapping[str, frozenset[str]] = {
     "artist_albums": frozenset({"artist_rowid", "album_rowid"}),
 }
 
-# Name in the result -> table alias, column; what is missing reads as NULL.
+# Table alias and column; a missing column reads as NULL.
 _TRACK_COLUMNS = (
     ("t", "id"),
     ("t", "name"),
@@ -35,7 +35,7 @@ _TRACK_COLUMNS = (
 )
 
 LAST_ROWID = "SELECT max(rowid) FROM tracks"
-# Where a page ends is settled before the filter, so that no query examines more than one page.
+# The end of a page does not depend on the filter, so that no query reads more than one page.
 PAGE_END = """
 SELECT max(rowid) FROM (
     SELECT rowid FROM tracks WHERE rowid > :after ORDER BY rowid LIMIT :limit
@@ -74,10 +74,10 @@ class Queries:
 
 
 def probe(connection: sqlite3.Connection) -> Queries:
-    """Look at the tables and build the statements for them.
+    """Read which columns the tables have, and build the statements for them.
 
     Raises:
-        DependencyDown: a table or a column that we cannot do without is missing.
+        DependencyDown: a table or a column of `REQUIRED` is missing.
     """
     columns = {table: _columns(connection, table) for table in REQUIRED}
     missing = [
@@ -104,7 +104,7 @@ def _build(columns: Mapping[str, frozenset[str]]) -> Queries:
         f"{alias}.{name}" if name in columns[tables[alias]] else "NULL"
         for alias, name in _TRACK_COLUMNS
     )
-    # Only names from the constants of this module are put together here; values are parameters.
+    # The text is built from constants of this module only; values are parameters.
     head = (
         f"SELECT t.rowid, t.album_rowid, {selected} FROM tracks t"  # noqa: S608
         " LEFT JOIN albums al ON al.rowid = t.album_rowid WHERE"
@@ -133,7 +133,7 @@ def _build(columns: Mapping[str, frozenset[str]]) -> Queries:
 
 
 def _filter(columns: Mapping[str, frozenset[str]]) -> str:
-    """The conditions of a scope, each off when its parameter says so."""
+    """The conditions of a scope, each of which a parameter turns off."""
     clauses = []
     if "popularity" in columns["tracks"]:
         clauses.append("(:min_popularity IS NULL OR t.popularity >= :min_popularity)")
@@ -143,8 +143,8 @@ def _filter(columns: Mapping[str, frozenset[str]]) -> str:
 
 
 def _track_artists(has_role: bool) -> str:
-    # 0 main, 1 featured; composers, conductors and the like do not help to find a recording.
-    # A raw dump has no roles: there all are taken for main artists.
+    # 0 main, 1 featured; other roles (composer, conductor) do not help to find a recording. A raw
+    # dump has no roles: all its artists count as main artists.
     role = "coalesce(ta.role, 0)" if has_role else "(0 + 0)"  # a bare 0 would name a column
     return (
         "SELECT ta.track_rowid, a.name FROM track_artists ta"  # noqa: S608

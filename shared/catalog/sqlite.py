@@ -23,43 +23,44 @@ from shared.untrusted import content_id
 T = TypeVar("T")
 Row = Sequence[Any]
 
-# Every question is answered by an index; only a disk in trouble takes this long.
+# Every query uses an index; only a failing disk takes this long.
 _QUERY_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 5.0
-_STEPS_BETWEEN_LOOKS = 20_000
+# Between two checks of the time-out.
+_CHECK_STEPS = 20_000
 
 
 class Catalog:
-    """Reads tracks and albums; never writes, never keeps a transaction open between two calls.
+    """Reads tracks and albums; never writes, and keeps no transaction open between two calls.
 
-    One thread owns the connection, so the event loop never waits for the disk. The file may be
-    written to (WAL) or replaced at any time. Every method raises DependencyDown("catalog") when
-    it cannot be read; the next call tries afresh.
+    One thread owns the connection, so the event loop never waits for the disk. The catalog server
+    may write to the file (WAL) or replace it at any time. Every method raises
+    DependencyDown("catalog") when it cannot be read; the next call tries again.
     """
 
     def __init__(self, path: Path, *, busy_timeout_s: float = 5) -> None:
-        """Open nothing yet. `busy_timeout_s` is how long a locked database is waited for."""
+        """Open nothing yet. `busy_timeout_s`: how long to wait for a locked database."""
         self._path = path
         self._busy_timeout_s = busy_timeout_s
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog")
         self._opened: _Opened | None = None
 
     async def track(self, track_id: str) -> Track | None:
-        """The track with this id, None when the catalog has none."""
+        """The track with this id; None if the catalog has none."""
         return await self._read(lambda reader: reader.track(track_id))
 
     async def album(self, album_id: str) -> Album | None:
-        """The album with this id and its tracks, None when the catalog has none."""
+        """The album with this id and its tracks; None if the catalog has none."""
         return await self._read(lambda reader: reader.album(album_id))
 
     async def pages(
         self, scope: Scope, *, after_rowid: int = 0, page_size: int = 2000
     ) -> AsyncGenerator[tuple[int, list[Track]], None]:
-        """Walk the scope in the order of rowids: (rowid to go on from, at most `page_size` tracks).
+        """The tracks of the scope by rowid: (rowid to continue after, at most `page_size` tracks).
 
-        A page may be empty where the scope leaves out all that was examined. Rows whose id could
-        not be a file name are left out. Each page is a read of its own: tracks that come or go
-        meanwhile may be seen or not, all others are seen once.
+        A page is empty if the scope leaves out all of its rows. Rows whose id cannot be a file name
+        are left out. Each page is one read transaction: tracks that are added or removed meanwhile
+        may be missed, all others are returned once.
 
         Raises:
             InvalidRequest: the scope names no album, or needs a column that this catalog lacks.
@@ -77,17 +78,17 @@ class Catalog:
         return await self._read(lambda reader: reader.page(scope, after, page_size))
 
     async def count(self, scope: Scope) -> int | None:
-        """About how many tracks `pages` will examine; None where only a scan could tell."""
+        """About how many tracks `pages` reads; None where only a scan could count them."""
         return await self._read(lambda reader: reader.count(scope))
 
     async def check(self) -> None:
-        """Return when the catalog can be opened and has the tables that we read."""
+        """Return if the catalog can be opened and has the required tables."""
         await self._read(lambda reader: reader.count(Scope()))
 
     async def close(self) -> None:
-        """Give the file back. The object cannot be used any more."""
+        """Close the file. The object cannot be used any more."""
         if (opened := self._opened) is not None:
-            opened.connection.interrupt()  # a query under way is not waited for
+            opened.connection.interrupt()  # ends a running query
             with suppress(TimeoutError):
                 await asyncio.wait_for(
                     asyncio.wrap_future(self._worker.submit(self._drop)), _CLOSE_TIMEOUT_S
@@ -96,7 +97,7 @@ class Catalog:
 
     async def _read(self, ask: Callable[[_Reader], T]) -> T:
         loop = asyncio.get_running_loop()
-        # The thread ends by itself much earlier, unless the disk does not answer at all.
+        # The thread ends much earlier by itself, unless the disk does not answer at all.
         limit_s = _QUERY_TIMEOUT_S + self._busy_timeout_s + 10
         try:
             async with asyncio.timeout(limit_s):
@@ -133,7 +134,7 @@ class Catalog:
 
 
 class _Opened:
-    """A connection to one file, with the statements that fit it."""
+    """A connection to one file, with the statements for its columns."""
 
     def __init__(self, path: Path, identity: tuple[int, int], busy_timeout_s: float) -> None:
         self.identity = identity
@@ -144,7 +145,7 @@ class _Opened:
             isolation_level=None,
         )
         try:
-            # One broken name must not hide a million good ones.
+            # A name that is no UTF-8 must not make the whole page unreadable.
             self.connection.text_factory = lambda raw: raw.decode("utf-8", "replace")
             self.connection.execute("PRAGMA query_only = 1")
             self._queries = queries.probe(self.connection)
@@ -153,11 +154,9 @@ class _Opened:
             raise
 
     def read(self, ask: Callable[[_Reader], T]) -> T:
-        """Answer `ask` from one snapshot, which is given back at once."""
+        """Answer `ask` from one snapshot, and end its transaction."""
         deadline = time.monotonic() + _QUERY_TIMEOUT_S
-        self.connection.set_progress_handler(
-            lambda: time.monotonic() > deadline, _STEPS_BETWEEN_LOOKS
-        )
+        self.connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_STEPS)
         self.connection.execute("BEGIN")
         try:
             return ask(_Reader(self.connection, self._queries))
@@ -167,7 +166,7 @@ class _Opened:
 
 
 class _Reader:
-    """The questions, asked inside one transaction in the worker thread."""
+    """The queries, inside one transaction in the worker thread."""
 
     def __init__(self, connection: sqlite3.Connection, statements: Queries) -> None:
         self._connection = connection
@@ -193,7 +192,7 @@ class _Reader:
         )
 
     def page(self, scope: Scope, after: int, page_size: int) -> tuple[int, list[Track]] | None:
-        """The next page, None behind the last."""
+        """The next page; None after the last."""
         self._check_scope(scope)
         parameters: dict[str, object] = {
             "after": after,
@@ -216,7 +215,7 @@ class _Reader:
         if scope.kind == "album":
             sql, parameters = queries.ALBUM_TRACK_COUNT, [scope.album_id]
         elif scope.kind == "all":
-            # Rows of a catalog are hardly ever deleted, and counting 100 million takes minutes.
+            # Rows are hardly ever deleted, and counting 100 million of them takes minutes.
             sql, parameters = queries.LAST_ROWID, []
         else:
             return None
@@ -241,7 +240,7 @@ class _Reader:
         ]
 
     def _names(self, sql: str, rowids: Iterable[int]) -> dict[int, list[str]]:
-        """The artists of each rowid, each name once, in order."""
+        """The artists of each rowid, in order, each name once."""
         names: dict[int, list[str]] = {}
         for rowid, raw in self._connection.execute(sql, (json.dumps(sorted(rowids)),)):
             name = _text(raw)
@@ -278,7 +277,7 @@ def _is_id(value: object) -> bool:
 
 
 def _text(value: object) -> str | None:
-    """SQLite holds any type in any column, and PostgreSQL takes no NUL in a text."""
+    """As text without NUL: SQLite allows any type in any column, PostgreSQL no NUL in a text."""
     if value is None:
         return None
     text = value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
@@ -286,7 +285,7 @@ def _text(value: object) -> str | None:
 
 
 def _year(value: object) -> int | None:
-    """Of a release date of any precision; 0000 says that it is not known."""
+    """The year of a release date of any precision; None for 0000, which means unknown."""
     found = re.match(r"(\d{4})(?!\d)", _text(value) or "")
     return int(found[1]) or None if found else None
 
@@ -312,7 +311,7 @@ def _advice(exc: sqlite3.Error | OSError) -> str:
     if "interrupted" in text:
         return f"a query took longer than {_QUERY_TIMEOUT_S:g} s: check the disk and the indexes"
     if "locked" in text or "busy" in text:
-        return f"{text}: the catalog server holds it; this passes"
+        return f"{text}: the catalog server is writing; retry later"
     if "not a database" in text or "malformed" in text:
-        return f"{text}: it is no catalog, or damaged"
+        return f"{text}: it is not a catalog, or it is damaged"
     return text

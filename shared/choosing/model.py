@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-# Of a track whose length nobody knows.
+# Of a track whose length is not known.
 USUAL_TRACK_S = 230.0
 
 

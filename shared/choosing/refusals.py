@@ -26,7 +26,7 @@ FILES_LEAST, FILES_MOST = 0.95, 1.8
 
 @dataclass(frozen=True, kw_only=True)
 class Refusal:
-    """A reason. A soft one leaves the release as a last resort, or to a person."""
+    """A reason. A soft one leaves the release as a last resort, or to a user."""
 
     rule: str
     sentence: str
@@ -130,9 +130,9 @@ def _of_the_year(case: Case) -> Iterator[Refusal]:
     dressed = case.name.edition | (reading.all_words & words.EDITION)
     if dressed & (words.REMASTER | words.LARGER) or "reissue" in reading.all_words:
         return
-    told = f"it is of {', '.join(map(str, sorted(reading.years)))}, not of {year}"
+    sentence = f"it is of {', '.join(map(str, sorted(reading.years)))}, not of {year}"
     other = case.holds_more or case.name.self_titled or reading.concert
-    yield Refusal(rule="year", sentence=told, soft=not other)
+    yield Refusal(rule="year", sentence=sentence, soft=not other)
 
 
 def _of_the_size(case: Case) -> Iterator[Refusal]:
@@ -142,13 +142,13 @@ def _of_the_size(case: Case) -> Iterator[Refusal]:
     ratio = case.files_ratio
     if ratio is not None and ratio < FILES_LEAST:
         larger = bool(case.name.edition & words.LARGER)
-        told = f"it has {case.release.audio_files} of {case.wanted.tracks} tracks"
-        yield Refusal(rule="part", sentence=told, soft=larger)
+        sentence = f"it has {case.release.audio_files} of {case.wanted.tracks} tracks"
+        yield Refusal(rule="part", sentence=sentence, soft=larger)
     if rate is None:
         return
     if case.release.size_bytes > case.profile.max_grab_bytes:
         size = case.release.size_bytes / 1e9
-        yield Refusal(rule="too large", sentence=f"{size:.1f} GB are for a person", soft=True)
+        yield Refusal(rule="too large", sentence=f"{size:.1f} GB is too large", soft=True)
     if case.reading.is_set:
         yield from _of_a_set(case)
         return
@@ -185,4 +185,4 @@ def _of_the_source(case: Case) -> Iterator[Refusal]:
     if label is not None and label < least and not case.reading.lossless:
         yield Refusal(rule="quality", sentence=f"{label} kbit/s are below {least}")
     if case.release.seeders <= 0:
-        yield Refusal(rule="seeders", sentence="nobody has it", soft=True)
+        yield Refusal(rule="seeders", sentence="it has no seeders", soft=True)

@@ -10,7 +10,7 @@ from shared.choosing.model import Profile, Release, Wanted
 from shared.matching.titles import fold
 
 _MIB = 1024 * 1024
-# Only a person takes what is too large; what nobody has, never comes.
+# Only a user takes what is too large; what no seeder has, never comes.
 _NEVER_ALONE = frozenset({"too large", "seeders"})
 _MOST_TOLD = 20
 
@@ -31,7 +31,7 @@ class Blocked:
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:
-    """What is tried, the best first, and for a person what is not: title and sentence."""
+    """What is tried, the best first; and to be shown, what is not: title and sentence."""
 
     tried: tuple[Judged, ...]
     last: tuple[Judged, ...]
@@ -44,7 +44,7 @@ def has_all(blocked: Sequence[Blocked], release: Release) -> bool:
 
 
 def key_of(release: Release) -> str:
-    """A release by title and size: what stays the same where its hash is not told."""
+    """A release by title and size: what stays the same where its hash is not known."""
     return _key(release.title, release.size_bytes // _MIB)
 
 

@@ -1,7 +1,7 @@
 """A release's title taken apart: each word gets a role, whatever the family of its shape.
 
-Shapes are not told apart by patterns. A title is a row of segments, in brackets or not; what is
-known of formats, years, counts and markers is taken out of them, and what is left names somebody
+Shapes are not recognised by patterns. A title is a row of segments, in brackets or not; what is
+known of formats, years, counts and markers is taken out of them, and what is left names an artist
 and something.
 """
 

@@ -6,27 +6,19 @@ import uuid
 from collections.abc import Collection
 
 from shared.catalog.models import Track
-from shared.db.enqueue import Request, columns
+from shared.db import moves
+from shared.db.enqueue import Request
 from shared.db.ledger import Placed, complete, placed
 from shared.db.pool import Connection
 from shared.errors import Stale
 from shared.media.verify import AudioFacts
-from shared.states import LEASED, STATUS_OF, Stage, allowed_from
+from shared.states import LEASED, Stage, allowed_from
 
 _ACTIVE = """
 SELECT id, track_id, stage FROM queue_items
  WHERE track_id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING')
  ORDER BY track_id
    FOR NO KEY UPDATE
-"""
-
-_INSERT = """
-INSERT INTO queue_items (id, track_id, status, stage, priority, requested_by_user_id, actor,
-                         reason, album_id, track_name, artist_name, main_artist, album_name,
-                         album_artist, disc_number, track_number, duration_ms, isrc)
-VALUES ($1, $2, $3, $4, $5, $6, $7, 'a file was found in place', $8, $9, $10, $11, $12, $13, $14,
-        $15, $16, $17)
-ON CONFLICT (track_id) WHERE status IN ('PENDING', 'DOWNLOADING') DO NOTHING
 """
 
 _ADD_REQUESTER = """
@@ -68,18 +60,16 @@ async def adopt(
     active = await connection.fetchrow(_ACTIVE, [track.id])
     item_id = active["id"] if active else str(uuid.uuid4())
     if active is None:
-        inserted = await connection.execute(
-            _INSERT,
-            item_id,
-            track.id,
-            STATUS_OF[Stage.QUEUED].value,
-            Stage.QUEUED.value,
-            request.priority,
-            request.user_id,
-            actor,
-            *(column[0] for column in columns([track])),
+        arrived = await moves.arrive(
+            connection,
+            [track],
+            [item_id],
+            priority=request.priority,
+            user_id=request.user_id,
+            reason="a file was found in place",
+            actor=actor,
         )
-        if inserted != "INSERT 0 1":
+        if not arrived:
             raise Stale(f"{track.id} was queued at this very moment")
     # Only now: until our row stood, another request may have adopted the file and ended.
     if (await placed(connection, [track.id])).get(track.id) != known:

@@ -6,20 +6,9 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 
 from shared.catalog.models import Album, Track
-from shared.db.enqueue import clipped
 from shared.db.pool import Connection
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnownTrack:
-    """A track of an album, wanted or not."""
-
-    id: str
-    title: str
-    artist: str | None
-    disc: int | None
-    number: int | None
-    duration_ms: int | None
+from shared.db.track_columns import clipped
+from shared.tracks import CatalogTrack
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +17,7 @@ class KnownAlbum:
 
     name: str
     artist: str | None
-    tracks: tuple[KnownTrack, ...]
+    tracks: tuple[CatalogTrack, ...]
     year: int | None = None
     # As `Album.kind`.
     kind: str | None = None
@@ -71,7 +60,7 @@ async def remember_albums(connection: Connection, albums: Iterable[Album]) -> No
 
 def _track(track: Track) -> dict[str, object]:
     return asdict(
-        KnownTrack(
+        CatalogTrack(
             id=track.id,
             title=clipped(track.name),
             artist=clipped(track.artists[0]) if track.artists else None,
@@ -89,7 +78,7 @@ async def known_albums(connection: Connection, album_ids: Collection[str]) -> di
         row["album_id"]: KnownAlbum(
             name=row["name"],
             artist=row["artist"],
-            tracks=tuple(KnownTrack(**each) for each in row["tracks"]),
+            tracks=tuple(CatalogTrack(**each) for each in row["tracks"]),
             year=row["year"],
             kind=row["kind"],
         )

@@ -8,12 +8,12 @@ from __future__ import annotations
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Literal
 
 from shared.catalog.models import Track
+from shared.db import moves
 from shared.db.pool import Connection
 from shared.errors import DependencyDown
-from shared.states import STATUS_OF, Stage
 
 Kind = Literal["track", "album", "scan"]
 Source = Literal["http", "nats", "watchdog"]
@@ -48,8 +48,6 @@ class Enqueued:
         return bool(self.queued) or self.newly_joined > 0
 
 
-_MOST_TEXT = 1000
-
 _INSERT_REQUEST = """
 INSERT INTO requests (id, user_id, kind, content_id, content_name, artist_name, priority, source,
                       charged, already_available, settled_at)
@@ -80,25 +78,6 @@ async def record_request(
     )
     return done == "INSERT 0 1"
 
-
-_NEXT_SEQS = "SELECT nextval('queue_seq') AS seq FROM generate_series(1, $1)"
-
-_INSERT_ITEMS = """
-INSERT INTO queue_items (id, track_id, status, stage, priority, seq, requested_by_user_id, actor,
-                         reason, album_id, track_name, artist_name, main_artist, album_name,
-                         album_artist, disc_number, track_number, duration_ms, isrc)
-SELECT t.id, t.track_id, $1, $2, $3, t.seq, $4, $5, $6, t.album_id, t.track_name, t.artist_name,
-       t.main_artist, t.album_name, t.album_artist, t.disc_number, t.track_number, t.duration_ms,
-       t.isrc
-  FROM unnest($7::text[], $8::text[], $9::bigint[], $10::text[], $11::text[], $12::text[],
-              $13::text[], $14::text[], $15::text[], $16::int[], $17::int[], $18::bigint[],
-              $19::text[])
-       AS t (id, track_id, seq, album_id, track_name, artist_name, main_artist, album_name,
-             album_artist, disc_number, track_number, duration_ms, isrc)
- ORDER BY t.track_id
-ON CONFLICT (track_id) WHERE status IN ('PENDING', 'DOWNLOADING') DO NOTHING
-RETURNING id, track_id
-"""
 
 # Locking what we join: an item that is being completed at this moment lets us wait, and then is
 # no longer active, so that no requester is added behind the event that tells the requesters.
@@ -139,7 +118,7 @@ async def enqueue(
     found = Enqueued()
     missing = {track.id: track for track in tracks}
     for _ in range(_TURNS):
-        found.queued.update(await _insert(connection, request, list(missing.values()), actor=actor))
+        found.queued.update(await _arrive(connection, request, list(missing.values()), actor=actor))
         missing = {id_: track for id_, track in missing.items() if id_ not in found.queued}
         if missing:
             rows = await connection.fetch(_JOIN_ITEMS, list(missing), request.priority)
@@ -152,53 +131,19 @@ async def enqueue(
     return await _add_requester(connection, request, found)
 
 
-async def _insert(
+async def _arrive(
     connection: Connection, request: Request, tracks: Sequence[Track], *, actor: str
 ) -> dict[str, str]:
-    seqs = [row["seq"] for row in await connection.fetch(_NEXT_SEQS, len(tracks))]
-    rows = await connection.fetch(
-        _INSERT_ITEMS,
-        STATUS_OF[Stage.QUEUED].value,
-        Stage.QUEUED.value,
-        request.priority,
-        request.user_id,
-        actor,
-        f"requested over {request.source}" if request.source != "watchdog" else "found missing",
+    watchdog = request.source == "watchdog"
+    return await moves.arrive(
+        connection,
+        tracks,
         [str(uuid.uuid4()) for _ in tracks],
-        [track.id for track in tracks],
-        seqs,
-        *columns(tracks),
+        priority=request.priority,
+        user_id=request.user_id,
+        reason="found missing" if watchdog else f"requested over {request.source}",
+        actor=actor,
     )
-    return {row["track_id"]: row["id"] for row in rows}
-
-
-def columns(tracks: Sequence[Track]) -> tuple[list[object], ...]:
-    """The snapshot of the catalog that an item keeps, column by column."""
-    return (
-        [track.album_id for track in tracks],
-        [clipped(track.name) for track in tracks],
-        [clipped(", ".join(track.artists)) or None for track in tracks],
-        [clipped(track.artists[0]) if track.artists else None for track in tracks],
-        [clipped(track.album_name) for track in tracks],
-        [clipped(track.album_artist) for track in tracks],
-        [_number(track.disc_number, bits=31) for track in tracks],
-        [_number(track.track_number, bits=31) for track in tracks],
-        [_number(track.duration_ms, bits=40) for track in tracks],
-        [clipped(track.isrc) for track in tracks],
-    )
-
-
-T = TypeVar("T", str, str | None)
-
-
-def clipped(text: T) -> T:
-    """A text of the catalog, which bounds nothing, as we keep and send it."""
-    return text if text is None else text[:_MOST_TEXT]
-
-
-def _number(value: int | None, *, bits: int) -> int | None:
-    """A number of the catalog; one that no track can have says nothing."""
-    return value if value is not None and 0 <= value < 2**bits else None
 
 
 async def _add_requester(connection: Connection, request: Request, found: Enqueued) -> Enqueued:

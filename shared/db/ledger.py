@@ -8,14 +8,16 @@ from datetime import datetime
 from pathlib import Path
 
 from shared.crashpoints import reached
-from shared.db.events import record_event
-from shared.db.items import settle_albums
+from shared.db import moves
+from shared.db.album_requests import settle_albums
+from shared.db.claims import Claim
+from shared.db.events import record_events
 from shared.db.pool import Connection
 from shared.errors import AttemptFailed, DependencyDown
+from shared.events import AudioReady
 from shared.media.paths import audio_uri
 from shared.media.place import storage_error
 from shared.media.verify import AudioFacts
-from shared.states import STATUS_OF, Stage, allowed_from
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,17 +81,6 @@ ON CONFLICT (track_id) DO UPDATE
        bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id
 """
 
-_COMPLETE = """
-UPDATE queue_items
-   SET stage = $2, status = $3, completed_at = extract(epoch FROM now())::bigint,
-       bytes_downloaded = $4,
-       processing_duration_ms = (extract(epoch FROM now()) * 1000)::bigint - started_at * 1000,
-       error_type = NULL, error_message = NULL, error_evidence = NULL,
-       lease_until = NULL, lease_owner = NULL, reason = $5, actor = $6, updated_at = now()
- WHERE id = $1 AND stage = ANY($7) AND ($8::bigint IS NULL OR fence = $8)
-RETURNING track_id, album_id
-"""
-
 # Kept with the download, which outlives its items: what has brought a file goes on seeding.
 _BROUGHT = """
 UPDATE tickets t SET brought = true
@@ -116,19 +107,11 @@ async def complete(
 
     Call it in a transaction, when the file is in place. False: the item has moved on.
     """
-    row = await connection.fetchrow(
-        _COMPLETE,
-        item_id,
-        Stage.COMPLETED.value,
-        STATUS_OF[Stage.COMPLETED].value,
-        facts.size_bytes,
-        reason,
-        actor,
-        allowed_from(Stage.COMPLETED),
-        fence,
-    )
-    if row is None:
+    item = item_id if fence is None else Claim(item_id=item_id, fence=fence)
+    rows = await moves.complete(connection, {item: facts.size_bytes}, reason=reason, actor=actor)
+    if not rows:
         return False
+    (row,) = rows
     reached("ledger.completed")
     await connection.execute(_BROUGHT, item_id)
     await record_file(
@@ -165,22 +148,18 @@ async def record_file(
     reached("ledger.recorded")
     requesters = await connection.fetch(_REQUESTERS, item_id)
     users = {row["user_id"]: None for row in requesters if row["user_id"] is not None}
-    await record_event(
-        connection,
-        "audio.ready",
-        {
-            "track_id": track_id,
-            "album_id": album_id,
-            "audio_uri": uri,
-            "ext": facts.ext,
-            "codec": facts.codec,
-            "duration_ms": facts.duration_ms,
-            "bitrate_kbps": facts.bitrate_kbps,
-            "size_bytes": facts.size_bytes,
-            "sha256": facts.sha256,
-            "request_ids": [row["request_id"] for row in requesters],
-            "user_ids": list(users),
-        },
+    ready = AudioReady(
         item_id=item_id,
-        actor=actor,
+        track_id=track_id,
+        album_id=album_id,
+        audio_uri=uri,
+        ext=facts.ext,
+        codec=facts.codec,
+        duration_ms=facts.duration_ms,
+        bitrate_kbps=facts.bitrate_kbps,
+        size_bytes=facts.size_bytes,
+        sha256=facts.sha256,
+        request_ids=tuple(row["request_id"] for row in requesters),
+        user_ids=tuple(users),
     )
+    await record_events(connection, [ready], actor=actor)

@@ -6,64 +6,22 @@ The row is the command; messages only say that there is one.
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeAlias
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from shared.db.pool import Database
-from shared.errors import Conflict, DependencyDown, InvalidRequest, Unknown
-from shared.untrusted import content_id
-
-Json: TypeAlias = dict[str, Any]
+from shared.errors import Conflict, DependencyDown, Unknown
+from shared.events import ScanOrder
+from shared.states import OPEN_SCANS, ScanState, allowed_from, values
 
 # What one queue-all may put into the queue when it does not say; the catalog knows far more
 # tracks than anybody wants to download at once.
 DEFAULT_LIMIT = 10_000
-
-
-class ScanOrder(BaseModel):
-    """What to look through, and how far. Unknown fields are refused: a misspelt scope or limit
-    must not quietly become a scan of everything."""
-
-    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
-
-    scope: Literal["all", "partial_albums", "album"] = "all"
-    album_id: str | None = None
-    min_popularity: Annotated[int, Field(ge=0, le=100)] | None = None
-    # Missing tracks after which the scan ends; a scan that queues has DEFAULT_LIMIT.
-    limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-
-    @model_validator(mode="after")
-    def _album_goes_with_its_scope(self) -> ScanOrder:
-        if (self.scope == "album") != (self.album_id is not None):
-            raise ValueError("album_id goes with scope 'album', and only with it")
-        return self
-
-
-def parse_order(body: Mapping[str, object]) -> ScanOrder:
-    """The order in this body.
-
-    Raises:
-        InvalidRequest: the text names the first thing that is wrong.
-    """
-    try:
-        order = ScanOrder.model_validate(dict(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "body"
-        raise InvalidRequest(f"{where}: {first['msg']}") from error
-    if order.album_id is not None:
-        content_id(order.album_id, what="album id")
-    return order
-
 
 _INSERT = """
 INSERT INTO scans (id, queue, scope, max_items, requested_by) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT DO NOTHING
 """
 
-_RUNNING = "SELECT id FROM scans WHERE state IN ('waiting', 'running')"
+_RUNNING = "SELECT id FROM scans WHERE state = ANY($1)"
 
 _KNOWN = "SELECT 1 FROM scans WHERE id = $1"
 
@@ -71,8 +29,8 @@ _TURNS = 3
 
 
 _CANCEL = """
-UPDATE scans SET state = 'cancelled', problem = $2, finished_at = now(), lease_until = NULL
- WHERE id = $1 AND state IN ('waiting', 'running')
+UPDATE scans SET state = $3, problem = $2, finished_at = now(), lease_until = NULL
+ WHERE id = $1 AND state = ANY($4)
 """
 
 _STATE = "SELECT state FROM scans WHERE id = $1"
@@ -102,7 +60,7 @@ async def start(
             )
             if done == "INSERT 0 1":
                 return scan_id
-            running = await connection.fetchval(_RUNNING)
+            running = await connection.fetchval(_RUNNING, values(OPEN_SCANS))
             if running is not None and running != scan_id:
                 raise Conflict(
                     f"scan {running} has not ended: wait for it or cancel it, at"
@@ -120,7 +78,13 @@ async def cancel(database: Database, scan_id: str, *, by: str) -> None:
         Conflict: it has ended.
     """
     async with database.connection() as connection:
-        done = await connection.execute(_CANCEL, scan_id, f"cancelled by {by}")
+        done = await connection.execute(
+            _CANCEL,
+            scan_id,
+            f"cancelled by {by}",
+            ScanState.CANCELLED,
+            allowed_from(ScanState.CANCELLED),
+        )
         if done == "UPDATE 1":
             return
         state = await connection.fetchval(_STATE, scan_id)

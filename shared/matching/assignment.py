@@ -1,4 +1,4 @@
-"""The assignment with the most points, and where another one is nearly as good."""
+"""The assignment with the most points, and the tracks for which another is nearly as good."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import networkx as nx
 from shared.matching.evidence import Album, Pair
 from shared.matching.titles import Likeness
 
-# A right number against none is 40 points, a length that fits exactly against one that hardly
-# does is 30: neither alone tells two recordings apart.
+# A right number adds 40 points, an exact length 30: neither alone tells two recordings apart.
 MARGIN = 45
-# Beyond that many pairs between tracks and files that are all alike nothing is told apart.
+# With more pairs among tracks and files that are all alike, all of them are doubtful.
 _MOST_PAIRS = 600
-# Two files of the same name are the same recording if their lengths are that near each other,
-# of the tolerance.
+# Two files of the same name are the same recording if their lengths differ by no more than this
+# part of the tolerance.
 _SAME_LENGTH = 0.5
 
 _Edge = tuple[str, str]
@@ -24,17 +23,16 @@ _Edge = tuple[str, str]
 
 @dataclass(frozen=True, kw_only=True)
 class Settled:
-    """By track id: the pairs that stand, and the tracks for which another file is as likely."""
+    """By track id: the sure pairs, and the tracks for which another file is as likely."""
 
     sure: Mapping[str, Pair]
     doubtful: frozenset[str]
 
 
 def settle(album: Album, pairs: Sequence[Pair]) -> Settled:
-    """Assign the pairs one to one with the most points in all; the same whatever their order.
+    """Assign the pairs one to one, with the most points in total; their order does not matter.
 
-    Of several files that are the same recording of a track the best is taken: lossless, then the
-    largest.
+    Of several files with the same recording the best is taken: lossless, then the largest.
     """
     edges = {(pair.track.id, pair.file.name): pair for pair in pairs}
     sure: dict[str, Pair] = {}
@@ -54,7 +52,7 @@ def settle(album: Album, pairs: Sequence[Pair]) -> Settled:
 
 
 def same_recording(album: Album, one: Pair, other: Pair) -> bool:
-    """Whether two files that a track may be are two copies of the same recording by all signs."""
+    """Whether two files that may be the track appear to be copies of one recording."""
     if one.likeness is not other.likeness or one.likeness < Likeness.UNKNOWN:
         return False
     if not _agree(one.file.number, other.file.number):
@@ -100,7 +98,7 @@ def _settle_component(album: Album, edges: dict[_Edge, Pair]) -> tuple[dict[str,
 def _copied(
     album: Album, edges: Mapping[_Edge, Pair], best: Mapping[str, str], track_id: str
 ) -> bool:
-    """Whether the file may be a copy of what another track of the same name has."""
+    """Whether the file may be a copy of the file of another track with the same name."""
     name = best[track_id]
     return any(
         same_recording(album, edges[other, best[other]], pair)
@@ -110,7 +108,7 @@ def _copied(
 
 
 def _contested(album: Album, edges: dict[_Edge, Pair], taken: _Edge, points: int) -> bool:
-    """Whether the track or the file could go elsewhere for hardly fewer points."""
+    """Whether another pair for the track or the file costs few points."""
     pair = edges[taken]
     others = {
         edge: other
@@ -126,7 +124,7 @@ def _contested(album: Album, edges: dict[_Edge, Pair], taken: _Edge, points: int
 
 
 def _could_have(edges: dict[_Edge, Pair], track_id: str, points: int) -> bool:
-    """Whether a track that the best assignment leaves out could have a file for little less."""
+    """Whether a track that the best assignment leaves out could have a file for few points less."""
     for edge, pair in edges.items():
         if edge[0] == track_id:
             rest = {
@@ -156,7 +154,7 @@ def _points(edges: Mapping[_Edge, Pair], matched: Mapping[str, str]) -> int:
 def _best_of_same(
     album: Album, edges: Mapping[_Edge, Pair], sure: Mapping[str, Pair]
 ) -> dict[str, Pair]:
-    """`sure` with the best copy of each recording, among the files that no track has."""
+    """`sure`, with the best copy of each recording among the files that no track has."""
     taken = {pair.file.name for pair in sure.values()}
     chosen: dict[str, Pair] = {}
     for track_id in sorted(sure):

@@ -1,4 +1,4 @@
-"""The tracks and files that names do not bring together: by lengths alone, or for a person."""
+"""The tracks and files that names leave open: matched by length, or reported as doubts."""
 
 from __future__ import annotations
 
@@ -6,34 +6,35 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from shared.matching.evidence import Album, File, Pair, Position
-from shared.matching.model import AlbumTrack, Doubt
+from shared.matching.model import Doubt
 from shared.matching.name_evidence import NameEvidence, nameless
 from shared.matching.titles import Likeness
+from shared.tracks import CatalogTrack
 
-# Lengths alone must be that near, of the tolerance, and need room: within so many tolerances
-# there may be no second track or file.
+# By length alone, a pair has to be within this part of the tolerance, and no other track or file
+# may be within so many tolerances.
 _WELL = 0.5
 _ROOM = 2
-# Of the tracks, or of the files where there are fewer, so many must have been found for the
-# torrent to be this album; and never fewer than three if it has more files than the album tracks.
+# A torrent is this album if this part of its tracks, or of its files where they are fewer, is
+# found; at least three, if it has more files than the album has tracks.
 _FOUND = 0.75
 _ENOUGH = 3
 _MOST_CANDIDATES = 10
 
 
-def by_length(album: Album, claims: NameEvidence, sure: Mapping[str, Pair]) -> dict[str, Pair]:
-    """The pairs that lengths alone prove, among what is not `sure`, by track id."""
-    left = _Left(album, claims, sure)
+def by_length(album: Album, evidence: NameEvidence, sure: Mapping[str, Pair]) -> dict[str, Pair]:
+    """By track id: the pairs that lengths alone prove, among those that are not `sure`."""
+    left = _Left(album, evidence, sure)
     exchanged = {
         pair.track.id: pair
         for pair in left.pairs
-        if (pair.track.id, pair.file.name) in claims.exchanged and left.alone(pair, room=1)
+        if (pair.track.id, pair.file.name) in evidence.exchanged and left.alone(pair, room=1)
     }
     blank = {
         pair.track.id: pair
         for pair in left.pairs
         if left.measured
-        and _open(claims, pair)
+        and _open(evidence, pair)
         and pair.file in left.nameless
         and left.alone(pair, room=_ROOM)
     }
@@ -41,35 +42,35 @@ def by_length(album: Album, claims: NameEvidence, sure: Mapping[str, Pair]) -> d
 
 
 def doubts_of(
-    album: Album, claims: NameEvidence, sure: Mapping[str, Pair], why: Mapping[str, str]
+    album: Album, evidence: NameEvidence, sure: Mapping[str, Pair], why: Mapping[str, str]
 ) -> dict[str, Doubt]:
-    """By track id: what might be the tracks that are not `sure`; none for what has no candidate.
+    """By track id: the candidates of the tracks that are not `sure`, where there are any.
 
-    `why` are reasons known before, by track id.
+    `why` has reasons that are known already, by track id.
     """
-    left = _Left(album, claims, sure)
+    left = _Left(album, evidence, sure)
     doubts = {}
     for track in left.tracks:
-        pairs = [album.pairs[track.id, file.name] for file in left.worth_a_look]
+        pairs = [album.pairs[track.id, file.name] for file in left.candidates]
         possible = sorted(
             (
                 pair
                 for pair in pairs
-                if pair.permitted and (album.single or _possible(claims, pair))
+                if pair.permitted and (album.single or _possible(evidence, pair))
             ),
             key=lambda pair: (-pair.points, pair.file.name),
         )
         if possible:
             reason = why.get(track.id) or _reason(possible[0])
-            shown = tuple(_shown(claims, pair) for pair in possible[:_MOST_CANDIDATES])
+            shown = tuple(_shown(evidence, pair) for pair in possible[:_MOST_CANDIDATES])
             doubts[track.id] = Doubt(reason=reason, candidates=shown)
     return doubts
 
 
 class _Left:
-    """The tracks and files without a partner that is sure."""
+    """The tracks and files without a sure partner."""
 
-    def __init__(self, album: Album, claims: NameEvidence, sure: Mapping[str, Pair]) -> None:
+    def __init__(self, album: Album, evidence: NameEvidence, sure: Mapping[str, Pair]) -> None:
         self._album = album
         taken = {pair.file.name for pair in sure.values()}
         self.tracks = [track for track in album.tracks if track.id not in sure]
@@ -80,13 +81,13 @@ class _Left:
             for file in self.files
             if (pair := album.pairs[track.id, file.name]).fits
         ]
-        # Files of numbers alone are sure for now only; what they are tells what the others are.
-        self.worth_a_look = [*self.files, *(one for one in claims.unmeasured if one.name in taken)]
+        # An unmeasured file that is sure by its number only may still be another track.
+        self.candidates = [*self.files, *(one for one in evidence.unmeasured if one.name in taken)]
         self.nameless = [file for file in self.files if nameless(album, file)]
-        self.measured = not claims.unmeasured and all(file.measured for file in self.nameless)
+        self.measured = not evidence.unmeasured and all(file.measured for file in self.nameless)
 
     def alone(self, pair: Pair, *, room: int) -> bool:
-        """Whether no other track or file that is left could be meant by this length."""
+        """Whether no other open track or file is near this length."""
         return not any(
             self._could_be(album_track, pair.file, room)
             for album_track in self.tracks
@@ -97,18 +98,18 @@ class _Left:
             if file.name != pair.file.name and not self._copies(pair.file, file)
         )
 
-    def _could_be(self, track: AlbumTrack, file: File, room: int) -> bool:
+    def _could_be(self, track: CatalogTrack, file: File, room: int) -> bool:
         other = self._album.pairs[track.id, file.name]
         if other.off_s is None:
             return other.likeness >= Likeness.UNKNOWN
         return other.off_s <= room * self._album.tolerance_s
 
-    def _near(self, track: AlbumTrack, file: File, room: int) -> bool:
+    def _near(self, track: CatalogTrack, file: File, room: int) -> bool:
         off_s = self._album.pairs[track.id, file.name].off_s
         return off_s is not None and off_s <= room * self._album.tolerance_s
 
     def _copies(self, one: File, other: File) -> bool:
-        """Whether two files bear the same name, so that they are copies of one recording."""
+        """Whether two files have the same name, as copies of one recording."""
         return _stem(one.name) == _stem(other.name) and one.disc == other.disc
 
 
@@ -116,38 +117,38 @@ def _stem(name: str) -> str:
     return name.rpartition("/")[2].rpartition(".")[0].casefold()
 
 
-def _open(claims: NameEvidence, pair: Pair) -> bool:
-    """Whether the length fits well and no name of the file says that it is something else."""
+def _open(evidence: NameEvidence, pair: Pair) -> bool:
+    """Whether the length fits well, and the name does not contradict."""
     if pair.off_s is None or pair.off_s > _WELL * pair.tolerance_s:
         return False
     if pair.likeness is not Likeness.UNKNOWN:
         return False
-    return pair.position is not Position.CONTRARY or claims.refuted(pair.file)
+    return pair.position is not Position.CONTRARY or evidence.refuted(pair.file)
 
 
 def _is_this_album(album: Album, left: _Left, found: Collection[str]) -> bool:
-    """Whether enough was found that a length is no coincidence: those of any album fit at times."""
+    """Whether enough tracks are found: some lengths fit in any album by coincidence."""
     files = len(left.nameless) + len(album.tracks) - len(left.tracks)
     if files > len(album.tracks) and len(found) < _ENOUGH:
         return False
     return len(found) >= _FOUND * min(len(album.tracks), files)
 
 
-def _possible(claims: NameEvidence, pair: Pair) -> bool:
-    """Whether a person should look at a permitted pair: something speaks for it."""
+def _possible(evidence: NameEvidence, pair: Pair) -> bool:
+    """Whether an administrator should see this permitted pair: some evidence supports it."""
     if pair.likeness is Likeness.OTHER_TITLE:
-        return (pair.position is Position.MATCH and not _believed(claims, pair)) or (
-            pair.fits and claims.refuted(pair.file)
+        return (pair.position is Position.MATCH and not _believed(evidence, pair)) or (
+            pair.fits and evidence.refuted(pair.file)
         )
     if pair.likeness is Likeness.UNKNOWN:
         return pair.fits or not pair.file.measured or pair.position >= Position.NUMBER
     return True
 
 
-def _believed(claims: NameEvidence, pair: Pair) -> bool:
+def _believed(evidence: NameEvidence, pair: Pair) -> bool:
     """Whether the file's name is of another track of the album, and its length agrees."""
-    claim = claims.of_file.get(pair.file.name)
-    return claim is not None and claim.permitted and claim.track.id != pair.track.id
+    named = evidence.of_file.get(pair.file.name)
+    return named is not None and named.permitted and named.track.id != pair.track.id
 
 
 def _reason(pair: Pair) -> str:
@@ -158,16 +159,16 @@ def _reason(pair: Pair) -> str:
     return "no name says it clearly, and the length does not single one out"
 
 
-def _shown(claims: NameEvidence, pair: Pair) -> Mapping[str, Any]:
+def _shown(evidence: NameEvidence, pair: Pair) -> Mapping[str, Any]:
     return {
         "file": pair.file.name,
         "duration_s": pair.file.offered.duration_s,
         "title_score": pair.title_score,
-        "why": _why(claims, pair),
+        "why": _why(evidence, pair),
     }
 
 
-def _why(claims: NameEvidence, pair: Pair) -> str:
+def _why(evidence: NameEvidence, pair: Pair) -> str:
     said = {
         Likeness.SAME: "the title is the same",
         Likeness.NEAR: "the title is nearly the same",
@@ -178,10 +179,10 @@ def _why(claims: NameEvidence, pair: Pair) -> str:
     }[pair.likeness]
     placed = {
         Position.MATCH: "disc and number are right",
-        Position.NUMBER: "the number is right, the disc not told",
+        Position.NUMBER: "the number is right, the disc unknown",
         Position.UNKNOWN: "no number",
         Position.CONTRARY: "disc or number is another",
     }[pair.position]
     length = "length unknown" if pair.off_s is None else f"{pair.off_s:.1f} s off"
-    refuted = ", its own name's track has another length" if claims.refuted(pair.file) else ""
+    refuted = ", its own name's track has another length" if evidence.refuted(pair.file) else ""
     return f"{said}, {placed}, {length}{refuted}"

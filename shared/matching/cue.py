@@ -1,4 +1,4 @@
-"""CUE sheets: where the tracks lie in one big file. What is ambiguous is refused with a reason."""
+"""CUE sheets: where tracks lie in a file. An ambiguous sheet is refused with a reason."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff",
 
 @dataclass(frozen=True, kw_only=True)
 class CueTrack:
-    """A track of a sheet; `end_s` None: to the end of the file. Gaps belong to the track before."""
+    """A track of a sheet; `end_s` None: the file's end. A gap belongs to the track before it."""
 
     number: int
     start_s: float
@@ -35,7 +35,7 @@ class CueTrack:
 
 @dataclass(frozen=True, kw_only=True)
 class CueFile:
-    """A file as the sheet calls it, with the tracks that begin in it."""
+    """A file, by its name in the sheet, with the tracks that begin in it."""
 
     name: str
     tracks: tuple[CueTrack, ...]
@@ -43,7 +43,7 @@ class CueFile:
 
 @dataclass(frozen=True, kw_only=True)
 class CueSheet:
-    """What a sheet says."""
+    """A parsed sheet."""
 
     files: tuple[CueFile, ...]
     title: str | None = None
@@ -53,7 +53,7 @@ class CueSheet:
 
 @dataclass
 class _Reading:
-    """The sheet up to the line that is being read."""
+    """What was parsed up to the current line."""
 
     files: list[tuple[str, list[CueTrack]]] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class _Reading:
 
 
 def parse(data: bytes) -> CueSheet:
-    """Read a sheet. Raises ValueError with the reason if it cannot be one, or is not in order."""
+    """Parse a sheet. Raises ValueError with the reason if it is not one, or is inconsistent."""
     if len(data) > MAX_BYTES:
         raise ValueError(f"a sheet of {len(data)} bytes; at most {MAX_BYTES} are read")
     reading = _Reading()
@@ -82,11 +82,11 @@ def parse(data: bytes) -> CueSheet:
 
 
 def parts(sheet: CueSheet, beside: Sequence[Offered]) -> list[Offered]:
-    """The parts that the sheet names of the files `beside` it (in its own folder).
+    """The parts that the sheet names of the files `beside` it, in the same folder.
 
-    Their lengths are known as soon as the file is measured. Raises ValueError with the reason
-    where it is ambiguous what belongs to which file, where the sheet goes beyond a file's length,
-    and where it has one file for each track: then there is nothing to split.
+    Their lengths are known once the file is measured. Raises ValueError with the reason: it is
+    ambiguous which file is meant, a track begins beyond a file's end, or each track has its own
+    file, so that there is nothing to split.
     """
     if all(len(file.tracks) < 2 for file in sheet.files):
         raise ValueError("one file for each track: nothing to split")
@@ -101,13 +101,12 @@ def parts(sheet: CueSheet, beside: Sequence[Offered]) -> list[Offered]:
     return found
 
 
-def agreed(told: Mapping[str, Sequence[Offered]]) -> list[Offered]:
-    """The parts that several sheets, by path, name together; none of a file they disagree about."""
+def agreed(named: Mapping[str, Sequence[Offered]]) -> list[Offered]:
+    """The parts of all sheets, by the sheet's path; none of a file about which sheets disagree."""
     by_file: dict[str, dict[str, list[Offered]]] = {}
-    for path, found in sorted(told.items()):
+    for path, found in sorted(named.items()):
         for part in found:
-            whole = part.name.rpartition("#")[0]
-            by_file.setdefault(whole, {}).setdefault(path, []).append(part)
+            by_file.setdefault(part.file_name, {}).setdefault(path, []).append(part)
     return [
         part
         for _, sheets in sorted(by_file.items())
@@ -116,15 +115,15 @@ def agreed(told: Mapping[str, Sequence[Offered]]) -> list[Offered]:
     ]
 
 
-def _places(told: Iterable[Offered]) -> tuple[tuple[str, float | None], ...]:
-    return tuple((part.name, part.start_s) for part in told)
+def _places(parts_: Iterable[Offered]) -> tuple[tuple[str, float | None], ...]:
+    return tuple((part.name, part.start_s) for part in parts_)
 
 
 def _decoded(data: bytes) -> str:
-    """The text, by its mark, else the first encoding that it fits and that makes sense.
+    """The text: by its byte order mark, else in the first encoding that fits and is plausible.
 
-    Every byte is a letter in Windows' code pages, so those are told apart by how letters follow
-    each other: runs of high bytes are Cyrillic, single ones accents.
+    Every byte is a letter in Windows' code pages. They are told apart by runs: several high bytes
+    in a row are Cyrillic, single ones are accents.
     """
     for mark, encoding in _MARKS:
         if data.startswith(mark):
@@ -167,7 +166,7 @@ def _read(reading: _Reading, word: str, rest: str) -> None:
             disc = rest.strip('"')
             reading.disc = int(disc) if disc.isdecimal() and 0 < int(disc) < 100 else None
         case _:
-            pass  # PREGAP is silence that no file has; FLAGS, ISRC and remarks tell nothing here.
+            pass  # PREGAP is silence that no file has; FLAGS, ISRC and remarks are not needed.
 
 
 def _begin_file(reading: _Reading, rest: str) -> None:
@@ -176,7 +175,7 @@ def _begin_file(reading: _Reading, rest: str) -> None:
     base = name.replace("\\", "/").rpartition("/")[2].strip()
     if not base:
         raise ValueError("a FILE without a name")
-    # A track that has begun, but not at its INDEX 01 yet, goes on in this file.
+    # A track without its INDEX 01 yet continues in this file.
     if reading.track is not None and reading.track.start_s >= 0:
         _end_track(reading)
     reading.files.append((base, []))
@@ -224,7 +223,7 @@ def _end_track(reading: _Reading) -> None:
 
 
 def _file(name: str, tracks: Sequence[CueTrack]) -> CueFile:
-    """The file with each track's end, which is the next one's start."""
+    """The file, with the next track's start as the end of each track."""
     ended = []
     for track, after in zip(tracks, [*tracks[1:], None], strict=True):
         if after is not None and after.start_s <= track.start_s:
@@ -234,7 +233,7 @@ def _file(name: str, tracks: Sequence[CueTrack]) -> CueFile:
 
 
 def _meant(name: str, beside: Sequence[Offered]) -> Offered:
-    """The file that has the name, or else the only one that has it with another ending."""
+    """The file with this name, or else the only one with this name and another ending."""
     named = [one for one in beside if _base(one) == name.casefold()]
     if not named:
         stem = _stem(name.casefold())

@@ -1,23 +1,20 @@
-"""What speaks for and against a file being a track, pair by pair."""
+"""The evidence for and against each pair of a track and a file."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from functools import cached_property
 
-from shared.matching.model import AlbumTrack, Offered
+from shared.matching.model import Offered
 from shared.matching.names import Named, Reading, read_names
 from shared.matching.titles import Likeness, Title, likeness, score, title_of
+from shared.media.extensions import LOSSLESS, extension_of
+from shared.tracks import CatalogTrack
 
-_LOSSLESS = re.compile(
-    r"\.(?:flac|wav|wave|alac|ape|wv|aiff?|tta|tak|dsf)(?:#\d+)?$", re.IGNORECASE
-)
-
-# Points for a pair. The same title outweighs all else together; what a number says counts for more
-# than what Torrentino's mapping or a length that fits a little better say.
+# Points for a pair. The same title outweighs all the rest together; a number counts more than
+# Torrentino's mapping, or than a length that fits a little better.
 _TITLE = {
     Likeness.SAME: 240,
     Likeness.NEAR: 70,
@@ -31,11 +28,11 @@ _MAPPED = 8
 
 
 class Position(IntEnum):
-    """What disc and number of a file say about it being a certain track."""
+    """How disc and number of a file compare with those of a track."""
 
     CONTRARY = 0
     UNKNOWN = 1
-    # The number is right, but the album has several discs and the file does not tell which.
+    # The number is right, but the album has several discs and the file's disc is unknown.
     NUMBER = 2
     MATCH = 3
 
@@ -50,7 +47,7 @@ _POSITION = {
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """An offered file with what its path and tags say."""
+    """An offered file, with what its path and tags say."""
 
     offered: Offered
     readings: tuple[Reading, ...]
@@ -67,14 +64,14 @@ class File:
 
     @property
     def lossless(self) -> bool:
-        return _LOSSLESS.search(self.name) is not None
+        return extension_of(self.offered.file_name) in LOSSLESS
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A track and a file beside each other. `off_s`: how far their lengths are apart."""
+    """A track compared with a file. `off_s`: the difference of their lengths."""
 
-    track: AlbumTrack
+    track: CatalogTrack
     file: File
     likeness: Likeness
     title_score: int
@@ -84,7 +81,7 @@ class Pair:
 
     @property
     def permitted(self) -> bool:
-        """Whether the lengths allow it, as far as they are known."""
+        """Whether the lengths, if both are known, agree."""
         return self.off_s is None or self.off_s <= self.tolerance_s
 
     @property
@@ -105,10 +102,10 @@ class Pair:
 
 
 class Album:
-    """The tracks in their order, and how each compares with each file of a torrent."""
+    """The tracks in their order, each compared with each file of a torrent."""
 
     def __init__(
-        self, tracks: Sequence[AlbumTrack], offered: Sequence[Offered], *, tolerance_s: float
+        self, tracks: Sequence[CatalogTrack], offered: Sequence[Offered], *, tolerance_s: float
     ) -> None:
         self.tolerance_s = tolerance_s
         self.tracks = sorted(tracks, key=_place)
@@ -133,17 +130,17 @@ class Album:
 
     @cached_property
     def _usual(self) -> frozenset[str]:
-        """The marks of all tracks: on a live album "(Live)" tells nothing apart."""
+        """The marks that all tracks have: on a live album "(Live)" does not tell tracks apart."""
         if len(self.tracks) < 3:
             return frozenset()
         return frozenset.intersection(*(title.marks for title in self.titles.values()))
 
     @cached_property
     def _alike(self) -> Mapping[tuple[str, str], tuple[Likeness, int]]:
-        """How alike the titles of each pair are.
+        """The likeness of the titles of each pair.
 
-        Where the torrent writes titles as the catalog does, in whatever script those are, a title
-        in another script is another title, not a transliteration.
+        Where the torrent has titles in the catalog's script, which is not Latin, a title in another
+        script is another title, not a transliteration.
         """
         alike = {
             (track.id, file.name): self._likeness(self.titles[track.id], file)
@@ -164,13 +161,13 @@ class Album:
 
     @cached_property
     def _running(self) -> Mapping[str, int] | None:
-        """The running number of each track, if that is how the files that may be one count."""
+        """The running number of each track, if the files are numbered over all discs."""
         possible = {
             name for (_, name), (found, _) in self._alike.items() if found >= Likeness.UNKNOWN
         }
         return _running_numbers(self.tracks, [file for file in self.files if file.name in possible])
 
-    def _compared(self, track: AlbumTrack, file: File) -> Pair:
+    def _compared(self, track: CatalogTrack, file: File) -> Pair:
         alike, points = self._alike[track.id, file.name]
         return Pair(
             track=track,
@@ -183,9 +180,9 @@ class Album:
         )
 
     def _likeness(self, title: Title, file: File) -> tuple[Likeness, int]:
-        """The best that any reading of the file's names says; UNKNOWN without a reading.
+        """The best likeness of all readings of the file's names; UNKNOWN without a reading.
 
-        A piece of a name can make it likelier, never turn a different title into an unknown one.
+        A piece of a name may raise the likeness, but does not turn another title into UNKNOWN.
         """
         best: tuple[Likeness, int] | None = None
         for reading in file.readings:
@@ -196,7 +193,7 @@ class Album:
             best = found if best is None else max(best, found)
         return best or (Likeness.UNKNOWN, 0)
 
-    def _position(self, track: AlbumTrack, file: File) -> Position:
+    def _position(self, track: CatalogTrack, file: File) -> Position:
         if file.number is None or track.number is None:
             other = file.disc is not None and self._discs > 1 and file.disc != (track.disc or 1)
             return Position.CONTRARY if other else Position.UNKNOWN
@@ -210,11 +207,11 @@ class Album:
         return Position.MATCH if file.disc == (track.disc or 1) else Position.CONTRARY
 
 
-def _place(track: AlbumTrack) -> tuple[int, int, str]:
+def _place(track: CatalogTrack) -> tuple[int, int, str]:
     return track.disc or 1, track.number or 0, track.id
 
 
-def _files(tracks: Sequence[AlbumTrack], offered: Sequence[Offered]) -> list[File]:
+def _files(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> list[File]:
     ordered = sorted(offered, key=lambda one: one.name)
     artists = {track.artist for track in tracks if track.artist}
     named = read_names([one.name for one in ordered], artists)
@@ -222,7 +219,7 @@ def _files(tracks: Sequence[AlbumTrack], offered: Sequence[Offered]) -> list[Fil
 
 
 def _file(offered: Offered, says: Named) -> File:
-    """Tags and names together; where they give different numbers, neither counts."""
+    """Tags and names together; where their numbers differ, neither counts."""
     readings = says.readings
     if offered.title and (title := title_of(offered.title)).core:
         readings = (Reading(title=title), *readings)
@@ -235,11 +232,12 @@ def _file(offered: Offered, says: Named) -> File:
 
 
 def _running_numbers(
-    tracks: Sequence[AlbumTrack], files: Sequence[File]
+    tracks: Sequence[CatalogTrack], files: Sequence[File]
 ) -> Mapping[str, int] | None:
-    """Each track's number over all discs, if that is how the files are numbered; else None.
+    """Each track's number over all discs, if the files are numbered so; else None.
 
-    It is if they go on to the last track's, tell no disc, and no folder has a number twice.
+    They are if the numbers reach the count of all tracks, no file has a disc, and no folder has a
+    number twice.
     """
     reaches = max((file.number or 0 for file in files), default=0)
     highest = max((track.number or 0 for track in tracks), default=0)
@@ -251,7 +249,7 @@ def _running_numbers(
     return {track.id: place for place, track in enumerate(tracks, start=1)}
 
 
-def _off_s(track: AlbumTrack, file: File) -> float | None:
+def _off_s(track: CatalogTrack, file: File) -> float | None:
     if track.duration_ms is None or file.offered.duration_s is None:
         return None
     return abs(track.duration_ms / 1000 - file.offered.duration_s)

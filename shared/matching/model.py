@@ -1,4 +1,4 @@
-"""What is compared: the tracks of an album, and what a torrent offers for them."""
+"""The files that a torrent offers, and what became of the wanted tracks."""
 
 from __future__ import annotations
 
@@ -7,25 +7,13 @@ from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, kw_only=True)
-class AlbumTrack:
-    """A track as the catalog knows it, wanted or not."""
-
-    id: str
-    title: str
-    artist: str | None = None
-    disc: int | None = None
-    number: int | None = None
-    duration_ms: int | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
 class Offered:
     """A file of the torrent, or a part of one that a CUE sheet names.
 
-    `name` is the path in the torrent, with its folders and forward slashes. `duration_s` is
-    measured, None as long as nobody has looked. Title, disc and number are what tags or the CUE
-    sheet say; those in the name are read from it. `mapped` is Torrentino's own opinion: confidence
-    (0 to 1) by track number.
+    `name` is the path in the torrent, with its folders and forward slashes. `duration_s` is None
+    before the file is measured. Title, disc and number are those of the tags or of the CUE sheet;
+    what the name says is read from it. `mapped` is Torrentino's confidence (0 to 1) by track
+    number.
     """
 
     name: str
@@ -35,14 +23,19 @@ class Offered:
     disc: int | None = None
     number: int | None = None
     mapped: Mapping[int, float] = field(default_factory=dict, hash=False)
-    # Of a part: where it begins and ends in the file; None: at the file's end.
+    # Of a part: where it begins and ends in the file; end None: the file's end.
     start_s: float | None = None
     end_s: float | None = None
+
+    @property
+    def file_name(self) -> str:
+        """The name of the file that this is, or is a part of."""
+        return self.name if self.start_s is None else self.name.rpartition("#")[0]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Doubt:
-    """Why it cannot be said which file a track is; what a person gets to see."""
+    """Why no file is sure for a track, and the candidates for an administrator to choose from."""
 
     reason: str
     # Each {"file", "duration_s", "title_score", "why"}, likeliest first.
@@ -51,7 +44,7 @@ class Doubt:
 
 @dataclass(frozen=True, kw_only=True)
 class Assignment:
-    """What became of the wanted tracks, by track id; each is in exactly one of the three."""
+    """The result for the wanted tracks, by track id; each is in exactly one of the three."""
 
     sure: Mapping[str, Offered]
     doubtful: Mapping[str, Doubt]

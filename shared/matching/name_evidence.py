@@ -1,9 +1,9 @@
-"""What the files' names claim, and what measured lengths make of that.
+"""The evidence of the files' names, checked against measured lengths.
 
-A name claims a track by title, or by number where it has no title. A length beyond the tolerance
-refutes it. When names went round among the files (3 and 4 exchanged), each of the ring is refuted
-and each fits another's track: then the lengths are believed. Where each of a ring is permitted as
-named and yet clearly fits another better, names and lengths contradict each other.
+A name is evidence for a track by its title, or by its number where it has no title. A length beyond
+the tolerance refutes it. Where names are exchanged in a ring (3 and 4 swapped), each is refuted and
+each file fits another track of the ring: then the lengths decide. Where each file of a ring is
+permitted as named, but clearly fits another track better, names and lengths contradict each other.
 """
 
 from __future__ import annotations
@@ -16,66 +16,67 @@ import networkx as nx
 from shared.matching.evidence import Album, File, Pair, Position
 from shared.matching.titles import Likeness
 
-# Of the tolerance: beyond the first a length fits badly, within the second it fits well.
+# Parts of the tolerance: beyond the first a length fits badly, within the second it fits well.
 _BADLY = 0.5
 _WELL = 0.25
-# Of the files that are only numbered, so many must have the length of their number's track.
+# The part of the files with numbers only that must have the length of their number's track.
 _FITTING = 0.75
-# Two exchanged names are a slip; more than two, and that many of all, are no names.
+# Up to two refuted names are slips; more, and this part of all, discredit all names.
 _SLIPS = 2
 _REFUTED = 0.25
-# Fewer tracks than that agree with a wrong album's numbers by chance.
+# Fewer tracks may agree with the numbers of a wrong album by chance.
 _ENOUGH_TRACKS = 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class NameEvidence:
-    """What is believed of the names of a torrent's files."""
+    """How far the names of a torrent's files can be believed."""
 
-    # The track that each file's name is of, by file name, if it is clearly of one.
+    # By file name: the pair with the track that the name clearly means, if it means one.
     of_file: Mapping[str, Pair]
-    # Pairs (track id, file name) whose names went round, so that lengths decide.
+    # Pairs (track id, file name) in rings of exchanged names: lengths decide.
     exchanged: frozenset[tuple[str, str]]
     # Tracks whose names and lengths contradict each other.
     contradicted: frozenset[str]
-    # Whether names are believed where lengths do not tell: not if many are refuted.
-    names_hold: bool
-    # Whether a number alone says which track a file is; with a slip, only where no other track
+    # Whether names decide where lengths are unknown: not if many names are refuted.
+    names_usable: bool
+    # Whether a number alone decides which track a file is; with a slip, only where no other track
     # has the file's length.
-    numbers_hold: bool
+    numbers_usable: bool
     numbers_slip: bool
-    # Files of numbers alone that nobody has measured: until then numbers prove little.
+    # Unmeasured files with numbers only: until they are measured, numbers prove little.
     unmeasured: tuple[File, ...]
 
     def refuted(self, file: File) -> bool:
-        claim = self.of_file.get(file.name)
-        return claim is not None and not claim.permitted
+        """Whether the file's length contradicts its name."""
+        named = self.of_file.get(file.name)
+        return named is not None and not named.permitted
 
 
-def claims_of(album: Album) -> NameEvidence:
-    """What the names claim, and which of it the lengths leave standing."""
-    of_file = {file.name: claim for file in album.files if (claim := _claim(album, file))}
+def name_evidence(album: Album) -> NameEvidence:
+    """The evidence of all names, after the check against the lengths."""
+    of_file = {file.name: named for file in album.files if (named := _named(album, file))}
     exchanged, contradicted = _rings(album, of_file)
-    numbered = [claim for claim in of_file.values() if claim.likeness is Likeness.UNKNOWN]
+    numbered = [pair for pair in of_file.values() if pair.likeness is Likeness.UNKNOWN]
     return NameEvidence(
         of_file=of_file,
         exchanged=exchanged,
         contradicted=contradicted,
-        names_hold=_names_hold(album, list(of_file.values())),
-        numbers_hold=_numbers_hold(album, numbered),
-        numbers_slip=not all(claim.permitted for claim in numbered),
-        unmeasured=tuple(claim.file for claim in numbered if not claim.file.measured),
+        names_usable=_names_usable(album, list(of_file.values())),
+        numbers_usable=_numbers_usable(album, numbered),
+        numbers_slip=not all(pair.permitted for pair in numbered),
+        unmeasured=tuple(pair.file for pair in numbered if not pair.file.measured),
     )
 
 
 def nameless(album: Album, file: File) -> bool:
-    """Whether the file's names tell no title that is any of the album's, as far as one can say."""
+    """Whether the file's names have no title that can be compared with the album's."""
     alike = max(album.pairs[track.id, file.name].likeness for track in album.tracks)
     return alike is Likeness.UNKNOWN
 
 
-def _claim(album: Album, file: File) -> Pair | None:
-    """The one track that the name is of: by the best title, among equal ones by the number."""
+def _named(album: Album, file: File) -> Pair | None:
+    """The pair with the track that the name means: by the best title, then by the number."""
     pairs = [album.pairs[track.id, file.name] for track in album.tracks]
     best = max(pair.likeness for pair in pairs)
     if best is Likeness.UNKNOWN:
@@ -96,61 +97,61 @@ def _rings(
 ) -> tuple[frozenset[tuple[str, str]], frozenset[str]]:
     """The exchanged pairs, and the tracks whose names and lengths contradict each other."""
     points_to = nx.DiGraph()
-    for claim in of_file.values():
-        limit_s = _suiting_s(claim, album.tolerance_s)
+    for named in of_file.values():
+        limit_s = _limit_s(named, album.tolerance_s)
         for track in album.tracks:
-            off_s = album.pairs[track.id, claim.file.name].off_s
+            off_s = album.pairs[track.id, named.file.name].off_s
             if limit_s is not None and off_s is not None and off_s <= limit_s:
-                points_to.add_edge(claim.track.id, track.id)
+                points_to.add_edge(named.track.id, track.id)
     exchanged: set[tuple[str, str]] = set()
     contradicted: set[str] = set()
     for ring in nx.strongly_connected_components(points_to):
-        claimed = [claim for claim in of_file.values() if claim.track.id in ring]
+        members = [named for named in of_file.values() if named.track.id in ring]
         if len(ring) < 2:
             continue
-        if any(claim.permitted for claim in claimed):
+        if any(named.permitted for named in members):
             contradicted |= ring
         else:
-            exchanged |= _fitting(album, ring, claimed)
+            exchanged |= _fitting(album, ring, members)
     return frozenset(exchanged), frozenset(contradicted)
 
 
-def _suiting_s(claim: Pair, tolerance_s: float) -> float | None:
-    """How near another track's length must be to the file's to point there; None: it fits here."""
-    if not claim.permitted:
+def _limit_s(named: Pair, tolerance_s: float) -> float | None:
+    """How near another track's length must be for the file to fit it; None: it fits its own."""
+    if not named.permitted:
         return tolerance_s
-    if claim.off_s is not None and claim.off_s > _BADLY * tolerance_s:
+    if named.off_s is not None and named.off_s > _BADLY * tolerance_s:
         return _WELL * tolerance_s
     return None
 
 
-def _fitting(album: Album, ring: set[str], claimed: list[Pair]) -> set[tuple[str, str]]:
+def _fitting(album: Album, ring: set[str], members: list[Pair]) -> set[tuple[str, str]]:
     return {
-        (track_id, claim.file.name)
-        for claim in claimed
+        (track_id, named.file.name)
+        for named in members
         for track_id in ring
-        if album.pairs[track_id, claim.file.name].fits
+        if album.pairs[track_id, named.file.name].fits
     }
 
 
-def _names_hold(album: Album, claimed: list[Pair]) -> bool:
-    refuted = sum(_is_another(album, claim) for claim in claimed)
-    return refuted <= _SLIPS or refuted < _REFUTED * len(claimed)
+def _names_usable(album: Album, named: list[Pair]) -> bool:
+    refuted = sum(_is_another(album, pair) for pair in named)
+    return refuted <= _SLIPS or refuted < _REFUTED * len(named)
 
 
-def _is_another(album: Album, claim: Pair) -> bool:
-    """Whether the file is not what it is named, and may be another track."""
-    fits = (album.pairs[track.id, claim.file.name].fits for track in album.tracks)
-    return not claim.permitted and any(fits)
+def _is_another(album: Album, named: Pair) -> bool:
+    """Whether the file's length refutes its name and fits another track."""
+    fits = (album.pairs[track.id, named.file.name].fits for track in album.tracks)
+    return not named.permitted and any(fits)
 
 
-def _numbers_hold(album: Album, numbered: list[Pair]) -> bool:
+def _numbers_usable(album: Album, numbered: list[Pair]) -> bool:
     """Whether the lengths confirm that the numbers are this album's.
 
-    They are another edition's if a file that is not what its number says is another track.
+    The numbers are another edition's if a refuted file fits another track.
     """
-    looked_at = [claim for claim in numbered if claim.off_s is not None]
-    fitting = sum(claim.fits for claim in looked_at)
-    shifted = any(_is_another(album, claim) for claim in looked_at)
+    measured = [pair for pair in numbered if pair.off_s is not None]
+    fitting = sum(pair.fits for pair in measured)
+    shifted = any(_is_another(album, pair) for pair in measured)
     enough = len(album.tracks) >= _ENOUGH_TRACKS
-    return enough and not shifted and fitting >= _FITTING * len(looked_at)
+    return enough and not shifted and fitting >= _FITTING * len(measured)

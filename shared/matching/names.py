@@ -1,7 +1,7 @@
 """What the paths of a torrent's files say: disc, number and title of each.
 
-A name is read beside its siblings: what repeats in all of them (the artist, the album, a group's
-signature) is noise, and "A1" is a side of a record only where all have one.
+A name is read together with the others: what repeats in all of them (the artist, the album, a
+group's signature) is noise, and "A1" is the side of a record only where all names have one.
 """
 
 from __future__ import annotations
@@ -14,14 +14,9 @@ from dataclasses import dataclass, replace
 from rapidfuzz import fuzz
 
 from shared.matching.titles import BRACKETED, Likeness, Title, fold, is_code, title_of
+from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
 
-_EXTENSION = re.compile(
-    r"\.(?:flac|mp3|m4a|mp4|aac|ogg|oga|opus|wav|wave|alac|ape|wv|wma|aif|aiff|tta|tak|mpc|dsf)$",
-    re.IGNORECASE,
-)
 _PART = re.compile(r"#(\d+)$")
-# What Torrentino's pipeline appends to a name.
-_CONVERTED = re.compile(r"\.converted$", re.IGNORECASE)
 _DISC_FOLDER = re.compile(
     r"(?<![^\W_])(?:cd|dis[ck]|disque|disco|диск|digital media|lp)[\s._#-]*0*(\d{1,2})(?!\d)",
     re.IGNORECASE,
@@ -37,21 +32,21 @@ _NUMBERED = re.compile(
 )
 _SIDED = re.compile(r"^([A-Ha-h])(\d{1,2})(?![^\W_])(?P<gap>[\])]?\s*[-\u2013\u2014.:_)]*\s*)")
 _SEGMENTS = re.compile(r"\s+[-\u2013\u2014]\s+|\s*~\s*")
-# Not in brackets.
+# A dash that is not in brackets.
 _SEGMENTS_CLOSE = re.compile(r"\s*[-\u2013\u2014]\s*(?![^()]*\))")
 
-# A text is common to a torrent if this part of its files, and that many, begin or end with it.
+# A text is common if this part of the files, and at least so many, begin or end with it.
 _COMMON = 0.7
 _COMMON_FILES = 3
-# The catalog's artist and the name's, which may have "feat. …" after it or lack a "The".
+# How alike an artist in a name, with "feat. …" or without "The", must be to the catalog's.
 _ARTIST = 88.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reading:
-    """A title that a name may mean, and how much that can say at most.
+    """A title that a name may mean, and the highest likeness that it can give.
 
-    It is less where a piece of the name was left out that nothing explains.
+    That is lower where a piece of the name was left out without an explanation.
     """
 
     title: Title
@@ -60,7 +55,7 @@ class Reading:
 
 @dataclass(frozen=True, kw_only=True)
 class Named:
-    """What the path of one file says. No readings: its name is no title ("05.flac")."""
+    """What the path of one file says. Without readings it has no title: "05.flac"."""
 
     readings: tuple[Reading, ...] = ()
     disc: int | None = None
@@ -69,23 +64,23 @@ class Named:
 
 @dataclass(frozen=True, kw_only=True)
 class _Split:
-    """A name on the way to be read: its number, and the text that is left, in pieces."""
+    """A name taken apart: its number, and the rest of the text in pieces."""
 
     folder: str
     pieces: tuple[str, ...]
     disc: int | None = None
     number: int | None = None
     side: str | None = None
-    # The text with its number where that may belong to the title ("99 Luftballons").
+    # The text with its number, where that may be part of the title ("99 Luftballons").
     unsplit: str | None = None
-    # The name with what stands before its number, where something does.
+    # The name with the text before its number, where there is any.
     whole: str | None = None
 
 
 def read_names(paths: Sequence[str], artists: Collection[str] = ()) -> list[Named]:
-    """What each of the paths says, in their order; all are of one torrent.
+    """What each path says, in the order of the paths, which are all of one torrent.
 
-    `artists` are the album's, as the catalog writes them: their names in a path are noise.
+    `artists` are the album's in the catalog: their names in a path are noise.
     """
     stems = [_stem_of(path) for path in paths]
     splits = [
@@ -102,13 +97,13 @@ def read_names(paths: Sequence[str], artists: Collection[str] = ()) -> list[Name
 
 
 class _Reader:
-    """Knows what repeats over the files of a torrent."""
+    """Reads names, with what repeats over the files of the torrent."""
 
     def __init__(self, splits: Sequence[_Split], artists: Collection[str]) -> None:
         self._artists = {folded for artist in artists if (folded := fold(artist))}
         self._first = _repeated([split.pieces[0] for split in splits if len(split.pieces) > 1])
         self._last = _repeated([split.pieces[-1] for split in splits if len(split.pieces) > 1])
-        # One "22.mp3" may be a song; several are numbers.
+        # A single "22.mp3" may be a title; several are numbers.
         self._bare_is_title = sum(not split.pieces for split in splits) == 1
 
     def read(self, split: _Split, sided: dict[tuple[str, int], int] | None) -> Named:
@@ -120,7 +115,7 @@ class _Reader:
         if split.unsplit is not None and (split.pieces or self._bare_is_title):
             readings = (*readings, Reading(title=title_of(split.unsplit)))
         if split.whole is not None:
-            # Taken for noise and a number, it may still be a title: "Suite, Pt. 6".
+            # What looks like noise and a number may be a title: "Suite, Pt. 6".
             readings += tuple(
                 Reading(title=reading.title, at_most=min(reading.at_most, Likeness.NEAR))
                 for reading in self._readings(_pieces(split.whole))
@@ -128,7 +123,7 @@ class _Reader:
         return Named(readings=readings, disc=disc, number=number)
 
     def _readings(self, pieces: tuple[str, ...]) -> tuple[Reading, ...]:
-        """The whole text, the text without its noise, and each shorter end of that."""
+        """The whole text, the text without noise, and each shorter end of that."""
         core = list(pieces)
         while len(core) > 1 and (self._is_artist(core[0]) or fold(core[0]) in self._first):
             core.pop(0)
@@ -147,7 +142,7 @@ class _Reader:
         return tuple(readings.values())
 
     def _without_artist(self, text: str) -> str:
-        """`text` without brackets that hold nothing but the artist."""
+        """`text` without brackets that contain only the artist."""
         return BRACKETED.sub(lambda found: "" if self._is_artist(found[1]) else found[0], text)
 
     def _is_artist(self, piece: str) -> bool:
@@ -166,9 +161,10 @@ def _repeated(pieces: Sequence[str]) -> frozenset[str]:
 
 
 def _stem_of(path: str) -> str:
-    """The file's name without its folders and endings, with spaces where others stand for them."""
-    name = _CONVERTED.sub("", path.rpartition("/")[2])
-    stem = _EXTENSION.sub("", name).strip()
+    """The file's name without folders and endings; underscores and dots become spaces."""
+    name = without_appended(path.rpartition("/")[2])
+    audio = extension_of(name) in AUDIO_OR_VIDEO
+    stem = (name.rpartition(".")[0] if audio else name).strip()
     if " " in stem:
         return stem.replace("_", " ")
     if "_" in stem:
@@ -179,7 +175,7 @@ def _stem_of(path: str) -> str:
 
 
 def _without_prefix(stems: list[str]) -> list[str]:
-    """The names without what all begin with, where that ends before a number in each."""
+    """The names without their common prefix, if a number follows it in each."""
     if len(stems) < _COMMON_FILES:
         return stems
     shared = _common_prefix([stem.casefold() for stem in stems]).rstrip("0123456789")
@@ -198,12 +194,12 @@ def _common_prefix(texts: Sequence[str]) -> str:
 
 
 def _split(stem: str, path: str, *, whole: str) -> _Split:
-    """`stem` taken apart; `whole` is the name before what all have in common was cut off."""
+    """`stem` taken apart; `whole` is the name with the prefix that all have in common."""
     cut = whole if whole != stem else None
     plain = _Split(folder=path.rpartition("/")[0], pieces=(), whole=cut)
     if found := _DISC_AND_NUMBER.match(stem):
         plain = replace(plain, disc=int(found[1] or found[2]), number=int(found[3]))
-        # "01-99 luftballons": the second number may be the title's.
+        # "01-99 luftballons": the second number may be part of the title.
         return replace(_after(found, stem, plain), unsplit=stem[found.start(3) :])
     if found := _SIDED.match(stem):
         plain = replace(plain, side=found[1].upper(), number=int(found[2]))
@@ -216,7 +212,7 @@ def _split(stem: str, path: str, *, whole: str) -> _Split:
 
 
 def _three_digits(digits: str) -> tuple[int, int] | None:
-    """The disc and number that "203" is: the third of the second disc."""
+    """Disc and number in one: "203" is the third track of the second disc."""
     if len(digits) != 3 or digits[0] == "0" or digits[1:] == "00":
         return None
     return int(digits[0]), int(digits[1:])
@@ -225,7 +221,7 @@ def _three_digits(digits: str) -> tuple[int, int] | None:
 def _after(found: re.Match[str], stem: str, split: _Split) -> _Split:
     """`split` with the text that follows its number.
 
-    Nothing but a space between the two may mean that the number is part of the title.
+    With only a space between them, the number may be part of the title.
     """
     text = stem[found.end() :]
     sure = bool(found["gap"].strip()) and split.side is None
@@ -236,7 +232,7 @@ def _after(found: re.Match[str], stem: str, split: _Split) -> _Split:
 
 
 def _number_inside(split: _Split, stem: str) -> _Split:
-    """The last piece that is a number, and what follows it: "Artist - Album - 05 - Title"."""
+    """The last piece that is a number, and the text after it: "Artist - Album - 05 - Title"."""
     for place in range(len(split.pieces) - 2, -1, -1):
         found = _NUMBERED.match(split.pieces[place])
         if found and found.end() == len(split.pieces[place]):
@@ -258,7 +254,7 @@ def _pieces(text: str) -> tuple[str, ...]:
 
 
 def _sides(splits: Sequence[_Split]) -> dict[tuple[str, int], int] | None:
-    """The running number of each side and number; None unless all names are of one whole record."""
+    """The running number of each side and number; None unless the names are one whole record."""
     seen = sorted({(split.side, split.number or 0) for split in splits if split.side is not None})
     if not splits or len(splits) < 2 or any(split.side is None for split in splits):
         return None
@@ -277,5 +273,5 @@ def _disc_in(folder: str) -> int | None:
 
 
 def _disc_only(path: str) -> Named:
-    """A part of a file: its number and title are the CUE sheet's; the path has only the disc."""
+    """What the path says of a part: the disc. Number and title are those of the CUE sheet."""
     return Named(disc=_disc_in(_PART.sub("", path)))

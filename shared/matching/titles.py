@@ -1,7 +1,7 @@
-"""What a title says once the ways of writing it are taken away, and how alike two titles are.
+"""Titles in normal form, and how alike two titles are.
 
-Case, accents, punctuation, "feat. …", "(Remastered 2011)" and the like say nothing about which
-recording it is. "(Live)", "(Remix)", "Pt. 2" do: they stay, and are looked at on their own.
+Case, accents, punctuation, "feat. …" and "(Remastered 2011)" do not tell recordings apart. But
+"(Live)", "(Remix)" and "Pt. 2" do: they are kept, and compared separately.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from rapidfuzz import fuzz
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4\u02bc\u2032]")
 _DOTTED_LETTERS = re.compile(r"(?<=\b\w)\.(?=\w\b)")
 _AND = re.compile(r"\s*&\s*|\s\+\s")
-# Letters that no decomposition takes apart.
+# Letters that Unicode does not decompose.
 _PLAIN = str.maketrans(
     {
         "ø": "o",
@@ -36,15 +36,15 @@ _WORD_BREAKS = frozenset("PSZC")
 _OPENING, _CLOSING = r"(\[{\uff08\u3010\u300c", r")\]}\uff09\u3011\u300d"
 BRACKETED = re.compile(f"[{_OPENING}]([^{_OPENING}{_CLOSING}]*)[{_CLOSING}]")
 _DASH = re.compile(r"\s+[-\u2013\u2014~]\s+")
-# From here to the end of what is not bracketed; "ft" as a word of its own.
+# To the end of the text outside brackets; "ft" as a separate word.
 _GUESTS = re.compile(r"\s+(?:feat|ft|featuring)\b\.?\s.*$", re.IGNORECASE)
 _GUESTS_FIRST = re.compile(r"(?:feat|ft|featuring|with|prod|produced by)\b")
-# Without a bracket or dash, at the end: "song 2011 remaster".
+# At the end, without a bracket or dash: "song 2011 remaster".
 _REMASTERED = re.compile(
     r"(?<=\S)(?: (?:19|20)\d\d)?(?: digital(?:ly)?)? remaster(?:ed)?"
     r"(?: (?:19|20)\d\d)?(?: version)?$"
 )
-# No words, but what programs call files: "8f3a2b9c", "dQw4w9WgXcQ".
+# Names that programs make: "8f3a2b9c", "dQw4w9WgXcQ".
 _CODE = re.compile(r"(?=\w*\d\w*[a-z]|\w*[a-z]\w*\d)(?:[0-9a-f]{8,}|[0-9a-z]{11,})$")
 _NUMBER = re.compile(r"\d+|[一二三四五六七八九十]")
 
@@ -53,7 +53,7 @@ def _words(text: str) -> list[str]:
     return text.split()
 
 
-# Said of the same recording: a bracket of nothing else is dropped.
+# Words for the same recording: a bracket with only these is dropped.
 _NOISE = frozenset(
     _words(
         "remaster remastered remasterd remasterizado remasterise master mastered bonus track "
@@ -64,7 +64,7 @@ _NOISE = frozenset(
     )
 )
 _NUMBERS_OF_FILES = frozenset(_words("16 24 44 48 88 96 176 192 441 882 128 160 224 256 320"))
-# Said of another recording than the plain title's, each with the name it goes by here.
+# Words for another recording than that of the plain title, each with its normal form.
 _MARKS = {
     "live": "live", "unplugged": "unplugged", "concert": "live", "remix": "remix", "rmx": "remix",
     "remixed": "remix", "mix": "remix", "dub": "dub", "edit": "edit", "extended": "extended",
@@ -104,38 +104,38 @@ _CONTAINED_CHARS = 4
 
 
 class Likeness(IntEnum):
-    """How alike two titles are, from "another recording of it" up to "the same"."""
+    """How alike two titles are, in rising order."""
 
     OTHER_TITLE = 0
-    # The same song by its name, but a "(Live)" or "(Remix)" says that it is not this recording.
+    # The same song, but another recording: "(Live)", "(Remix)".
     OTHER_RECORDING = 1
-    # One of both is not known, or they share no script, so nothing can be said.
+    # One of the titles is unknown, or they have no script in common.
     UNKNOWN = 2
-    # The same words to begin with, or a likeness that a translation of brackets may leave.
+    # One begins with the other, or they are as alike as with translated brackets.
     SIMILAR = 3
-    # A typing error apart.
+    # The same but for a typing error.
     NEAR = 4
     SAME = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Title:
-    """A folded title. Two with the same `core` and `marks` name the same recording."""
+    """A title in normal form. The same `core` and `marks` mean the same recording."""
 
     core: str
-    # `core` without what brackets and dashes added to it.
+    # `core` without the texts of brackets and after dashes.
     base: str
     marks: frozenset[str]
     # Its numbers in order ("Pt. II" has "2"), and a letter that stands for one ("Suite B").
     numbers: tuple[str, ...]
-    # What `base` is written in.
+    # The scripts of `base`.
     scripts: frozenset[str]
 
 
 def fold(text: str) -> str:
-    """Lower case words with single spaces; without accents and punctuation.
+    """Lower case words with single spaces, without accents and punctuation.
 
-    A text of punctuation alone ("!!!", "…") stays as it is: it is a name all the same.
+    A text of punctuation alone ("!!!", "…") is a name, and stays as it is.
     """
     whole = unicodedata.normalize("NFKC", _APOSTROPHES.sub("", text)).casefold()
     apart = unicodedata.normalize("NFKD", _DOTTED_LETTERS.sub("", _AND.sub(" and ", whole)))
@@ -149,13 +149,13 @@ def fold(text: str) -> str:
 
 @lru_cache(maxsize=8192)
 def title_of(text: str) -> Title:
-    """The title that `text` is, with the texts in its brackets and after its dashes weighed."""
+    """The title in `text`; texts in brackets and after dashes count only if they tell it apart."""
     plain, added = _taken_apart(text)
     base = numbered(_REMASTERED.sub("", fold(_GUESTS.sub("", plain))))
     kept = [numbered(words) for words in added if not _says_nothing(words)]
     core = " ".join(filter(None, (base, *kept)))
     if not core:
-        # Nothing but a bracket: "(Untitled)", "[Bonus Track]". Then that is its name.
+        # Only a bracket, "(Untitled)" or "[Bonus Track]": that is the name.
         core = base = numbered(fold(text))
     return Title(
         core=core,
@@ -169,7 +169,7 @@ def title_of(text: str) -> Title:
 def likeness(track: Title, file: Title, *, usual: frozenset[str] = frozenset()) -> Likeness:
     """How alike the title of a track and that of a file are.
 
-    `usual` are the marks that all tracks of the album bear: a file needs not repeat them.
+    `usual` are the marks that all tracks of the album have: a file need not repeat them.
     """
     if track.core == file.core:
         return Likeness.SAME if track.core else Likeness.UNKNOWN
@@ -185,12 +185,12 @@ def likeness(track: Title, file: Title, *, usual: frozenset[str] = frozenset()) 
 
 
 def is_code(title: Title) -> bool:
-    """Whether it is what a program calls a file rather than a title."""
+    """Whether it is a name that a program made."""
     return _CODE.match(title.core) is not None
 
 
 def score(track: Title, file: Title) -> int:
-    """Letters that agree, 0 to 100; for people and for choosing between likenesses of one kind."""
+    """Letters that agree, 0 to 100: to show, and to order pairs of the same likeness."""
     return round(_ratio(track.core, file.core))
 
 
@@ -200,7 +200,7 @@ def _of_another(track: Title, file: Title) -> Likeness:
 
 
 def _unmarked(track: Title, file: Title) -> Likeness:
-    """The track is "(Live)", the file's name does not say so: its folder may."""
+    """The track is "(Live)", and the file's name does not say so, but its folder may."""
     alike = _by_letters(track.base, file.core, track, file, numbers=False)
     return min(alike, Likeness.SIMILAR)
 
@@ -241,7 +241,7 @@ def _taken_apart(text: str) -> tuple[str, list[str]]:
 
 
 def _is_version(words: str) -> bool:
-    """Whether what follows a dash tells which recording of it this is, not a title."""
+    """Whether the text after a dash names a recording, and is not part of the title."""
     split = words.split()
     return _says_nothing(words) or split[0] in _MARKS or split[-1] in _MARKS
 

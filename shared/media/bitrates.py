@@ -1,4 +1,4 @@
-"""Which bit rates each encoder can do, found by trying them with ffmpeg 8.1 and 9.0."""
+"""The bit rates that each encoder takes, measured with ffmpeg 8.1 and 9.0."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _MPEG25 = (8, 16, 24, 32, 40, 48, 56, 64)
 
 
 class _Scale(NamedTuple):
-    """What ffmpeg's own Vorbis encoder makes of a quality, in kbit/s of 44.1 kHz stereo."""
+    """The kbit/s of ffmpeg's own Vorbis encoder at a quality, for 44.1 kHz stereo."""
 
     quality: float
     music_kbps: int
     noise_kbps: int
 
 
-# Measured (ffmpeg 8.1): `music` with pink and brown noise, whose spectrum is that of music;
-# `noise` with loud white noise, the most that any sound can cost.
+# Measured with ffmpeg 8.1: `music` with pink and brown noise, which have the spectrum of music;
+# `noise` with loud white noise, which needs the most of all sounds.
 _NATIVE_VORBIS = (
     _Scale(0.3, 25, 38),
     _Scale(0.5, 37, 84),
@@ -52,7 +52,7 @@ def bounds(encoder: str, channels: int, rate_hz: int) -> tuple[int, int]:
             1 + lowest.noise_kbps * rate_hz // _CD_HZ,
             highest.noise_kbps * rate_hz // _CD_HZ,
         )
-    # The standard's own limit: 6,144 bits a channel for each 1,024 samples.
+    # The standard's limit: 6,144 bits a channel for each 1,024 samples.
     return 8 + 16 * channels, 6 * channels * rate_hz // 1000
 
 
@@ -64,7 +64,7 @@ def mp3_steps(rate_hz: int) -> tuple[int, ...]:
 
 
 def _libvorbis_bounds(channels: int, rate_hz: int) -> tuple[int, int]:
-    """It refuses to start outside of them; stereo goes lower because its channels are coupled."""
+    """libvorbis does not start outside of them; stereo goes lower, as its channels are coupled."""
     most = {9_000: 32, 15_000: 42, 26_000: 80, 40_000: 150}
     each = next((kbps for below, kbps in most.items() if rate_hz < below), 240)
     if rate_hz < 26_000:
@@ -73,7 +73,10 @@ def _libvorbis_bounds(channels: int, rate_hz: int) -> tuple[int, int]:
 
 
 def native_vorbis_quality(kbps: int, rate_hz: int, ceiling_kbps: int | None) -> float:
-    """It takes no bit rate; this gives music `kbps`, and no sound more than `ceiling_kbps`."""
+    """The quality that gives music `kbps`, and no sound more than `ceiling_kbps`.
+
+    ffmpeg's own encoder takes no bit rate.
+    """
     quality = _read_off([(s.music_kbps, s.quality) for s in _NATIVE_VORBIS], kbps, rate_hz)
     if ceiling_kbps is None:
         return quality

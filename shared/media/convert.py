@@ -1,4 +1,4 @@
-"""From one verified file to another format, as `shared.media.encoders.plan` decided it."""
+"""The conversion of a verified file, as `shared.media.encoders.plan` decides it."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from shared.media.tools import AudioTools
 
 
 class Slots(asyncio.Semaphore):
-    """How many conversions may run at once: one for each core that this process may use.
+    """The conversions that may run at once: one for each core that this process may use.
 
-    One for each process, taken around `convert` and `cut`, so that no deadline runs meanwhile:
+    A process has one. Take a slot around `convert`, so that no deadline runs while it waits:
     `async with slots: await convert(…)`.
     """
 
@@ -43,11 +43,11 @@ async def convert(
 
     The first audio stream and the text tags are kept, pictures and all other streams are not.
     `target` is whole and on disk when this returns, and not there when it raises or is cancelled.
-    `on_progress` gets 0 to 100, twice a second at most. An hour of music takes a minute or two.
+    `on_progress` gets 0 to 100, at most twice a second. An hour of music takes a minute or two.
 
     Raises:
-        CorruptAudio: the source gives less than `duration_s`, or ffmpeg turns it down.
-        AttemptFailed: it took longer than `timeout_s`, or ffmpeg does not take the plan.
+        CorruptAudio: the source gives less than `duration_s`, or ffmpeg rejects it.
+        AttemptFailed: it took longer than `timeout_s`, or ffmpeg rejects the plan.
         DependencyDown: the disk is full or away, or ffmpeg was stopped from outside.
         Misconfigured: ffmpeg does not start.
     """
@@ -62,7 +62,7 @@ async def convert(
 
 
 def arguments(source: Path, target: Path, plan: Plan, tools: AudioTools) -> list[str]:
-    """What ffmpeg is called with for this conversion."""
+    """The command of this conversion."""
     options: dict[str, object] = {"c:a": plan.encoder, **plan.options, "f": plan.muxer}
     if plan.filters is not None:
         options["af"] = plan.filters
@@ -70,7 +70,7 @@ def arguments(source: Path, target: Path, plan: Plan, tools: AudioTools) -> list
 
 
 def _most_bytes(plan: Plan, duration_s: float) -> int:
-    """What no sound becomes: the samples themselves, or twice the bit rate that is aimed at."""
+    """An upper bound: the samples uncompressed, or twice the bit rate that is aimed at."""
     if plan.bitrate_kbps is None:
         bytes_per_s = plan.sample_rate_hz * plan.channels * 4
     else:

@@ -1,4 +1,4 @@
-"""One track out of a file that holds several, as a CUE sheet says where it lies."""
+"""Cutting one track out of a file that holds several, at the times that a CUE sheet names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from shared.media.place import discard
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
 
-# How far the length may be off: not at all in samples, and by whole frames in what is copied.
+# How far the length may be off: in samples next to nothing, in copied frames a few frames.
 _SAMPLES_S = 0.05
 _FRAMES_S = 0.1
-# Of copied frames the first few give less sound than they last: a decoder has nothing before them
-# to build on, or is told to skip some. So a part begins this much earlier, by half a frame more,
-# and is then at most half a frame too early or too late. Measured against the source's samples.
+# The first copied frames give less sound than they last: a decoder needs the frames before them,
+# or skips some samples. So a part begins this much earlier, plus half a frame, and is then at most
+# half a frame too early or too late. Measured against the source's samples.
 _EARLIER_S = {"opus": 0.0165, "vorbis": 0.03}
-_MP3_SKIPPED = 529  # samples that an MP3 decoder is late by, and that players leave out
+_MP3_SKIPPED = 529  # samples by which an MP3 decoder is late, and which players skip
 _MUXERS = {
     ("mp3", "mp3"): "mp3",
     ("mp4", "aac"): "ipod",
@@ -41,13 +41,13 @@ async def cut(
     timeout_s: float,
     on_progress: Callable[[float], None] | None = None,
 ) -> AudioFacts:
-    """Write what lies between two moments of `source` to `target`, and return what it is.
+    """Write the part of `source` between two times to `target`, and return its facts.
 
-    `facts` are what `verify` found in the source; without `end_s` the part goes to its end. What
-    is lossless becomes FLAC, exact to the sample, with rate, channels and depth as they are. MP3,
-    AAC, Vorbis and Opus are copied, exact to the frame, in their own container: nothing is encoded
-    a second time. No tags are taken along, for they are those of the whole. `target` is whole,
-    verified and on disk when this returns, and not there when it raises or is cancelled.
+    `facts` are what `verify` found in the source; without `end_s` the part goes to its end.
+    Lossless audio becomes FLAC, exact to the sample, with the same rate, channels and depth. MP3,
+    AAC, Vorbis and Opus are copied in their container, exact to the frame: nothing is encoded
+    again. Tags are left out, for they describe the whole file. `target` is whole, verified and on
+    disk when this returns, and not there when it raises or is cancelled.
 
     Raises:
         AttemptFailed: there is no such part (`not_found`), the format cannot be cut without
@@ -76,14 +76,14 @@ async def cut(
         on_progress=on_progress,
         short_s=SHORT_S if exact else _FRAMES_S,
     )
-    return await _proven(target, length_s, tools, timeout_s, exact=exact)
+    return await _verified(target, length_s, tools, timeout_s, exact=exact)
 
 
 def _exactly(
     source: Path, target: Path, tools: AudioTools, *, start_s: float, length_s: float
 ) -> list[str]:
-    # All before it is decoded and dropped, an hour in four seconds: ffmpeg (8.1) does not find its
-    # way in a FLAC of large frames without a table for it, which few have.
+    # All before the part is decoded and dropped, an hour in four seconds: ffmpeg 8.1 cannot seek in
+    # a FLAC of large frames without a seek table, which few files have.
     return command(
         source,
         target,
@@ -112,7 +112,7 @@ def _in_frames(
     if muxer is None:
         message = f"{facts.codec} in {facts.container} cannot be cut without encoding it again"
         raise AttemptFailed(ErrorType.NOT_FOUND, message)
-    # Behind the input: a jump would land on another frame, in Ogg half a second away.
+    # As output options: a seek in the input lands on another frame, in Ogg half a second away.
     options: dict[str, object] = {"c:a": "copy", "f": muxer, "map_metadata": -1}
     begin_s = start_s - _earlier_s(facts)
     if start_s and begin_s > 0:
@@ -132,10 +132,10 @@ def _earlier_s(facts: AudioFacts) -> float:
 
 
 def _last_s(facts: AudioFacts) -> float | None:
-    """Where a part that goes to the end of the source stops; None: with its last frame."""
+    """Where a part stops that goes to the end of the source; None: with the last frame."""
     if facts.codec != "mp3":
         return None
-    # Its last frame is mostly padding and says so; ffmpeg (8.1) then writes a header that makes
+    # The last frame is mostly padding and marked so; ffmpeg 8.1 then writes a header that makes
     # players skip the first 0.1 s.
     return facts.duration_ms / 1000 - _frame_samples(facts) / facts.sample_rate_hz
 
@@ -149,7 +149,7 @@ def _most_bytes(facts: AudioFacts, length_s: float) -> int:
     return (samples if is_lossless(facts.codec) else facts.size_bytes) + SPARE_BYTES
 
 
-async def _proven(
+async def _verified(
     target: Path, length_s: float, tools: AudioTools, timeout_s: float, *, exact: bool
 ) -> AudioFacts:
     try:

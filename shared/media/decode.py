@@ -1,4 +1,4 @@
-"""One full decode by ffmpeg, as a child process that does not outlive the call."""
+"""The full decode of a file by ffmpeg, in a child process that ends with the call."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from shared.media.tools import AudioTools
 STDERR_LIMIT_BYTES = 64 * 1024
 _KEPT_LINES = 20
 
-# Complaints about tags and cover pictures: the music is whole without them.
+# Complaints about tags and cover pictures: the audio is whole.
 _HARMLESS = re.compile(
     r"\[(mjpeg|jpegls|png|apng|gif|bmp|webp|tiff) @ [^]]*\]"
     r"|(\[[^]]*\] )?(Incorrect BOM value|Error reading (comment )?frame.*skipped)"
@@ -31,7 +31,7 @@ _REPEATED = re.compile(r"\s*Last message repeated \d+ times")
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """How a decode ended. After a non-zero exit, `seconds` is what the last report said."""
+    """How a decode ended. After a non-zero exit, `seconds` is of the last progress report."""
 
     returncode: int
     seconds: float
@@ -42,19 +42,19 @@ def command(
     path: Path, tools: AudioTools, *, longest_s: float, end: int | None = None
 ) -> list[str]:
     """The arguments of a decode that stops at the first damage and counts what came out."""
-    # Strict for the decoder only (`err_detect:a`): in the demuxer, `explode` would also turn down
-    # a good song for a damaged cover. `crccheck` is what finds a single wrong bit in a FLAC.
+    # Strict for the decoder only (`err_detect:a`): in the demuxer, `explode` would also reject good
+    # audio for a damaged cover. `crccheck` finds a single wrong bit in a FLAC.
     source = ffmpeg.input(
         source_name(path, end=end),
         **{
             "protocol_whitelist": "file" if end is None else "file,subfile",
             "format_whitelist": DEMUXERS,
             "err_detect:a": "crccheck+explode",
-            # Several files are decoded side by side; threads for one would only cost memory.
+            # Several files are decoded at once; more threads for one only cost memory.
             "threads": 1,
         },
     )
-    # Samples are counted, not timestamps read: those jump over missing audio as if it were there.
+    # Count samples: timestamps jump over missing audio as if it were there.
     output = source.output(
         "-", format="null", map="0:a:0", af="asetpts=N/SR/TB", t=longest_s, progress="pipe:1"
     ).global_args("-nostdin", "-hide_banner", "-v", "error", "-xerror")
@@ -67,13 +67,12 @@ async def decode(
 ) -> Decoded:
     """Decode the first audio stream of `path`, up to `longest_s`, and throw the samples away.
 
-    What lies behind `end`, in bytes, is not read.
-
-    The child is killed when the call is cancelled, so a deadline around it is enough.
+    Bytes behind `end` are not read. The child is killed when the call is cancelled, so a deadline
+    around the call is enough.
 
     Raises:
         Misconfigured: ffmpeg does not start.
-        DependencyDown: somebody stopped ffmpeg; the file is not to blame.
+        DependencyDown: ffmpeg was stopped from outside; the file is not at fault.
     """
     async with child_of(command(path, tools, longest_s=longest_s, end=end)) as child:
         seconds, (stderr, flooded) = await asyncio.gather(
@@ -84,14 +83,14 @@ async def decode(
     errors = serious_lines(stderr.decode("utf-8", "replace"))
     if flooded:
         errors = errors or ("more complaints than were read",)
-    # 255 is how ffmpeg itself ends after SIGTERM; it turns a file down with other numbers.
+    # ffmpeg exits with 255 after SIGTERM, and with other numbers when it rejects a file.
     if (returncode in STOPPED or returncode == 255) and not errors:
         raise DependencyDown("ffmpeg", f"ffmpeg was stopped from outside (exit {returncode})")
     return Decoded(returncode=returncode, seconds=seconds, errors=errors)
 
 
 def serious_lines(stderr: str) -> tuple[str, ...]:
-    """The lines that tell of damaged audio, the first few of them."""
+    """The first lines that report damaged audio."""
     serious: list[str] = []
     harmless = False
     for line in stderr.splitlines():
@@ -105,7 +104,10 @@ def serious_lines(stderr: str) -> tuple[str, ...]:
 async def last_position(
     child: Process, on_position: Callable[[float], None] = lambda _: None
 ) -> float:
-    """Read `-progress pipe:1` to its end: the last position in seconds, and each one on the way."""
+    """Read `-progress pipe:1` to its end; returns the last position, in seconds.
+
+    `on_position` gets each position.
+    """
     assert child.stdout is not None
     last = 0.0
     async for line in child.stdout:

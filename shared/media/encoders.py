@@ -1,4 +1,4 @@
-"""What a file is converted to, and what for: decided from its facts alone, before ffmpeg runs."""
+"""What a file is converted to: decided from its facts alone, before ffmpeg runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from shared.media.verify import AudioFacts
 AudioFormat = Literal["ogg_vorbis", "opus", "mp3", "flac", "aac"]
 
 _LOSSLESS = frozenset({"flac", "alac", "wmalossless"})
-# What ffmpeg calls the layouts that every encoder here takes, by the number of channels: those of
-# FLAC, Vorbis and Opus. Another one, as 5.1 with its rear at the sides, Opus refuses.
+# ffmpeg's names of the layouts that every encoder here takes, by the number of channels. Opus
+# rejects other ones, as 5.1 with its rear at the sides.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1"}
 _CD_HZ = 44_100
 _MOST_CHANNELS = 8
@@ -30,10 +30,10 @@ _AAC_RATES = (96_000, 88_200, 64_000, *_MP3_RATES)
 class Target:
     """What AUDIO_FORMAT and AUDIO_QUALITY ask for.
 
-    `quality` is kbit/s, for flac the compression level; None is the format's own default: for
-    stereo ogg_vorbis 256, opus 160, mp3 320, aac 256 kbit/s, for mono half and for more channels
-    twice as much; flac 8. Beyond what an encoder can do with the channels and the sample rate at
-    hand it gets what it can.
+    `quality` is kbit/s, for flac the compression level; None is the format's default: for stereo
+    ogg_vorbis 256, opus 160, mp3 320, aac 256 kbit/s, for mono half and for more channels twice as
+    much; flac 8. A value that the encoder does not take, with these channels and this sample rate,
+    is replaced by the nearest one.
     """
 
     format: Literal["original"] | AudioFormat
@@ -49,11 +49,11 @@ class Capabilities:
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """One conversion, decided: what comes out, and the arguments for it.
+    """One conversion: the result, and ffmpeg's arguments for it.
 
-    `encoder` is `copy` when only the container changes. `filters` bring rate and channels to what
-    the encoder gets. `bitrate_kbps` is what is aimed at, None for what is lossless or copied.
-    `tags_from` is where ffmpeg finds the source's text tags.
+    `encoder` is `copy` when only the container changes. `filters` convert rate and channels for the
+    encoder. `bitrate_kbps` is the aim; None: lossless or copied. `tags_from` is where ffmpeg finds
+    the source's text tags.
     """
 
     ext: str
@@ -71,7 +71,7 @@ class Plan:
 
 @dataclass(frozen=True, kw_only=True)
 class _Format:
-    """One line of the table: `codec`, `container` and `ext` as `verify` names them."""
+    """A format; `codec`, `container` and `ext` as `verify` names them."""
 
     codec: str
     container: str
@@ -80,7 +80,7 @@ class _Format:
     encoders: tuple[str, ...]  # the best first
     default: int
     most_rate_hz: int
-    rates_hz: tuple[int, ...]  # falling; what a source beyond `most_rate_hz` may come down to
+    rates_hz: tuple[int, ...]  # falling: the rates for a source beyond `most_rate_hz`
     any_rate: bool = False
     most_channels: int = 6
 
@@ -91,7 +91,7 @@ _FORMATS: Mapping[AudioFormat, _Format] = {
         container="ogg",
         ext="ogg",
         muxer="ogg",
-        # Static builds often lack libvorbis; ffmpeg's own encoder is in all of them.
+        # Static builds often lack libvorbis; all have ffmpeg's own encoder.
         encoders=("libvorbis", "vorbis"),
         default=256,
         most_rate_hz=48_000,
@@ -149,7 +149,7 @@ _known: dict[str, Capabilities] = {}
 
 
 async def capabilities(tools: AudioTools) -> Capabilities:
-    """What this ffmpeg can encode; it is asked once in the life of the process.
+    """The encoders of this ffmpeg, which is asked once in the life of the process.
 
     Raises:
         Misconfigured: it does not start, or does not answer.
@@ -165,20 +165,20 @@ async def _encoders(ffmpeg: str) -> list[str]:
             answer, _ = await first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES)
             await child.wait()
     except TimeoutError as exc:
-        raise Misconfigured("ffmpeg", "ffmpeg does not say which encoders it has") from exc
+        raise Misconfigured("ffmpeg", "ffmpeg does not list its encoders") from exc
     lines = [line.split() for line in answer.decode("utf-8", "replace").splitlines()]
     # Flags, name, description; the legend above has "=" for a name.
     found = [w[1] for w in lines if len(w) > 2 and len(w[0]) == 6 and w[1] != "="]
     if not found:
-        raise Misconfigured("ffmpeg", "ffmpeg does not say which encoders it has")
+        raise Misconfigured("ffmpeg", "ffmpeg does not list its encoders")
     return found
 
 
 def encoder_of(format_: AudioFormat, has: Capabilities) -> str:
-    """The best encoder there is.
+    """The best encoder that this ffmpeg has for the format.
 
     Raises:
-        Misconfigured: this ffmpeg has none.
+        Misconfigured: it has none.
     """
     wanted = _FORMATS[format_].encoders
     for name in wanted:
@@ -186,7 +186,7 @@ def encoder_of(format_: AudioFormat, has: Capabilities) -> str:
             return name
     raise Misconfigured(
         "ffmpeg",
-        f"AUDIO_FORMAT={format_} needs an ffmpeg with {' or '.join(wanted)}, and this one has not:"
+        f"AUDIO_FORMAT={format_} needs an ffmpeg with {' or '.join(wanted)}, and this one lacks it:"
         " install another, or choose another AUDIO_FORMAT",
     )
 
@@ -197,17 +197,17 @@ def is_lossless(codec: str) -> bool:
 
 
 def tags_of(container: str) -> str:
-    """Where ffmpeg finds the tags of a file, for `map_metadata`: Ogg's belong to the stream."""
+    """Where ffmpeg finds a file's tags, for `map_metadata`: in Ogg at the stream."""
     return "0:s:a:0" if container == "ogg" else "0"
 
 
 def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
-    """How the file of these facts becomes `target`; None if it should stay as it is.
+    """How the file of these facts is converted to `target`; None: it stays as it is.
 
-    It stays when `target` is `original`; when it is in that format already, whatever its bit rate;
-    and when the conversion could only pretend to a quality that is not there: nothing lossy becomes
-    lossless, and nothing lossy gets a higher bit rate than it has. Sample rate and channels are
-    never raised, but for Opus, which knows only 48 kHz, and mono where the encoder has only stereo.
+    It stays when `target` is `original`; when it has that format already, at any bit rate; and when
+    a conversion could not keep its quality: lossy audio never becomes lossless, nor gets a higher
+    bit rate than it has. Sample rate and channels are not raised, except for Opus, which has only
+    48 kHz, and for mono where the encoder has only stereo.
 
     Raises:
         Misconfigured: this ffmpeg lacks the encoder.
@@ -225,7 +225,7 @@ def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
 
 
 def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
-    """Rate, channels and bit depth stay: without filters ffmpeg hands all three on."""
+    """Rate, channels and bit depth stay: without filters ffmpeg keeps them."""
     if not is_lossless(facts.codec) or facts.sample_rate_hz > form.most_rate_hz:
         return None
     level = form.default if target.quality is None else min(target.quality, 12)
@@ -269,7 +269,7 @@ def _to_lossy(facts: AudioFacts, form: _Format, target: Target, encoder: str) ->
 
 
 def _in_another_container(facts: AudioFacts, form: _Format) -> Plan:
-    """Raw AAC is put into its container as it is: encoding it again would only lose."""
+    """Raw AAC is copied into its container: encoding it again would lose quality."""
     return Plan(
         ext=form.ext,
         codec=form.codec,
@@ -286,18 +286,18 @@ def _in_another_container(facts: AudioFacts, form: _Format) -> Plan:
 
 def _channels(source: int, form: _Format, encoder: str) -> int:
     if encoder == "vorbis":
-        return 2  # ffmpeg's own encoder knows nothing else: mono is doubled, 5.1 mixed down
+        return 2  # ffmpeg's own encoder has stereo only: mono is doubled, 5.1 mixed down
     return min(source, form.most_channels)
 
 
 def _sample_rate(source_hz: int, form: _Format) -> int | None:
-    """The source's own, or the best below it; None if all that the encoder takes are above."""
+    """The source's rate, or the best below it; None if all rates of the encoder are above."""
     if form.codec == "opus":
-        return 48_000  # it knows no other, whatever went in
+        return 48_000  # the only rate of Opus
     if form.any_rate and source_hz <= form.most_rate_hz:
         return source_hz
     below = [rate for rate in form.rates_hz if rate <= source_hz]
-    # 176.4 kHz becomes 44.1 and not 48: a whole ratio. But never for less than all we can hear.
+    # A whole ratio is best: 176.4 kHz becomes 44.1 and not 48. But not below what is audible.
     whole = [rate for rate in below if source_hz % rate == 0 and rate >= _CD_HZ]
     return max(whole or below, default=None)
 
@@ -311,7 +311,7 @@ def _bitrate(
     channels: int,
     rate_hz: int,
 ) -> int | None:
-    """kbit/s to aim at; None if the encoder can do nothing as low as a lossy source is."""
+    """kbit/s to aim at; None if the encoder's least is more than a lossy source has."""
     wanted = target.quality or _default_kbps(form, channels)
     least, most = bounds(encoder, channels, rate_hz)
     if not is_lossless(facts.codec):
@@ -332,7 +332,7 @@ def _default_kbps(form: _Format, channels: int) -> int:
 
 def _filters(source_channels: int, channels: int, rate_hz: int) -> str:
     layout = _LAYOUTS[channels]
-    # ffmpeg's own mix would make both channels quieter than the one was.
+    # ffmpeg's own mix makes both channels quieter than the mono source.
     double = "pan=stereo|c0=c0|c1=c0," if (source_channels, channels) == (1, 2) else ""
     return f"{double}aformat=sample_rates={rate_hz}:channel_layouts={layout}"
 
@@ -343,10 +343,10 @@ def _options(
     if encoder == "vorbis":
         return {"strict": "-2", "q:a": native_vorbis_quality(kbps, rate_hz, ceiling_kbps)}
     if encoder in ("aac", "libfdk_aac"):
-        # The index in front: a player over HTTP starts without having read all of the file.
+        # With the index in front, a player over HTTP starts before it has all of the file.
         return {"b:a": f"{kbps}k", "movflags": "+faststart"}
     if ceiling_kbps is not None and encoder == "libopus":
-        # Left to itself it gives pure tones a third more than it was asked for.
+        # Unconstrained it gives pure tones a third more than asked for.
         return {"b:a": f"{kbps}k", "vbr": "constrained"}
     if ceiling_kbps is not None and encoder == "libvorbis":
         return {"b:a": f"{kbps}k", "maxrate": f"{kbps}k"}

@@ -1,4 +1,4 @@
-"""ffmpeg and ffprobe as children that no file can make greedy, and that end with the call."""
+"""ffmpeg and ffprobe as child processes with limits, which end with the call."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from contextlib import asynccontextmanager, suppress
 
 from shared.media.tools import child_environment, missing_tools
 
-# Measured with the static build: 60 MB of address space, whatever the length (96 kHz, 24 bit FLAC).
-# glibc reserves 64 MiB for each thread, and a distribution's build brings 300 MB of libraries.
+# Measured with the static build: 60 MB of address space at any length (96 kHz, 24 bit FLAC). glibc
+# reserves 64 MiB for each thread, and a distribution's build has 300 MB of libraries.
 MEMORY_BYTES = 2 * 1024**3
-# A backstop: the caller's deadline ends with the caller, this also when it was killed.
+# Holds also when the caller is killed, and its deadline with it.
 CPU_S = 600
 _OPEN_FILES = 64
 
-# What ends a child from outside: a person, a stop, the out-of-memory killer.
+# Signals from outside: an operator, a stop, the out-of-memory killer.
 STOPPED = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT})
 
 
@@ -29,15 +29,15 @@ async def child_of(
 ) -> AsyncIterator[Process]:
     """The started program, with pipes for its output; killed when the block is left early.
 
-    It may take `MEMORY_BYTES` of address space and `cpu_s` (by default `CPU_S`) of processor time,
-    writes no file beyond `file_bytes`, so none by default, and does not see our environment, which
-    has the passwords in it.
+    It may use `MEMORY_BYTES` of address space and `cpu_s` (by default `CPU_S`) of processor time,
+    and may write files of up to `file_bytes`, by default none. It does not see our environment,
+    which contains passwords.
 
     Raises:
         Misconfigured: it does not start.
     """
     try:
-        # A session of its own: Ctrl-C in a terminal must not look like a damaged file.
+        # Its own session: Ctrl-C in a terminal must not end it like a damaged file.
         child = await asyncio.create_subprocess_exec(
             *command,
             stdin=DEVNULL,
@@ -53,18 +53,18 @@ async def child_of(
         yield child
     finally:
         if child.returncode is None:
-            # It may have ended a moment ago, unnoticed yet.
+            # It may have ended at this moment.
             with suppress(ProcessLookupError):
                 child.kill()
             await asyncio.shield(child.wait())
 
 
 def _limit(pid: int, *, file_bytes: int, cpu_s: int) -> None:
-    """Bound what a process may take from now on.
+    """Limit what a process may use.
 
     From outside, right after the start: code between fork and exec is not safe in a process with
-    threads, and a launcher would cost each file another program. What the child does in the
-    moment before counts against the limits as well.
+    threads, and a launcher would be another process for each file. What the child used before
+    counts as well.
     """
     if sys.platform != "linux":
         return
@@ -79,7 +79,7 @@ def _limit(pid: int, *, file_bytes: int, cpu_s: int) -> None:
         for kind, most in limits.items():
             _, hard = resource.prlimit(pid, kind)
             bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
-            # The hard limit of processor time kills as an operator would, the soft one tells.
+            # At the hard limit of processor time SIGKILL follows, which an operator may send too.
             beyond = hard if kind == resource.RLIMIT_CPU else bound
             resource.prlimit(pid, kind, (bound, beyond))
 
@@ -87,7 +87,7 @@ def _limit(pid: int, *, file_bytes: int, cpu_s: int) -> None:
 async def first_bytes(
     child: Process, stream: asyncio.StreamReader | None, *, most_bytes: int
 ) -> tuple[bytes, bool]:
-    """The beginning of what the child says, and whether it was more: then the child is ended."""
+    """The beginning of the child's output, and whether there was more: then it is killed."""
     assert stream is not None
     kept = b""
     while block := await stream.read(65536):

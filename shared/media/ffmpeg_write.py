@@ -1,4 +1,4 @@
-"""One run of ffmpeg that writes a file of ours: whole and on disk, or not there."""
+"""One run of ffmpeg that writes a file: afterwards it is whole and on disk, or not there."""
 
 from __future__ import annotations
 
@@ -19,10 +19,9 @@ from shared.media.place import discard, storage_error, translated
 from shared.media.probe import DEMUXERS, refuse, source_name
 from shared.media.tools import AudioTools
 
-# What the disk of the written file says. An I/O error may as well be one of reading, and some
-# damaged files are called that.
+# Errors of the disk that is written to. Not EIO: ffmpeg reports it for damaged sources as well.
 _DISK = {os.strerror(n): n for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)}
-# The fault is not the source's: blaming it would block a good torrent.
+# Errors that are not the fault of the source: for it a good torrent would be blocked.
 _OUR_FAULT = re.compile(
     r"opening encoder|unknown encoder|initializ\w+ (output|filter)|suitable output format"
     r"|could not write header|unrecognized option|option .* not found",
@@ -30,9 +29,9 @@ _OUR_FAULT = re.compile(
 )
 # Beside the audio: headers, an index, and text tags, of which lyrics are the longest.
 SPARE_BYTES = 4 * 1024 * 1024
-# A tag behind the audio may cost a decoder its last frame.
+# A decoder may lose its last frame to a tag behind the audio.
 SHORT_S = 0.06
-# Pictures that some write as text; those that are streams are not taken along in the first place.
+# Pictures that are stored as text; those that are streams are not mapped.
 _NO_PICTURES = ("metadata_block_picture=", "coverart=", "coverartmime=")
 
 
@@ -43,7 +42,7 @@ def command(
     *,
     writing: Mapping[str, object],
 ) -> list[str]:
-    """The arguments that make `target` of the first audio stream of `source`, and nothing else.
+    """The command that writes the first audio stream of `source`, and nothing else, to `target`.
 
     `writing` are ffmpeg's options for the output.
     """
@@ -52,9 +51,9 @@ def command(
         **{
             "protocol_whitelist": "file",
             "format_whitelist": DEMUXERS,
-            # Damaged frames are left out instead of guessed: then the length tells of them.
+            # Damaged frames are left out, not concealed: then the length shows them.
             "err_detect:a": "crccheck+explode",
-            # Several files are made side by side; threads for one would only cost memory.
+            # Several files are written at once; more threads for one only cost memory.
             "threads": 1,
         },
     )
@@ -84,14 +83,14 @@ async def write_audio(
 ) -> None:
     """Run ffmpeg with the `arguments` that `command` gave for `target`.
 
-    `target` is made by us as the umask wants, replaces an old one, and holds at most `most_bytes`.
-    It is on disk when this returns, and not there when it raises or is cancelled; the child is
-    killed then. `on_progress` gets what of `expected_s` is done, 0 to 100, never less than before,
-    twice a second and at the end.
+    `target` is created with the mode of the umask, replaces an old one, and has at most
+    `most_bytes`. It is on disk when this returns, and not there when it raises or is cancelled; the
+    child is killed then. `on_progress` gets the rising percentage of `expected_s`, 0 to 100, twice
+    a second and at the end.
 
     Raises:
         CorruptAudio: `short_s` or more of `expected_s` are missing, or it is over `most_bytes`.
-        AttemptFailed: ffmpeg does not take the arguments, or it took longer than `timeout_s`.
+        AttemptFailed: ffmpeg rejects the arguments, or it took longer than `timeout_s`.
         DependencyDown: the disk is full or away, or ffmpeg was stopped from outside.
         Misconfigured: ffmpeg does not start.
     """
@@ -100,7 +99,7 @@ async def write_audio(
         await asyncio.to_thread(_create, target)
         async with asyncio.timeout(timeout_s):
             run = await _run(arguments, most_bytes, expected_s, report.at)
-        # A short one may be written before the limit holds.
+        # A short file may be written before the limit of the process is set.
         too_large = (await asyncio.to_thread(target.stat)).st_size > most_bytes
         _judge(run, target, expected_s, short_s, too_large=too_large)
         await asyncio.to_thread(_flush, target)
@@ -115,7 +114,7 @@ async def write_audio(
 
 
 class _Report:
-    """Positions in, percentages out, each larger than the one before."""
+    """Turns positions into rising percentages."""
 
     def __init__(self, on_progress: Callable[[float], None] | None, expected_s: float) -> None:
         self._on_progress = on_progress
@@ -142,7 +141,7 @@ async def _run(
     expected_s: float,
     on_position: Callable[[float], None],
 ) -> Decoded:
-    # The slowest encoder here does twenty times real time; an hour-long mix may take its while.
+    # The slowest encoder here runs at twenty times real time; a long mix needs more time.
     cpu_s = CPU_S + int(expected_s)
     async with child_of(arguments, file_bytes=most_bytes, cpu_s=cpu_s) as child:
         seconds, (stderr, _) = await asyncio.gather(
@@ -157,10 +156,10 @@ async def _run(
 def _judge(
     run: Decoded, target: Path, expected_s: float, short_s: float, *, too_large: bool
 ) -> None:
-    """Raise what went wrong, if anything did.
+    """Raise the error of the run, if it failed.
 
-    Complaints alone are nothing: `verify` has passed the source, and some good files end with a tag
-    that no decoder expects. What counts is how much came out.
+    Complaints alone are no error: `verify` has passed the source, and some good files end with a
+    tag that decoders do not expect. The length of the output decides.
     """
     for line in run.errors:
         for text, number in _DISK.items():
@@ -170,17 +169,17 @@ def _judge(
     refused = any(line.endswith(os.strerror(errno.EFBIG)) for line in run.errors)
     if too_large or refused or run.returncode == -signal.SIGXFSZ:
         raise _refused(run, expected_s, "too_large", "it becomes larger than its length allows")
-    # 255 is how ffmpeg itself ends after SIGTERM; it turns a file down with other numbers.
+    # ffmpeg exits with 255 after SIGTERM, and with other numbers when it rejects a file.
     if (run.returncode in STOPPED or run.returncode == 255) and not run.errors:
         raise DependencyDown("ffmpeg", f"ffmpeg was stopped from outside (exit {run.returncode})")
     if run.returncode:
-        raise _turned_down(run, expected_s)
+        raise _rejected(run, expected_s)
     if run.seconds < expected_s - short_s:
         message = f"only {run.seconds:.2f} s of {expected_s:.2f} s could be read"
         raise _refused(run, expected_s, "truncated", message)
 
 
-def _turned_down(run: Decoded, expected_s: float) -> DownloadsError:
+def _rejected(run: Decoded, expected_s: float) -> DownloadsError:
     first = run.errors[0] if run.errors else f"exit status {run.returncode}"
     for line in run.errors:
         if _OUR_FAULT.search(line):

@@ -1,8 +1,8 @@
-"""Whether an Ogg file ends where its writer ended it.
+"""Whether an Ogg file has its end.
 
-Ogg carries no length: a file that lost its end announces, and decodes to, what is left. But the
-last page of every stream is marked as such (RFC 3533, section 6, "end of stream"), and all common
-encoders do so. What a download lost is at least the page with that mark.
+Ogg stores no length: a file without its end announces, and decodes to, the length of the rest. But
+all common encoders mark the last page of a stream (RFC 3533, section 6, "end of stream"). An
+incomplete download lacks at least the page with that mark.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 _CAPTURE = b"OggS"
 _HEADER_BYTES = 27
 _END_OF_STREAM = 0x04
-# The largest page, twice, so that one fits whatever follows it; and a tag that some add behind.
+# The largest page twice, so that one whole page is in it, and a tag that may follow.
 _TAIL_BYTES = 2 * (_HEADER_BYTES + 255 + 255 * 255) + 4096
 
 

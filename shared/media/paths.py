@@ -1,12 +1,11 @@
-"""Where a track's file lies. Writer, scan and event all ask here, so they cannot disagree."""
+"""The paths of a track's files: one place for the writer, the scan and the events."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
-# Extensions that the catalog server plays, and so the only ones we place or look for.
-AUDIO_EXTENSIONS = frozenset({"mp3", "flac", "wav", "ogg", "m4a", "aac", "wma", "opus"})
+from shared.media.extensions import PLAYABLE
 
 # Below the media root and on its filesystem, so that placing a file is a link or a rename.
 INCOMING = ".incoming"
@@ -32,14 +31,14 @@ def find_audio(media_path: Path, track_id: str) -> list[Path]:
         names = sorted(entry.name for entry in audio_dir(media_path, track_id).iterdir())
     except FileNotFoundError:
         return []
-    wanted = {f"{track_id}.{ext}" for ext in AUDIO_EXTENSIONS}
+    wanted = {f"{track_id}.{ext}" for ext in PLAYABLE}
     return [audio_dir(media_path, track_id) / name for name in names if name in wanted]
 
 
 def taken_in_another_case(final: Path) -> str | None:
-    """The file that stands for `final` where "a" and "A" are one name, but is named otherwise.
+    """The name under which `final` exists on a filesystem that ignores case, if it is another name.
 
-    Track ids differ only by case, so that would be another track's.
+    Track ids may differ only by case: then it is another track's file.
 
     Raises:
         OSError: the folder cannot be read.
@@ -53,14 +52,14 @@ def taken_in_another_case(final: Path) -> str | None:
 
 
 def temp_file(media_path: Path, item_id: str, fence: int, number: int | None = None) -> Path:
-    """Where one attempt of one item writes; the fence keeps two workers apart.
+    """The temporary file of one claim; the fence keeps two workers apart.
 
-    What it writes beside the item's own file is numbered.
+    Files beside the item's own are numbered.
     """
     more = "" if number is None else f".{number}"
     return media_path / INCOMING / f"{item_id}.{fence}{more}.part"
 
 
 def source_uri(track_id: str, ext: str) -> str:
-    """Where the file is kept that a converted one was made from, relative to the media root."""
+    """Where the original of a converted file is kept, relative to the media root."""
     return f"{INCOMING}/sources/{track_id[0:2]}/{track_id[2:4]}/{track_id[4:6]}/{track_id}.{ext}"

@@ -1,4 +1,4 @@
-"""Putting a file where the catalog serves it, so that nobody ever sees a part of it.
+"""Staging a file beside the media root and giving it its final name, in one step.
 
 Everything here blocks on the disk: call it in a thread.
 """
@@ -61,7 +61,7 @@ _NO_LINK = {
 
 
 def storage_error(exc: OSError, what: str, *, dependency: Dependency = "media") -> DownloadsError:
-    """The error of ours for an error of the disk: hold when a person or a mount must act first."""
+    """Our error for an error of the disk: `DependencyDown` where an operator has to act first."""
     where = f" ({exc.filename})" if exc.filename else ""
     advice = _ADVICE.get(exc.errno or 0)
     if advice is not None:
@@ -73,7 +73,7 @@ def storage_error(exc: OSError, what: str, *, dependency: Dependency = "media") 
 
 @contextmanager
 def translated(what: str, dependency: Dependency = "media") -> Iterator[None]:
-    """Turn every OSError of the block into the error of ours for it."""
+    """Turn each OSError of the block into our error for it."""
     try:
         yield
     except OSError as exc:
@@ -89,16 +89,16 @@ def stage(
     theirs: bool = False,
     mode: int = FILE_MODE,
 ) -> Staged:
-    """Make `temp` hold the bytes of `source`, durably and with rights of ours, the cheapest way.
+    """Make `temp` a durable link, clone or copy of `source`, with the owner and mode of our files.
 
-    `source` is relative to the open folder `folder_fd`, if there is one. An old `temp` is
-    replaced. After a failure no `temp` is left. A symbolic link, or anything that is no regular
-    file, is refused. A file that grows is copied to one byte behind `size_bytes`, so that its
-    size gives it away.
+    `source` is relative to the open folder `folder_fd`, if that is given. An old `temp` is
+    replaced. After a failure no `temp` is left. Links, and everything else that is not a regular
+    file, are refused. Of a file that grows, one byte more than `size_bytes` is copied, so that its
+    size shows it.
 
-    `mode` is what the umask leaves of 0666: a new file has it from there, one that was linked is
-    given it. Of what is `theirs` nothing is changed, not even the mode: linked is then only what
-    may be read by just whom `mode` lets, and not written by everybody. Blocks.
+    `mode` is what the umask leaves of 0666: new files have it already, and a linked file is given
+    it. A file that is `theirs` is not changed, so its mode stays too: it is linked only if the same
+    users may read it as with `mode`, and if not all users may write to it. Blocks.
 
     Raises:
         AttemptFailed: `source` is gone or refused.
@@ -108,7 +108,7 @@ def stage(
         source_fd = _open_regular(source, folder_fd)
     try:
         with translated("staging a finished download"):
-            # Not its parents: without the media root, its disk is not mounted.
+            # Not the parents: a missing media root means that its disk is not mounted.
             temp.parent.mkdir(exist_ok=True)
             temp.unlink(missing_ok=True)
             try:
@@ -148,18 +148,18 @@ def _hard_link(
 ) -> bool:
     found = os.fstat(source_fd)
     if found.st_nlink > 1:
-        return False  # whoever has its other name could write to what we serve
+        return False  # a program could write to the served file by its other name
     if not mode & 0o004 and not _is_as_ours(found, temp.parent):
-        return False  # the rights of owner and group would be those of somebody else
+        return False  # the rights of owner and group would be those of another user
     if theirs and not _can_be_served(found.st_mode, mode):
-        return False  # it is not ours to change
+        return False  # its mode does not fit, and may not be changed
     try:
         os.link(source, temp, src_dir_fd=folder_fd, follow_symlinks=False)
     except OSError:
-        return False  # whatever the reason, a copy decides
+        return False  # a copy shows whether the disk can be used
     reached("media.linked")
     ours, linked = temp.lstat(), os.fstat(source_fd)
-    # The name may have been given to another file between our open and our link.
+    # The name may have come to mean another file between the open and the link.
     same = (ours.st_dev, ours.st_ino) == (linked.st_dev, linked.st_ino)
     if not same or not (theirs or _set_mode(source_fd, mode)):
         temp.unlink()
@@ -169,12 +169,12 @@ def _hard_link(
 
 
 def _is_as_ours(found: os.stat_result, folder: Path) -> bool:
-    """Whether it has the owner and the group of a file that we make in this folder of ours."""
+    """Whether it has the owner and the group that new files in this folder have."""
     return (found.st_uid, found.st_gid) == (os.geteuid(), folder.stat().st_gid)
 
 
 def _can_be_served(found: int, mode: int) -> bool:
-    """Whether a file of the mode `found` is read by whom `mode` lets, and not written by all."""
+    """Whether the mode `found` lets the same users read as `mode`, and not all users write."""
     return found & 0o446 == mode & 0o444
 
 
@@ -185,7 +185,7 @@ def _set_mode(fd: int, mode: int) -> bool:
     try:
         os.fchmod(fd, mode)
     except OSError:
-        return _can_be_served(found, mode)  # somebody else's file
+        return _can_be_served(found, mode)  # another user's file
     return True
 
 
@@ -227,18 +227,18 @@ def _write_all(fd: int, block: bytes) -> None:
 
 
 def written(temp: Path) -> tuple[int, int]:
-    """Size and modification time: another pair means that somebody wrote to it. Blocks.
+    """Size and modification time: they change when the file is written to. Blocks.
 
     Raises:
-        DependencyDown, AttemptFailed: it cannot be looked at.
+        DependencyDown, AttemptFailed: they cannot be read.
     """
-    with translated("looking at a staged file"):
+    with translated("reading the status of a staged file"):
         found = temp.stat()
     return found.st_size, found.st_mtime_ns
 
 
 def discard(temp: Path) -> None:
-    """Remove the file as far as the disk lets us: the sweep finds what is left. Blocks."""
+    """Remove the file, if the disk allows it: the reaper removes what is left. Blocks."""
     try:
         temp.unlink(missing_ok=True)
     except OSError as error:
@@ -248,8 +248,8 @@ def discard(temp: Path) -> None:
 def publish(temp: Path, final: Path, *, replace: bool = False) -> bool:
     """Give the finished `temp` its final name, durably and in one step.
 
-    Returns False, leaving both files, when `final` exists and `replace` is false. A call that was
-    interrupted may be repeated: if `final` is `temp` already, it is completed. Blocks.
+    Returns False, and leaves both files, when `final` exists and `replace` is false. A call that
+    was interrupted may be repeated: if `final` is `temp` already, the call completes it. Blocks.
 
     Raises:
         AttemptFailed: `temp` is gone.
@@ -264,7 +264,7 @@ def publish(temp: Path, final: Path, *, replace: bool = False) -> bool:
         elif not _name(temp, final):
             return False
         reached("media.named")
-        # After a link both names exist; a rename onto another link of the same file does nothing.
+        # After a link both names exist, and a rename to a link of the same file does nothing.
         temp.unlink(missing_ok=True)
         reached("media.unlinked")
         _fsync(final.parent)
@@ -291,7 +291,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 def _rename_without_replacing(temp: Path, final: Path) -> bool:
-    """For filesystems without hard links. The last resort leaves a gap between look and rename."""
+    """For filesystems without hard links; the last resort has a gap between check and rename."""
     failure = _renameat2(temp, final)
     if failure == 0:
         return True
@@ -339,9 +339,9 @@ def sweep_temp(
     keep: Callable[[str], bool],
     now_s: float | None = None,
 ) -> list[str]:
-    """Remove the `*.part` files that nothing has touched for `older_than_s` and `keep` gives up.
+    """Remove `*.part` files that were not written for `older_than_s`, unless `keep` says to keep.
 
-    `keep` gets the file's name, and answers whether an attempt still owns it. `now_s` is the
+    `keep` gets the file's name, and says whether a claim still owns it. `now_s` is the
     filesystem's time in Unix seconds, by default the machine's. Returns the removed names. Blocks.
 
     Raises:
@@ -363,7 +363,7 @@ def _untouched_since(path: Path, moment_s: float) -> bool:
         found = path.lstat()
     except FileNotFoundError:
         return False
-    # A hard link brings the old modification time of its source along; its change time is new.
+    # A hard link has the old modification time of its source; its change time is new.
     return stat.S_ISREG(found.st_mode) and max(found.st_mtime, found.st_ctime) < moment_s
 
 
@@ -371,17 +371,17 @@ def room_on(path: Path) -> tuple[int, int]:
     """Bytes on the filesystem of `path`: free for an ordinary user, and in all. Blocks.
 
     Raises:
-        DependencyDown, AttemptFailed: it cannot be asked.
+        DependencyDown, AttemptFailed: they cannot be read.
     """
-    with translated("asking for free space"):
+    with translated("reading the free space"):
         usage = shutil.disk_usage(path)
         return usage.free, usage.total
 
 
 def free_mb(path: Path) -> int:
-    """MiB on the filesystem of `path` that an ordinary user may still fill. Blocks.
+    """MiB on the filesystem of `path` that are free for an ordinary user. Blocks.
 
     Raises:
-        DependencyDown, AttemptFailed: it cannot be asked.
+        DependencyDown, AttemptFailed: they cannot be read.
     """
     return room_on(path)[0] // (1024 * 1024)

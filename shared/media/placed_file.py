@@ -1,4 +1,4 @@
-"""Files that lie under a track's name already, whoever put them there."""
+"""Files that lie under a track's name already, placed by this or by another program."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Existing:
-    """What lies there: the facts of a whole file, and the files that are no such thing."""
+class Placed:
+    """The facts and path of the whole file, None without one; and the files that are not whole."""
 
     facts: AudioFacts | None
     path: Path | None
     refused: tuple[Path, ...]
 
 
-async def look(
+async def find_placed(
     media_path: Path,
     track_id: str,
     *,
     expected_ms: int | None,
     tolerance_s: float,
     tools: AudioTools,
-) -> Existing:
-    """Verify what lies under this track's name, until one file passes.
+) -> Placed:
+    """Verify the files under this track's name, until one passes.
 
     Raises:
         Unavailable: the disk or ffmpeg cannot be used now.
@@ -43,7 +43,7 @@ async def look(
     try:
         files = await asyncio.to_thread(find_audio, media_path, track_id)
     except OSError as error:
-        raise storage_error(error, f"looking for files of {track_id}") from error
+        raise storage_error(error, f"listing files of {track_id}") from error
     refused = []
     for file in files:
         try:
@@ -55,7 +55,7 @@ async def look(
             refused.append(file)
             continue
         if f".{facts.ext}" == file.suffix:
-            return Existing(facts=facts, path=file, refused=tuple(refused))
+            return Placed(facts=facts, path=file, refused=tuple(refused))
         log.warning("existing_file_misnamed", path=str(file), ext=facts.ext)
         refused.append(file)
-    return Existing(facts=None, path=None, refused=tuple(refused))
+    return Placed(facts=None, path=None, refused=tuple(refused))

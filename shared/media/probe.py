@@ -1,4 +1,4 @@
-"""What a file claims to be: ffprobe's answer, and the few bytes that ffprobe does not report."""
+"""What a file says of itself: ffprobe's answer, and a few bytes that ffprobe does not report."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
 
-# Only these demuxers may open the file. All read the file alone: without the list a text file
+# The only demuxers that may open a file. They read that file alone: with all demuxers, a text file
 # could be a playlist, and make ffmpeg open other files of this machine.
 DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
 
-# A song's own description is a few kilobytes, with long lyrics some hundred.
+# A file's description is a few kilobytes, with long lyrics some hundred.
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 
 # ffprobe's name of the container -> (ours, extension by codec). Ogg FLAC is kept as .ogg: the
@@ -37,7 +37,7 @@ _ALLOWED: Mapping[str, tuple[str, Mapping[str, str]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What the file says of itself; nothing of it is proven before the decode."""
+    """What the file says of itself; the decode has to confirm it."""
 
     container: str
     codec: str
@@ -46,27 +46,27 @@ class ProbeResult:
     bitrate_bps: int | None
     sample_rate_hz: int
     channels: int
-    # Where the audio ends, in bytes, if tags are behind it that its decoder might stumble over.
+    # Where the audio ends, in bytes, if tags follow that may confuse its decoder.
     audio_end: int | None
-    # Of "title", "track" and "disc", as far as they are there.
+    # "title", "track" and "disc", where the file has them.
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 def refuse(evidence: Mapping[str, object], rule: str, message: str) -> CorruptAudio:
-    """The refusal by `rule`, with all that is known so far."""
+    """The error for a file that breaks `rule`, with the evidence so far."""
     return CorruptAudio(message, {**evidence, "rule": rule})
 
 
 def source_name(path: Path, *, end: int | None = None) -> str:
-    """The path as ffmpeg takes it, whatever characters it has; read up to `end` bytes, if given."""
+    """The path for ffmpeg, with any characters; read up to `end` bytes, if given."""
     return f"file:{path}" if end is None else f"subfile,,start,0,end,{end},,:file:{path}"
 
 
-async def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]) -> ProbeResult:
-    """Ask ffprobe; fill `evidence` on the way. The child is killed when the call is cancelled.
+async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> ProbeResult:
+    """Run ffprobe, and add to `evidence`. The child is killed when the call is cancelled.
 
     Raises:
-        CorruptAudio: no audio, a video, or a container and codec that we do not take.
+        CorruptAudio: no audio, a video, or a container and codec that are not allowed.
         AttemptFailed: ffprobe was killed from outside, before it answered.
         Misconfigured: ffprobe does not start.
     """
@@ -83,7 +83,7 @@ async def read_claims(path: Path, tools: AudioTools, evidence: dict[str, object]
         raise refuse(evidence, "not_audio", "the file holds no audio that could be played")
     if len(audio) > 1:
         raise refuse(evidence, "several_streams", f"the file holds {len(audio)} audio streams")
-    return await asyncio.to_thread(_claims, path, answer, usable[0], evidence)
+    return await asyncio.to_thread(_result, path, answer, usable[0], evidence)
 
 
 async def _ffprobe(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
@@ -98,14 +98,14 @@ async def _ffprobe(path: Path, tools: AudioTools, evidence: Mapping[str, object]
         )
         returncode = await child.wait()
     if flooded:
-        raise refuse(evidence, "not_audio", "the file says more about itself than a song does")
+        raise refuse(evidence, "not_audio", "the file has a longer description than a song has")
     if returncode:
         text = stderr[-2000:].decode("utf-8", "replace").strip()
-        # It always says why it turns a file down; silence means that a signal ended it.
+        # ffprobe always prints why it rejects a file: without text, a signal has ended it.
         if not text and returncode in STOPPED:
             message = "ffprobe was killed before it answered"
             raise AttemptFailed(ErrorType.UNKNOWN, message, evidence)
-        raise _turned_down(text or f"it ended with {returncode}", evidence)
+        raise _rejected(text or f"it ended with {returncode}", evidence)
     return _parsed(answer, evidence)
 
 
@@ -118,14 +118,14 @@ def _parsed(answer: bytes, evidence: Mapping[str, object]) -> dict[str, Any]:
     return parsed
 
 
-def _turned_down(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
+def _rejected(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
     seen = {**evidence, "decoder_errors": text.splitlines()[:5]}
     if "not on whitelist" in text:
-        return refuse(seen, "codec_not_allowed", "the file is in a container that we do not take")
+        return refuse(seen, "codec_not_allowed", "the file is in a container that is not allowed")
     return refuse(seen, "not_audio", f"ffprobe does not recognise audio: {text.splitlines()[-1]}")
 
 
-def _claims(
+def _result(
     path: Path, answer: dict[str, Any], stream: dict[str, Any], evidence: dict[str, object]
 ) -> ProbeResult:
     codec = str(stream.get("codec_name"))
@@ -133,12 +133,12 @@ def _claims(
     ext = extensions.get("pcm" if codec.startswith("pcm_") else codec)
     if ext is None:
         raise refuse(
-            evidence, "codec_not_allowed", f"{codec} in {evidence['container']} is not taken"
+            evidence, "codec_not_allowed", f"{codec} in {evidence['container']} is not allowed"
         )
     form = answer.get("format", {})
     duration = _number(stream.get("duration")) or _number(form.get("duration"))
     if container == "adts" or (container == "mp3" and not _counts_frames(path)):
-        duration = None  # ffprobe only estimated it from the bit rate: 10 % off is normal
+        duration = None  # ffprobe estimates it from the bit rate: 10 % off is normal
     evidence["container"], evidence["container_s"] = container, duration
     return ProbeResult(
         container=container,
@@ -154,7 +154,7 @@ def _claims(
 
 
 def _tags(*places: Mapping[str, Any]) -> dict[str, str]:
-    """Ogg has its tags at the stream, the others at the file; the spelling differs as well."""
+    """The tags, of the file or, in Ogg, of the stream; names in lower case."""
     found = {
         name.lower(): value[:500]
         for place in places
@@ -170,7 +170,7 @@ def _is_video(stream: Mapping[str, Any]) -> bool:
 
 
 def _number(value: object) -> float | None:
-    """ffprobe writes numbers as text, and "N/A" or nothing for those it does not know."""
+    """ffprobe writes numbers as text, and unknown ones as "N/A" or not at all."""
     try:
         number = float(str(value))
     except ValueError:
@@ -179,7 +179,7 @@ def _number(value: object) -> float | None:
 
 
 def _counts_frames(path: Path) -> bool:
-    """Whether an MP3 opens with a header that counts its frames (Xing, Info or VBRI)."""
+    """Whether an MP3 begins with a header that counts its frames (Xing, Info or VBRI)."""
     with path.open("rb") as file:
         head = file.read(10)
         start = 0

@@ -1,4 +1,4 @@
-"""Files that lay under a track's name and were not whole: kept for a while, out of the way.
+"""Files under a track's name that were not whole: moved aside, and kept for a while.
 
 Everything here blocks on the disk: call it in a thread.
 """
@@ -18,7 +18,7 @@ from shared.media.place import translated
 
 log = structlog.get_logger()
 
-# Long enough for a person to look at one, small enough to be no burden.
+# Long enough for an operator to inspect one.
 KEPT_S = 30 * 86_400.0
 KEPT_BYTES = 1024**3
 
@@ -28,10 +28,10 @@ def _folder(media_path: Path) -> Path:
 
 
 def move_aside(media_path: Path, files: Sequence[Path]) -> None:
-    """Free the names of these files of the media root.
+    """Move these files of the media root aside, so that their names are free.
 
     Raises:
-        DependencyDown, AttemptFailed: the disk does not let us.
+        DependencyDown, AttemptFailed: the disk cannot be used now.
     """
     folder = _folder(media_path)
     with translated("moving a broken file aside"):
@@ -50,12 +50,12 @@ def prune_refused(
     keep_bytes: int = KEPT_BYTES,
     now_s: float | None = None,
 ) -> int:
-    """Remove what was moved aside long ago, and the oldest of what takes too much room.
+    """Remove files that were moved aside long ago, and the oldest beyond `keep_bytes`.
 
-    Returns how many files that were.
+    Returns how many files were removed.
 
     Raises:
-        DependencyDown, AttemptFailed: the disk does not let us.
+        DependencyDown, AttemptFailed: the disk cannot be used now.
     """
     before_s = (time.time() if now_s is None else now_s) - older_than_s
     total_bytes = removed = 0
@@ -69,7 +69,7 @@ def prune_refused(
 
 
 def _found(folder: Path) -> list[tuple[float, int, Path]]:
-    """When each was moved here (its change time), its size, and where it is."""
+    """For each file: when it was moved here (its change time), its size, its path."""
     found = []
     try:
         with os.scandir(folder) as entries:
@@ -78,5 +78,5 @@ def _found(folder: Path) -> list[tuple[float, int, Path]]:
                 if stat.S_ISREG(status.st_mode):
                     found.append((status.st_ctime, status.st_size, Path(entry.path)))
     except FileNotFoundError:
-        pass  # nothing was refused yet, or another reaper is at it
+        pass  # no file was refused yet, or another reaper removes this one
     return found

@@ -1,4 +1,4 @@
-"""The mark in a media root that tells it from the empty folder below an unmounted one.
+"""The mark in a media root, which tells it from the empty mount point of an unmounted disk.
 
 Everything here blocks on the disk: call it in a thread.
 """
@@ -22,7 +22,7 @@ def _sentinel(media_path: Path) -> Path:
 
 
 def read_sentinel(media_path: Path) -> str | None:
-    """The id that was written into this media root, None when there is none. Blocks.
+    """The id in the mark of this media root; None without a mark. Blocks.
 
     Raises:
         DependencyDown, AttemptFailed: the disk cannot be read.
@@ -37,13 +37,13 @@ def read_sentinel(media_path: Path) -> str | None:
 
 
 def ignores_case(media_path: Path) -> bool:
-    """Whether the filesystem of this marked media root takes "a" and "A" for one name. Blocks."""
+    """Whether the filesystem of this marked media root ignores case in names. Blocks."""
     sentinel = _sentinel(media_path)
     return os.path.lexists(sentinel.with_name(sentinel.name.upper()))
 
 
 def write_sentinel(media_path: Path, root_id: str) -> None:
-    """Mark this media root with `root_id`, whole or not at all, durably. Blocks.
+    """Write `root_id` as the mark of this media root, atomically and durably. Blocks.
 
     Raises:
         DependencyDown: the root is not there, or cannot be written.
@@ -78,12 +78,12 @@ def check_root(media_path: Path, expected_id: str | None) -> None:
     """Return when files may be written below `media_path`. Blocks.
 
     Raises:
-        DependencyDown: it is no folder, or `expected_id` is given and not the one it carries.
+        DependencyDown: it is not a folder, or its mark is not `expected_id`, if that is given.
     """
     try:
         there = media_path.is_dir()
     except OSError as exc:
-        raise storage_error(exc, "looking at the media root") from exc
+        raise storage_error(exc, "reading the media root") from exc
     if not there:
         raise DependencyDown(
             "media", f"{media_path} is not a folder: mount the media disk, or correct MEDIA_PATH"
@@ -94,7 +94,7 @@ def check_root(media_path: Path, expected_id: str | None) -> None:
     if found is None:
         raise DependencyDown(
             "media",
-            f"{media_path} does not carry the mark {INCOMING}/{_NAME} that was left there:"
+            f"{media_path} does not carry the mark {INCOMING}/{_NAME} that was written there:"
             " the disk is probably not mounted. Mount it; if the mark was deleted, write"
             f" {expected_id!r} into it",
         )

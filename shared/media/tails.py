@@ -1,4 +1,4 @@
-"""Tags behind the audio of FLAC and MP3 files, which no decoder of them has to expect."""
+"""Tags behind the audio of FLAC and MP3 files, which their decoders do not expect."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import BinaryIO
 _ID3V1_BYTES = 128
 _APE_FOOTER_BYTES = 32
 _APE_HAS_HEADER = 1 << 31
-# Before the end, as six digits, the size of all from the beginning up to these digits.
+# Before the end mark stands, in six digits, the size from the begin mark up to these digits.
 _LYRICS_BEGIN, _LYRICS_END, _LYRICS_SIZE_BYTES = b"LYRICSBEGIN", b"LYRICS200", 6
-# By how much writers miscount it.
+# How far that size may be wrong.
 _LYRICS_ERROR_BYTES = 64
-# Enough for what there is; a file of tags alone must not keep us.
+# A bound for files that have nothing but tags.
 _MOST_TAGS = 8
 
 

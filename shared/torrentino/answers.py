@@ -41,7 +41,7 @@ _MAX_TEXT_CHARS = 500
 _NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
 
 # Envoy, and with it most service meshes, answers 503 also when it lost the back end after the
-# request had been passed on, and says so in these words.
+# request had been passed on, with these words.
 _RESET_AFTER_SENDING = "reset before headers"
 
 
@@ -59,7 +59,7 @@ class Answer:
 
     @property
     def is_json(self) -> bool:
-        """Whether it claims to be JSON."""
+        """Whether its content type is JSON."""
         media_type = self.content_type.partition(";")[0].strip().lower()
         return media_type == "application/json" or media_type.endswith("+json")
 
@@ -79,7 +79,7 @@ class Answer:
 
     @property
     def error(self) -> str | None:
-        """The human text of a JSON error, in whichever of its forms; None when it is not one."""
+        """The text of a JSON error, in any of its forms; None when it is not one."""
         try:
             parsed = self.json()
         except ValueError:
@@ -91,7 +91,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """What it says, for a person: redacted and at most 500 characters."""
+        """Its text, to be shown: redacted and at most 500 characters."""
         found = self.error
         if found is None:
             found = self.body[: 64 * 1024].decode("utf-8", "replace")

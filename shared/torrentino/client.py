@@ -83,7 +83,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
         """Every ticket (in `state`), each once, highest priority and then oldest first.
 
         Tickets move while the pages are read. Those that shift back across a page boundary are
-        looked for again as far as the total betrays them; with `state` some may still be missed.
+        asked for again where the total shows that there are some; with `state` some may be missed.
         Pages whose answer is too large are asked for again in halves.
 
         Raises:
@@ -114,7 +114,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
     async def find_by_dest_paths(self, dest_paths: Collection[str]) -> dict[str, Tickets]:
         """The tickets with each of these destinations; a destination without any is left out.
 
-        Two tickets may share one: whoever repeated a create without looking made the second.
+        Two tickets may share one, where a create was repeated without a check.
         One pass over all tickets, because the API has no such filter.
         """
         wanted = frozenset(dest_paths)
@@ -145,7 +145,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
     async def delete_ticket(self, ticket_id: str) -> None:
         """Remove the ticket's row, in whatever state; fine when there is none with this id.
 
-        What works on it goes on: only for tickets that have ended.
+        What works on it continues: only for tickets that have ended.
 
         Raises:
             OutcomeUnknown: it may be gone.

@@ -70,7 +70,7 @@ class EngineCalls:
             Unknown: there is no such ticket.
             InvalidRequest: the format is none that it can make.
             Conflict: the pipeline does not run.
-            OutcomeUnknown: look at the ticket before asking again.
+            OutcomeUnknown: read the ticket before asking again.
         """
         body = {
             "source_files": [vars(each) for each in files],

@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import httpx
 
+from shared.backoff import Backoff
 from shared.errors import InvalidRequest, Misconfigured, OutcomeUnknown
 from shared.torrentino.answers import (
     MAX_BODY_BYTES,
@@ -24,7 +25,7 @@ from shared.torrentino.model import redact
 Sleep = Callable[[float], Awaitable[None]]
 
 _GET_RETRIES = 3
-_RETRY_BASE_S = 0.1
+_GET_PAUSES = Backoff(first_s=0.1, longest_s=0.4)
 _MAX_CONNECTIONS = 20
 _MAX_TYPE_CHARS = 100
 # What Torrentino answers when one of its three SQLite connections had to wait too long.
@@ -125,7 +126,7 @@ class Http:
             else:
                 if answer.status != 500 or _LOCKED not in answer.text:
                     return _checked(answer, own, effect=False)
-            await self._sleep(_RETRY_BASE_S * 2**retry * self._rng.uniform(0.5, 1.0))
+            await self._sleep(_GET_PAUSES.pause_s(retry, self._rng))
         try:
             answer = await self._send("GET", path, None, patience_s)
             return _checked(answer, own, effect=False)

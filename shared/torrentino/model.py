@@ -19,7 +19,7 @@ from shared.untrusted import printable, usable_name
 _MAX_REASON_CHARS = 2_000
 _MAX_TITLE_CHARS = 500
 _MAX_NAME_CHARS = 200
-# A person chooses from the best few; Torrentino keeps all that its indexers gave.
+# An administrator chooses from the best few; Torrentino keeps all that its indexers gave.
 _MOST_CANDIDATES = 50
 # In hexadecimal (v1, v2) or base 32. It becomes a part of a path, and is shown.
 _INFO_HASH = re.compile(r"[0-9A-Za-z]{1,64}", re.ASCII)
@@ -54,7 +54,7 @@ ENDED: frozenset[str] = frozenset(
     {RemoteState.COMPLETED, RemoteState.FAILED, RemoteState.REJECTED, RemoteState.CANCELLED}
 )
 
-# Where each state keeps the text that tells a person why.
+# Where each state keeps the text that tells why.
 _REASON_FIELD: Mapping[str, str] = {
     RemoteState.ACQUISITION_FAILED: "reason",
     RemoteState.FAILED: "error",
@@ -148,7 +148,7 @@ class TicketRequest:
             raise ValueError(f"priority {self.priority} is outside 0 to 65535")
 
     def to_json(self) -> bytes:
-        """The body of `POST /tickets`, in ASCII whatever the names hold."""
+        """The body of `POST /tickets`, in ASCII for any names."""
         kind = "track" if self.tracks is None else "album"
         expected: dict[str, object] = {"type": kind, "artist": self.artist, "title": self.title}
         if self.artist is None:
@@ -167,7 +167,7 @@ class TicketRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteTicket:
-    """A ticket as Torrentino last told it.
+    """A ticket as Torrentino last showed it.
 
     `state` is the raw type, perhaps one that `RemoteState` lacks. `raw_state` may hold tracker
     passkeys: it stays out of `repr`, and must not be logged or shown.
@@ -215,7 +215,7 @@ class RemoteTicket:
 
     @property
     def eta_s(self) -> int | None:
-        """Seconds that the download still needs, as far as Torrentino knows."""
+        """Seconds that the download still needs, as Torrentino estimates."""
         return integer_of(self.raw_state.get("eta_secs"))
 
     @property
@@ -255,7 +255,7 @@ class RemoteTicket:
 
     @property
     def offered(self) -> frozenset[str]:
-        """The info-hashes that the ticket can be served from, as far as it shows them."""
+        """The info-hashes of its candidates, those that it shows."""
         hashes = (_hash(each) for each in mappings_of(self.raw_state.get("candidates")))
         return frozenset(each for each in hashes if each is not None)
 
@@ -284,7 +284,7 @@ class RemoteTicket:
 
     @property
     def candidates(self) -> list[dict[str, object]]:
-        """What a person may choose from when the ticket needs approval, in Torrentino's order."""
+        """What an administrator may choose from while it needs approval, in Torrentino's order."""
         if self.state != RemoteState.NEEDS_APPROVAL:
             return []
         known = mappings_of(self.raw_state.get("candidates"))
@@ -292,7 +292,7 @@ class RemoteTicket:
 
     @property
     def choices(self) -> list[tuple[str, str | None]]:
-        """Title and info-hash of the same, for ourselves; None where it has none."""
+        """Title and info-hash of the same; None where it has none."""
         if self.state != RemoteState.NEEDS_APPROVAL:
             return []
         known = mappings_of(self.raw_state.get("candidates"))[:_MOST_CANDIDATES]

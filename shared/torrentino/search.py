@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.errors import DependencyDown, OutcomeUnknown
-from shared.media.paths import AUDIO_EXTENSIONS
+from shared.media.extensions import PLAYABLE, extension_of
 from shared.torrentino.answers import Answer
 from shared.torrentino.http import Http, object_of
 from shared.torrentino.model import integer_of, mappings_of, redact
@@ -115,4 +115,4 @@ def _audio_files(files: object) -> int | None:
     paths = [str(each.get("path")) for each in mappings_of(files)]
     if not paths:
         return None
-    return sum(path.rpartition(".")[2].lower() in AUDIO_EXTENSIONS for path in paths)
+    return sum(extension_of(path) in PLAYABLE for path in paths)

@@ -20,14 +20,14 @@ _WHOLE_STATES = frozenset({"seeding", "stalled", "paused", "queued"})
 
 @dataclass(frozen=True, kw_only=True)
 class RemoteTorrent:
-    """A torrent as Torrentino's client last told it."""
+    """A torrent as Torrentino's client last showed it."""
 
-    # In small letters; None: none that one could go by.
+    # In small letters; None: none that can be used.
     info_hash: str | None
-    # For a person: redacted and bounded.
+    # To be shown: redacted and bounded.
     title: str
-    # Of its data, a folder or the only file, as Torrentino sees it; None: it says none that one
-    # could go by. What qBittorrent took from a magnet link may have another name on disk.
+    # Of its data, a folder or the only file, as Torrentino sees it; None: it shows none that can
+    # be used. What qBittorrent took from a magnet link may have another name on disk.
     path: str | None
     # The folder that file names of the torrent, root folder included, are relative to.
     save_path: str | None
@@ -41,7 +41,7 @@ class RemoteTorrent:
 
     @property
     def whole(self) -> bool:
-        """Whether all of its data is there, as far as one look can tell."""
+        """Whether all of its data is there, by this one answer."""
         return self.progress >= 1.0 and self.state in _WHOLE_STATES
 
     @classmethod

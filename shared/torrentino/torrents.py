@@ -20,7 +20,7 @@ from shared.untrusted import usable_name, usable_path
 
 # A magnet link may be resolved for a minute before librqbit answers.
 _ADD_PATIENCE_S = 75.0
-# What Torrentino says when its client does not answer, and when none is configured.
+# Torrentino's texts when its client does not answer, and when none is configured.
 _CLIENT_AWAY = ("error sending request", "connection failed", "request timeout", "not configured")
 # Asked about a torrent that it does not have, a client answers at once, however many it has.
 _NO_TORRENT = "0" * 40
@@ -28,7 +28,7 @@ _LINK = re.compile(r"(?:https?|magnet):\S+")
 _INDEXER_AWAY = re.compile(r"error sending request|status: (?:408|429|5\d\d)")
 # librqbit does not write over files of a torrent that was removed without them.
 _IN_THE_WAY = re.compile(r'allow_overwrite = false\) "([^"]+)"')
-# A listing beyond it is none that one could look through.
+# A longer listing is cut.
 _MOST_FILES = 10_000
 
 
@@ -54,7 +54,7 @@ class TorrentCalls:
         return object_of(answer, effect=False).get("configured") is True
 
     async def torrents(self) -> list[RemoteTorrent]:
-        """All torrents that the client has, those left out that one could not go by.
+        """All torrents that the client has, except those without a usable hash.
 
         Raises:
             DependencyDown: Torrentino does not answer, or (`torrent_client`) its client does not.
@@ -95,18 +95,18 @@ class TorrentCalls:
         )
         if answer.status == 200:
             return info_hash_of(object_of(answer, effect=True).get("hash"))
-        # A link's host that is away (502) is told in words of the same kind.
+        # A link's host that is away (502) has a text of the same kind.
         if answer.status in (500, 503) and _is_away(answer):
             raise _client_error(answer)
         if answer.status == 503 or answer.error is None:
             raise refused(answer, effect=True)
         # The link itself is a secret, whatever it is made of.
-        told = _LINK.sub("(the link)", answer.text)
-        if answer.status == 502 and _INDEXER_AWAY.search(told):
-            raise DependencyDown("searcher", f"an indexer gives out no .torrent: {told}")
-        lies_at = _IN_THE_WAY.search(told)
+        text = _LINK.sub("(the link)", answer.text)
+        if answer.status == 502 and _INDEXER_AWAY.search(text):
+            raise DependencyDown("searcher", f"an indexer gives out no .torrent: {text}")
+        lies_at = _IN_THE_WAY.search(text)
         raise NotAdded(
-            f"the torrent client does not take it: {told}",
+            f"the torrent client does not take it: {text}",
             lies_at=lies_at and usable_path(lies_at[1]),
         )
 
@@ -133,7 +133,7 @@ class TorrentCalls:
     async def catalog_files(self, info_hash: str) -> list[tuple[str, int]] | None:
         """Path (with the torrent's root folder) and size of its files; None: not known there.
 
-        Only files with names that one can go by, and at most 10,000.
+        Only files with usable names, and at most 10,000.
         """
         if not INFO_HASH.fullmatch(info_hash):
             return None

@@ -5,91 +5,141 @@ from __future__ import annotations
 import asyncio
 import json
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Generator
+from contextlib import aclosing
 
 import structlog
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.exceptions import InvalidStatus, WebSocketException
 
+from shared.backoff import Backoff
 from shared.clock import Clock, SystemClock
 from shared.torrentino.http import auth_headers, base_url_of
 from shared.torrentino.model import redact
 
 log = structlog.get_logger(__name__)
 
+RECONNECT = Backoff(first_s=0.5, longest_s=30)
+
 _HINTS = ("ticket_update", "ticket_deleted")
-_BACKOFF_BASE_S = 0.5
-_BACKOFF_CAP_S = 30.0
 _MAX_ID_CHARS = 200
-_LOST = (OSError, TimeoutError, InvalidHandshake, ConnectionClosed)
+_LOST = (OSError, TimeoutError, WebSocketException)
 
 
 async def ticket_hints(
     base_url: str,
     api_key: str | None,
     *,
-    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    backoff: Backoff = RECONNECT,
     rng: random.Random | None = None,
     clock: Clock | None = None,
     open_timeout_s: float = 10,
     ping_interval_s: float = 20,
 ) -> AsyncGenerator[str, None]:
-    """Yield the ids of tickets to look at; "" on every (re)connection: look at all of them.
+    """Yield the ids of tickets to poll; "" after every (re)connection: poll all of them.
 
-    Hints are lost without notice (a slow reader, a cut connection), so keep polling. Never ends
-    and never fails by itself: it reconnects for ever, at most 30 s apart, and logs a problem
-    once for as long as it stays the same. Stop it by cancelling its task, or with `aclosing`.
+    Hints are lost without notice (a slow reader, a cut connection), so keep polling. It never ends
+    and never fails by itself: it reconnects for ever with the pauses of `backoff`, and logs a
+    problem once until the problem changes. Stop it by cancelling its task, or with `aclosing`.
 
     Raises:
         Misconfigured: `base_url` or `api_key` can never work.
     """
-    opener = _Opener(base_url, api_key, open_timeout_s, ping_interval_s)
-    rng, clock = rng or random.Random(), clock or SystemClock()  # noqa: S311 jitter is no secret
-    failures, problem = 0, ""
-    while True:
-        connected_at = None
-        try:
-            async with opener.connect() as connection:
-                connected_at = clock.monotonic()
-                problem = _log_connected(problem)
-                yield ""
+    attempts = _Attempts(
+        backoff,
+        rng or random.Random(),  # noqa: S311 jitter is no secret
+        clock or SystemClock(),
+    )
+    connections = aiter(
+        _Connect(
+            websocket_url(base_url),
+            additional_headers=auth_headers(api_key),
+            proxy=None,
+            open_timeout=open_timeout_s,
+            ping_interval=ping_interval_s,
+            ping_timeout=ping_interval_s,
+            close_timeout=1,
+            process_exception=attempts.failed,
+            reconnect_delays=attempts.pauses,
+        )
+    )
+    assert isinstance(connections, AsyncGenerator), "aclosing closes what it has open"
+    async with aclosing(connections):
+        async for connection in connections:
+            attempts.connected()
+            yield ""
+            try:
                 async for message in connection:
                     if ticket_id := _ticket_id(message):
-                        failures = 0
+                        attempts.useful()
                         yield ticket_id
-                problem = _log_lost(problem, "the server closed the connection")
-        except _LOST as exc:
-            problem = _log_lost(problem, _describe(exc))
-        # A server that takes the connection and drops it at once is no better than one that is
-        # down, and each connection costs the caller a look at every ticket.
-        if connected_at is not None and clock.monotonic() - connected_at >= _BACKOFF_CAP_S:
-            failures = 0
-        await sleep(_delay_s(failures, rng))
-        failures += 1
+                attempts.lost("the server closed the connection")
+            except WebSocketException as exc:
+                attempts.lost(_describe(exc))
+            # websockets pauses after a failed attempt only, and would reconnect at once.
+            await asyncio.sleep(attempts.pause_s())
 
 
-@dataclass(frozen=True)
-class _Opener:
-    base_url: str
-    api_key: str | None
-    open_timeout_s: float
-    ping_interval_s: float
+class _Connect(connect):
+    """Follows no redirect: websockets would keep to the new address, without the key."""
 
-    def connect(self) -> connect:
-        return connect(
-            websocket_url(self.base_url),
-            additional_headers=auth_headers(self.api_key),
-            proxy=None,
-            open_timeout=self.open_timeout_s,
-            ping_interval=self.ping_interval_s,
-            ping_timeout=self.ping_interval_s,
-            close_timeout=1,
-        )
+    def process_redirect(self, exc: Exception) -> Exception:
+        return exc
+
+
+class _Attempts:
+    """How long to pause before the next attempt, and which problem was logged last.
+
+    A connection that the server drops at once counts as a failed attempt: it brings nothing, and
+    each costs the caller a poll of every ticket. A hint, or a long life, resets the pauses.
+    """
+
+    def __init__(self, backoff: Backoff, rng: random.Random, clock: Clock) -> None:
+        self._backoff = backoff
+        self._rng = rng
+        self._clock = clock
+        self._earlier = 0
+        self._connected_at = 0.0
+        self._problem = ""
+
+    def connected(self) -> None:
+        self._connected_at = self._clock.monotonic()
+        log.info("torrentino_hints_connected", after=self._problem or None)
+        self._problem = ""
+
+    def useful(self) -> None:
+        self._earlier = 0
+
+    def lost(self, problem: str) -> None:
+        """The connection has ended."""
+        if self._clock.monotonic() - self._connected_at >= self._backoff.longest_s:
+            self._earlier = 0
+        self._note(problem)
+
+    def failed(self, exc: Exception) -> Exception | None:
+        """The attempt failed; returns None to try again, or the error that a bug is."""
+        if not isinstance(exc, _LOST):
+            return exc
+        self._note(_describe(exc))
+        return None
+
+    def pauses(self) -> Generator[float, None, None]:
+        while True:
+            yield self.pause_s()
+
+    def pause_s(self) -> float:
+        pause_s = self._backoff.pause_s(self._earlier, self._rng)
+        self._earlier += 1
+        return pause_s
+
+    def _note(self, problem: str) -> None:
+        if problem != self._problem:
+            log.warning("torrentino_hints_lost", problem=problem)
+        self._problem = problem
 
 
 def websocket_url(base_url: str) -> str:
-    """Where the WebSocket of this API base is.
+    """The URL of the WebSocket of this API base.
 
     Raises:
         Misconfigured: `base_url` is not an absolute http or https URL.
@@ -100,7 +150,7 @@ def websocket_url(base_url: str) -> str:
 
 
 def _ticket_id(message: str | bytes) -> str | None:
-    """The ticket that a message is about; None for every message that is none of ours."""
+    """The ticket that a message is about; None for a message that is no hint."""
     try:
         parsed = json.loads(message)
     except (ValueError, RecursionError):
@@ -113,11 +163,6 @@ def _ticket_id(message: str | bytes) -> str | None:
     return ticket_id
 
 
-def _delay_s(failures: int, rng: random.Random) -> float:
-    grown = _BACKOFF_BASE_S * 2.0 ** min(failures, 16)
-    return min(grown, _BACKOFF_CAP_S) * rng.uniform(0.5, 1.0)
-
-
 def _describe(exc: Exception) -> str:
     if isinstance(exc, InvalidStatus):
         status = exc.response.status_code
@@ -125,14 +170,3 @@ def _describe(exc: Exception) -> str:
             return f"TORRENTINO_API_KEY is refused ({status})"
         return f"the handshake was answered with {status}"
     return redact(f"{type(exc).__name__}: {exc}")[:300]
-
-
-def _log_connected(problem: str) -> str:
-    log.info("torrentino_hints_connected", after=problem or None)
-    return ""
-
-
-def _log_lost(before: str, problem: str) -> str:
-    if problem != before:
-        log.warning("torrentino_hints_lost", problem=problem)
-    return problem

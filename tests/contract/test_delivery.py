@@ -1,4 +1,4 @@
-"""What every way of collecting promises: the shared folder, the file server, the torrents' own."""
+"""What every delivery promises: shared folder, file server, and the download folder."""
 
 from __future__ import annotations
 
@@ -15,14 +15,10 @@ import pytest
 from services.fetcher_writer.delivery import base as port
 from services.fetcher_writer.delivery import http_folder as http_files_module
 from services.fetcher_writer.delivery import shared_folder as shared_folder_module
-from services.fetcher_writer.delivery.base import (
-    DeliveredFile,
-    Delivery,
-    audio_candidates,
-    check_placed,
-)
-from services.fetcher_writer.delivery.download_folder import TorrentFolder
-from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.base import DeliveredFile, Delivery
+from services.fetcher_writer.delivery.candidates import audio_candidates, check_placed
+from services.fetcher_writer.delivery.download_folder import DownloadFolder
+from services.fetcher_writer.delivery.http_folder import HttpFolder
 from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from shared.errors import (
     AttemptFailed,
@@ -62,7 +58,7 @@ class Place:
 
 @dataclass
 class HttpPlace(Place):
-    delivery: HttpFiles
+    delivery: HttpFolder
     server: Autoindex
     sleeps: Sleeps = field(default_factory=Sleeps)
 
@@ -86,7 +82,7 @@ async def http(tmp_path: Path) -> AsyncIterator[HttpPlace]:
     incoming, temp = folders(tmp_path)
     sleeps = Sleeps()
     async with Autoindex(incoming) as server:
-        delivery = HttpFiles(dest_root=ROOT, files_url=server.url, sleep=sleeps)
+        delivery = HttpFolder(dest_root=ROOT, files_url=server.url, sleep=sleeps)
         yield HttpPlace(
             delivery=delivery, incoming=incoming, temp=temp, server=server, sleeps=sleeps
         )
@@ -97,7 +93,7 @@ async def http(tmp_path: Path) -> AsyncIterator[HttpPlace]:
 async def real_nginx(folder: Path) -> AsyncIterator[Place]:
     incoming, temp = folders(folder)
     async with nginx(incoming) as server:
-        delivery = HttpFiles(dest_root=ROOT, files_url=server.url, sleep=Sleeps())
+        delivery = HttpFolder(dest_root=ROOT, files_url=server.url, sleep=Sleeps())
         yield Place(delivery=delivery, incoming=incoming, temp=temp)
         await delivery.close()
 
@@ -105,7 +101,7 @@ async def real_nginx(folder: Path) -> AsyncIterator[Place]:
 @pytest.fixture
 def torrents(tmp_path: Path) -> Place:
     incoming, temp = folders(tmp_path)
-    delivery = TorrentFolder(dest_root=ROOT, dest_mount=incoming)
+    delivery = DownloadFolder(dest_root=ROOT, dest_mount=incoming)
     return Place(delivery=delivery, incoming=incoming, temp=temp)
 
 
@@ -150,7 +146,7 @@ async def test_a_link_to_a_file_is_not_collected(place: Place) -> None:
     listed = {file.name for file in await place.delivery.files(TICKET)}
     assert {"song.mp3"} <= listed <= {"song.mp3", "link.mp3"}
     link = DeliveredFile(name="link.mp3", size_bytes=5)
-    # nginx does not tell a link from a file that it may not read, which is a person's business.
+    # nginx does not tell a link from a file that it may not read, which an operator has to solve.
     with pytest.raises((AttemptFailed, Misconfigured)):
         await place.delivery.collect(TICKET, link, place.temp)
     assert not place.temp.exists()
@@ -240,7 +236,7 @@ async def test_collect_brings_the_whole_file(place: Place) -> None:
 
 @pytest.mark.parametrize("size_bytes", [len(BIG) - 1, len(BIG) + 1])
 async def test_a_file_of_another_size_than_listed_is_refused(place: Place, size_bytes: int) -> None:
-    """It is being written still, or is not the file that was looked at."""
+    """It is still being written, or is not the file that was listed."""
     place.put(SONG.name, BIG)
     listed = DeliveredFile(name=SONG.name, size_bytes=size_bytes)
     with pytest.raises(AttemptFailed) as caught:
@@ -382,7 +378,7 @@ async def test_names_that_are_no_text_are_skipped(shared: Place) -> None:
         (errno.ENOTCONN, DependencyDown),
     ],
 )
-async def test_a_sick_mount_is_nobodys_attempt(
+async def test_a_sick_mount_uses_no_attempt(
     shared: Place, monkeypatch: pytest.MonkeyPatch, number: int, expected: type[Unavailable]
 ) -> None:
     """The message names the setting and the folder."""
@@ -455,7 +451,7 @@ async def test_a_file_that_changes_under_way_is_refused(
         http.put(SONG.name, content)
         http.server.version = 2
 
-    delivery = HttpFiles(dest_root=ROOT, files_url=http.server.url, sleep=change)
+    delivery = HttpFolder(dest_root=ROOT, files_url=http.server.url, sleep=change)
     with pytest.raises(AttemptFailed) as caught:
         await delivery.collect(TICKET, SONG, http.temp)
     await delivery.close()
@@ -473,7 +469,7 @@ async def test_a_passing_error_is_tried_again(http: HttpPlace) -> None:
 
 async def test_a_file_beyond_the_limit_is_not_begun(http: HttpPlace) -> None:
     """The listing tells the size."""
-    delivery = HttpFiles(dest_root=ROOT, files_url=http.server.url, max_bytes=1_000)
+    delivery = HttpFolder(dest_root=ROOT, files_url=http.server.url, max_bytes=1_000)
     with pytest.raises(AttemptFailed, match="larger than 1000 bytes"):
         await delivery.collect(TICKET, SONG, http.temp)
     await delivery.close()
@@ -524,7 +520,7 @@ JSON_TYPE = ["Content-Type: application/json"]
 async def test_a_wrong_server_is_explained(
     http: HttpPlace, canned: bytes, expected: type[Unavailable], says: str
 ) -> None:
-    """Each answer says which setting to look at."""
+    """Each answer names the setting to check."""
     http.server.canned = [canned]
     with pytest.raises(expected, match=says):
         await http.delivery.check()
@@ -535,7 +531,7 @@ async def test_a_wrong_server_is_explained(
 
 async def test_a_server_that_is_down_holds(http: HttpPlace, unused_tcp_port: int) -> None:
     """Nobody's attempt is burnt."""
-    delivery = HttpFiles(
+    delivery = HttpFolder(
         dest_root=ROOT, files_url=f"http://127.0.0.1:{unused_tcp_port}", sleep=Sleeps()
     )
     for call in (
@@ -552,7 +548,7 @@ async def test_a_server_that_is_down_holds(http: HttpPlace, unused_tcp_port: int
 def test_an_unusable_url_names_its_variable(files_url: str) -> None:
     """The start of the service stops with it."""
     with pytest.raises(Misconfigured, match="TORRENTINO_FILES_URL"):
-        HttpFiles(dest_root=ROOT, files_url=files_url)
+        HttpFolder(dest_root=ROOT, files_url=files_url)
 
 
 async def test_hostile_names_in_a_listing_are_skipped(http: HttpPlace) -> None:

@@ -1,4 +1,4 @@
-"""What every way to the torrents' own folder promises: files are found by name, else by size."""
+"""What every delivery from the download folder promises: data are found by name, else by size."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from services.fetcher_writer.delivery.base import DeliveredFile, Delivery
-from services.fetcher_writer.delivery.download_folder import TorrentFolder
-from services.fetcher_writer.delivery.http_downloads import HttpTorrents
+from services.fetcher_writer.delivery.download_folder import DownloadFolder
+from services.fetcher_writer.delivery.http_downloads import HttpDownloads
 from shared.errors import AttemptFailed, ErrorType
 from tests.support.autoindex import Autoindex
 from tests.support.nginx import nginx
@@ -42,16 +42,16 @@ async def place(
     temp.parent.mkdir()
     match request.param:
         case "folder":
-            delivery = TorrentFolder(dest_root=ROOT, dest_mount=saved)
+            delivery = DownloadFolder(dest_root=ROOT, dest_mount=saved)
             yield Place(delivery=delivery, saved=saved, temp=temp)
         case "http":
             async with Autoindex(saved) as server:
-                http = HttpTorrents(dest_root=ROOT, files_url=server.url)
+                http = HttpDownloads(dest_root=ROOT, files_url=server.url)
                 yield Place(delivery=http, saved=saved, temp=temp)
                 await http.close()
         case _:
             async with nginx(saved) as real:
-                http = HttpTorrents(dest_root=ROOT, files_url=real.url)
+                http = HttpDownloads(dest_root=ROOT, files_url=real.url)
                 yield Place(delivery=http, saved=saved, temp=temp)
                 await http.close()
 

@@ -12,7 +12,7 @@ import pytest
 
 from services.fetcher_writer.__main__ import deliveries
 from services.fetcher_writer.delivery.base import DeliveredFile, DeliveryName
-from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.http_folder import HttpFolder
 from shared.media.place import publish, stage
 from shared.media.refused import move_aside
 from shared.media.root import write_sentinel
@@ -42,7 +42,7 @@ def media(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
-    """A file that somebody else made, with the rights that nobody asked for."""
+    """A file that another program made, with any rights."""
     path = tmp_path / "downloads" / "song.flac"
     path.parent.mkdir()
     path.write_bytes(SONG)
@@ -97,7 +97,7 @@ def test_every_way_of_staging_gives_the_mode(
 async def test_a_download_over_http_has_the_mode(umask: int, source: Path, media: Path) -> None:
     """What comes from a file server is made by us, as are the folders."""
     async with Autoindex(source.parents[1]) as server:
-        files = HttpFiles(dest_root="/incoming", files_url=server.url)
+        files = HttpFolder(dest_root="/incoming", files_url=server.url)
         listed = DeliveredFile(name=source.name, size_bytes=len(SONG))
         await files.collect("/incoming/downloads", listed, temp_of(media))
         await files.close()
@@ -178,7 +178,7 @@ def test_what_is_seeded_is_linked_only_for_the_same_readers(
 
 @pytest.mark.parametrize("theirs", [True, False])
 @pytest.mark.parametrize("wanted", [0o644, 0o664, 0o640, 0o600])
-def test_somebody_elses_file_is_linked_only_where_all_may_read(
+def test_another_users_file_is_linked_only_where_all_may_read(
     wanted: int, theirs: bool, source: Path, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rights of its owner and group would not be rights of ours."""

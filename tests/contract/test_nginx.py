@@ -14,7 +14,7 @@ import pytest
 
 from services.fetcher_writer.delivery import base as port
 from services.fetcher_writer.delivery.base import DeliveredFile
-from services.fetcher_writer.delivery.http_folder import HttpFiles
+from services.fetcher_writer.delivery.http_folder import HttpFolder
 from shared.errors import AttemptFailed, DependencyDown, ErrorType, Misconfigured
 from tests.support.nginx import Answered, Nginx, nginx, nginx_binary, shipped_with
 from tests.support.proxy import Proxy, proxied
@@ -86,20 +86,20 @@ async def proxy(setting: Setting) -> AsyncIterator[tuple[Proxy, str]]:
 
 
 @pytest.fixture
-async def files(setting: Setting) -> AsyncIterator[HttpFiles]:
-    delivery = HttpFiles(dest_root=ROOT, files_url=setting.server.url, sleep=no_wait)
+async def files(setting: Setting) -> AsyncIterator[HttpFolder]:
+    delivery = HttpFolder(dest_root=ROOT, files_url=setting.server.url, sleep=no_wait)
     yield delivery
     await delivery.close()
 
 
 @pytest.fixture
-async def far(proxy: tuple[Proxy, str]) -> AsyncIterator[HttpFiles]:
-    delivery = HttpFiles(dest_root=ROOT, files_url=proxy[1], sleep=no_wait)
+async def far(proxy: tuple[Proxy, str]) -> AsyncIterator[HttpFolder]:
+    delivery = HttpFolder(dest_root=ROOT, files_url=proxy[1], sleep=no_wait)
     yield delivery
     await delivery.close()
 
 
-async def names(delivery: HttpFiles) -> list[str]:
+async def names(delivery: HttpFolder) -> list[str]:
     return [file.name for file in await delivery.files(TICKET)]
 
 
@@ -173,7 +173,7 @@ async def test_a_listing_says_name_type_and_exact_size(
     ids=ascii,
 )
 async def test_any_name_is_listed_and_collected(
-    setting: Setting, files: HttpFiles, name: str
+    setting: Setting, files: HttpFolder, name: str
 ) -> None:
     """In a folder of that name as well: a page of a torrent's own is never its listing."""
     setting.put(f"{name}/{name}", b"odd")
@@ -184,7 +184,7 @@ async def test_any_name_is_listed_and_collected(
 
 
 async def test_the_deepest_folders_with_the_longest_names(
-    setting: Setting, files: HttpFiles
+    setting: Setting, files: HttpFolder
 ) -> None:
     """Each byte of such a name takes three in the request, which nginx has to take."""
     longest = "歌" * 85
@@ -198,7 +198,9 @@ async def test_the_deepest_folders_with_the_longest_names(
     assert setting.temp.read_bytes() == b"deep"
 
 
-async def test_names_that_begin_with_a_dot_are_not_seen(setting: Setting, files: HttpFiles) -> None:
+async def test_names_that_begin_with_a_dot_are_not_seen(
+    setting: Setting, files: HttpFolder
+) -> None:
     """nginx does not list them, be they titles: a limit of this way, which `README.md` states."""
     setting.put("...Baby One More Time.mp3", b"1")
     setting.put(".hidden/song.mp3", b"1")
@@ -206,14 +208,14 @@ async def test_names_that_begin_with_a_dot_are_not_seen(setting: Setting, files:
     assert await names(files) == ["song.mp3"]
 
 
-async def test_names_that_are_no_text_are_skipped(setting: Setting, files: HttpFiles) -> None:
+async def test_names_that_are_no_text_are_skipped(setting: Setting, files: HttpFolder) -> None:
     """nginx lists the bytes as they are; the rest of the folder is read all the same."""
     setting.put("song.mp3", b"1")
     setting.put(os.fsdecode(b"\xff.mp3"), b"1")
     assert await names(files) == ["song.mp3"]
 
 
-async def test_a_huge_listing_is_read_to_its_limit(setting: Setting, files: HttpFiles) -> None:
+async def test_a_huge_listing_is_read_to_its_limit(setting: Setting, files: HttpFolder) -> None:
     """As many entries as we take, and not one more."""
     first = setting.put("first.flac", b"1")
     for number in range(1, port.MAX_ENTRIES):
@@ -226,7 +228,7 @@ async def test_a_huge_listing_is_read_to_its_limit(setting: Setting, files: Http
 
 
 async def test_a_listing_that_breaks_off_is_no_short_one(
-    setting: Setting, proxy: tuple[Proxy, str], far: HttpFiles
+    setting: Setting, proxy: tuple[Proxy, str], far: HttpFolder
 ) -> None:
     """Files that were not listed would count as missing ones."""
     for number in range(50):
@@ -287,7 +289,7 @@ async def test_it_only_reads(setting: Setting, http: httpx.AsyncClient, method: 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "ticket"])
 async def test_what_it_may_not_read_is_for_a_person(
-    setting: Setting, files: HttpFiles, kind: str
+    setting: Setting, files: HttpFolder, kind: str
 ) -> None:
     """Not the item's fault: the user that nginx runs as is wrong, for all items alike."""
     path = setting.put("CD1/song.mp3", b"1")
@@ -359,7 +361,7 @@ async def test_no_range_begins_behind_the_end(setting: Setting, http: httpx.Asyn
 
 
 async def test_a_dropped_connection_is_resumed(
-    setting: Setting, proxy: tuple[Proxy, str], far: HttpFiles
+    setting: Setting, proxy: tuple[Proxy, str], far: HttpFolder
 ) -> None:
     """From the byte that is missing, as often as it takes; what arrives is whole."""
     setting.put(SONG.name, SONG_BYTES)
@@ -386,7 +388,7 @@ async def test_a_server_that_was_restarted_goes_on(setting: Setting) -> None:
             await setting.server.stop()
             await setting.server.start(nginx_binary())
 
-        delivery = HttpFiles(dest_root=ROOT, files_url=url, sleep=restart)
+        delivery = HttpFolder(dest_root=ROOT, files_url=url, sleep=restart)
         await delivery.collect(TICKET, SONG, setting.temp)
         await delivery.close()
     assert setting.temp.read_bytes() == SONG_BYTES
@@ -446,7 +448,7 @@ async def test_a_file_that_changes_before_the_rest_is_refused(
             proxy.cut_after = None
             change(setting)
 
-        delivery = HttpFiles(dest_root=ROOT, files_url=url, sleep=changes)
+        delivery = HttpFolder(dest_root=ROOT, files_url=url, sleep=changes)
         with refused(setting, says):
             await delivery.collect(TICKET, SONG, setting.temp)
         await delivery.close()
@@ -455,7 +457,7 @@ async def test_a_file_that_changes_before_the_rest_is_refused(
 
 
 async def test_a_file_that_is_truncated_while_it_is_sent_is_refused(
-    setting: Setting, proxy: tuple[Proxy, str], far: HttpFiles
+    setting: Setting, proxy: tuple[Proxy, str], far: HttpFolder
 ) -> None:
     """nginx has promised its length by then: the answer ends early, and the next is another."""
     sent_bytes = 64 * MIB  # more than all buffers on the way take
@@ -480,7 +482,7 @@ async def test_a_file_that_is_truncated_while_it_is_sent_is_refused(
 
 
 async def test_a_file_that_grew_since_the_listing_is_refused(
-    setting: Setting, files: HttpFiles
+    setting: Setting, files: HttpFolder
 ) -> None:
     """It is being written still, and not ours to take."""
     setting.put(SONG.name, SONG_BYTES)

@@ -17,6 +17,7 @@ from services.local.torrentino import (
     TorrentFile,
     TorrentSpec,
 )
+from shared.backoff import Backoff
 from shared.errors import (
     Conflict,
     DependencyDown,
@@ -296,8 +297,9 @@ async def test_a_wrong_key_or_path_is_a_setting(standin: Standin, tmp_path: Path
 async def test_hints_come_back_after_a_restart(
     standin: Standin, client: TorrentinoClient, tmp_path: Path
 ) -> None:
-    """With the call to look at everything, because what changed meanwhile is not told."""
-    async with aclosing(ticket_hints(standin.url, KEY, sleep=no_sleep)) as hints:
+    """With the hint to poll everything, because changes in between are not hinted."""
+    at_once = Backoff(first_s=0, longest_s=0)
+    async with aclosing(ticket_hints(standin.url, KEY, backoff=at_once)) as hints:
         assert await anext(hints) == ""
         await standin.restart()
         assert await anext(hints) == ""

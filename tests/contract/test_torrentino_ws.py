@@ -7,6 +7,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import asdict, dataclass, field
 from http import HTTPStatus
 
 import pytest
@@ -14,20 +15,32 @@ from structlog.testing import capture_logs
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
+from shared.backoff import Backoff
 from shared.clock import SystemClock
 from shared.errors import Misconfigured
-from shared.torrentino.ws import ticket_hints, websocket_url
+from shared.torrentino.ws import RECONNECT, ticket_hints, websocket_url
 
 Session = Callable[[ServerConnection], Awaitable[None]]
 CALM = random.Random(7)
 
 
-class Sleeps(list[float]):
-    """Remembers how long it was asked to sleep; gives way once and does not sleep."""
+@dataclass(frozen=True, kw_only=True)
+class Recorded(Backoff):
+    """Records the pauses of a back-off and makes none; `enough` is set after so many of them."""
 
-    async def __call__(self, delay_s: float) -> None:
-        self.append(delay_s)
-        await asyncio.sleep(0)
+    most: int = 1
+    pauses_s: list[float] = field(default_factory=list)
+    enough: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def pause_s(self, earlier: int, rng: random.Random) -> float:
+        self.pauses_s.append(super().pause_s(earlier, rng))
+        if len(self.pauses_s) == self.most:
+            self.enough.set()
+        return 0.0
+
+
+def recorded(most: int = 1) -> Recorded:
+    return Recorded(**asdict(RECONNECT), most=most)
 
 
 @asynccontextmanager
@@ -74,74 +87,59 @@ async def test_ids_of_changed_and_deleted_tickets_are_hinted() -> None:
         assert [await anext(hints) for _ in range(3)] == ["", "a", "b"]
 
 
-async def test_every_reconnection_asks_for_a_look_at_everything() -> None:
-    """Whatever happened while the connection was cut is not told again."""
-    sleeps = Sleeps()
+async def test_every_reconnection_asks_for_a_poll_of_everything() -> None:
+    """Changes while there was no connection are not hinted later."""
+    backoff = recorded()
 
     async def session(connection: ServerConnection) -> None:
         await connection.send(update("a"))
         # Cut without a closing handshake, as a crash does.
-        connection.transport.abort() if not sleeps else await connection.close()
+        connection.transport.abort() if not backoff.pauses_s else await connection.close()
 
     async with (
         server_of(session) as base_url,
-        aclosing(ticket_hints(base_url, None, sleep=sleeps)) as hints,
+        aclosing(ticket_hints(base_url, None, backoff=backoff)) as hints,
     ):
         seen = [await anext(hints) for _ in range(5)]
     assert seen.count("") >= 2
     assert set(seen) <= {"", "a"}
-    assert len(sleeps) >= 2
+    assert len(backoff.pauses_s) >= 2
 
 
 async def test_a_server_that_is_down_is_tried_at_growing_distances(unused_tcp_port: int) -> None:
     """At most 30 s, with jitter, and one line in the log however long it lasts."""
-    enough = asyncio.Event()
-    delays: list[float] = []
-
-    async def sleep(delay_s: float) -> None:
-        delays.append(delay_s)
-        if len(delays) == 12:
-            enough.set()
-            await asyncio.Event().wait()
+    backoff = recorded(12)
 
     async def listen() -> None:
         base_url = f"http://127.0.0.1:{unused_tcp_port}"
-        async for _ in ticket_hints(base_url, None, sleep=sleep, rng=CALM):
-            pytest.fail("nobody is listening")
+        async for _ in ticket_hints(base_url, None, backoff=backoff, rng=CALM):
+            pytest.fail("no server listens there")
 
     with capture_logs() as logs:
         task = asyncio.create_task(listen())
-        await enough.wait()
+        await backoff.enough.wait()
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
     assert all(
-        min(0.5 * 2**n, 30) / 2 <= delay_s <= min(0.5 * 2**n, 30)
-        for n, delay_s in enumerate(delays)
+        min(0.5 * 2**n, 30) / 2 <= pause_s <= min(0.5 * 2**n, 30)
+        for n, pause_s in enumerate(backoff.pauses_s)
     )
     assert [entry["event"] for entry in logs] == ["torrentino_hints_lost"]
 
 
 async def test_a_refused_key_is_logged_once_and_tried_again() -> None:
-    """A person may be changing the key at the other end."""
-    refusals = asyncio.Event()
-    count = 0
-
-    async def sleep(_: float) -> None:
-        nonlocal count
-        count += 1
-        if count == 3:
-            refusals.set()
-            await asyncio.Event().wait()
+    """An operator may be changing the key at the other end."""
+    backoff = recorded(3)
 
     async def session(connection: ServerConnection) -> None:
         pytest.fail("the handshake must fail")
 
     async with server_of(session, key="right") as base_url:
         with capture_logs() as logs:
-            hints = ticket_hints(base_url, "wrong", sleep=sleep)
+            hints = ticket_hints(base_url, "wrong", backoff=backoff)
             task = asyncio.ensure_future(anext(hints))
-            await refusals.wait()
+            await backoff.enough.wait()
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
@@ -163,8 +161,50 @@ async def test_the_key_is_sent_with_the_handshake() -> None:
         assert await anext(hints) == ""
 
 
+async def test_a_redirect_is_not_followed() -> None:
+    """The key goes to the host of TORRENTINO_URL only; the answer is a problem like another."""
+    backoff = recorded(2)
+    requests: list[str] = []
+
+    async def session(connection: ServerConnection) -> None:
+        pytest.fail("the handshake must fail")
+
+    def elsewhere(connection: ServerConnection, request: Request) -> Response:
+        requests.append(request.path)
+        response = connection.respond(HTTPStatus.FOUND, "")
+        response.headers["Location"] = "/elsewhere"
+        return response
+
+    async with serve(session, "127.0.0.1", 0, process_request=elsewhere) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        with capture_logs() as logs:
+            hints = ticket_hints(f"http://127.0.0.1:{port}/api/v1", None, backoff=backoff)
+            task = asyncio.ensure_future(anext(hints))
+            await backoff.enough.wait()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    assert [entry["problem"] for entry in logs] == ["the handshake was answered with 302"]
+    assert set(requests) == {"/api/v1/ws"}
+
+
+async def test_a_caller_that_stops_closes_the_connection() -> None:
+    """Torrentino ends only when all its connections are closed."""
+    closed = asyncio.Event()
+
+    async def session(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+        closed.set()
+
+    async with server_of(session) as base_url:
+        async with aclosing(ticket_hints(base_url, None)) as hints:
+            await anext(hints)
+        async with asyncio.timeout(1):
+            await closed.wait()
+
+
 class LongAgo(SystemClock):
-    """Every look at it is a minute later."""
+    """Each reading is a minute later."""
 
     def __init__(self) -> None:
         self.s = 0.0
@@ -178,8 +218,8 @@ class LongAgo(SystemClock):
 async def test_only_a_useful_connection_resets_the_back_off(
     *, lived_long: bool, grows: bool
 ) -> None:
-    """Each connection costs the caller a look at everything, so one cut at once counts as none."""
-    sleeps = Sleeps()
+    """Each costs the caller a poll of everything, so one that is cut at once is a failure."""
+    backoff = recorded()
 
     async def session(connection: ServerConnection) -> None:
         await connection.close()
@@ -187,10 +227,10 @@ async def test_only_a_useful_connection_resets_the_back_off(
     clock = LongAgo() if lived_long else SystemClock()
     async with (
         server_of(session) as base_url,
-        aclosing(ticket_hints(base_url, None, sleep=sleeps, clock=clock)) as hints,
+        aclosing(ticket_hints(base_url, None, backoff=backoff, clock=clock)) as hints,
     ):
         assert [await anext(hints) for _ in range(6)] == [""] * 6
-    assert (max(sleeps) > 2) == grows
+    assert (max(backoff.pauses_s) > 2) == grows
 
 
 @pytest.mark.parametrize(
@@ -205,7 +245,7 @@ def test_websocket_url(base_url: str, url: str) -> None:
     assert websocket_url(base_url) == url
 
 
-async def test_an_unusable_url_is_told_at_once() -> None:
+async def test_an_unusable_url_is_an_error_at_once() -> None:
     """Trying again cannot help."""
     with pytest.raises(Misconfigured, match="TORRENTINO_URL"):
         await anext(ticket_hints("nonsense", None))

@@ -7,15 +7,15 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
-from services.fetcher_writer import service as fetching
-from services.fetcher_writer.finish import Proven
-from services.fetcher_writer.match import Found, Sorting
-from services.fetcher_writer.outcomes import ACTOR
+from services.fetcher_writer.collected_files import CollectedFiles
+from services.fetcher_writer.finish import Collected, Finished
+from services.fetcher_writer.match import Found
+from services.fetcher_writer.recipe import Recipe
 from services.fetcher_writer.store import hold
-from services.fetcher_writer.work import Work
+from services.fetcher_writer.work import ACTOR, Work
 from services.ticketer.direct_store import DirectStore
 from services.ticketer.direct_store import Work as Downloading
-from services.ticketer.service import Ticketer
+from shared.acquisition.tickets import Tickets
 from shared.db.ledger import complete
 from shared.media.paths import audio_uri
 from shared.media.place import publish
@@ -24,46 +24,44 @@ from shared.media.place import publish
 def _complete_before_placing() -> None:
     """COMPLETED is committed first, and the file gets its name after it."""
 
-    async def place(self: fetching.FetcherWriter, work: Work, proven: Proven) -> bool:
-        async with self._store.database.transaction() as connection:
+    async def place(self: Recipe, work: Work, finished: Finished) -> None:
+        async with self.publisher.database.transaction() as connection:
             await hold(connection, work.claim)
             await complete(
                 connection,
                 work.claim.item_id,
-                proven.facts,
+                finished.facts,
                 fence=work.claim.fence,
                 reason="too early",
                 actor=ACTOR,
             )
-        final = self._root.path / audio_uri(work.track_id, proven.facts.ext)
-        return await asyncio.to_thread(publish, proven.temp, final)
+        final = self.media.root.path / audio_uri(work.track_id, finished.facts.ext)
+        await asyncio.to_thread(publish, finished.path, final)
 
-    fetching.FetcherWriter._place = place  # type: ignore[method-assign]
+    Recipe.publish = place  # type: ignore[method-assign]
 
 
 def _place_before_verifying() -> None:
     """What was delivered gets its final name as soon as it is there."""
-    collected = fetching.FetcherWriter._collect
+    collected = Recipe.collect
 
-    async def collect(
-        self: fetching.FetcherWriter, work: Work, found: Found, sorting: Sorting
-    ) -> Proven:
-        temp = self._temp(work)
+    async def collect(self: Recipe, work: Work, found: Found, files: CollectedFiles) -> Collected:
+        temp, final = self.media.temp(work.claim), audio_uri(work.track_id, "flac")
         await asyncio.to_thread(temp.parent.mkdir, exist_ok=True)
-        await self._collector.collect(work.ticket, found.file, temp)
-        await asyncio.to_thread(publish, temp, self._root.path / audio_uri(work.track_id, "flac"))
-        return await collected(self, work, found, sorting)
+        await self.collector.collect(work.ticket, found.file, temp)
+        await asyncio.to_thread(publish, temp, self.media.root.path / final)
+        return await collected(self, work, found, files)
 
-    fetching.FetcherWriter._collect = collect  # type: ignore[method-assign]
+    Recipe.collect = collect  # type: ignore[method-assign]
 
 
 def _forget_intents() -> None:
-    """Nobody looks for the ticket of an earlier try before asking for another."""
+    """No ticketer looks for the ticket of an earlier try before it asks for another."""
 
-    async def find_again(_self: Ticketer, _batch: object) -> dict[str, object]:
+    async def find(_self: Tickets, _begun: object) -> dict[str, object]:
         return {}
 
-    Ticketer._find_again = find_again  # type: ignore[method-assign,assignment]
+    Tickets.find = find  # type: ignore[method-assign,assignment]
 
 
 def _take_all_for_ours() -> None:

@@ -292,7 +292,7 @@ class Work(Asking):
         del fates["album 4"]
 
     async def _decided(self, track: str) -> None:
-        item = await self._until(track, "held")
+        item = await self._until(track, "needs_choice")
         evidence = await self._evidence(item["id"])
         await self._post(
             f"admin/items/{item['id']}/approve", {"file": evidence["candidates"][0]["file"]}

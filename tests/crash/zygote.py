@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from services.registry import every_service
-from shared import crashpoints, runtime
+from shared import crashpoints, process
 from shared.bus.nats import Bus
 from shared.errors import AttemptFailed, ErrorType
 from shared.settings import SERVICES, Service
@@ -31,12 +31,12 @@ from tests.crash.planted import BUGS
 
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
 _SCALED: dict[tuple[str, str], float] = {
-    ("services.ticketer.service", "_ASKING_S"): 3.0,
+    ("services.ticketer.tickets", "_ASKING_S"): 3.0,
     ("services.ticketer.adder", "_ADDING_S"): 3.0,
     ("services.ticketer.direct", "_UNSETTLED_S"): 3.0,
     ("services.ticketer.direct", "_INDEXERS_FAILED_S"): 1.0,
-    ("services.poller.downloads", "_ADDING_S"): 3.0,
-    ("services.poller.downloads", "_MISSING_LEAST_S"): 1.0,
+    ("services.poller.download_verdict", "_ADDING_S"): 3.0,
+    ("services.poller.download_verdict", "_MISSING_LEAST_S"): 1.0,
     ("services.poller.downloads_store", "_BLIND_LEAST_S"): 0.8,
     ("shared.db.releases", "ASKING_S"): 3.0,
     ("shared.db.releases", "_PARTIAL_FOR_S"): 0.5,
@@ -135,7 +135,7 @@ def _live(start: Start) -> None:
     if start.deaf:
         _make_deaf(start.deaf)
     crashpoints.install(_Hook(start))
-    runtime.main(every_service(*start.services))
+    process.main(every_service(*start.services))
 
 
 def _fork(start: Start, forget: Callable[[], None]) -> int:

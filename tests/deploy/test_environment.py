@@ -41,7 +41,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         ("ERROR: SSLError(SSLCertVerificationError(1, 'CERTIFICATE_VERIFY_FAILED'", "PIP_CERT"),
         ("OSError: [Errno 28] No space left on device", "the disk is full"),
         ("one\nERROR: two\nthree", "fetching failed: ERROR: two (all of it: "),
-        ("", "fetching failed: it said nothing (all of it: "),
+        ("", "fetching failed: it printed nothing (all of it: "),
     ],
 )
 def test_why_it_failed_is_one_line(environment: ModuleType, said: str, line: str) -> None:

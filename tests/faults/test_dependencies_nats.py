@@ -1,4 +1,4 @@
-"""NATS restarted, emptied, slow and cut while work goes on."""
+"""NATS restarted, emptied, slow and cut while the services work."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_nats_loses_its_storage_under_load(world: World) -> None:
 
 
 async def test_a_slow_nats_slows_nothing_else(world: World) -> None:
-    """Each message takes 0.3 s to NATS and back: files arrive as ever, events a little later."""
+    """Each message takes 0.3 s to NATS and back: files arrive as usual, events a little later."""
     async with proxied(world.nats.url) as (proxy, url):
         world.env["NATS_URL"] = url
         async with under_load(world, "NATS slow (0.3 s each way)") as (running, timed):
@@ -72,7 +72,7 @@ async def test_a_slow_nats_slows_nothing_else(world: World) -> None:
 
 
 async def test_nats_cut_and_silent(world: World) -> None:
-    """Cut connections and one that hangs: work goes on without, the events follow."""
+    """Cut connections and one that hangs: the work continues, the events follow."""
     async with proxied(world.nats.url) as (proxy, url):
         world.env["NATS_URL"] = url
         async with under_load(world, "NATS cut, then silent (black hole)") as (running, timed):

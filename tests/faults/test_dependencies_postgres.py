@@ -332,7 +332,7 @@ async def test_work_outlives_its_lease_while_postgres_is_away(world: World) -> N
         async with outcome(world, "PostgreSQL away longer than a lease") as timed:
             await queue(world, [track], seconds=SECONDS)
             await by_hand.until_ready()
-            [work] = await by_hand.fetcher._store.claim(1)
+            [work] = await by_hand.fetcher.store.claim(1)
             await proxy.refuse()
             with by_hand.leases.holding(work.claim):
                 with pytest.raises(DependencyDown):
@@ -341,7 +341,7 @@ async def test_work_outlives_its_lease_while_postgres_is_away(world: World) -> N
             await proxy.listen()
             # The reaper was faster: what the worker wants to write now finds another fence.
             await _leases_over(by_hand)
-            await by_hand.fetcher._together([work])
+            await by_hand.fetcher.fetch([work])
             assert world.files() == {}
             timed.removed()
             await _to_the_end(world, by_hand)

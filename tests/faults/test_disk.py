@@ -153,7 +153,7 @@ async def test_a_really_full_disk(world: World) -> None:
     """ENOSPC as the kernel gives it: the item waits unburnt, and comes when there is room."""
     async with outcome(world, "media disk full") as timed, _on_small_disk(world, kib=4096) as fetch:
         filler = world.media / "filler"
-        assert await held_by(fetch.fetcher._check) is None
+        assert await held_by(fetch.fetcher.preconditions.check) is None
         filler.write_bytes(bytes(4096 * 1024 - 24 * 1024))
         # The reservation would see it coming; this is the disk that fills up under way.
         await world.execute("UPDATE tickets SET final_size_bytes = NULL")
@@ -197,7 +197,7 @@ async def test_room_is_reserved_before_anything_is_written(world: World) -> None
     """A file that does not fit is not begun; the reason says how much is missing."""
     async with outcome(world, "no room for the next file") as timed:  # noqa: SIM117
         async with _on_small_disk(world, kib=4096) as by_hand:
-            assert await held_by(by_hand.fetcher._check) is None
+            assert await held_by(by_hand.fetcher.preconditions.check) is None
             filler = world.media / "filler"
             filler.write_bytes(bytes(4096 * 1024 - 24 * 1024))
             held = await held_by(by_hand.fetch)
@@ -214,7 +214,7 @@ async def test_a_disk_that_became_read_only(world: World) -> None:
     """EROFS as the kernel gives it, after an error of the disk: nothing burnt, then all is well."""
     async with outcome(world, "media disk read-only") as timed:  # noqa: SIM117
         async with _on_small_disk(world, kib=8192) as by_hand:
-            assert await held_by(by_hand.fetcher._check) is None
+            assert await held_by(by_hand.fetcher.preconditions.check) is None
             mounted("mount", "-o", "remount,ro", str(world.media))
             held = await held_by(by_hand.fetch)
             assert isinstance(held, DependencyDown)
@@ -235,16 +235,17 @@ async def test_a_disk_unmounted_under_way(
     kept = world.folder / "kept"
     async with outcome(world, f"media disk unmounted {moment}") as timed:  # noqa: SIM117
         async with _on_small_disk(world, kib=8192) as by_hand:
-            assert await held_by(by_hand.fetcher._check) is None
+            assert await held_by(by_hand.fetcher.preconditions.check) is None
             with bound(world.media, kept):
-                name = "_collect" if moment == "before collecting" else "_place"
-                real = getattr(by_hand.fetcher, name)
+                recipe = by_hand.fetcher.recipe
+                name = "collect" if moment == "before collecting" else "publish"
+                real = getattr(recipe, name)
 
                 async def unmounted(*args: object) -> object:
                     mounted("umount", "-l", str(world.media))
                     return await real(*args)
 
-                monkeypatch.setattr(by_hand.fetcher, name, unmounted)
+                monkeypatch.setattr(recipe, name, unmounted)
                 held = await held_by(by_hand.fetch)
                 monkeypatch.undo()
                 below = [p for p in world.media.rglob("*") if p.is_file()]
@@ -269,14 +270,14 @@ async def test_what_others_hold_is_not_given_away(world: World) -> None:
         await one_worker.until_ready()
         await world.execute("UPDATE tickets SET final_size_bytes = 1000")
         tight = room.Room(usable_bytes=2500, total_bytes=10_000, parts={})
-        first = await one_worker.fetcher._store.claim(1, tight)
-        second = await another.fetcher._store.claim(4, tight)
+        first = await one_worker.fetcher.store.claim(1, tight)
+        second = await another.fetcher.store.claim(4, tight)
         assert (len(first), len(second)) == (1, 1)
         with pytest.raises(DependencyDown, match="what is being fetched"):
-            await another.fetcher._store.claim(4, tight)
+            await another.fetcher.store.claim(4, tight)
         part = f"{first[0].claim.item_id}.{first[0].claim.fence}.part"
         written = room.Room(usable_bytes=2500, total_bytes=10_000, parts={part: 1000})
-        assert len(await another.fetcher._store.claim(4, written)) == 1
+        assert len(await another.fetcher.store.claim(4, written)) == 1
 
 
 async def test_a_file_larger_than_the_disk_waits_and_says_so(world: World) -> None:
@@ -293,9 +294,9 @@ async def test_a_file_larger_than_the_disk_waits_and_says_so(world: World) -> No
             "UPDATE tickets SET final_size_bytes = 10 WHERE final_size_bytes <> 9000"
         )
         disk = room.Room(usable_bytes=500, total_bytes=5000, parts={})
-        assert await by_hand.fetcher._store.put_off(disk) == 1
-        assert await by_hand.fetcher._store.put_off(disk) == 0
-        assert len(await by_hand.fetcher._store.claim(4, disk)) == 1
+        assert await by_hand.fetcher.store.put_off(disk) == 1
+        assert await by_hand.fetcher.store.put_off(disk) == 0
+        assert len(await by_hand.fetcher.store.claim(4, disk)) == 1
         item = (await world.items())[0]
         assert (item["stage"], item["retry_count"]) == ("ready", 0)
         assert item["reason"].startswith("waits for a larger disk")
@@ -312,7 +313,7 @@ async def test_two_ids_that_differ_by_case_do_not_share_a_file(
     await queue(world, [track])
     async with stages(world) as by_hand:
         await by_hand.until_ready()
-        await held_by(by_hand.fetcher._check)
+        await held_by(by_hand.fetcher.preconditions.check)
         other = world.media / audio_uri(track, "flac").replace(track, track.lower())
         other.parent.mkdir(parents=True)
         other.write_bytes(b"another track's")

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from services.ingest import items as ingest_items
+from services.ingest.store import items as ingest_items
 from services.local.servers import free_port
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
@@ -32,6 +32,7 @@ from shared import web
 from shared.bus import relay
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import REQUEST_TRACK
+from shared.db import moves
 from shared.db.pool import IN_INDEX_ORDER
 from tests.support.ingest_helpers import V1, message, serve
 from tests.support.invariants import check_the_end
@@ -91,13 +92,13 @@ async def _nothing_goes_through_all(world: World) -> None:
         "ticketer resumes": (RESUMABLE, ["tickets"]),
         "direct ticketer resumes": (RESUMABLE, ["direct"]),
         "ticketer claims": (ticketer_store._FRESH, [True, [], [album_id(7)], 16]),
-        "ticketer joins": (ticketer_store._JOIN, ["searching", "DOWNLOADING", ["queued"], True]),
+        "ticketer joins": (ticketer_store._JOINING, [True]),
         "ticketer groups": (ticketer_store._OF_ALBUMS, [True, [album_id(7)]]),
-        "relay takes": (relay._TAKE, []),
+        "relay takes": (relay.TAKE, []),
         "poller hastens": (poller_store._HASTEN, [None]),
-        "reaper gives back": (reaper_store._GIVE_BACK, ["ticketing", "queued", "PENDING"]),
-        "outbox age": (reaper_store._OUTBOX_AGE, []),
-        "an early position": (ingest_items._POSITIONS, [[await _early(connection)]]),
+        "reaper takes back": (moves.SQL["take_back"], ["queued", "reaper", ["ticketing"], 500]),
+        "outbox age": (reaper_store.OUTBOX_AGE, []),
+        "an early position": (ingest_items.POSITIONS, [[await _early(connection)]]),
     }
     try:
         for counted in (False, True):
@@ -123,7 +124,7 @@ async def _took_ms(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store._FRESH, relay._TAKE):
+            if sql in (ticketer_store._FRESH, relay.TAKE):
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))
@@ -332,5 +333,5 @@ async def test_ten_thousand_in_the_background_then_one_user(still: World, by_han
     await queue(still, [track_id(n) for n in range(1, 10_001)], priority=3)
     await queue(still, [track_id(20_000)], priority=2)
     async with by_hand.app.database.transaction():
-        [work] = await by_hand.ticketer._store.claim(1)
-    assert work.wanted[0].title == "Song 20000"
+        [work] = await by_hand.starter.store.claim(1, takes_new=True)
+    assert work.items[0].track.title == "Song 20000"

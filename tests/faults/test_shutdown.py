@@ -1,6 +1,6 @@
 """SIGTERM in every stage: exit 0 within the grace, all finished or handed back, nothing waits.
 
-The leases here outlast the tests: what is not handed back would never arrive in time.
+The leases outlast the tests, so an item that is not handed back would not arrive in time.
 LONG_OUTAGES=1 makes it twenty restarts instead of a few.
 """
 
@@ -24,8 +24,8 @@ import nats
 import psutil
 import pytest
 
-from services.ingest import limits
 from services.ingest.consumer import DURABLE
+from services.ingest.store.requests import LOCK_USER
 from services.local.servers import free_port
 from services.ticketer.intents import ONE_AT_A_TIME
 from shared.bus.streams import ACK_WAIT_S
@@ -52,7 +52,7 @@ Process = asyncio.subprocess.Process
 
 @pytest.fixture
 async def api(world: World) -> AsyncIterator[httpx.AsyncClient]:
-    """A client of the API, in whatever process it is; stops and leases are as these tests want."""
+    """A client of the API of any process; grace and leases are set for these tests."""
     world.env |= _ENV | {"PORT": str(free_port())}
     url = f"http://127.0.0.1:{world.env['PORT']}"
     async with httpx.AsyncClient(base_url=url, headers=ADMIN, timeout=30) as made:
@@ -75,13 +75,13 @@ async def _said(world: World, event: str, times: int = 1) -> None:
 
 
 async def _exited(process: Process) -> None:
-    """It has ended in order and in time: who is not done at the end of the grace ends with 1."""
+    """It has ended in order and in time: a process that hangs after the grace ends with 1."""
     assert await asyncio.wait_for(process.wait(), 4 * _GRACE_S) == 0
 
 
 @asynccontextmanager
 async def _locked(world: World, sql: str, *args: object) -> AsyncIterator[asyncpg.Connection]:
-    """A transaction that holds what the statement locks while the block runs."""
+    """A transaction that keeps the locks of the statement while the block runs."""
     connection = await asyncpg.connect(world.database_url)
     try:
         async with connection.transaction():
@@ -98,11 +98,11 @@ async def _until_blocked(world: World, by: asyncpg.Connection, count: int = 1) -
     await eventually(lambda: world.rows(blocked, pid), lambda rows: len(rows) >= count)
 
 
-async def _nothing_held(world: World) -> None:
+async def _nothing_leased(world: World) -> None:
     """No lease and no temporary file of a process that has ended is left."""
     held = "SELECT id FROM queue_items WHERE lease_owner NOT LIKE 'test@%'"
     assert await world.rows(held) == []
-    # The names before the rows: those that work in this process go on meanwhile.
+    # The names before the rows: the services in this process continue meanwhile.
     parts = [path.name for path in (world.media / ".incoming").rglob("*.part")]
     placed = await world.rows("SELECT id FROM queue_items WHERE lease_owner IS NULL")
     idle = {row["id"] for row in placed}
@@ -114,11 +114,11 @@ async def _gone(world: World, names: Sequence[str]) -> bool:
     return not any((world.media / ".incoming" / name).exists() for name in names)
 
 
-async def _goes_on(
+async def _finishes(
     world: World, service: Service, wanted: list[str], timed: Outcome, **env: str
 ) -> None:
-    """The next start finishes the work, and nobody waits for a lease."""
-    await _nothing_held(world)
+    """The next start finishes the work, and no item waits for a lease."""
+    await _nothing_leased(world)
     timed.removed()
     await world.spawn(service, **env)
     await world.until_ended(len(wanted), within_s=20)
@@ -129,7 +129,7 @@ async def _goes_on(
 
 
 async def test_ticketer_in_its_claim(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: stopped while it claims, the ticketer sees the claimed through, or never had them."""
+    """L-26: stopped while it claims, the ticketer handles the claimed items, or claims none."""
     wanted = world.add_album(1, 4, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: ticketer claims") as timed:
         await _others(world, "ticketer")
@@ -140,7 +140,7 @@ async def test_ticketer_in_its_claim(world: World, api: httpx.AsyncClient) -> No
             process.terminate()
             await _said(world, "stopping")
         await _exited(process)
-        await _goes_on(world, "ticketer", wanted, timed)
+        await _finishes(world, "ticketer", wanted, timed)
 
 
 @pytest.mark.parametrize("answer_s", [0.5, 30.0])
@@ -164,14 +164,14 @@ async def test_ticketer_in_its_calls(world: World, api: httpx.AsyncClient, answe
         assert len(waiting) == (12 if answer_s > _GRACE_S else 0)
         # A request may be at work there for 15 s more; here it is known not to be.
         await world.execute("UPDATE queue_items SET due_at = now() WHERE stage = 'queued'")
-        await _goes_on(world, "ticketer", wanted, timed)
+        await _finishes(world, "ticketer", wanted, timed)
         assert len(world.standin.tickets()) == 12
 
 
-async def test_poller_in_its_look(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: stopped while Torrentino is slow to show tickets, all are looked at by the next."""
+async def test_poller_in_its_polls(world: World, api: httpx.AsyncClient) -> None:
+    """L-26: stopped while Torrentino is slow to show tickets, the next process polls all."""
     wanted = world.add_album(1, 4, seconds=_SECONDS)
-    async with outcome(world, "SIGTERM: poller looks") as timed:
+    async with outcome(world, "SIGTERM: poller polls") as timed:
         world.faults.delay_s, world.faults.delay_only = 30, "GET /tickets/{id}"
         await _others(world, "poller")
         await api.post(f"{V1}/album/{album_id(1)}")
@@ -186,27 +186,27 @@ async def test_poller_in_its_look(world: World, api: httpx.AsyncClient) -> None:
         world.faults.delay_s = 0
         put_off = "SELECT id FROM tickets WHERE next_poll_at > now() + interval '1 s'"
         assert await world.rows(put_off) == []
-        await _goes_on(world, "poller", wanted, timed)
+        await _finishes(world, "poller", wanted, timed)
 
 
 class _Stalling(Autoindex):
-    """Sends the first half of each file and then nothing more, until it is told to go on."""
+    """Sends the first half of each file and then nothing more, until `resume` is set."""
 
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.stalled = asyncio.Event()
-        self.go_on = asyncio.Event()
+        self.resume = asyncio.Event()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         line = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
         headers = {k.lower(): v for k, _, v in (field.partition(": ") for field in line[1:-2])}
         whole = self._answer(unquote(line[0].split(" ")[1]), headers)
         try:
-            if b"octet-stream" in whole and not self.go_on.is_set():
+            if b"octet-stream" in whole and not self.resume.is_set():
                 writer.write(whole[: len(whole) // 2])
                 await writer.drain()
                 self.stalled.set()
-                await self.go_on.wait()
+                await self.resume.wait()
                 return
             writer.write(whole)
             await writer.drain()
@@ -215,7 +215,7 @@ class _Stalling(Autoindex):
 
 
 async def test_fetcher_in_its_download(world: World, api: httpx.AsyncClient) -> None:
-    """L-26, L-17: stopped in the middle of a download, half a file is left nowhere."""
+    """L-26, L-17: stopped in the middle of a download, no half of a file is left."""
     wanted = world.add_album(1, 2, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: download") as timed, _Stalling(world.incoming) as server:
         world.env |= {"TORRENTINO_DELIVERY": "http", "TORRENTINO_FILES_URL": server.url}
@@ -226,8 +226,8 @@ async def test_fetcher_in_its_download(world: World, api: httpx.AsyncClient) -> 
         process.terminate()
         await _exited(process)
         assert world.files() == {}
-        await _nothing_held(world)
-        server.go_on.set()
+        await _nothing_leased(world)
+        server.resume.set()
         timed.removed()
         await world.spawn("fetcher_writer")
         assert {i["status"] for i in await world.until_ended(2, within_s=20)} == {"COMPLETED"}
@@ -235,7 +235,7 @@ async def test_fetcher_in_its_download(world: World, api: httpx.AsyncClient) -> 
 
 
 def _slow_ffmpeg(folder: Path) -> str:
-    """A PATH whose ffmpeg tells its release, and takes for ever over everything else."""
+    """A PATH whose ffmpeg reports its release, and never ends otherwise."""
     folder.mkdir()
     tools = find_tools()
     slow = f'[ "$1" != -version ] || exec "{tools.ffmpeg}" -version\nexec sleep 1000\n'
@@ -256,7 +256,7 @@ def _named(process: psutil.Process) -> str:
 async def _decoding(
     world: World, api: httpx.AsyncClient, **env: str
 ) -> tuple[Process, list[psutil.Process]]:
-    """A fetcher-writer that is in the middle of a decode that does not end; its decoders."""
+    """A fetcher-writer in the middle of a decode that does not end; its decoders."""
     path = _slow_ffmpeg(world.folder / "bin")
     await _others(world, "fetcher_writer")
     process = await world.spawn("fetcher_writer", PATH=path, **env)
@@ -270,7 +270,7 @@ async def _decoding(
 
 
 async def test_fetcher_in_a_long_decode(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: what cannot end within the grace is handed back; its decoder and file go with it."""
+    """L-26: work that does not end within the grace is handed back; decoder and file are gone."""
     wanted = world.add_album(1, 1, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: decode") as timed:
         process, decoders = await _decoding(world, api)
@@ -279,14 +279,14 @@ async def test_fetcher_in_a_long_decode(world: World, api: httpx.AsyncClient) ->
         [item] = await world.items()
         assert (item["stage"], item["lease_until"]) == ("ready", None)
         assert not any(decoder.is_running() for decoder in decoders)
-        await _goes_on(world, "fetcher_writer", wanted, timed)
+        await _finishes(world, "fetcher_writer", wanted, timed)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_second_signal_ends_at_once(
     world: World, api: httpx.AsyncClient, number: signal.Signals
 ) -> None:
-    """Whoever asks twice does not wait for the grace."""
+    """A second signal does not wait for the grace."""
     world.add_album(1, 1, seconds=_SECONDS)
     process, decoders = await _decoding(world, api, SHUTDOWN_GRACE_S="60")
     process.send_signal(signal.SIGTERM)
@@ -298,7 +298,7 @@ async def test_a_second_signal_ends_at_once(
 
 
 async def test_relay_in_its_publishing(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: stopped while NATS does not answer, the events stay, and go out once by id."""
+    """L-26: stopped while NATS does not answer, the events stay, and are published once by id."""
     wanted = world.add_album(1, 4, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: NATS is frozen") as timed:
         process = await world.spawn()
@@ -309,7 +309,7 @@ async def test_relay_in_its_publishing(world: World, api: httpx.AsyncClient) -> 
             await _exited(process)
         finally:
             os.kill(world.nats.pid, signal.SIGCONT)
-        await _nothing_held(world)
+        await _nothing_leased(world)
         timed.removed()
         await world.spawn()
         await world.until_ended(4, within_s=20)
@@ -330,14 +330,14 @@ async def _asked(api: httpx.AsyncClient) -> None:
 
 
 async def test_ingest_in_a_request(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: a request in hand is answered; a connection that is only kept open holds up nothing."""
+    """L-26: a request in hand is answered; a connection that is only kept open delays nothing."""
     wanted = world.add_album(1, 1, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: HTTP request in hand") as timed:
         await _others(world, "ingest")
         process = await world.spawn("ingest")
         async with httpx.AsyncClient(base_url=api.base_url, headers=ADMIN) as idle:
             await _ready(idle)
-            async with _locked(world, limits._LOCK, "7") as lock:
+            async with _locked(world, LOCK_USER, "7") as lock:
                 asking = asyncio.create_task(
                     api.post(f"{V1}/track/{wanted[0]}", headers=as_user("7"))
                 )
@@ -346,7 +346,7 @@ async def test_ingest_in_a_request(world: World, api: httpx.AsyncClient) -> None
                 await _said(world, "stopping")
             assert (await asking).status_code == 202
             await _exited(process)
-        await _goes_on(world, "ingest", wanted, timed)
+        await _finishes(world, "ingest", wanted, timed)
 
 
 async def _ready(api: httpx.AsyncClient) -> None:
@@ -360,12 +360,12 @@ async def _ready(api: httpx.AsyncClient) -> None:
 
 
 async def test_ingest_with_a_message(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: a message in hand at the end of the grace goes back, and to the next one at once."""
+    """L-26: a message in hand at the end of the grace is delivered to the next one at once."""
     wanted = world.add_album(1, 1, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: NATS message in hand") as timed:
         await _others(world, "ingest")
         process = await world.spawn("ingest")
-        async with _locked(world, limits._LOCK, "7") as lock:
+        async with _locked(world, LOCK_USER, "7") as lock:
             await world.publish(REQUEST_TRACK, message(wanted[0], "7"))
             await _until_blocked(world, lock)
             process.terminate()
@@ -379,7 +379,7 @@ async def test_ingest_with_a_message(world: World, api: httpx.AsyncClient) -> No
 
 
 async def _take_and_give_back(world: World) -> None:
-    """The message is there for another consumer long before NATS itself would give it back."""
+    """The message is delivered again long before NATS itself would do it."""
     client = await nats.connect(world.nats.url)
     try:
         stream = await client.jetstream().pull_subscribe_bind(DURABLE, REQUESTS_STREAM)
@@ -393,7 +393,7 @@ async def _take_and_give_back(world: World) -> None:
 
 
 async def test_all_while_the_database_hangs(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: each of the six, waiting for a table that is locked, ends within the grace."""
+    """L-26: each of the six, waiting for a locked table, ends within the grace."""
     wanted = world.add_album(1, 4, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: PostgreSQL hangs") as timed:
         async with _locked(world, "LOCK TABLE queue_items, tickets, scans") as lock:
@@ -403,7 +403,7 @@ async def test_all_while_the_database_hangs(world: World, api: httpx.AsyncClient
             for process in processes:
                 process.terminate()
             await asyncio.gather(*(_exited(each) for each in processes))
-        await _nothing_held(world)
+        await _nothing_leased(world)
         timed.removed()
         await world.spawn()
         await _asked(api)
@@ -419,7 +419,7 @@ async def _listening(processes: Sequence[Process]) -> bool:
 
 
 async def test_restarted_again_and_again(world: World, api: httpx.AsyncClient) -> None:
-    """L-26: restarts in a row under load: all arrives once, and the history does not swell."""
+    """L-26: restarts in a row under load: all arrives once, and the history stays short."""
     wanted = world.add_album(1, 40, seconds=_SECONDS)
     rng = random.Random(26)
     async with outcome(world, f"{_RESTARTS} restarts in a row") as timed:
@@ -435,13 +435,13 @@ async def test_restarted_again_and_again(world: World, api: httpx.AsyncClient) -
             await eventually(lambda p=process: _listening([p]))  # type: ignore[misc]
             process.terminate()
             await _exited(process)
-            await _nothing_held(world)
+            await _nothing_leased(world)
             process = await world.spawn()
         timed.removed()
         await world.until_ended(40)
         await check_the_end(world, wanted)
         (moves,) = await world.rows("SELECT count(*) AS n FROM events WHERE kind = 'item'")
-        # Seven for each, and two more for each that a stop found in somebody's hands.
+        # Seven for each item, and two more for each that a stop hands back.
         assert moves["n"] <= 40 * 9
 
 
@@ -461,7 +461,7 @@ async def test_one_service_restarted_again_and_again(
             await eventually(lambda p=process: _listening([p]))  # type: ignore[misc]
             process.terminate()
             await _exited(process)
-            await _nothing_held(world)
+            await _nothing_leased(world)
             process = await world.spawn(service)
         timed.removed()
         await world.until_ended(40)
@@ -482,7 +482,7 @@ async def test_a_thread_that_hangs_does_not_keep_the_process(
         mark = world.media / ".incoming" / ".media-root"
         text = mark.read_bytes()
         mark.unlink()
-        # Opening it waits for a writer, who never comes.
+        # Opening it waits for a writer, and there is none.
         os.mkfifo(mark)
         process = await world.spawn("fetcher_writer")
         await _hangs(process)
@@ -491,7 +491,7 @@ async def test_a_thread_that_hangs_does_not_keep_the_process(
         await _said(world, "stop_overdue")
         mark.unlink()
         mark.write_bytes(text)
-        await _goes_on(world, "fetcher_writer", wanted, timed)
+        await _finishes(world, "fetcher_writer", wanted, timed)
 
 
 async def _hangs(process: Process) -> None:
@@ -506,7 +506,7 @@ async def _hangs(process: Process) -> None:
 
 _HUNG_LOOP = """
 import asyncio, time
-from shared.runtime import main
+from shared.process import main
 
 class Hung:
     name = "hung"
@@ -521,7 +521,7 @@ main({"reaper": lambda app: [Hung()]})
 
 
 async def test_a_loop_that_hangs_ends_with_an_error(world: World) -> None:
-    """Where nothing can be handed back any more, the end after the grace is no success."""
+    """Where nothing can be handed back any more, the exit after the grace is an error."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _HUNG_LOOP),
         env=os.environ | world.env | {"SHUTDOWN_GRACE_S": "1"},

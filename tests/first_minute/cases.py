@@ -39,7 +39,7 @@ def _one_line(said: Said, *words: str) -> str:
 def _stopped(said: Said, files: int) -> str:
     last = said.own()[-1]
     there = f"stopped; {files} of {_TRACKS} in place"
-    early = ("stopped", "stopped while setting up; the same command goes on from here")
+    early = ("stopped", "stopped while setting up; the same command continues from here")
     said.require(last in (there, *early), f"the last line is not {there!r}")
     return last
 

@@ -150,7 +150,7 @@ async def test_damaged_part(sources: Sources, tmp_path: Path) -> None:
 
 
 async def test_cancelled_while_it_is_proven(sources: Sources, tmp_path: Path) -> None:
-    """A part that nobody waits for any more is not left behind."""
+    """A part that is not needed any more is not left behind."""
     pipe, target, script = tmp_path / "pid", tmp_path / "x", tmp_path / "ffprobe"
     os.mkfifo(pipe)
     script.write_text(f"#!/bin/sh\necho $$ > '{pipe}'; exec sleep 600\n")

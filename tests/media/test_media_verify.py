@@ -282,7 +282,7 @@ async def test_codec_not_allowed(form: str, tmp_path: Path, tools: AudioTools) -
 async def test_two_songs_in_one_file(
     good: dict[ToneCodec, Path], tmp_path: Path, tools: AudioTools
 ) -> None:
-    """Which of two streams is the song nobody can say."""
+    """Of two streams it is unknown which is the song."""
     path = tmp_path / "two.m4a"
     one, two = (ffmpeg.input(str(good[c])) for c in ("aac", "alac"))
     both = ffmpeg.output(one, two, str(path), c="copy", f="ipod")
@@ -328,7 +328,7 @@ async def test_unknown_length_is_not_compared(good: dict[ToneCodec, Path]) -> No
 
 
 async def test_link_is_refused(good: dict[ToneCodec, Path], tmp_path: Path) -> None:
-    """Only a regular file is looked into."""
+    """Only a regular file is inspected."""
     path = tmp_path / "link.flac"
     path.symlink_to(good["flac"])
     assert (await refused(path)).evidence["rule"] == "not_audio"

@@ -81,7 +81,7 @@ async def test_statistics_and_scans_are_sentences(world: World) -> None:
     assert stats.lines[0] == "Queue: 0 waiting, 0 in work, 0 completed, 0 failed."
     assert "{" not in stats.out
     scan = await said(api, "scan", "--queue")
-    assert scan.lines[0].startswith("Looked at 3 of about 3 tracks: 0 have a file")
+    assert scan.lines[0].startswith("Checked 3 of about 3 tracks: 0 have a file")
     assert "3 tracks queued." in scan.lines
     assert tracks[0] in scan.out
     assert json.loads((await said(api, "stats", "--json")).out)["by_status"]["PENDING"] == 3

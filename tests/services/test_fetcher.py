@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 
 from services.fetcher_writer import disk_budget as room
+from services.fetcher_writer.finish import Finished
+from services.fetcher_writer.work import Work
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri
 from shared.media.tools import AudioTools, find_tools
@@ -128,11 +130,11 @@ async def test_a_listing_that_lags_is_waited_for(world: World) -> None:
         (folder,) = world.incoming.iterdir()
         hidden = folder.rename(world.folder / "hidden")
 
-        async def appear(_: float) -> None:
+        def appear() -> None:
             if hidden.exists():
                 hidden.rename(folder)
 
-        by_hand.fetcher._collector._sleep = appear
+        by_hand.on_wait = appear
         await by_hand.fetch()
     assert in_audio(world) == [f"{track}.flac"]
 
@@ -193,14 +195,14 @@ async def test_a_name_taken_while_verifying_is_looked_at_again(
     (track,) = await asked(world)
     async with stages(world) as by_hand:
         await by_hand.until_ready()
-        collect = by_hand.fetcher._collect
+        recipe = by_hand.fetcher.recipe
+        publish = recipe.publish
 
-        async def late(*args: object) -> object:
-            found = await collect(*args)  # type: ignore[arg-type]
+        async def late(work: Work, finished: Finished) -> None:
             make_audio(final(world, track), seconds=SECONDS, frequency=880)
-            return found
+            await publish(work, finished)
 
-        monkeypatch.setattr(by_hand.fetcher, "_collect", late)
+        monkeypatch.setattr(recipe, "publish", late)
         await by_hand.fetch()
         assert (await one(world))["status"] == "COMPLETED"
         (ledger,) = await world.rows("SELECT * FROM media_files")
@@ -266,7 +268,7 @@ async def test_a_full_disk_pauses_and_resumes(
         assert "99 MiB free, MIN_FREE_DISK_MB wants 100" in held.detail
         assert (await one(world))["stage"] == "ready"
         monkeypatch.setattr(room, "room_on", lambda _: (163 * room.MIB, 500 * room.MIB))
-        assert "goes on with 164 MiB" in str(await held_by(by_hand.fetch))
+        assert "continues with 164 MiB" in str(await held_by(by_hand.fetch))
         monkeypatch.setattr(room, "room_on", lambda _: (164 * room.MIB, 500 * room.MIB))
         assert await by_hand.fetch() == 1
         assert by_hand.app.health.conditions()["space"].ok
@@ -277,7 +279,7 @@ async def test_an_unmounted_media_root_pauses(world: World) -> None:
     await asked(world)
     async with stages(world) as by_hand:
         await by_hand.until_ready()
-        assert await held_by(by_hand.fetcher._check) is None
+        assert await held_by(by_hand.fetcher.preconditions.check) is None
         mounted = world.media.rename(world.folder / "unmounted")
         world.media.mkdir()
         held = await held_by(by_hand.fetch)
@@ -310,25 +312,25 @@ async def test_an_incoming_folder_that_is_away_fills_no_history(world: World) ->
         assert by_hand.app.health.conditions()["incoming"].ok
 
 
-async def test_without_ffmpeg_nothing_is_claimed(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_without_ffmpeg_nothing_is_claimed(world: World) -> None:
     """A missing program is a setting to correct, and no item's failure."""
     await asked(world)
-    async with stages(world) as by_hand:
+    installed: list[AudioTools] = []
+
+    def tools() -> AudioTools:
+        if installed:
+            return installed[0]
+        raise Misconfigured("ffmpeg", "ffmpeg and ffprobe are not on PATH")
+
+    async with stages(world, tools) as by_hand:
         await by_hand.until_ready()
-        monkeypatch.setattr(by_hand.fetcher, "_tools", _no_tools)
         held = await held_by(by_hand.fetch)
         assert isinstance(held, Misconfigured)
         assert held.dependency == "ffmpeg"
         assert (await one(world))["stage"] == "ready"
-        monkeypatch.setattr(by_hand.fetcher, "_tools", find_tools)
+        installed.append(find_tools())
         assert await by_hand.fetch() == 1
         assert by_hand.app.health.conditions()["ffmpeg"].ok
-
-
-def _no_tools() -> AudioTools:
-    raise Misconfigured("ffmpeg", "ffmpeg and ffprobe are not on PATH")
 
 
 async def test_a_bug_uses_up_an_attempt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -339,7 +341,7 @@ async def test_a_bug_uses_up_an_attempt(world: World, monkeypatch: pytest.Monkey
         raise RuntimeError("a bug")
 
     async with stages(world, MAX_RETRIES="0") as by_hand:
-        monkeypatch.setattr(by_hand.fetcher, "_collect", broken)
+        monkeypatch.setattr(by_hand.fetcher.recipe, "collect", broken)
         await by_hand.until_ready()
         await by_hand.fetch()
     item = await one(world)
@@ -371,7 +373,7 @@ async def test_one_folder_that_cannot_be_removed_keeps_no_other(
         await by_hand.until_ready()
         await by_hand.fetch()
         stuck = sorted(world.incoming.iterdir())[1]
-        delivery = by_hand.fetcher._collector._deliveries["incoming"]
+        delivery = by_hand.fetcher.recipe.collector.deliveries["incoming"]
         remove = delivery.remove
 
         async def refuse(dest_path: str) -> bool:
@@ -396,7 +398,11 @@ class SlowDecoder:
         ffmpeg = folder / "ffmpeg"
         ffmpeg.write_text(f'#!/bin/sh\nread line < {self._gate}\nexec {tools.ffmpeg} "$@"\n')
         ffmpeg.chmod(0o755)
-        self.tools = AudioTools(ffmpeg=str(ffmpeg), ffprobe=tools.ffprobe)
+        self._tools = AudioTools(ffmpeg=str(ffmpeg), ffprobe=tools.ffprobe)
+
+    def tools(self) -> AudioTools:
+        """What the fetcher-writer is given."""
+        return self._tools
 
     async def go_on(self) -> None:
         """Wait until an ffmpeg waits, and let it go on."""
@@ -414,20 +420,17 @@ def slow(tmp_path: Path) -> SlowDecoder:
     return SlowDecoder(tmp_path / "slow")
 
 
-async def begin(by_hand: Stages, slow: SlowDecoder, monkeypatch: pytest.MonkeyPatch) -> None:
+async def begin(by_hand: Stages) -> None:
     """One item is being decoded by a decoder that waits."""
-    monkeypatch.setattr(by_hand.fetcher, "_tools", lambda: slow.tools)
     await by_hand.until_ready()
     assert await by_hand.fetcher.run_once() == 1
 
 
-async def test_the_lease_is_kept_as_long_as_it_takes(
-    world: World, slow: SlowDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_lease_is_kept_as_long_as_it_takes(world: World, slow: SlowDecoder) -> None:
     """L-49: work that takes longer than its lease is not taken over while it goes on."""
     (track,) = await asked(world)
-    async with stages(world, LEASE_S="1") as by_hand, stages(world) as other:
-        await begin(by_hand, slow, monkeypatch)
+    async with stages(world, slow.tools, LEASE_S="1") as by_hand, stages(world) as other:
+        await begin(by_hand)
         stop = asyncio.Event()
         keeping = asyncio.create_task(by_hand.leases.run(stop))
         claimed = await one(world)
@@ -446,30 +449,28 @@ async def test_the_lease_is_kept_as_long_as_it_takes(
         assert (await one(world))["fence"] == claimed["fence"]
         stop.set()
         await slow.go_on()
-        await asyncio.gather(*by_hand.fetcher._working)
+        await asyncio.gather(*by_hand.fetcher.working)
         await keeping
     assert in_audio(world) == [f"{track}.flac"]
     assert (await timeline(world)).count("fetching") == 1
 
 
 @pytest.mark.parametrize("noticed", [True, False])
-async def test_a_lost_lease_ends_the_work(
-    world: World, slow: SlowDecoder, monkeypatch: pytest.MonkeyPatch, noticed: bool
-) -> None:
+async def test_a_lost_lease_ends_the_work(world: World, slow: SlowDecoder, noticed: bool) -> None:
     """L-48, fence: who has lost the item places nothing, whether it notices at once or never."""
     (track,) = await asked(world)
-    async with stages(world) as late, stages(world) as next_:
-        await begin(late, slow, monkeypatch)
+    async with stages(world, slow.tools) as late, stages(world) as next_:
+        await begin(late)
         await eventually(lambda: one(world), lambda item: item["stage"] == "verifying")
         await world.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await next_.give_back()
         assert (await one(world))["stage"] == "ready"
         if noticed:
             assert [await late.leases.run_once() for _ in range(2)] == [0, 1]
-            await asyncio.gather(*late.fetcher._working, return_exceptions=True)
+            await asyncio.gather(*late.fetcher.working, return_exceptions=True)
         else:
             await slow.go_on()
-            await asyncio.gather(*late.fetcher._working)
+            await asyncio.gather(*late.fetcher.working)
         assert in_audio(world) == []
         assert parts(world) == []
         assert (await one(world))["stage"] == "ready"
@@ -480,13 +481,10 @@ async def test_a_lost_lease_ends_the_work(
         assert len(await world.rows("SELECT 1 FROM events WHERE kind = 'audio.ready'")) == 1
 
 
-async def test_the_stop_hands_back(
-    world: World, slow: SlowDecoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_stop_hands_back(world: World, slow: SlowDecoder) -> None:
     """L-26: cut short by the end of the grace, the item goes back and nothing is left lying."""
     await asked(world)
-    async with stages(world) as by_hand:
-        monkeypatch.setattr(by_hand.fetcher, "_tools", lambda: slow.tools)
+    async with stages(world, slow.tools) as by_hand:
         await by_hand.until_ready()
         stop = asyncio.Event()
         running = asyncio.create_task(by_hand.fetcher.run(stop))
@@ -511,30 +509,30 @@ async def test_an_old_worker_moves_nothing_aside(world: World) -> None:
         )
         final(world, track).parent.mkdir(parents=True)
         shutil.copy(broken, final(world, track))
-        (work,) = await late.fetcher._store.claim(1)
+        (work,) = await late.fetcher.store.claim(1)
         await world.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await next_.give_back()
         await next_.fetch()
         shutil.copy(broken, world.folder / "again")
         (world.folder / "again").replace(final(world, track))
-        await late.fetcher._together([work])
+        await late.fetcher.fetch([work])
         assert final(world, track).exists(), "it is no longer the late worker's to judge"
         assert len(list((world.media / ".incoming" / "refused").iterdir())) == 1
 
 
 async def test_a_file_that_is_written_to_meanwhile_is_refused(
-    world: World, slow: SlowDecoder, monkeypatch: pytest.MonkeyPatch
+    world: World, slow: SlowDecoder
 ) -> None:
     """A second ticket with the same path may write over what we have linked: not placed."""
     await asked(world)
-    async with stages(world) as by_hand:
-        await begin(by_hand, slow, monkeypatch)
+    async with stages(world, slow.tools) as by_hand:
+        await begin(by_hand)
         await eventually(lambda: one(world), lambda item: item["stage"] == "verifying")
         (incoming,) = world.incoming.glob("*/*.converted")
         with incoming.open("ab") as file:
             file.write(b"x")
         await slow.go_on()
-        await asyncio.gather(*by_hand.fetcher._working)
+        await asyncio.gather(*by_hand.fetcher.working)
         item = await one(world)
         assert item["stage"] == "retry_wait"
         assert item["error_type"] in {"storage", "corruption"}

@@ -199,7 +199,7 @@ async def test_an_album_comes_out_of_its_torrent(still: World, songs: list[Path]
     linked = [
         place for place in range(1, 13) if (torrent.downloads / named(place)).stat().st_nlink == 2
     ]
-    assert linked == [7, 8, 9, 10, 11, 12], "what not everybody may read is copied"
+    assert linked == [7, 8, 9, 10, 11, 12], "a file that not all users may read is copied"
     assert {path.stat().st_mode & 0o444 for path in still.files().values()} == {0o444}
     assert parts(still) == []
     await assert_lawful(still)
@@ -271,7 +271,9 @@ async def test_what_cannot_be_told_apart_is_left_to_a_person(
     async with fetching(still) as by_hand:
         await by_hand.fetch()
         items = await still.items()
-        assert [(each["stage"], each["error_type"]) for each in items] == [("held", None)] * 2
+        assert [(each["stage"], each["error_type"]) for each in items] == [
+            ("needs_choice", None)
+        ] * 2
         assert "approve the item with the name of its file" in items[0]["reason"]
         evidence = items[0]["error_evidence"]
         names = {str(each["file"]) for each in evidence["candidates"]}
@@ -346,7 +348,7 @@ async def test_two_workers_share_one_ticket(still: World, songs: list[Path]) -> 
 
 
 async def _idle(*copies: Stages) -> bool:
-    return not any(copy.fetcher._working for copy in copies)
+    return not any(copy.fetcher.working for copy in copies)
 
 
 async def test_items_of_a_ticket_come_together(still: World, songs: list[Path]) -> None:
@@ -356,7 +358,7 @@ async def test_items_of_a_ticket_come_together(still: World, songs: list[Path]) 
         torrent.lay(named(place), songs[place - 1])
     await torrent.is_there()
     async with fetching(still, FETCH_CONCURRENCY="1") as by_hand:
-        collector, at_once, most = by_hand.fetcher._collector, 0, 0
+        collector, at_once, most = by_hand.fetcher.recipe.collector, 0, 0
         collect = collector.collect
 
         async def counting(*args: object) -> str:
@@ -382,7 +384,7 @@ async def test_nothing_is_collected_twice(still: World, songs: list[Path]) -> No
         torrent.lay(named(place), songs[place - 1])
     await torrent.is_there()
     async with fetching(still) as by_hand:
-        collector, seen = by_hand.fetcher._collector, []
+        collector, seen = by_hand.fetcher.recipe.collector, []
         collect = collector.collect
 
         async def noting(*args: object) -> str:
@@ -405,7 +407,7 @@ async def test_an_item_that_is_lost_under_way_takes_none_along(
         torrent.lay(named(place), songs[place - 1])
     await torrent.is_there()
     async with fetching(still) as by_hand:
-        candidates = by_hand.fetcher._collector.candidates
+        candidates = by_hand.fetcher.recipe.collector.candidates
 
         async def losing(*args: object) -> object:
             if by == "its user":
@@ -424,19 +426,19 @@ async def test_an_item_that_is_lost_under_way_takes_none_along(
             assert [await by_hand.leases.run_once() for _ in range(2)] == [0, 1]
             return await candidates(*args)  # type: ignore[arg-type]
 
-        by_hand.fetcher._collector.candidates = losing  # type: ignore[method-assign,assignment]
+        by_hand.fetcher.recipe.collector.candidates = losing  # type: ignore[method-assign,assignment]
         await by_hand.fetcher.run_once()
         await eventually(lambda: _idle(by_hand))
         placed_right(still, songs, [2, 3])
         assert parts(still) == []
-        by_hand.fetcher._collector.candidates = candidates  # type: ignore[method-assign]
+        by_hand.fetcher.recipe.collector.candidates = candidates  # type: ignore[method-assign]
         again = 0 if by == "its user" else 1
         assert await by_hand.fetch() == again
     placed_right(still, songs, [1, 2, 3] if again else [2, 3])
 
 
 async def test_a_deluxe_torrent_has_more_than_is_wanted(still: World, songs: list[Path]) -> None:
-    """Bonus tracks and those that nobody wants now stay where they are."""
+    """Bonus tracks and tracks that are not wanted now stay where they are."""
     torrent = await wanted(still, [2, 5], known=range(1, 9))
     for place in range(1, 13):
         torrent.lay(named(place), songs[place - 1])
@@ -524,7 +526,7 @@ async def test_an_album_takes_its_room_once(still: World) -> None:
     torrent = await wanted(still, range(1, 5))
     await torrent.is_there(size_bytes=4000)
     async with fetching(still) as by_hand:
-        store: Store = by_hand.fetcher._store
+        store: Store = by_hand.fetcher.store
         nothing = Room(usable_bytes=900, total_bytes=10_000, parts={})
         with pytest.raises(DependencyDown, match="need 1 MiB"):
             await store.claim(4, nothing)
@@ -537,7 +539,7 @@ async def test_an_album_takes_its_room_once(still: World) -> None:
 
 
 async def test_a_ticket_without_items_takes_no_room(still: World) -> None:
-    """Its items have gone on to other tickets: nobody divides by their number."""
+    """Its items have moved to other tickets: nothing is divided by their number."""
     await still.execute(
         "INSERT INTO tickets (id, dest_path, priority, final_size_bytes) VALUES ('t', '/t', 0, 9)"
     )

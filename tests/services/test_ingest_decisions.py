@@ -29,7 +29,7 @@ async def held(world: World, api: httpx.AsyncClient) -> str:
         " VALUES ('t', '/t', 0, 'closed', 'h')"
     )
     await world.execute(
-        "UPDATE queue_items SET stage = 'held', status = 'DOWNLOADING', actor = $1,"
+        "UPDATE queue_items SET stage = 'needs_choice', status = 'DOWNLOADING', actor = $1,"
         " ticket_id = 't', error_evidence = $2::text::jsonb",
         "a test's own",
         '{"info_hash": "h", "candidates": [{"file": "Root/03 - Song.flac"},'
@@ -51,7 +51,7 @@ async def test_what_waits_for_a_person_is_listed_with_its_choices(world: World) 
     page = (await api.get(f"{V1}/admin/attention")).json()
     assert page["total"] == 1
     [item] = page["items"]
-    assert (item["id"], item["stage"], item["decided_at"]) == (item_id, "held", "here")
+    assert (item["id"], item["stage"], item["decided_at"]) == (item_id, "needs_choice", "here")
     assert [each["file"] for each in item["candidates"]] == [each["file"] for each in CANDIDATES]
     assert "administrator" in item["waiting_for"]
     await world.execute(
@@ -72,11 +72,11 @@ async def test_an_approved_file_is_fetched(world: World) -> None:
     assert answer.json()["item"]["stage"] == "ready"
     row = await one(world)
     assert (row["chosen_file"], row["error_evidence"]) == ("Root/Song (alt).flac", None)
-    assert "administrator admin says" in row["reason"]
+    assert "administrator admin chose" in row["reason"]
     assert_problem(
         await decide(api, item_id, "approve", {"file": "Root/Song (alt).flac"}), 409, "conflict"
     )
-    assert await timeline(world, item_id) == ["queued", "held", "ready"]
+    assert await timeline(world, item_id) == ["queued", "needs_choice", "ready"]
     await assert_lawful(world)
 
 
@@ -106,7 +106,7 @@ async def test_only_a_file_that_was_shown_can_be_approved(world: World, body: An
     answer = await decide(api, item_id, "approve", body)
     assert_problem(answer, 422, "invalid-request")
     assert "Root/03 - Song.flac" in answer.json()["detail"]
-    assert (await one(world))["stage"] == "held"
+    assert (await one(world))["stage"] == "needs_choice"
 
 
 async def test_the_command_line_decides(world: World) -> None:
@@ -129,7 +129,8 @@ async def test_the_command_line_decides(world: World) -> None:
     assert "Root/Song (alt).flac" in shown
     assert "ready" in await command("approve", item_id, "Root/Song (alt).flac")
     await world.execute(
-        "UPDATE queue_items SET stage = 'held', actor = $1, error_evidence = '{}'", "a test's own"
+        "UPDATE queue_items SET stage = 'needs_choice', actor = $1, error_evidence = '{}'",
+        "a test's own",
     )
     assert "retry_wait" in await command("reject", item_id)
 

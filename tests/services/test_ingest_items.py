@@ -205,7 +205,7 @@ async def test_every_stage_shows_what_it_waits_for_and_until_when(
     by_hand.set_state(ticket, type="needs_approval", candidates=[])
     await by_hand.poll()
     *found, until = await shown()
-    assert found == ["needs_approval", "an administrator has to approve a torrent at Torrentino"]
+    assert found == ["needs_approval", "an administrator to approve a torrent at Torrentino"]
     assert until is None
     by_hand.set_state(ticket, type="acquisition_failed", reason="No candidates found")
     await by_hand.poll()

@@ -10,16 +10,19 @@ from pathlib import Path
 import pytest
 
 from shared.backoff import RetryPolicy
-from shared.db.items import fail_attempt, hand_back
+from shared.db import moves
+from shared.db.claims import Claim
 from shared.db.ledger import complete
-from shared.db.pool import Database
+from shared.db.pool import Connection, Database
 from shared.errors import AttemptFailed, ErrorType
 from shared.states import ACTIVE_STATUSES, LEASED, Stage
 from tests.services.test_reaper import FACTS, put
 from tests.support.stages import BY_TEST, assert_lawful, bare_world, one, queue
 from tests.support.world import Row, World, album_id, eventually, track_id
 
-POLICY = RetryPolicy(max_retries=8, initial_s=60, multiplier=2.5, max_s=86_400)
+POLICY = RetryPolicy(
+    max_retries=8, initial_s=60, multiplier=2.5, max_s=86_400, rng=random.Random(3)
+)
 REMOTE = [Stage.SEARCHING]
 
 
@@ -34,16 +37,15 @@ async def fail(
     database: Database, item_id: str, cause: ErrorType = ErrorType.STORAGE, fence: int | None = None
 ) -> Stage | None:
     async with database.transaction() as connection:
-        return await fail_attempt(
+        ended = await moves.fail(
             connection,
-            item_id,
+            [item_id if fence is None else Claim(item_id=item_id, fence=fence)],
             AttemptFailed(cause, "it broke", {"rule": "a rule"}),
             stages=REMOTE,
-            fence=fence,
             policy=POLICY,
-            rng=random.Random(3),
             actor="a test",
         )
+    return ended.get(item_id)
 
 
 async def to_remote(world: World) -> None:
@@ -134,8 +136,8 @@ async def test_only_what_is_held_is_handed_back(
     before = await one(world)
     async with database.transaction() as connection:
         for target in (Stage.QUEUED, Stage.READY):
-            assert not await hand_back(
-                connection, claim, target, delay_s=0, reason="x", actor="a test"
+            assert not await moves.hand_back(
+                connection, [claim], target, delay_s=0, reason="x", actor="a test"
             )
     assert await one(world) == before
 
@@ -181,17 +183,16 @@ async def test_the_last_two_wait_for_each_other(world: World, database: Database
     assert len(await album_events(world)) == 1
 
 
-async def _reject(connection: object, item_id: str) -> Stage | None:
-    return await fail_attempt(
-        connection,  # type: ignore[arg-type]
-        item_id,
+async def _reject(connection: Connection, item_id: str) -> Stage | None:
+    ended = await moves.fail(
+        connection,
+        [item_id],
         AttemptFailed(ErrorType.REJECTED, "no"),
         stages=REMOTE,
-        fence=None,
         policy=POLICY,
-        rng=random.Random(0),
         actor="a test",
     )
+    return ended.get(item_id)
 
 
 async def _waiting(world: World) -> bool:

@@ -1,4 +1,4 @@
-"""Leases: renewed while work goes on, and work that lost its own is stopped."""
+"""Leases are renewed while the work continues, and work that lost its lease is cancelled."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from shared.db.items import Claim
+from shared.db.claims import Claim
 from shared.db.pool import Database
 from shared.leases import LeaseKeeper
 from shared.states import Stage
@@ -33,7 +34,7 @@ async def lease_s(world: World, claim: Claim) -> float:
 
 
 async def test_what_is_held_is_renewed(world: World, database: Database) -> None:
-    """Every claim in hand is renewed, in one go; what is let go is not."""
+    """Every held claim is renewed, in one statement; a released one is not."""
     kept = await put(world, track_id(1), Stage.FETCHING, lease_s=1)
     left = await put(world, track_id(2), Stage.FETCHING, lease_s=1)
     keeper = LeaseKeeper(database, lease_s=600)
@@ -47,7 +48,7 @@ async def test_what_is_held_is_renewed(world: World, database: Database) -> None
 
 
 async def test_a_lease_that_ran_out_unnoticed_is_renewed(world: World, database: Database) -> None:
-    """As long as nobody has taken the item, the worker keeps it."""
+    """Until another worker takes the item, this one keeps it."""
     claim = await put(world, track_id(1), Stage.FETCHING, lease_s=-5)
     keeper = LeaseKeeper(database, lease_s=600)
     with keeper.holding(claim):
@@ -59,15 +60,15 @@ async def test_a_lease_that_ran_out_unnoticed_is_renewed(world: World, database:
 async def test_work_without_a_lease_is_cancelled(
     world: World, database: Database, how: str
 ) -> None:
-    """L-48: whoever lost the item is stopped at the second look; the others go on."""
+    """L-48: work that lost its item is cancelled at the second check; other work continues."""
     lost = await put(world, track_id(1), Stage.FETCHING, lease_s=60)
     mine = await put(world, track_id(2), Stage.FETCHING, lease_s=60)
     keeper = LeaseKeeper(database, lease_s=60)
-    go_on = asyncio.Event()
+    release = asyncio.Event()
 
     async def work(claim: Claim) -> str:
         with keeper.holding(claim):
-            await go_on.wait()
+            await release.wait()
             return "done"
 
     tasks = [asyncio.create_task(work(claim)) for claim in (lost, mine)]
@@ -81,7 +82,7 @@ async def test_work_without_a_lease_is_cancelled(
     assert [await keeper.run_once() for _ in range(2)] == [0, 1]
     with pytest.raises(asyncio.CancelledError, match="lease lost"):
         await tasks[0]
-    go_on.set()
+    release.set()
     assert await tasks[1] == "done"
 
 
@@ -89,7 +90,7 @@ async def test_work_that_has_just_ended_has_lost_nothing(world: World, database:
     """Between its last commit and its end, work without a lease is not cancelled."""
     claim = await put(world, track_id(1), Stage.FETCHING, lease_s=60)
     keeper = LeaseKeeper(database, lease_s=60)
-    committed, looked = asyncio.Event(), asyncio.Event()
+    committed, checked = asyncio.Event(), asyncio.Event()
 
     async def work() -> str:
         with keeper.holding(claim):
@@ -97,19 +98,19 @@ async def test_work_that_has_just_ended_has_lost_nothing(world: World, database:
                 "UPDATE queue_items SET stage = 'ready', lease_until = NULL, lease_owner = NULL"
             )
             committed.set()
-            await looked.wait()
+            await checked.wait()
         return "done"
 
     working = asyncio.create_task(work())
     await committed.wait()
     assert await keeper.run_once() == 0
-    looked.set()
+    checked.set()
     assert await working == "done"
     assert await keeper.run_once() == 0
 
 
 async def test_leases_are_kept_while_draining(world: World, database: Database) -> None:
-    """After the stop, what is still in hand keeps its lease until it is finished."""
+    """After the stop, work in hand keeps its lease until it is finished."""
     claim = await put(world, track_id(1), Stage.FETCHING, lease_s=1)
     keeper = LeaseKeeper(database, lease_s=1)
     stop = asyncio.Event()
@@ -132,9 +133,14 @@ async def test_an_absent_database_ends_no_work(world: World) -> None:
     away = Database("postgresql://nobody@127.0.0.1:1/none")
     keeper = LeaseKeeper(away, lease_s=1)
     stop = asyncio.Event()
-    running = asyncio.create_task(keeper.run(stop))
-    with keeper.holding(Claim(item_id="x", fence=1)):
-        await keeper._renew()
+    with capture_logs() as lines, keeper.holding(Claim(item_id="x", fence=1)):
+        running = asyncio.create_task(keeper.run(stop))
+
+        async def failures() -> int:
+            return len([line for line in lines if line["event"] == "leases_not_renewed"])
+
+        await eventually(failures)
         stop.set()
+        await eventually(failures, lambda count: count > 1)
         assert not running.done()
     await asyncio.wait_for(running, 15)

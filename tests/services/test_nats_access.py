@@ -1,4 +1,4 @@
-"""How a service gets into NATS, or does not: passwords, rights, TLS. A real server each time."""
+"""Access of a service to NATS: passwords, permissions, TLS. A real server each time."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ SECRET = "5ec4e7" * 8
 
 @dataclass
 class Entering:
-    """A bus on its way in, and what was logged of that."""
+    """A bus that connects, and the log lines of that."""
 
     bus: Bus
     health: Health
     lines: list[EventDict]
 
     async def until_refused(self, part: str) -> Condition:
-        """The condition of NATS, when it is an alarm that says this."""
+        """The condition of NATS, when it is an alarm with this text."""
 
-        async def look() -> Condition | None:
+        async def condition() -> Condition | None:
             return self.health.conditions().get("nats")
 
         found = await eventually(
-            look, lambda c: c is not None and c.alarm == "configuration" and part in c.detail
+            condition, lambda c: c is not None and c.alarm == "configuration" and part in c.detail
         )
         assert found is not None
         return found
@@ -53,9 +53,11 @@ class Entering:
 
     def alarms(self) -> int:
         """How often an alarm was logged."""
-        return len([line for line in self.said("dependency_down") if line["log_level"] == "error"])
+        return len(
+            [line for line in self.logged("dependency_down") if line["log_level"] == "error"]
+        )
 
-    def said(self, event: str) -> list[EventDict]:
+    def logged(self, event: str) -> list[EventDict]:
         """The log lines of an event."""
         return [line for line in self.lines if line["event"] == event]
 
@@ -70,8 +72,8 @@ async def entering(url: str, ca_file: Path | None = None) -> AsyncIterator[Enter
         task = asyncio.create_task(bus.run(stop))
         try:
             yield Entering(bus, health, lines)
-            told = json.dumps([lines, str(health.conditions())], default=repr)
-            assert SECRET not in told
+            shown = json.dumps([lines, str(health.conditions())], default=repr)
+            assert SECRET not in shown
         finally:
             stop.set()
             await task
@@ -79,7 +81,7 @@ async def entering(url: str, ca_file: Path | None = None) -> AsyncIterator[Enter
 
 @pytest.fixture
 async def server(tmp_path: Path) -> AsyncIterator[ShippedNats]:
-    """The shipped server; everybody's password is the secret."""
+    """The shipped server; the password of every user is the secret."""
     made = ShippedNats(tmp_path / "nats", passwords=dict.fromkeys(USERS, SECRET))
     await made.start()
     yield made
@@ -92,8 +94,8 @@ def event(number: int) -> list[Outgoing]:
 
 
 async def test_a_wrong_password_is_an_alarm_until_the_server_takes_it(server: ShippedNats) -> None:
-    """It names NATS_URL, is said once however often it is tried, and ends by a reload of the
-    server; a reload with another password ends the connection, and is an alarm again."""
+    """It names NATS_URL, is logged once for any number of tries, and ends with a reload of the
+    server; a reload with another password ends the connection, and raises the alarm again."""
     url = server.url_of("ticketer")
     server.passwords["ticketer"] = "another"
     server.write_passwords()
@@ -120,17 +122,17 @@ async def _attempts(server: ShippedNats) -> int:
 
 
 async def test_a_url_without_a_user_is_an_alarm(server: ShippedNats) -> None:
-    """An old NATS_URL against the server that wants names."""
+    """An old NATS_URL with a server that requires users."""
     async with entering(f"nats://127.0.0.1:{server.port}") as service:
         await service.until_refused("NATS_URL")
 
 
 async def test_one_server_refuses_and_another_is_away(server: ShippedNats) -> None:
-    """In turn: the alarm stays, and is said once."""
-    with socket.socket() as nobody:
-        # Bound and not listened on: it refuses, and no other test gets this port meanwhile.
-        nobody.bind(("127.0.0.1", 0))
-        await _refused_in_turn(server, nobody.getsockname()[1])
+    """In turn: the alarm stays, and is logged once."""
+    with socket.socket() as closed:
+        # Bound but not listening: it refuses, and no other test gets this port meanwhile.
+        closed.bind(("127.0.0.1", 0))
+        await _refused_in_turn(server, closed.getsockname()[1])
 
 
 async def _refused_in_turn(server: ShippedNats, gone: int) -> None:
@@ -141,14 +143,14 @@ async def _refused_in_turn(server: ShippedNats, gone: int) -> None:
         await eventually(lambda: _attempts(server), lambda count: count >= tries + 2)
         await service.until_refused("NATS_URL")
         assert service.alarms() == 1
-        assert len(service.said("dependency_down")) <= 2
+        assert len(service.logged("dependency_down")) <= 2
 
 
-async def test_what_the_server_forbids_is_said_once_and_fails_in_time(
+async def test_what_the_server_forbids_is_logged_once_and_fails_in_time(
     server: ShippedNats, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An error line with the subject; who waits for an answer has his timeout; a reload with the
-    right to do it is enough, and NATS is well again with the next event."""
+    """An error line with the subject; the caller gets a timeout; a reload with the permission is
+    enough, and NATS is ok again with the next event."""
     monkeypatch.setattr("shared.bus.nats._PUBLISH_TIMEOUT_S", 0.5)
     dead = [Outgoing(subject=DEAD, body=b"x", id="1")]
     async with entering(server.url_of("ticketer")) as service:
@@ -165,16 +167,16 @@ async def test_what_the_server_forbids_is_said_once_and_fails_in_time(
             'publish to "pezzottify.download.dead"',
             'publish to "pezzottify.download.work.ticket"',
         }
-        said = await eventually(lambda: _forbidden(service), lambda found: len(found) >= 2)
-        assert sorted(line["what"] for line in said) == sorted(wanted)
-        assert {line["log_level"] for line in said} == {"error"}
+        found = await eventually(lambda: _forbidden(service), lambda lines: len(lines) >= 2)
+        assert sorted(line["what"] for line in found) == sorted(wanted)
+        assert {line["log_level"] for line in found} == {"error"}
         server.edit('"pezzottify.download.work.poll"', '"pezzottify.download.dead"')
         server.reload()
         await eventually(lambda: _accepted(service.bus, dead))
 
 
 async def _forbidden(service: Entering) -> list[EventDict]:
-    return service.said("nats_forbids")
+    return service.logged("nats_forbids")
 
 
 async def _accepted(bus: Bus, messages: list[Outgoing]) -> bool:
@@ -187,7 +189,7 @@ async def _accepted(bus: Bus, messages: list[Outgoing]) -> bool:
 
 @asynccontextmanager
 async def with_tls(tmp_path: Path, *hosts: str) -> AsyncIterator[tuple[ShippedNats, Path]]:
-    """The shipped server with TLS and a certificate for these hosts; who signed it."""
+    """The shipped server with TLS and a certificate for these hosts; the CA of it."""
     passwords = dict.fromkeys(USERS, SECRET)
     made = ShippedNats(tmp_path / "nats", config="nats-server-tls.conf", passwords=passwords)
     signer = made.certify(*hosts)
@@ -218,10 +220,10 @@ async def _is_out(service: Entering) -> bool:
 
 
 @pytest.mark.parametrize("scheme", ["tls", "nats"])
-async def test_a_server_that_nobody_vouches_for_is_not_told_the_password(
+async def test_a_server_with_an_unknown_ca_does_not_get_the_password(
     tmp_path: Path, scheme: str
 ) -> None:
-    """Signed by somebody unknown: an alarm that names the setting; with it, we are in."""
+    """An alarm that names the setting."""
     async with with_tls(tmp_path, "localhost") as (server, _):
         url = server.url_of("reaper", scheme=scheme, host="localhost")
         async with entering(url) as service:
@@ -238,8 +240,8 @@ async def test_a_certificate_of_another_host_is_not_accepted(tmp_path: Path) -> 
             assert "localhost" in condition.detail
 
 
-async def test_tls_to_a_server_without_says_nothing_in_the_clear() -> None:
-    """Whoever answers there without TLS is told nothing at all; an alarm says what to do."""
+async def test_tls_to_a_server_without_it_sends_nothing_unencrypted() -> None:
+    """A server that offers no TLS gets not one byte; an alarm shows what to do."""
     heard = bytearray()
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 from services.local.torrentino import StandinConfig
 from services.poller.hints import Hints
-from services.poller.remote_tickets import FEW, Reader
-from services.poller.store import OpenTicket, Store
+from services.poller.store import Store
+from shared.acquisition.ticket_reads import FEW, TicketReads
 from shared.db.pool import Database
 from shared.errors import DependencyDown, Misconfigured
 from shared.torrentino.client import TorrentinoClient
@@ -348,7 +348,7 @@ async def test_many_tickets_are_read_by_lists(still: World, by_hand: Stages) -> 
 async def test_a_ticket_that_changes_lists_is_not_gone(still: World, by_hand: Stages) -> None:
     """A ticket that moves from a later list to an earlier one between two requests is in none."""
     items = await ticketed(still, by_hand, 12)
-    client: TorrentinoClient = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+    client: TorrentinoClient = by_hand.poll_client
     list_ = client.list
 
     def moving(*, state: str | None = None, **named: int) -> AsyncIterator[object]:
@@ -367,39 +367,19 @@ async def test_a_long_list_of_old_tickets_is_not_read_again(
     still: World, by_hand: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Torrentino keeps every ticket for ever: what it costs to poll must not grow with them."""
-    monkeypatch.setattr("services.poller.remote_tickets._LONG", 10)
+    monkeypatch.setattr("shared.acquisition.ticket_reads._LONG", 10)
     items = await ticketed(still, by_hand, 30)
     for item in items:
         by_hand.set_state(item, type="completed", stats={"files_placed": 1})
-    client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
-    reader = Reader(client, dest_root=still.env["TORRENTINO_DEST_ROOT"])
-    due = [_open(item) for item in items]
+    client = by_hand.poll_client
+    reads = TicketReads(client)
+    ids = [item["torrentino_ticket_id"] for item in items]
     still.standin.requests.clear()
-    assert len(await reader.read(due)) == 30
+    assert len(await reads.read(ids)) == 30
     again = still.standin.requests[LIST]
-    assert len(await reader.read(due)) == 30
+    assert len(await reads.read(ids)) == 30
     assert still.standin.requests[LIST] == 2 * again - 1
-    assert all(remote is not None for remote in (await reader.read(due)).values())
-
-
-def _open(item: Row) -> OpenTicket:
-    return OpenTicket(
-        id=item["ticket_id"],
-        torrentino_id=item["torrentino_ticket_id"],
-        dest_path="/x",
-        is_album=False,
-        withdrawing=False,
-        info_hash=None,
-        distrusted=False,
-        remote_state=None,
-        process_asked_at=None,
-        process_after=None,
-        blocked=frozenset(),
-        at_rest_since=None,
-        progressed_at=item["updated_at"],
-        claimed_until=item["updated_at"],
-        now=item["updated_at"],
-    )
+    assert all(remote is not None for remote in (await reads.read(ids)).values())
 
 
 async def test_a_hint_during_a_look_is_not_lost(still: World, by_hand: Stages) -> None:
@@ -455,7 +435,7 @@ async def test_an_outage_in_the_middle_puts_the_rest_off(still: World, by_hand: 
     """A Unavailable while one ticket is being cancelled keeps no other waiting for long."""
     await ticketed(still, by_hand, 3)
     await still.execute("UPDATE tickets SET state = 'withdrawing'")
-    client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+    client = by_hand.poll_client
 
     async def away(*_: object, **__: object) -> None:
         raise DependencyDown("torrentino", "away")

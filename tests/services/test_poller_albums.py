@@ -191,7 +191,7 @@ async def test_a_folder_whose_files_nobody_knows_names_the_cure(world: World) ->
 
 
 async def _approve(by_hand: Stages, ticket_id: str) -> None:
-    client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+    client = by_hand.poll_client
     remote = await client.get(ticket_id)
     if remote.state == "needs_approval":
         await client.approve(ticket_id)

@@ -94,7 +94,7 @@ async def test_nothing_stalls_while_the_client_is_away(still: World, by_hand: St
     await by_hand.ticket()
     by_hand.set_state(await one(still), **DOWNLOADING)
     await by_hand.poll()
-    client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+    client = by_hand.poll_client
 
     async def running() -> dict[str, object]:
         return {"running": True}

@@ -6,8 +6,7 @@ from collections.abc import AsyncIterator, Collection
 
 import pytest
 
-from services.poller.followed_torrents import followed
-from services.poller.torrent_removal import Sources
+from shared.acquisition.followed_torrents import followed
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import TicketRequest
 from shared.torrentino.torrent import RemoteTorrent
@@ -29,7 +28,7 @@ async def by_hand(still: World) -> AsyncIterator[Stages]:
 
 
 def client_of(by_hand: Stages) -> TorrentinoClient:
-    client: TorrentinoClient = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+    client: TorrentinoClient = by_hand.poll_client
     return client
 
 
@@ -150,11 +149,6 @@ async def test_a_blocked_torrent_stays_as_long_as_a_stranger_follows_it(
     assert still.standin.requests[REMOVE] == 1
 
 
-def _sources(by_hand: Stages) -> Sources:
-    sources: Sources = by_hand.poll_once.__self__._sources  # type: ignore[attr-defined]
-    return sources
-
-
 @pytest.mark.parametrize(
     ("state", "stages_", "needed"),
     [
@@ -187,7 +181,7 @@ async def test_what_is_downloaded_directly_is_needed(
             "COMPLETED" if done else "DOWNLOADING",
             done,
         )
-    assert await _sources(by_hand).is_needed(HASH, but="another") is needed
+    assert await by_hand.follower.removal.is_needed(HASH, but="another") is needed
     await _block(still, "a track")
     await by_hand.poll()
     assert still.standin.requests[REMOVE] == 0

@@ -38,7 +38,7 @@ def _answer(by_hand: Stages, torrent: RemoteTorrent | None) -> None:
     async def answered(info_hash: str) -> RemoteTorrent | None:
         return torrent if info_hash == HASH else None
 
-    by_hand.poll_once.__self__._client.torrent = answered  # type: ignore[attr-defined]
+    by_hand.poll_client.torrent = answered
 
 
 async def ticketed(still: World, by_hand: Stages) -> Row:
@@ -139,7 +139,7 @@ async def _processed_at(by_hand: Stages) -> list[tuple[str, str, str]]:
     async def process(_: str, files: list[object], *, output_format: str, **__: object) -> None:
         told.extend((f.path, f.dest_filename, output_format) for f in files)  # type: ignore[attr-defined]
 
-    by_hand.poll_once.__self__._client.process = process  # type: ignore[attr-defined]
+    by_hand.poll_client.process = process
     return told
 
 
@@ -165,7 +165,7 @@ async def test_one_that_is_never_whole_stalls(still: World) -> None:
             await ends(still, by_hand, item, COMPLETED)
             await still.execute("UPDATE tickets SET progressed_at = now() - interval '200 s'")
         shows(by_hand, 0.3, "downloading")
-        client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+        client = by_hand.poll_client
         client.orchestrator = _running
         await by_hand.poll()
         assert (await one(still))["stage"] == "downloading", "it moves"
@@ -214,7 +214,7 @@ async def test_a_name_with_slashes_is_found_again(still: World) -> None:
         await queue(still, still.add_album(1, 1))
         await by_hand.ticket()
         shows(by_hand, 1.0, "seeding", "Artist / Album")
-        client = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+        client = by_hand.poll_client
         torrent = await client.torrent(HASH)
 
         async def conversion_input(_: str) -> str:
@@ -241,7 +241,7 @@ async def test_one_file_under_another_name_is_placed_by_its_own(still: World) ->
         async def listed(_: str) -> list[tuple[str, int]]:
             return [("01 - A song.flac", 4711)]
 
-        by_hand.poll_once.__self__._client.catalog_files = listed  # type: ignore[attr-defined]
+        by_hand.poll_client.catalog_files = listed
         error = "Placement failed: Source file not found: /downloads/A song [FLAC]"
         item = await ends(still, by_hand, item, {"type": "failed", "error": error})
         assert item["stage"] == "processing"

@@ -11,12 +11,12 @@ import pytest
 from prometheus_client import REGISTRY
 
 from services.fetcher_writer.store import hold
-from services.reaper.store import BACK_TO
-from shared.db.items import Claim, advance, fail_attempt, hand_back, renew
+from shared.db import moves
+from shared.db.claims import Claim, renew
 from shared.db.ledger import complete
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.media.verify import AudioFacts
-from shared.states import LEASED, STATUS_OF, Stage
+from shared.states import CLAIMED_FROM, LEASED, STATUS_OF, Stage
 from tests.support.stages import BY_TEST, Stages, assert_lawful, bare_world, one, queue, stages
 from tests.support.world import World, eventually, make_world, track_id
 
@@ -83,8 +83,8 @@ async def test_a_silent_worker_loses_its_items(world: World, stage: Stage) -> No
     async with stages(world) as by_hand:
         assert await by_hand.give_back() == 0
         gone, kept = await world.items()
-        assert gone["stage"] == BACK_TO[stage]
-        assert gone["status"] == STATUS_OF[BACK_TO[stage]]
+        assert gone["stage"] == CLAIMED_FROM[stage]
+        assert gone["status"] == STATUS_OF[CLAIMED_FROM[stage]]
         assert (gone["lease_until"], gone["lease_owner"]) == (None, None)
         assert gone["retry_count"] == 0
         assert "a-worker" in gone["reason"]
@@ -101,23 +101,22 @@ async def _nothing_from(late: Claim, by_hand: Stages) -> None:
     """L-48: every write of a worker that has lost its claim is refused or has no effect."""
     async with by_hand.app.database.transaction() as connection:
         for stage in (Stage.READY, Stage.QUEUED):
-            done = await hand_back(connection, late, stage, delay_s=0, reason="late", actor="x")
-            assert done is False
+            assert not await moves.hand_back(
+                connection, [late], stage, delay_s=0, reason="late", actor="x"
+            )
         with pytest.raises(Stale):
-            await advance(connection, late, Stage.VERIFYING, reason="late", actor="x")
+            await moves.advance(connection, [late], Stage.VERIFYING, reason="late", actor="x")
         with pytest.raises(Stale):
             await hold(connection, late)
-        failed = await fail_attempt(
+        failed = await moves.fail(
             connection,
-            late.item_id,
+            [late],
             AttemptFailed(ErrorType.TIMEOUT, "late"),
-            stages=sorted(LEASED),
-            fence=late.fence,
+            stages=LEASED,
             policy=by_hand.app.retries,
-            rng=by_hand.app.rng,
             actor="x",
         )
-        assert failed is None
+        assert failed == {}
         done = await complete(
             connection, late.item_id, FACTS, fence=late.fence, reason="late", actor="x"
         )
@@ -162,7 +161,7 @@ async def test_orphaned_temporary_files_are_swept(world: World) -> None:
         await by_hand.sweep()
         assert all(path.exists() for path in (orphan, earlier, active, other)), "they are young"
         reaper = by_hand.sweep.__self__  # type: ignore[attr-defined]
-        reaper._temp_age_s = 0.0
+        reaper.temp_age_s = 0.0
         await eventually(lambda: _swept(by_hand, orphan, earlier))
         assert active.exists()
         assert other.exists()
@@ -184,7 +183,7 @@ async def test_the_sweep_keeps_away_from_a_foreign_disk(world: World) -> None:
         orphan = world.media / ".incoming" / "a.1.part"
         orphan.write_bytes(b"x")
         os.utime(orphan, (1, 1))
-        by_hand.sweep.__self__._temp_age_s = 0.0  # type: ignore[attr-defined]
+        by_hand.sweep.__self__.temp_age_s = 0.0  # type: ignore[attr-defined]
         with pytest.raises(Exception, match="does not carry the mark"):
             await by_hand.sweep()
         assert orphan.exists()
@@ -281,7 +280,7 @@ async def test_the_item_of_a_killed_worker_arrives(whole: World) -> None:
     await queue(whole, [track], seconds=3)
     async with stages(whole) as dead, stages(whole) as alive:
         await dead.until_ready()
-        assert len(await dead.fetcher._store.claim(4)) == 1
+        assert len(await dead.fetcher.store.claim(4)) == 1
         assert await alive.fetch() == 0
         await whole.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await alive.give_back()

@@ -1,4 +1,4 @@
-"""How each service starts, answers its operators, and stops."""
+"""How each service starts, answers operators, and stops."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GRACE_S = 4.0
 
 
 async def _module(service: str, env: dict[str, str]) -> tuple[int | None, str]:
-    """Run `python -m services.<service>` to its end; the exit code and all it said."""
+    """Run `python -m services.<service>` to its end; the exit code and its output."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", f"services.{service}"),
         env={"PATH": os.environ["PATH"], **env},
@@ -83,7 +83,7 @@ async def test_wrong_settings_are_one_line_each() -> None:
 
 
 async def test_nothing_set_is_one_line_each() -> None:
-    """Each service says all that it misses at once."""
+    """Each service names all missing variables at once."""
     for code, output in await asyncio.gather(*(_module(service, {}) for service in SERVICES)):
         assert code == 1
         assert {"DATABASE_URL", "NATS_URL"} <= {line.split(":")[0] for line in output.splitlines()}
@@ -105,7 +105,7 @@ async def test_a_port_in_use_is_one_line(world: World) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 async def test_answers_operators_and_stops_in_work(world: World, service: Service) -> None:
-    """L-26: it tells how it is; SIGTERM in its work: exit 0 within the grace, no lease is left."""
+    """L-26: it reports its health; SIGTERM in work: exit 0 within the grace, no lease is left."""
     world.add_album(1, 10, seconds=_SECONDS)
     ops, grace = free_ops_port(), {"SHUTDOWN_GRACE_S": str(_GRACE_S), "LEASE_S": "60"}
     world.env["PORT"] = str(free_port())
@@ -141,10 +141,15 @@ async def _answers_operators(ops_port: str) -> None:
         if not family.name.startswith(("python_", "process_"))
     }
     kinds = (Counter, Gauge, Histogram)
-    assert found == {m._name for m in vars(metrics).values() if isinstance(m, kinds)}
+    assert found == {
+        family.name
+        for metric in vars(metrics).values()
+        if isinstance(metric, kinds)
+        for family in metric.describe()
+    }
 
 
-async def test_readyz_says_what_is_missing(world: World) -> None:
+async def test_readyz_shows_what_is_missing(world: World) -> None:
     """Without PostgreSQL: 503, with the check that failed; no password in it."""
     ops = free_ops_port()
     url = f"postgresql://me:the-password@127.0.0.1:{free_port()}/x"
@@ -167,7 +172,7 @@ async def test_readyz_says_what_is_missing(world: World) -> None:
 
 
 async def test_not_ready_before_what_the_settings_name_was_there(world: World) -> None:
-    """F11: no catalog, no mount: 503 that names it; ready once it was there, and from then on."""
+    """F11: no catalog, no mount: 503 that names it; ready when it was there once, and then on."""
     ops, mount = free_ops_port(), world.folder / "mount"
     missing = {"CATALOG_DB": str(world.folder / "nope.db"), "TORRENTINO_DEST_MOUNT": str(mount)}
     await world.spawn(OPS_PORT=ops, PORT=str(free_port()), **missing)
@@ -181,13 +186,13 @@ async def test_not_ready_before_what_the_settings_name_was_there(world: World) -
         assert found.status_code == (200 if found.json()["ready"] else 503)
         return cast("dict[str, Any]", found.json())
 
-    def told(found: dict[str, Any]) -> bool:
-        """Each was looked at, by itself: the media root is there, and what is missing is named."""
+    def shown(found: dict[str, Any]) -> bool:
+        """Each was checked, by itself: the media root is there, and what is missing is named."""
         details = [found["checks"][name]["detail"] for name in ("catalog", "incoming")]
         named = "correct CATALOG_DB" in details[0] and "TORRENTINO_DEST_MOUNT" in details[1]
         return named and bool(found["checks"]["media"]["ok"])
 
-    seen = await eventually(answer, lambda found: bool(found) and told(found))
+    seen = await eventually(answer, lambda found: bool(found) and shown(found))
     assert not seen["ready"]
     mount.mkdir()
     shutil.copy(world.catalog, world.folder / "nope.db")

@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from services.ticketer import __main__ as wiring
-from services.ticketer.service import REMOTE_PRIORITY
+from services.ticketer.tickets import REMOTE_PRIORITY
 from shared.errors import AttemptFailed, DependencyDown, ErrorType, Misconfigured
 from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
@@ -169,12 +169,13 @@ class _Dying:
     """The ticketer of these stages is dead from this moment on; it cannot even hand back."""
 
     def __init__(self, by_hand: Stages, moment: str) -> None:
-        self._ticketer: Any = by_hand.ticketer
+        self._starter: Any = by_hand.ticketer.starter
         self._moment = moment
 
     async def __aenter__(self) -> None:
-        ticketer, moment = self._ticketer, self._moment
-        create, record = ticketer._client.create, ticketer._store.record
+        starter, moment = self._starter, self._moment
+        client, store = starter.remote.client, starter.store
+        create, record = client.create, store.record
 
         async def dead(*_: object, **__: object) -> None:
             raise _Killed
@@ -187,12 +188,12 @@ class _Dying:
             await record(*args, **named)
             raise _Killed
 
-        ticketer._client.create = {"before the call": dead, "after the call": create_and_die}.get(
+        client.create = {"before the call": dead, "after the call": create_and_die}.get(
             moment, create
         )
         if moment == "after the record":
-            ticketer._store.record = record_and_die
-        ticketer._hand_back = dead
+            store.record = record_and_die
+        starter.hand_back = dead
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> bool:
         return kind is not None and issubclass(kind, _Killed)
@@ -338,7 +339,8 @@ async def test_the_stop_hands_back(still: World, by_hand: Stages) -> None:
 async def test_a_slow_call_keeps_nobody_else_waiting(still: World, by_hand: Stages) -> None:
     """While one creation takes half a minute, all others go on, this batch's and the next."""
     await queue(still, [track_id(n) for n in range(40)])
-    create = by_hand.ticketer._client.create
+    client: TorrentinoClient = by_hand.ticket_client
+    create = client.create
     answering = asyncio.Event()
 
     async def first_is_slow(request: TicketRequest) -> RemoteTicket:
@@ -346,7 +348,7 @@ async def test_a_slow_call_keeps_nobody_else_waiting(still: World, by_hand: Stag
             await answering.wait()
         return await create(request)
 
-    by_hand.ticketer._client.create = first_is_slow  # type: ignore[method-assign]
+    by_hand.ticket_client.create = first_is_slow
     stop = asyncio.Event()
     ticketing = asyncio.create_task(by_hand.ticketer.run(stop))
     await eventually(
@@ -363,7 +365,7 @@ async def test_a_record_that_may_have_been_committed_is_not_undone(
 ) -> None:
     """L-33: PostgreSQL goes away behind the commit: the recorded ticket stays recorded."""
     await queue(still, [track_id(1)])
-    store: Any = by_hand.ticketer._store
+    store: Any = by_hand.starter.store
     record = store.record
 
     async def record_and_lose(*args: object, **named: object) -> None:
@@ -383,11 +385,11 @@ async def test_a_late_rejection_leaves_the_intent_alone(still: World) -> None:
     """Fence: whoever lost the item does not close the intent that the next one resumes."""
     await queue(still, [track_id(1)])
     async with stages(still) as late, stages(still) as next_:
-        ticketer = late.ticketer
-        (work,) = await ticketer._store.claim(1)
+        starter = late.ticketer.starter
+        (attempt,) = await starter.claim(1)
         await still.execute("UPDATE queue_items SET lease_until = now() - interval '1 s'")
         await next_.give_back()
-        await ticketer._fail(work, AttemptFailed(ErrorType.REJECTED, "late"))
+        await starter.fail(attempt, AttemptFailed(ErrorType.REJECTED, "late"))
         assert (await tickets(still))[0]["state"] == "intent"
         await next_.ticket()
     assert (await tickets(still))[0]["state"] == "open"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from typing import Literal
 
 import pytest
 
@@ -13,6 +12,7 @@ from shared.catalog.models import Album
 from shared.db.albums import remember_albums
 from shared.db.pool import Connection, Database, Row
 from shared.errors import AttemptFailed, ErrorType
+from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteTicket, TicketRequest
 from tests.services.test_ticketer import CREATE
 from tests.support.stages import (
@@ -162,7 +162,7 @@ async def test_who_cannot_join_at_this_moment_waits_for_the_next(
 ) -> None:
     """A poller has the ticket's row, or its POST is under way: no second ticket is made for it."""
     await queue(still, of_album(1, 1, 2), album=1)
-    await by_hand.ticketer._store.claim(1)
+    await by_hand.starter.store.claim(1, takes_new=True)
     await queue(still, of_album(1, 3), album=1)
     assert await by_hand.ticket() == 0, "the album's ticket is being made"
     await still.execute(
@@ -198,10 +198,6 @@ class Meanwhile(Store):
         return await super()._due(connection, groups, limit)
 
 
-async def _by_tickets() -> Literal["tickets"]:
-    return "tickets"
-
-
 @pytest.mark.parametrize(("ask_next", "kinds"), [(None, 1), ("album", 1), ("track", 2)])
 async def test_what_is_due_in_the_middle_of_a_claim_waits_to_join(
     still: World, by_hand: Stages, ask_next: str | None, kinds: int
@@ -216,12 +212,11 @@ async def test_what_is_due_in_the_middle_of_a_claim_waits_to_join(
         max_in_flight=settings.max_tickets_in_flight,
         lease_s=settings.lease_s,
         worker="test",
-        way=_by_tickets,
     )
     store.world, store.ask_next = still, ask_next
     # Two: the album takes one place, and the other is looked for something to fill it.
-    works = await store.claim(2)
-    assert [(work.kind, len(work.wanted)) for work in works] == [("album", 2), ("track", 1)][:kinds]
+    works = await store.claim(2, takes_new=True)
+    assert [(work.kind, len(work.items)) for work in works] == [("album", 2), ("track", 1)][:kinds]
 
 
 async def test_grouping_by_track_joins_nothing(still: World, by_hand: Stages) -> None:
@@ -253,7 +248,7 @@ async def test_one_that_was_given_back_late_finds_the_others_ticket(
 ) -> None:
     """The reaper gives the items back one by one: who comes last joins what the first have made."""
     await queue(still, of_album(1, 1, 2, 3), album=1)
-    await by_hand.ticketer._store.claim(1)
+    await by_hand.starter.store.claim(1, takes_new=True)
     await still.execute(
         "UPDATE queue_items SET lease_until = now() - interval '1 s' WHERE track_id <> $1",
         *of_album(1, 3),
@@ -278,15 +273,15 @@ async def test_one_that_was_given_back_late_finds_the_others_ticket(
 async def test_one_withdrawal_leaves_the_others_their_ticket(still: World, by_hand: Stages) -> None:
     """Between claim and record one of three is cancelled: two go on, and the ticket lives."""
     await queue(still, of_album(1, 1, 2, 3), album=1)
-    [work] = await by_hand.ticketer._store.claim(1)
+    [work] = await by_hand.starter.store.claim(1, takes_new=True)
     await still.execute(
         "UPDATE queue_items SET stage = 'failed', status = 'FAILED', completed_at = 1, actor = $2,"
         " lease_until = NULL, fence = nextval('fence_seq') WHERE track_id = $1",
         *of_album(1, 2),
         "a test's own",
     )
-    assert await by_hand.ticketer._store.keep(work, for_s=20)
-    assert await by_hand.ticketer._store.record(work, torrentino_id="t", priority=200)
+    assert await by_hand.starter.store.keep(work, for_s=20)
+    assert await by_hand.starter.store.record(work, torrentino_id="t", priority=200)
     assert await stages_of(still) == ["searching", "failed", "searching"]
     [ticket] = await tickets(still)
     assert ticket["state"] == "open"
@@ -297,14 +292,15 @@ async def test_an_album_that_is_refused_goes_on_by_its_tracks(
 ) -> None:
     """What Torrentino takes for no good request of an album says nothing about its tracks."""
     await queue(still, of_album(1, 1, 2), album=1)
-    create = by_hand.ticketer._client.create
+    client: TorrentinoClient = by_hand.ticket_client
+    create = client.create
 
     async def refused(request: TicketRequest) -> RemoteTicket:
         if request.tracks is not None:
             raise AttemptFailed(ErrorType.REJECTED, "422")
         return await create(request)
 
-    monkeypatch.setattr(by_hand.ticketer._client, "create", refused)
+    monkeypatch.setattr(by_hand.ticket_client, "create", refused)
     await by_hand.ticket()
     items = await still.items()
     assert {(i["stage"], i["ask_next"], i["retry_count"]) for i in items} == {

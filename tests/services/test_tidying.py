@@ -7,9 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from services.poller.ticket_cleanup import Tidier
-from services.poller.torrent_removal import Sources
 from shared.errors import DependencyDown
-from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import TicketRequest
 from tests.services.test_poller_albums import sees_downloads, until_failed, want
 from tests.support.stages import Stages, queue, stages, tickets
@@ -44,13 +42,11 @@ async def _end(world: World, ticket: Row, stage: str) -> None:
 
 def tidy_of(by_hand: Stages, policy: str, *, keep_days: int = 30) -> Callable[[], Awaitable[int]]:
     """The duty under this policy."""
-    poller = by_hand.poll_once.__self__  # type: ignore[attr-defined]
-    client: TorrentinoClient = poller._client
-    sources: Sources = poller._sources
+    follower = by_hand.follower
     tidier = Tidier(
         by_hand.app.database,
-        client,
-        sources,
+        by_hand.poll_client,
+        follower.removal,
         policy=policy,  # type: ignore[arg-type]
         keep_days=keep_days,
     )
@@ -80,7 +76,7 @@ async def test_the_policy_says_what_goes(
     assert await _tidied(world) == [True], ticket
 
 
-@pytest.mark.parametrize("stage", ["ready", "held", "failed"])
+@pytest.mark.parametrize("stage", ["ready", "needs_choice", "failed"])
 async def test_what_is_still_needed_waits(world: World, stage: str) -> None:
     """As long as a file may still be taken, nothing goes; a failed item needs none."""
     async with stages(world, **sees_downloads(world)) as by_hand:
@@ -114,7 +110,7 @@ async def test_a_torrent_that_a_stranger_follows_is_left_to_him(world: World) ->
     """The ticket goes all the same, and nobody waits for the stranger."""
     async with stages(world, **sees_downloads(world)) as by_hand:
         await ended(world, by_hand)
-        client: TorrentinoClient = by_hand.poll_once.__self__._client  # type: ignore[attr-defined]
+        client = by_hand.poll_client
         request = TicketRequest(
             description="x", artist=None, title="x", dest_path="/elsewhere/x", priority=1
         )

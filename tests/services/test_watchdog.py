@@ -21,8 +21,10 @@ from shared.app import App, make_app
 from shared.bus.subjects import COMMAND_SCAN
 from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
-from shared.db.scans import ScanOrder, start
+from shared.db.scans import start
 from shared.errors import DependencyDown, Stale
+from shared.events import ScanOrder
+from shared.states import ScanState
 from tests.support.audio import make_audio
 from tests.support.ingest_helpers import (
     V1,
@@ -84,8 +86,7 @@ def watchdog(world: World, app: App, *, page_size: int = 2, turn_s: float = 0) -
         store=Store(app.database, lease_s=60),
         catalog=catalog,
         root=MediaRoot(app.database, world.media),
-        bus=app.bus,
-        relay_wake=asyncio.Event(),
+        announcer=app.announcer,
         health=app.health,
         page_size=page_size,
         turn_s=turn_s,
@@ -202,7 +203,7 @@ async def test_what_a_cancelled_scan_has_in_hand_is_not_queued(world: World, app
     assert scan is not None
     assert (await api.delete(f"{V1}/admin/scan/{scan_id}")).status_code == 200
     with pytest.raises(Stale):
-        await dog._carry_on(scan)
+        await dog.carry_on(scan)
     assert await dog.run_once() == 0
     assert len(await world.items()) == 2
 
@@ -329,7 +330,7 @@ async def test_a_scan_whose_watchdog_dies_goes_on_from_its_cursor(world: World, 
     with pytest.raises(Stale):
         async with app.database.transaction() as connection:
             await store.progress(connection, dying, 99, nothing)
-    await store.end(dying, "refused", "late")
+    await store.end(dying, ScanState.REFUSED, "late")
     assert (await world.rows("SELECT state FROM scans"))[0]["state"] == "done"
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.local.postgres import Postgres
-from services.ticketer.acquisition import Way
+from shared.acquisition.protocol import ModeName
 from tests.state.direct import DirectMachine
 from tests.state.machine import Machine
 from tests.state.setting import setting
@@ -34,7 +34,7 @@ def direct_machine(tmp_path: Path, postgres: Postgres) -> Iterator[type[DirectMa
 
 
 @contextmanager
-def _set(machine: type[Machine], folder: Path, postgres: Postgres, way: Way) -> Iterator[None]:
+def _set(machine: type[Machine], folder: Path, postgres: Postgres, way: ModeName) -> Iterator[None]:
     with asyncio.Runner() as runner:
         stack = AsyncExitStack()
 

@@ -15,7 +15,7 @@ from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from services.local.torrentino import TorrentSpec
 from services.local.torrentino.torrents import ByHand
-from services.ticketer.acquisition import Way
+from shared.acquisition.protocol import ModeName
 from shared.bus.subjects import REQUEST_ALBUM
 from tests.state import checks
 from tests.state.machine import (
@@ -232,7 +232,7 @@ class DirectMachine(Machine):
     # --- workers
 
     @rule(copy=copies, way=st.sampled_from(["direct", "direct", "tickets"]))
-    def way_is_changed(self, copy: int, way: Way) -> None:
+    def way_is_changed(self, copy: int, way: ModeName) -> None:
         self.setting.copies[copy].set_way(way)
 
     @rule(copy=copies, worker=st.sampled_from(DIRECT_WORKERS))

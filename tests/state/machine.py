@@ -24,8 +24,9 @@ from hypothesis.stateful import (
 )
 
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_CANCEL, REQUEST_TRACK
-from shared.db.scans import parse_order, start
+from shared.db.scans import start
 from shared.errors import Conflict, Unavailable
+from shared.events import parse_order
 from shared.media.paths import audio_dir
 from tests.state import checks, fates
 from tests.state.model import Expected, Item, Kind, Model

@@ -26,23 +26,26 @@ from services.local.sample import add_album, create_catalog
 from services.local.servers import Nats
 from services.local.torrentino import Standin, StandinConfig, TorrentSpec
 from services.poller.__main__ import build as build_poller
+from services.poller.direct import DownloadFollower
 from services.ticketer.__main__ import build as build_ticketer
-from services.ticketer.acquisition import Acquisition, Way
-from services.ticketer.direct import DirectTicketer
+from services.ticketer.direct import DirectStarter
+from services.ticketer.mode_choice import ModeChoice
+from services.ticketer.service import Ticketer
 from services.watchdog.__main__ import build as build_watchdog
 from services.watchdog.service import Watchdog
-from shared.app import App, Duty, make_app
+from shared.acquisition.protocol import ModeName
+from shared.app import App, make_app
 from shared.bus.consumer import Consumer
 from shared.bus.nats import Outgoing
 from shared.bus.relay import Relay
+from shared.duty import Duty, PeriodicDuty
 from shared.errors import DependencyDown
 from shared.leases import LeaseKeeper
-from shared.runtime import Loop
 from shared.settings import SERVICES
 from shared.web import WebServer
 from tests.support.audio import cut, make_audio
 from tests.support.music import Growing
-from tests.support.stages import Stages
+from tests.support.stages import Stages, poller_of, ticketer_of
 from tests.support.world import ADMIN, ADMIN_KEY, Row, World, album_id, as_user, track_id
 
 SECONDS = 1.5
@@ -180,9 +183,12 @@ class Copy:
         self.app: App = replace(app, rng=random.Random(0))
         self.stages = Stages(setting.world, self.app)
         ticketer, poller = build_ticketer(self.app), build_poller(self.app)
-        self.direct: DirectTicketer = _only(ticketer, DirectTicketer)
+        self.direct: Ticketer[Any] = ticketer_of(ticketer, "direct")
+        self.starter: DirectStarter = _of_kind(self.direct.starter, DirectStarter)
         self.direct_leases: LeaseKeeper = _only(ticketer, LeaseKeeper)
-        self.follow = _once(poller, "torrents")
+        torrents = poller_of(poller, "direct")
+        self.direct_follower: DownloadFollower = _of_kind(torrents.follower, DownloadFollower)
+        self.follow = torrents.run_once
         self.clear = _once(poller, "leftovers")
         self.set_way(setting.way)
         ingest, watchdog = build_ingest(self.app), build_watchdog(self.app)
@@ -199,27 +205,28 @@ class Copy:
 
     def _guard(self) -> None:
         gate, stages = self.gate, self.stages
-        messages, poller = _owner(self.handle), _owner(stages.poll_once)
-        client = stages.ticketer._client
+        messages, poller = _owner(self.handle), stages.follower
+        client = stages.starter.remote.client
         gate.guard(client, "create", before="before the POST", after="after the POST")
-        gate.guard(poller._reader, "read", after="after reading")
-        gate.guard(poller._client, "cancel", before="before cancelling")
-        gate.guard(stages.fetcher._collector, "candidates", before="before looking")
-        gate.guard(stages.fetcher._collector, "collect", after="after collecting")
-        gate.guard(stages.fetcher, "_place", before="before placing")
-        gate.guard(stages.fetcher._outcomes, "fail", before="before failing")
+        gate.guard(poller.remote, "follow", after="after reading")
+        gate.guard(poller.remote.client, "cancel", before="before cancelling")
+        gate.guard(stages.fetcher.recipe.collector, "candidates", before="before looking")
+        gate.guard(stages.fetcher.recipe.collector, "collect", after="after collecting")
+        gate.guard(stages.fetcher.recipe, "publish", before="before placing")
+        gate.guard(stages.fetcher.outcomes, "fail", before="before failing")
         gate.guard(messages._requests._availability, "check", after="after looking")
-        torrents = self.direct._client
+        torrents = self.starter.remote.client
         gate.guard(torrents, "search", before="before searching", after="after searching")
         gate.guard(torrents, "add_torrent", before="before adding", after="after adding")
-        gate.guard(_owner(self.follow)._store, "claim", after="after listing")
-        gate.guard(_owner(self.clear)._client, "remove_torrent", before="before removing")
+        gate.guard(self.direct_follower.remote, "follow", after="after listing")
+        gate.guard(_owner(self.clear).remote.client, "remove_torrent", before="before removing")
 
-    def set_way(self, way: Way) -> None:
+    def set_way(self, way: ModeName) -> None:
         """As after a restart with another ACQUISITION."""
-        tickets: Acquisition = _owner(self.stages.ticketer._store._way)
-        for each in (tickets, self.direct._acquisition):
-            each._set, each._decided = way, None
+        settings = self.app.settings.model_copy(update={"acquisition": way})
+        app = replace(self.app, settings=settings)
+        for starter in (self.stages.starter, self.starter):
+            starter.choice = ModeChoice(app, starter.remote.client)
 
     async def step(self, worker: str) -> None:
         """One run of a worker, seen through to its end."""
@@ -241,7 +248,7 @@ class Copy:
 
     async def _fetch_once(self) -> None:
         await self.stages.fetcher.run_once()
-        await asyncio.gather(*self.stages.fetcher._working, return_exceptions=True)
+        await asyncio.gather(*self.stages.fetcher.working, return_exceptions=True)
 
     async def _keep_leases(self) -> None:
         for leases in (self.stages.leases, self.stages.ticket_leases, self.direct_leases):
@@ -254,11 +261,7 @@ class Copy:
             Unavailable: as the next `run_once` would, for what one of them met.
         """
         await self.direct.run_once()
-        while working := self.direct._working:
-            await asyncio.wait(working)
-        await asyncio.sleep(0)
-        if self.direct._failure is not None:
-            await self.direct.run_once()
+        await self.direct.finish()
 
     async def hold(self, held: Held, point: str) -> bool:
         """Let the worker run up to `point`; False when it ended without coming there."""
@@ -275,8 +278,8 @@ class Copy:
         """Cut the held worker short, as the end of a grace does: it hands back."""
         assert self.held is not None
         held, self.held = self.held, None
-        workers = (self.stages.ticketer, self.direct, self.stages.fetcher)
-        tasks = [*(task for worker in workers for task in worker._working), held.task]
+        in_work = [*self.stages.ticketer.working, *self.direct.working]
+        tasks = [*in_work, *self.stages.fetcher.working, held.task]
         for task in tasks:
             task.cancel("stopping")
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -298,16 +301,22 @@ def _only(duties: list[Duty], kind: type[Any]) -> Any:
     return next(duty for duty in duties if isinstance(duty, kind))
 
 
+def _of_kind(part: object, kind: type[Any]) -> Any:
+    assert isinstance(part, kind)
+    return part
+
+
 def _once(duties: list[Duty], name: str) -> Callable[[], Awaitable[int]]:
-    return next(each for each in duties if isinstance(each, Loop) and each.name == name)._run_once
+    found = (each for each in duties if isinstance(each, PeriodicDuty) and each.name == name)
+    return next(found).run_once
 
 
 def _watching(duties: list[Duty]) -> Callable[[], Awaitable[int]]:
     for duty in duties:
-        if isinstance(duty, Loop) and isinstance(
-            getattr(duty._run_once, "__self__", None), Watchdog
+        if isinstance(duty, PeriodicDuty) and isinstance(
+            getattr(duty.run_once, "__self__", None), Watchdog
         ):
-            return duty._run_once
+            return duty.run_once
     raise AssertionError("the watchdog has a loop")
 
 
@@ -321,7 +330,7 @@ class Setting:
     bad: dict[str, Path]
     # What the indexers list.
     torrents: list[TorrentSpec]
-    way: Way = "tickets"
+    way: ModeName = "tickets"
     wire: Wire = field(default_factory=Wire)
     copies: list[Copy] = field(default_factory=list)
 
@@ -406,7 +415,7 @@ UPDATE searches SET answered_at = answered_at - $1::interval,
 
 @asynccontextmanager
 async def setting(
-    folder: Path, database_url: str, *, way: Way = "tickets"
+    folder: Path, database_url: str, *, way: ModeName = "tickets"
 ) -> AsyncIterator[Setting]:
     """The stand-in, the catalog and the songs, for any number of runs."""
     for name in ("media", "incoming", "songs", "downloads"):
@@ -501,7 +510,7 @@ def _env(folder: Path, database_url: str, torrentino: str) -> dict[str, str]:
     }
 
 
-def _direct_env(folder: Path, way: Way) -> dict[str, str]:
+def _direct_env(folder: Path, way: ModeName) -> dict[str, str]:
     if way == "tickets":
         return {}
     return {

@@ -11,8 +11,9 @@ import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from shared.matching.model import AlbumTrack, Offered
+from shared.matching.model import Offered
 from shared.matching.titles import Likeness, likeness, title_of
+from shared.tracks import CatalogTrack
 
 TOLERANCE_S = 6.0
 ARTIST = "The Sample Band"
@@ -79,7 +80,7 @@ class Torrent:
     """An album, what a torrent offers, and the truth: file name to track id (None: no track)."""
 
     recipe: Recipe
-    tracks: Sequence[AlbumTrack]
+    tracks: Sequence[CatalogTrack]
     offered: Sequence[Offered]
     truth: Mapping[str, str | None]
     # Titles of the files that are no track.
@@ -202,11 +203,11 @@ def _lengths(recipe: Recipe, made: random.Random, count: int) -> list[float]:
             return [round(max(40.0, made.gauss(230, 60)), 2) for _ in range(count)]
 
 
-def _tracks(recipe: Recipe, titles: Sequence[str], lengths: Sequence[float]) -> list[AlbumTrack]:
+def _tracks(recipe: Recipe, titles: Sequence[str], lengths: Sequence[float]) -> list[CatalogTrack]:
     made = random.Random(recipe.seed + 1)
     per_disc = -(-recipe.tracks // recipe.discs)
     return [
-        AlbumTrack(
+        CatalogTrack(
             id=f"track{place:03d}",
             title=title + (made.choice(_NOTES) if not recipe.own_titles else ""),
             artist=ARTIST,
@@ -219,8 +220,8 @@ def _tracks(recipe: Recipe, titles: Sequence[str], lengths: Sequence[float]) -> 
 
 
 def _named_as(
-    recipe: Recipe, tracks: Sequence[AlbumTrack], made: random.Random
-) -> Sequence[AlbumTrack]:
+    recipe: Recipe, tracks: Sequence[CatalogTrack], made: random.Random
+) -> Sequence[CatalogTrack]:
     """What the name of each track's file says it is."""
     order = list(range(len(tracks)))
     if recipe.lie == "swap" and len(tracks) > 1:
@@ -239,7 +240,7 @@ def _named_as(
     return said
 
 
-def _extra_title(kind: str, count: int, tracks: Sequence[AlbumTrack], made: random.Random) -> str:
+def _extra_title(kind: str, count: int, tracks: Sequence[CatalogTrack], made: random.Random) -> str:
     if kind == "live":
         return f"{made.choice(tracks).title} (Live)"
     return f"Something Quite Different {count}" if kind == "bonus" else "sample"
@@ -254,7 +255,7 @@ class _Maker:
         self.files: dict[str, Offered] = {}
         self.truth: dict[str, str | None] = {}
 
-    def add(self, track_id: str | None, named: AlbumTrack, length_s: float) -> None:
+    def add(self, track_id: str | None, named: CatalogTrack, length_s: float) -> None:
         """A file of that length, named so, or two; what is taken gets another name."""
         recipe = self._recipe
         length_s = round(length_s + self._made.uniform(-recipe.off_s, recipe.off_s), 3)
@@ -274,24 +275,24 @@ class _Maker:
             self.files[one.name] = self._tagged(one, named) if recipe.scheme == "tags" else one
             self.truth[one.name] = track_id
 
-    def _tagged(self, one: Offered, named: AlbumTrack) -> Offered:
+    def _tagged(self, one: Offered, named: CatalogTrack) -> Offered:
         title = _shown(self._recipe, named.title, self._made)
         return replace(one, title=title, number=named.number, disc=named.disc)
 
 
-def _mapped(recipe: Recipe, named: AlbumTrack, made: random.Random) -> Mapping[int, float]:
+def _mapped(recipe: Recipe, named: CatalogTrack, made: random.Random) -> Mapping[int, float]:
     if recipe.mapping == "none" or named.number is None:
         return {}
     number = named.number if recipe.mapping == "right" else made.randint(1, recipe.tracks)
     return {number: round(made.uniform(0.5, 1), 2)}
 
 
-def _folder(recipe: Recipe, named: AlbumTrack) -> str:
+def _folder(recipe: Recipe, named: CatalogTrack) -> str:
     in_name = recipe.scheme in _WITH_DISC
     return f"CD{named.disc}/" if recipe.discs > 1 and recipe.disc_folders and not in_name else ""
 
 
-def _stem(recipe: Recipe, named: AlbumTrack, made: random.Random) -> str:
+def _stem(recipe: Recipe, named: CatalogTrack, made: random.Random) -> str:
     title = _shown(recipe, named.title, made)
     number, disc = named.number or 0, named.disc or 1
     match recipe.scheme:

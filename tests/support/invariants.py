@@ -27,9 +27,10 @@ from typing import TypeVar
 
 import asyncpg
 
-from services.ingest.limits import Caller, usage
+from services.ingest.store.requests import usage
 from services.reaper.service import Reaper
 from services.reaper.store import Store
+from shared.announcer import Announcer
 from shared.bus.nats import Bus
 from shared.clock import SystemClock
 from shared.db.media_root import MediaRoot
@@ -149,7 +150,7 @@ async def snapshot_over(connection: asyncpg.Connection[asyncpg.Record]) -> Snaps
 
 
 async def _usage(connection: asyncpg.Connection[asyncpg.Record], user: str) -> tuple[int, int]:
-    used = await usage(connection, Caller(user_id=user, unlimited=False))  # type: ignore[arg-type]
+    used = await usage(connection, user)  # type: ignore[arg-type]
     return used.requests_today, used.in_queue
 
 
@@ -205,7 +206,7 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
             and ticket["way"] == "tickets"
         ),
         "ready without a ticket": stage is Stage.READY and ticket is None,
-        "held without a choice": stage is Stage.HELD
+        "held without a choice": stage is Stage.NEEDS_CHOICE
         and '"candidates"' not in (item["error_evidence"] or ""),
     }
     return next((why for why, broken in rules.items() if broken), None)
@@ -358,11 +359,11 @@ async def sweep(world: World) -> None:
     """The reaper's sweep, without the age that it waits for."""
     database = Database(world.database_url)
     try:
+        bus = Bus(world.nats.url, name="test", health=Health(SystemClock()))
         reaper = Reaper(
             store=Store(database),
             root=MediaRoot(database, world.media),
-            bus=Bus(world.nats.url, name="test", health=Health(SystemClock())),
-            relay_wake=asyncio.Event(),
+            announcer=Announcer(bus, asyncio.Event()),
             retention_s=86_400,
             temp_age_s=0,
         )

@@ -51,7 +51,7 @@ def nginx_binary() -> str:
 
 
 class Nginx:
-    """Serves `root` below `url`. Run by root, it is `nobody`, who has to be able to read there."""
+    """Serves `root` below `url`; started by root, as `nobody`, which must be able to read it."""
 
     def __init__(self, root: Path, own: Path) -> None:
         self.root = root

@@ -12,25 +12,31 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.fetcher_writer.__main__ import build as build_fetcher_writer
 from services.fetcher_writer.service import FetcherWriter
 from services.local.servers import Nats
 from services.local.torrentino import SongList, Standin, StandinConfig
 from services.poller.__main__ import build as build_poller
+from services.poller.service import Poller
+from services.poller.tickets import TicketFollower
 from services.reaper.__main__ import build as build_reaper
 from services.ticketer.__main__ import build as build_ticketer
 from services.ticketer.service import Ticketer
-from shared.app import App, Duty, make_app
+from services.ticketer.tickets import TicketStarter
+from shared.acquisition.protocol import ModeName
+from shared.app import App, make_app
 from shared.catalog.models import Track
+from shared.db.claims import Claim
 from shared.db.enqueue import Kind, Request, enqueue, record_request
 from shared.db.pool import Database
+from shared.duty import Duty, PeriodicDuty
 from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
-from shared.runtime import Loop
+from shared.media.tools import AudioTools
 from shared.settings import SERVICES
-from shared.states import TRANSITIONS, Stage
+from shared.states import LEASED, TERMINAL, TRANSITIONS, Stage
 from tests.support.world import Row, World, album_id, eventually
 
 D = TypeVar("D")
@@ -42,13 +48,25 @@ BY_TEST = "a test's own"
 class Stages:
     """One copy of each worker; make several for several copies."""
 
-    def __init__(self, world: World, app: App) -> None:
+    def __init__(
+        self, world: World, app: App, *, tools: Callable[[], AudioTools] | None = None
+    ) -> None:
         self.world = world
         self.app = app
         ticketer, poller = build_ticketer(app), build_poller(app)
-        fetcher, reaper = build_fetcher_writer(app), build_reaper(app)
-        self.ticketer = _only(ticketer, Ticketer)
-        self.poll_once = _step(poller, "poller")
+        # How long the fetcher-writer would have waited for a lagging listing, and what to do then.
+        self.waits: list[float] = []
+        self.on_wait: Callable[[], None] = lambda: None
+        fetcher = build_fetcher_writer(app, tools=tools, sleep=self._waited)
+        reaper = build_reaper(app)
+        self.ticketer = ticketer_of(ticketer, "tickets")
+        self.starter = _of_kind(self.ticketer.starter, TicketStarter)
+        tickets_poller = poller_of(poller, "tickets")
+        self.follower = _of_kind(tickets_poller.follower, TicketFollower)
+        self.poll_once = tickets_poller.run_once
+        # Of the two; a test may replace their methods.
+        self.ticket_client: Any = self.starter.remote.client
+        self.poll_client: Any = self.follower.remote.client
         self.strays = _step(poller, "strays")
         self.clean = _step(fetcher, "cleaning")
         self.give_back = _step(reaper, "reaper leases")
@@ -57,12 +75,10 @@ class Stages:
         self.fetcher = _only(fetcher, FetcherWriter)
         self.leases = _only(fetcher, LeaseKeeper)
         self.ticket_leases = _only(ticketer, LeaseKeeper)
-        # How long the fetcher-writer would have waited for a lagging listing.
-        self.waits: list[float] = []
-        self.fetcher._collector._sleep = self._waited
 
     async def _waited(self, seconds: float) -> None:
         self.waits.append(seconds)
+        self.on_wait()
 
     async def ticket(self) -> int:
         """One batch of the ticketer, of all that could be due."""
@@ -76,12 +92,7 @@ class Stages:
             Unavailable: as the next `run_once` would, for what one of them met.
         """
         claimed = await self.ticketer.run_once()
-        while working := self.ticketer._working:
-            await asyncio.wait(working)
-        # The done callbacks run after whoever waits; then the failure is known.
-        await asyncio.sleep(0)
-        if self.ticketer._failure is not None:
-            await self.ticketer.run_once()
+        await self.ticketer.finish()
         return claimed
 
     async def poll(self) -> None:
@@ -95,7 +106,7 @@ class Stages:
         await self.world.execute("UPDATE queue_items SET due_at = now() WHERE stage = 'ready'")
         while claimed := await self.fetcher.run_once():
             total += claimed
-            await asyncio.gather(*self.fetcher._working)
+            await asyncio.gather(*self.fetcher.working)
         return total
 
     async def until_remote(self, *states: str, within_s: float = 20) -> None:
@@ -118,11 +129,13 @@ class Stages:
 
 
 @asynccontextmanager
-async def stages(world: World, **overrides: str) -> AsyncIterator[Stages]:
-    """Workers that only move when they are told to."""
+async def stages(
+    world: World, tools: Callable[[], AudioTools] | None = None, /, **overrides: str
+) -> AsyncIterator[Stages]:
+    """Workers that only move when they are told to; `tools` gives the fetcher-writer ffmpeg."""
     app = make_app(world.settings(SERVICES, **overrides), name="by-hand")
     try:
-        yield Stages(world, app)
+        yield Stages(world, app, tools=tools)
     finally:
         for close in app.closers:
             await close()
@@ -187,6 +200,25 @@ def _track(id_: str, *, seconds: float, artist: str, album: int | None) -> Track
     )
 
 
+_PUT_AT = """
+UPDATE queue_items
+   SET stage = $2, ticket_id = $3, actor = $4, reason = 'a reason', fence = nextval('fence_seq'),
+       completed_at = CASE WHEN $5 THEN 1 END, lease_owner = CASE WHEN $6 THEN 'a-worker' END,
+       lease_until = CASE WHEN $6 THEN now() + interval '1 minute' END
+ WHERE id = $1
+"""
+
+
+async def put_at(
+    world: World, item_id: str, stage: Stage, *, ticket_id: str | None = None
+) -> Claim:
+    """Put an item into any stage, with what the schema wants of one there; the claim on it."""
+    ended, leased = stage in TERMINAL, stage in LEASED
+    await world.execute(_PUT_AT, item_id, stage, ticket_id, BY_TEST, ended, leased)
+    [row] = await world.rows("SELECT fence FROM queue_items WHERE id = $1", item_id)
+    return Claim(item_id=item_id, fence=row["fence"])
+
+
 async def tickets(world: World) -> list[Row]:
     """Our rows of tickets, oldest first."""
     return await world.rows("SELECT * FROM tickets ORDER BY intended_at, id")
@@ -242,7 +274,23 @@ def _state(ticket: object) -> str:
 
 
 def _step(duties: Sequence[Duty], name: str) -> Callable[[], Awaitable[int]]:
-    return next(duty for duty in duties if isinstance(duty, Loop) and duty.name == name)._run_once
+    found = (d for d in duties if isinstance(d, PeriodicDuty) and d.name == name)
+    return next(found).run_once
+
+
+def ticketer_of(duties: Sequence[Duty], mode: ModeName) -> Ticketer[Any]:
+    """The ticketer of this mode among the duties."""
+    return next(duty for duty in duties if isinstance(duty, Ticketer) and duty.starter.mode == mode)
+
+
+def poller_of(duties: Sequence[Duty], mode: ModeName) -> Poller[Any, Any]:
+    """The poller of this mode among the duties."""
+    return next(duty for duty in duties if isinstance(duty, Poller) and duty.follower.mode == mode)
+
+
+def _of_kind(part: object, kind: type[D]) -> D:
+    assert isinstance(part, kind)
+    return part
 
 
 def _only(duties: Sequence[Duty], kind: type[D]) -> D:

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from services.local.torrentino import Faults, SongList, Standin, TorrentFile, TorrentSpec
-from shared.media.probe import ProbeResult, read_claims
+from shared.media.probe import ProbeResult, probe
 from shared.media.tools import find_tools
 from tests.support.audio import make_audio
 from tests.support.standin_helpers import JSON, client, eventually, quick, songs
@@ -118,4 +118,4 @@ def order_of(spec: TorrentSpec, save_path: Path, dest: Path, **more: object) -> 
 
 async def heard(path: Path) -> ProbeResult:
     """What is really in it."""
-    return await read_claims(path, find_tools(), {})
+    return await probe(path, find_tools(), {})

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.backoff import RetryPolicy
+from shared.backoff import Backoff, RetryPolicy
 from shared.errors import ErrorType
 
 
@@ -20,7 +21,11 @@ def policy(
     max_s: float = 86_400,
 ) -> RetryPolicy:
     return RetryPolicy(
-        max_retries=max_retries, initial_s=initial_s, multiplier=multiplier, max_s=max_s
+        max_retries=max_retries,
+        initial_s=initial_s,
+        multiplier=multiplier,
+        max_s=max_s,
+        rng=random.Random(1),
     )
 
 
@@ -30,24 +35,31 @@ def policy(
 )
 def test_waits_grow_to_a_bound_and_jitter_only_shortens(retry_count: int, longest_s: float) -> None:
     """The n-th wait is initial * multiplier**n at most, and at least four fifths of that."""
-    rng = random.Random(1)
-    waits = [policy().delay_s(retry_count, rng) for _ in range(200)]
+    drawn = policy()
+    waits = [drawn.delay_s(retry_count) for _ in range(200)]
     assert all(0.8 * longest_s <= wait <= longest_s for wait in waits)
     assert max(waits) - min(waits) > 0.1 * longest_s
 
 
 @given(
-    initial_s=st.floats(1e-3, 1e9),
+    first_s=st.floats(1e-3, 1e9),
     multiplier=st.floats(1, 1e300),
-    max_s=st.floats(1e-3, 1e9),
-    retry_count=st.integers(0, 200),
+    longest_s=st.floats(1e-3, 1e9),
+    jitter=st.floats(0, 1),
+    earlier=st.integers(0, 5000),
+    seed=st.integers(0, 2**32),
 )
-def test_no_setting_breaks_the_bound(
-    initial_s: float, multiplier: float, max_s: float, retry_count: int
+def test_a_pause_grows_within_its_bounds(
+    *, first_s: float, multiplier: float, longest_s: float, jitter: float, earlier: int, seed: int
 ) -> None:
-    """Whatever the settings, a wait is finite, not negative and at most RETRY_MAX_S."""
-    chosen = policy(initial_s=initial_s, multiplier=multiplier, max_s=max_s)
-    assert 0 <= chosen.delay_s(retry_count, random.Random(0)) <= max_s
+    """Whatever the parameters, a pause is `first_s * multiplier**n`, cut at `longest_s`, and up to
+    the jitter shorter; it never exceeds `longest_s`."""
+    backoff = Backoff(first_s=first_s, longest_s=longest_s, multiplier=multiplier, jitter=jitter)
+    pause_s = backoff.pause_s(earlier, random.Random(seed))
+    logarithm = math.log(first_s) + earlier * math.log(multiplier)
+    whole_s = longest_s if logarithm >= math.log(longest_s) else math.exp(logarithm)
+    assert pause_s <= longest_s
+    assert whole_s * (1 - jitter) * (1 - 1e-6) <= pause_s <= whole_s * (1 + 1e-6)
 
 
 @pytest.mark.parametrize(

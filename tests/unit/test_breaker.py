@@ -1,4 +1,4 @@
-"""The circuit breaker: when a dependency is asked again, and how much it is given."""
+"""The circuit breaker: when a dependency is called again, and with how much work."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ def _breaker(dependency: Dependency = "torrentino") -> tuple[Breaker, _Clock]:
 AWAY = DependencyDown("torrentino", "away")
 
 
-def _fail_again(breaker: Breaker, clock: _Clock, held: Unavailable) -> float:
+def _fail_again(breaker: Breaker, clock: _Clock, error: Unavailable) -> float:
     """The next try fails too; the pause after it."""
     clock.s += breaker.wait_s()
-    breaker.failed(held)
+    breaker.failed(error)
     return breaker.wait_s()
 
 
 def test_recovery_is_gradual() -> None:
-    """After an outage it is given 1, 2, 4, 8 and only then all."""
+    """After an outage it is given 1, 2, 4, 8 items, and only then all."""
     breaker, _ = _breaker()
     assert breaker.allowance(16) == 16
     breaker.failed(AWAY)
@@ -55,7 +55,7 @@ def test_recovery_is_gradual() -> None:
 
 
 def test_a_failure_while_it_recovers_opens_it_again() -> None:
-    """It falls back to the beginning, and the pauses go on growing if it did no work."""
+    """It is given 1 item again, and the pauses continue to grow if it did no work."""
     breaker, clock = _breaker()
     breaker.failed(AWAY)
     first = breaker.wait_s()
@@ -67,7 +67,7 @@ def test_a_failure_while_it_recovers_opens_it_again() -> None:
     assert breaker.wait_s() > first
 
 
-def test_work_that_succeeds_lets_the_pauses_start_anew() -> None:
+def test_work_that_succeeds_resets_the_pauses() -> None:
     """A second success is work done: the next outage is a new one."""
     breaker, clock = _breaker()
     for _ in range(10):
@@ -79,7 +79,7 @@ def test_work_that_succeeds_lets_the_pauses_start_anew() -> None:
 
 
 @pytest.mark.parametrize(
-    ("held", "first_s", "longest_s"),
+    ("error", "first_s", "longest_s"),
     [
         (AWAY, 0.5, 30),
         (DependencyDown("postgres", "away"), 0.5, 5),
@@ -87,10 +87,10 @@ def test_work_that_succeeds_lets_the_pauses_start_anew() -> None:
         (Misconfigured("torrentino", "the key is refused"), 2, 60),
     ],
 )
-def test_pauses_grow_to_a_bound(held: Unavailable, first_s: float, longest_s: float) -> None:
-    """Each failed try waits longer, with jitter; a wrong setting is asked about less often."""
-    breaker, clock = _breaker(held.dependency)
-    pauses = [_fail_again(breaker, clock, held) for _ in range(100)]
+def test_pauses_grow_to_a_bound(error: Unavailable, first_s: float, longest_s: float) -> None:
+    """Each failed try waits longer, with jitter; a wrong setting is tried less often."""
+    breaker, clock = _breaker(error.dependency)
+    pauses = [_fail_again(breaker, clock, error) for _ in range(100)]
     assert first_s / 2 <= pauses[0] <= first_s
     assert all(pause <= longest_s for pause in pauses)
     assert max(pauses[-20:]) > longest_s * 0.8
@@ -98,7 +98,7 @@ def test_pauses_grow_to_a_bound(held: Unavailable, first_s: float, longest_s: fl
 
 
 def test_many_that_fail_at_once_are_one_failure() -> None:
-    """Eight calls that were under way do not make the pause of eight failures."""
+    """Eight concurrent calls that fail do not make the pause of eight failures."""
     breaker, clock = _breaker()
     for _ in range(8):
         breaker.failed(AWAY)
@@ -108,7 +108,7 @@ def test_many_that_fail_at_once_are_one_failure() -> None:
 
 
 def test_one_probe_at_a_time() -> None:
-    """Whoever comes second while one asks has to wait; a probe without a verdict ends."""
+    """During a probe all others wait; a probe may end without a verdict."""
     breaker, clock = _breaker()
     breaker.failed(AWAY)
     clock.s += breaker.wait_s()
@@ -121,8 +121,8 @@ def test_one_probe_at_a_time() -> None:
     assert breaker.wait_s() == 0
 
 
-def test_it_says_since_when_and_when_next() -> None:
-    """Since the first failure, whatever follows; and when it is asked again."""
+def test_it_reports_since_when_and_until_when() -> None:
+    """Since the first failure, until the next try."""
     breaker, clock = _breaker()
     clock.s = 100
     breaker.failed(AWAY)
@@ -138,7 +138,7 @@ def test_it_says_since_when_and_when_next() -> None:
 
 
 def test_a_wrong_setting_is_an_alarm() -> None:
-    """It can be told from an outage, and goes away with the failure."""
+    """The alarm differs from an outage, and ends with the failure."""
     health = Health(_Clock())
     health.failed(Misconfigured("torrentino", "the key is refused"))
     condition = health.conditions()["torrentino"]
@@ -150,7 +150,7 @@ def test_a_wrong_setting_is_an_alarm() -> None:
 
 
 def test_an_old_failure_is_no_news() -> None:
-    """What a call met that was under way when the breaker opened does not fail the next try."""
+    """The failure of a call that began before the breaker opened does not fail the next try."""
     health = Health(_Clock())
     failed_at = health.now()
     assert health.is_news(AWAY, at=failed_at)
@@ -159,7 +159,7 @@ def test_an_old_failure_is_no_news() -> None:
 
 
 def test_a_failure_from_before_its_end_is_no_news() -> None:
-    """Who met an outage tells of it later: what has come back since is not away again."""
+    """A failure that is reported late does not mark a dependency that has come back since."""
     clock = _Clock()
     health = Health(clock)
     health.up("torrentino")

@@ -1,4 +1,4 @@
-"""What a NATS URL says of its user."""
+"""Access to NATS: the user of a URL, and missing permissions."""
 
 from __future__ import annotations
 

@@ -312,17 +312,17 @@ async def test_missing_file(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"not a database, but long enough to be read" * 100])
 async def test_what_is_no_catalog(content: bytes, tmp_path: Path) -> None:
-    """An empty or foreign file is said to be one."""
+    """The error for an empty or foreign file."""
     path = tmp_path / "catalog.db"
     path.write_bytes(content)
     catalog = Catalog(path)
-    with pytest.raises(DependencyDown, match=r"lacks the table|no catalog"):
+    with pytest.raises(DependencyDown, match=r"lacks the table|not a catalog"):
         await catalog.check()
     await catalog.close()
 
 
 async def test_missing_column_is_named(path: Path) -> None:
-    """What is lacking is said by name."""
+    """The error names the missing column."""
     run_sql(path, "ALTER TABLE tracks RENAME COLUMN album_rowid TO album")
     catalog = Catalog(path)
     with pytest.raises(DependencyDown, match=r"tracks\.album_rowid"):

@@ -44,7 +44,7 @@ def test_soft_refusals_are_the_last_resort_and_what_is_too_large_is_none() -> No
 def test_what_nobody_has_is_not_waited_for() -> None:
     chosen = select(WANTED, [DEAD], Profile(), blocked=[], stalled=[])
     assert (chosen.tried, chosen.last) == ((), ())
-    assert chosen.refused == ((DEAD.title, "nobody has it"),)
+    assert chosen.refused == ((DEAD.title, "it has no seeders"),)
 
 
 def test_what_is_refused_has_its_sentence() -> None:

@@ -1,4 +1,4 @@
-"""A folder that somebody else writes to while we read it: we never leave it, nor take too much."""
+"""A folder that another program writes to while it is read: it is never left, and limits hold."""
 
 from __future__ import annotations
 
@@ -11,13 +11,9 @@ from typing import Any
 
 import pytest
 
-from services.fetcher_writer.delivery import dirfd as beneath
-from services.fetcher_writer.delivery.base import (
-    MAX_FILE_BYTES,
-    MAX_TICKET_BYTES,
-    DeliveredFile,
-    check_placed,
-)
+from services.fetcher_writer.delivery import dirfd
+from services.fetcher_writer.delivery.base import MAX_FILE_BYTES, DeliveredFile
+from services.fetcher_writer.delivery.candidates import MAX_TICKET_BYTES, check_placed
 from services.fetcher_writer.delivery.collector import Collector
 from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from services.fetcher_writer.work import Ticket
@@ -86,7 +82,7 @@ def swapping(real: Callable[..., Any], victim: Path, target: Path) -> Callable[.
 async def test_a_name_swapped_under_way_leads_nowhere(
     where: str, call: str, shared: SharedFolder, temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between the look and the opening, or the opening and the link: only ours is ever taken."""
+    """Between check and opening, or opening and link: only the ticket's file is ever taken."""
     folder = temp.parents[2]
     victim = folder / "incoming" / "t1" / where
     target = folder / "secret" / Path(where).relative_to("a")
@@ -169,14 +165,14 @@ async def test_a_file_beyond_the_cap_is_not_taken(shared: SharedFolder, incoming
 def test_a_ticket_beyond_its_cap_is_not_looked_into() -> None:
     """However many files it is spread over."""
     files = [DeliveredFile(name=f"{n}.mp3", size_bytes=MAX_TICKET_BYTES // 10) for n in range(11)]
-    with pytest.raises(AttemptFailed, match="the most we take"):
+    with pytest.raises(AttemptFailed, match="are taken"):
         check_placed(files, files_placed=11, final_size_bytes=None)
 
 
 async def test_another_filesystem_than_before_holds(
     shared: SharedFolder, incoming: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Unmounted between two looks: the folder below is empty, and no ticket is to blame."""
+    """Unmounted between two listings: the folder below is empty, and no ticket is at fault."""
     assert [file.name for file in await shared.files(TICKET)] == [DEEP.name]
     monkeypatch.setattr(shared, "_device", -1)
     with pytest.raises(DependencyDown, match="is it mounted"):
@@ -186,9 +182,9 @@ async def test_another_filesystem_than_before_holds(
 def test_a_name_that_is_no_folder_is_told_from_a_missing_one(incoming: Path) -> None:
     """The first is an odd ticket, the second may be a mount that is away."""
     file = ["t1", "a", "b", "song.mp3"]
-    with pytest.raises(AttemptFailed, match="not a folder"), beneath.folder_below(incoming, file):
+    with pytest.raises(AttemptFailed, match="not a folder"), dirfd.folder_below(incoming, file):
         pass
-    with pytest.raises(FileNotFoundError), beneath.folder_below(incoming, ["t1", "none"]):
+    with pytest.raises(FileNotFoundError), dirfd.folder_below(incoming, ["t1", "none"]):
         pass
 
 

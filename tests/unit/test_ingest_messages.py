@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.ingest.messages import AlbumRequest, CancelRequest, TrackRequest, parse
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_CANCEL, REQUEST_TRACK
 from shared.errors import InvalidRequest
+from shared.events import CancelRequest, RequestAlbum, RequestTrack, parse
 from shared.untrusted import content_id, token
 
 ID = "4uLU6hMCjMI75M1A2tKUQC"
@@ -21,14 +21,14 @@ def test_the_contracts_request_is_understood() -> None:
     """Version 1, with and without the track that it may carry; what a newer sender adds is left."""
     body = {"v": 1, "request_id": "r", "user_id": "42", "priority": 2, "track_id": ID, "new": 1}
     plain = parse(REQUEST_TRACK, json.dumps(body).encode())
-    assert isinstance(plain, TrackRequest)
+    assert isinstance(plain, RequestTrack)
     assert plain.carried() is None
     track = {
         "id": ID, "name": "N", "artists": ["A", "B"], "album_id": ID, "album": "L",
         "disc_number": 1, "track_number": 2, "duration_ms": 3, "isrc": "I", "explicit": True,
     }  # fmt: skip
     whole = parse(REQUEST_TRACK, json.dumps(body | {"track": track}).encode())
-    assert isinstance(whole, TrackRequest)
+    assert isinstance(whole, RequestTrack)
     carried = whole.carried()
     assert carried is not None
     assert (carried.name, carried.artists, carried.album_name) == ("N", ("A", "B"), "L")
@@ -39,7 +39,7 @@ def test_what_is_left_out_has_its_default() -> None:
     """Priority 2, and nobody's: the catalog server's own."""
     for subject, name in ((REQUEST_TRACK, "track_id"), (REQUEST_ALBUM, "album_id")):
         found = parse(subject, json.dumps({"v": 1, "request_id": "r", name: ID}).encode())
-        assert isinstance(found, TrackRequest | AlbumRequest)
+        assert isinstance(found, RequestTrack | RequestAlbum)
         assert (found.priority, found.user_id) == (2, None)
     cancel = parse(REQUEST_CANCEL, b'{"v":1,"request_id":"r"}')
     assert isinstance(cancel, CancelRequest)
@@ -52,7 +52,7 @@ def test_an_album_gives_its_tracks_what_they_lack() -> None:
         "tracks": [{"id": "abcdef", "name": "N", "artists": ["A"]}],
     }  # fmt: skip
     found = parse(REQUEST_ALBUM, json.dumps(body).encode())
-    assert isinstance(found, AlbumRequest)
+    assert isinstance(found, RequestAlbum)
     album = found.carried()
     assert album is not None
     assert (album.name, album.artist) == ("Whole", "A")
@@ -80,8 +80,8 @@ _TRACK = b'{"id":"' + ID.encode() + b'","name":"N"}'
 @pytest.mark.parametrize(
     ("body", "why"),
     [
-        (b"{" + GOOD + b',"priority":1,"priority":3}', "'priority' stands there twice"),
-        (b"{" + GOOD + b',"track":{"id":"x","id":"y","name":"N"}}', "'id' stands there twice"),
+        (b"{" + GOOD + b',"priority":1,"priority":3}', "'priority' appears twice"),
+        (b"{" + GOOD + b',"track":{"id":"x","id":"y","name":"N"}}', "'id' appears twice"),
         (b"{" + GOOD + b',"x":NaN}', "NaN is no number"),
         (b"{" + GOOD + b',"x":-Infinity}', "Infinity is no number"),
         (b"{" + GOOD + b',"x":' + b"9" * 100_000 + b"}", "not JSON"),
@@ -140,7 +140,7 @@ def test_what_is_understood_fits_the_database(body: dict[str, object]) -> None:
     for subject in (REQUEST_TRACK, REQUEST_ALBUM, REQUEST_CANCEL):
         try:
             found = parse(subject, json.dumps(body).encode())
-            carried = found.carried() if isinstance(found, TrackRequest) else None
+            carried = found.carried() if isinstance(found, RequestTrack) else None
         except InvalidRequest:
             continue
         assert "\0" not in found.model_dump_json()

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from shared.matching.assign import assign, to_measure
 from shared.matching.cue import parse, parts
-from shared.matching.model import AlbumTrack, Assignment, Offered
+from shared.matching.model import Assignment, Offered
+from shared.tracks import CatalogTrack
 from tests.support.albums import (
     EXTRAS,
     LENGTHS,
@@ -30,9 +31,9 @@ from tests.support.albums import (
 ALBUM = [("Alpha", 200.0), ("Beta", 240.0), ("Gamma", 300.0), ("Delta", 180.0), ("Epsilon", 400.0)]
 
 
-def album(*songs: tuple[str, float | None], per_disc: int = 99) -> list[AlbumTrack]:
+def album(*songs: tuple[str, float | None], per_disc: int = 99) -> list[CatalogTrack]:
     return [
-        AlbumTrack(
+        CatalogTrack(
             id=title_id(place),
             title=title,
             artist="The Artist",
@@ -55,7 +56,7 @@ def files(*named: tuple[str, float | None], size_bytes: int = 1000) -> list[Offe
 
 
 def decide(
-    tracks: Sequence[AlbumTrack],
+    tracks: Sequence[CatalogTrack],
     offered: Sequence[Offered],
     wanted: Collection[str] | None = None,
 ) -> Assignment:
@@ -63,7 +64,7 @@ def decide(
     return assign(tracks, ids, offered, tolerance_s=TOLERANCE_S)
 
 
-def sure(tracks: Sequence[AlbumTrack], offered: Sequence[Offered]) -> dict[str, str]:
+def sure(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> dict[str, str]:
     return {track: one.name for track, one in decide(tracks, offered).sure.items()}
 
 
@@ -122,7 +123,7 @@ def test_a_wrong_name_that_goes_with_no_other_is_doubtful() -> None:
 
 
 def test_names_and_lengths_that_contradict_each_other_are_doubtful() -> None:
-    """Both are permitted as named, and would each fit the other far better: nobody knows."""
+    """Both are permitted as named, and would each fit the other far better: doubtful."""
     tracks = album(("Alpha", 200), ("Beta", 204), ("Gamma", 300))
     offered = files(("01 Alpha.flac", 204.1), ("02 Beta.flac", 199.9), ("03 Gamma.flac", 300))
     decided = decide(tracks, offered)
@@ -160,7 +161,7 @@ def test_copies_of_one_recording_are_no_doubt() -> None:
 
 
 def test_two_recordings_of_one_name_are_a_doubt() -> None:
-    """Both within the tolerance, but clearly not the same: a person decides."""
+    """Both within the tolerance, but clearly not the same: an administrator decides."""
     decided = decide(album(*ALBUM), files(("a/Alpha.flac", 196), ("b/Alpha.flac", 204)))
     assert decided.doubtful.keys() == {"t1"}
     assert {each["file"] for each in decided.doubtful["t1"].candidates} == {

@@ -1,4 +1,4 @@
-"""What titles and paths say, whoever wrote them."""
+"""What titles and paths say, in every style of writing them."""
 
 from __future__ import annotations
 

@@ -94,7 +94,7 @@ def test_staged_link_is_readable(source: Path, temp: Path) -> None:
 
 
 @pytest.mark.parametrize(("mode", "how"), [(0o600, "copy"), (0o444, "hardlink")])
-def test_mode_of_somebody_elses_file(
+def test_mode_of_another_users_file(
     mode: int, how: str, source: Path, temp: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What we may not make readable is copied, unless all may read it already."""
@@ -210,7 +210,7 @@ def test_publish_without_hard_links(
 def test_last_resort_does_not_overwrite(
     source: Path, temp: Path, final: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without links and without renameat2 we still look first."""
+    """Without links and without renameat2 the name is still checked first."""
     stage(source, temp)
     final.parent.mkdir(parents=True)
     final.write_bytes(b"first")
@@ -307,7 +307,7 @@ def test_many_publishers_one_winner(source: Path, tmp_path: Path, final: Path) -
     assert [final.read_bytes()] == [path.name.encode() for path in won]
 
 
-def test_sweep_takes_only_old_parts_that_nobody_claims(tmp_path: Path) -> None:
+def test_sweep_takes_only_old_parts_without_a_claim(tmp_path: Path) -> None:
     """Running attempts, young files and other names stay."""
     incoming = tmp_path / ".incoming"
     (incoming / "folder.part").mkdir(parents=True)
@@ -339,7 +339,7 @@ def test_free_mb(tmp_path: Path) -> None:
     [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE],
 )
 def test_disk_errors_hold(number: int) -> None:
-    """What a person has to mend burns no attempt, and says where and what."""
+    """What an operator has to repair uses no attempt; the error says where and what."""
     error = storage_error(OSError(number, "x", "/media/a"), "placing")
     assert isinstance(error, DependencyDown)
     assert error.dependency == ("space" if number in (errno.ENOSPC, errno.EDQUOT) else "media")

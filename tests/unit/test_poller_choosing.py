@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from services.poller.file_choice import WantedTrack, choose, is_audio, only_albums, pipeline_format
+from services.poller.file_choice import choose, is_audio, only_albums, pipeline_format
+from shared.tracks import CatalogTrack
 
 
-def track(title: str, number: int | None = None, disc: int | None = 1) -> WantedTrack:
-    return WantedTrack(title=title, number=number, disc=disc)
+def track(title: str, number: int | None = None, disc: int | None = 1) -> CatalogTrack:
+    return CatalogTrack(id=title, title=title, number=number, disc=disc)
 
 
 def mapped(path: str, number: int, confidence: float = 0.9) -> dict[str, object]:
@@ -38,7 +39,7 @@ AUDIO = ALBUM[:3]
         ([], AUDIO),
     ],
 )
-def test_exactly_what_is_wanted_or_all(wanted: list[WantedTrack], chosen: list[str]) -> None:
+def test_exactly_what_is_wanted_or_all(wanted: list[CatalogTrack], chosen: list[str]) -> None:
     """One file a track where the names tell for each; else every piece of audio, nothing beside."""
     assert choose(wanted, ALBUM, []) == chosen
 

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import pytest
 
-from services.poller.remote_tickets import _LISTED, _LIVE
-from services.poller.verdicts import (
+from services.poller.ticket_verdict import (
     GONE,
-    Action,
     AskAgain,
-    Collect,
+    Ended,
     Follow,
-    Gather,
     GiveUp,
-    NextSource,
+    NextCandidate,
+    Verdict,
     Wait,
-    action_for,
-    distrusted,
     is_nothing_found,
     refusal_of,
+    untrusted,
+    verdict_of,
 )
+from shared.acquisition.ticket_reads import LISTED, LIVE
 from shared.errors import ErrorType
 from shared.states import Stage
 from shared.torrentino.model import ENDED, RemoteState, RemoteTicket
@@ -49,18 +48,18 @@ def test_all_14_states_are_in_the_table() -> None:
     """L-36: no state of Torrentino is without a rule of its own."""
     assert len(RemoteState) == 14
     assert {*FOLLOWED, *ENDINGS} == set(RemoteState)
-    assert not any(isinstance(action_for(ticket(state)), Wait) for state in RemoteState)
+    assert not any(isinstance(verdict_of(ticket(state)), Wait) for state in RemoteState)
 
 
 @pytest.mark.parametrize(("state", "stage"), FOLLOWED.items())
 def test_work_under_way_is_followed(state: str, stage: Stage) -> None:
     """While Torrentino works, or waits for a person, the item shows where."""
-    assert action_for(ticket(state)) == Follow(stage=stage)
+    assert verdict_of(ticket(state)) == Follow(stage=stage)
 
 
 def test_completed_is_collected() -> None:
     """A completed ticket's files can be fetched."""
-    assert action_for(ticket("completed")) == Collect()
+    assert verdict_of(ticket("completed")) == Ended()
 
 
 SEARCH_FAILED = (
@@ -95,8 +94,9 @@ def test_a_failure_is_sorted_by_its_cause(
     state: str, fields: dict[str, object], error_type: str, withdraw: bool
 ) -> None:
     """Each way to fail has its error_type; what is not terminal at Torrentino is withdrawn."""
-    action = action_for(ticket(state, **fields))
-    assert isinstance(action, GiveUp | Gather)
+    action = verdict_of(ticket(state, **fields))
+    assert isinstance(action, GiveUp | Ended)
+    assert action.failure is not None
     assert action.failure.error_type == ErrorType(error_type)
     placed = not str(fields.get("error")).startswith(("Conversion", "Placement"))
     assert isinstance(action, GiveUp) is placed, "what is not placed may be had all the same"
@@ -110,7 +110,7 @@ def test_what_was_downloaded_without_a_hash_is_held_and_never_collected(state: s
     """An empty hash holds the items while Torrentino works, with a reason that says what to do;
     what completes ends the attempt; every other state means what it always means."""
     remote = ticket(state, info_hash="", error="Placement failed: x")
-    action = distrusted(remote)
+    action = untrusted(remote)
     match state:
         case "downloading" | "converting" | "placing":
             assert isinstance(action, Follow)
@@ -121,8 +121,8 @@ def test_what_was_downloaded_without_a_hash_is_held_and_never_collected(state: s
             assert action.failure.error_type is ErrorType.NOT_FOUND
         case _:
             assert action is None
-    assert isinstance(distrusted(ticket("failed", error="Download stalled: x")), GiveUp)
-    assert distrusted(ticket("downloading", info_hash="a" * 40)) is None
+    assert isinstance(untrusted(ticket("failed", error="Download stalled: x")), GiveUp)
+    assert untrusted(ticket("downloading", info_hash="a" * 40)) is None
 
 
 def test_only_a_search_that_found_nothing_found_nothing() -> None:
@@ -136,7 +136,7 @@ def test_only_a_search_that_found_nothing_found_nothing() -> None:
 @pytest.mark.parametrize("reason", [SEARCH_FAILED, "LLM error: 503"])
 def test_when_torrentino_cannot_search_no_attempt_is_burnt(reason: str) -> None:
     """L-41: an outage behind Torrentino asks again later, with the API key redacted."""
-    action = action_for(ticket("acquisition_failed", reason=reason))
+    action = verdict_of(ticket("acquisition_failed", reason=reason))
     assert isinstance(action, AskAgain)
     assert action.withdraw
     assert "0123456789abcdef" not in action.reason
@@ -150,13 +150,13 @@ CLIENT_AWAY = (
 
 def test_a_torrent_client_that_is_away_burns_no_attempt() -> None:
     """Live §2.5: known by its words, which a link that is gone does not have; without its keys."""
-    action = action_for(ticket("failed", error=CLIENT_AWAY))
+    action = verdict_of(ticket("failed", error=CLIENT_AWAY))
     assert isinstance(action, AskAgain)
     assert not action.withdraw, "it has ended"
     assert "0123456789abcdef" not in action.reason
     for other in ("API error: URL returned status: 404", "Torrent client error: request timeout"):
         error = f"All 2 candidates failed to add. Last error: {other}"
-        assert isinstance(action_for(ticket("failed", error=error)), GiveUp), other
+        assert isinstance(verdict_of(ticket("failed", error=error)), GiveUp), other
 
 
 def test_a_ticket_that_is_gone_is_asked_for_again() -> None:
@@ -181,7 +181,7 @@ def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
     """While another candidate is left, Torrentino goes on with it; then the attempt is over."""
     bad = frozenset({"a"})
     action = refusal_of(offering("downloading", "a", "b", info_hash="a"), seen=None, blocked=bad)
-    assert action == NextSource(info_hash="a")
+    assert action == NextCandidate(info_hash="a")
     for remote in (
         offering("downloading", "a", info_hash="a"),
         ticket("downloading", info_hash="a"),
@@ -204,11 +204,11 @@ def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
 @pytest.mark.parametrize("state", ["from_the_future", "COMPLETED", "Completed", " "])
 def test_an_unknown_state_is_watched(state: str) -> None:
     """L-22, L-36: a state that nobody knows is neither an end nor progress."""
-    action: Action = action_for(ticket(state))
+    action: Verdict = verdict_of(ticket(state))
     assert action == Wait()
 
 
 def test_the_lists_cover_the_states() -> None:
     """Live tickets are all but the ended; cancelled and rejected ones are read one by one."""
-    assert set(_LIVE) == set(RemoteState) - ENDED
-    assert set(RemoteState) - set(_LISTED) == {"cancelled", "rejected", "approved"}
+    assert set(LIVE) == set(RemoteState) - ENDED
+    assert set(RemoteState) - set(LISTED) == {"cancelled", "rejected", "approved"}

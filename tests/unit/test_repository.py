@@ -8,17 +8,18 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
-from starlette.routing import Route
 
 from docs.generate import PARTS, rewritten
 from services.cli import app as cli
 from services.ingest import problems
-from services.ingest.http import Api
+from services.ingest.admin_routes import AdminRoutes
+from services.ingest.user_routes import UserRoutes
 from services.registry import every_service
 from shared import metrics
 from shared.bus import subjects
@@ -63,14 +64,10 @@ def own_files() -> Iterator[Path]:
     ignored = [line.strip("/") for line in (ROOT / ".gitignore").read_text().splitlines()]
     ignored.append(".git")
     for folder, folders, files in os.walk(ROOT):
-        # In a git worktree .git is a file.
-        folders[:] = kept(folders, ignored)
-        yield from (Path(folder) / name for name in kept(files, ignored))
-
-
-def kept(names: list[str], ignored: list[str]) -> list[str]:
-    """Those of the names that match no pattern."""
-    return [name for name in names if not any(fnmatch.fnmatch(name, each) for each in ignored)]
+        kept = [f for f in folders if not any(fnmatch.fnmatch(f, name) for name in ignored)]
+        folders[:] = kept
+        # In a worktree of git, .git is a file.
+        yield from (Path(folder) / name for name in files if name != ".git")
 
 
 def texts() -> Iterator[tuple[Path, str]]:
@@ -188,15 +185,27 @@ def test_every_command_in_the_documents_exists(page: Path) -> None:
 def test_every_route_and_problem_is_described() -> None:
     """docs/api.md lists each route of ingest with its method, and each type of error."""
     nothing = cast("Any", None)
-    api = Api(**dict.fromkeys(inspect.signature(Api).parameters, nothing))
+    made = [
+        kind(**dict.fromkeys(inspect.signature(kind).parameters, nothing)).routes()
+        for kind in (UserRoutes, AdminRoutes)
+    ]
     text = (ROOT / "docs/api.md").read_text(encoding="utf-8")
-    for route in api.app().routes:
-        assert isinstance(route, Route)
+    for route in chain.from_iterable(made):
         for method in (route.methods or set()) - {"HEAD"}:
             line = f"| `{method} {route.path_format}` |"
             assert line in text, line
-    for _, status, type_, _ in problems._PROBLEMS:
+    for _, status, type_, _ in problems.PROBLEMS:
         assert f"| {status} | `{type_}` |" in text, type_
+
+
+def test_the_glossary_is_one_line_a_word_in_order() -> None:
+    """A word is found by its letter, and read in one line."""
+    _, *entries = (ROOT / "docs/glossary.md").read_text(encoding="utf-8").split("\n\n")
+    words = [re.match(r"\*\*(.+?)\*\* - [^\n]+\n?$", entry) for entry in entries[1:]]
+    assert words
+    assert None not in words
+    found = [word[1].strip("`").casefold() for word in words if word]
+    assert found == sorted(set(found))
 
 
 def test_every_json_example_is_json() -> None:

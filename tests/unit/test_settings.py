@@ -25,7 +25,7 @@ GOOD = {
     "CATALOG_DB": "/data/catalog.db",
     "MEDIA_PATH": "/data/media",
 }
-# The contract's table, as far as this stage needs it: variable, default, another value.
+# From the contract's table: variable, default, another value.
 TABLE: tuple[tuple[str, object, str, object], ...] = (
     ("TORRENTINO_DELIVERY", "shared", "http", "http"),
     ("TORRENTINO_DEST_ROOT", "/media/incoming", "/x", "/x"),
@@ -93,8 +93,8 @@ def test_the_mount_is_the_root_unless_it_is_another() -> None:
     assert load(SERVICES, other).dest_mount == Path("/mnt/in")
 
 
-def test_the_downloads_are_seen_where_the_root_is_unless_elsewhere() -> None:
-    """Without the root nobody sees them; a mount alone says of what it is none."""
+def test_the_downloads_mount_is_the_root_unless_it_is_another() -> None:
+    """Without a root there is no mount; a mount without a root is refused."""
     assert load(SERVICES, GOOD).downloads_mount is None
     seen = GOOD | {"TORRENTINO_DOWNLOADS_ROOT": "/downloads"}
     assert load(SERVICES, seen).downloads_mount == Path("/downloads")
@@ -118,7 +118,7 @@ def test_the_downloads_are_seen_where_the_root_is_unless_elsewhere() -> None:
     ],
 )
 def test_a_quality_is_one_of_its_format(format_: str, quality: str, usable: bool) -> None:
-    """kbit/s or a compression level; without a format there is nothing that it could say."""
+    """kbit/s or a compression level; without a format it has no meaning."""
     environ = GOOD | {"AUDIO_FORMAT": format_, "AUDIO_QUALITY": quality}
     if usable:
         assert load(SERVICES, environ).audio_quality == int(quality)
@@ -138,7 +138,7 @@ def test_a_quality_is_one_of_its_format(format_: str, quality: str, usable: bool
     ],
 )
 def test_a_umask_is_octal_as_in_a_shell(text: str, bits: int, mode: int) -> None:
-    """Three digits with or without a 0 before; a file gets what it leaves of 0666."""
+    """Three digits with or without a leading 0; a file gets the rest of 0666."""
     settings = load(SERVICES, GOOD | {"UMASK": text})
     assert (settings.umask_bits, settings.file_mode) == (bits, mode)
 
@@ -155,8 +155,8 @@ def refused(text: str) -> None:
     "text",
     ["9", "028", "0o22", "0x12", "1777", "00022", "-1", "+22", "0_2", "abc", "\u0660\u0662\u0662"],
 )
-def test_what_is_no_umask_is_refused(text: str) -> None:
-    """Nothing is guessed: no prefix, no sign, no further digit."""
+def test_a_value_that_is_no_umask_is_refused(text: str) -> None:
+    """No prefix, no sign and no further digit is accepted."""
     refused(text)
 
 
@@ -177,7 +177,7 @@ def test_a_umask_leaves_the_owner_all_rights(text: str) -> None:
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_what_a_service_requires(service: Service) -> None:
-    """Each required variable is named when it is missing, and only for who needs it."""
+    """Each required variable is named when it is missing, for the services that need it."""
     always = {"DATABASE_URL", "NATS_URL"}
     own = {name.upper() for name, services in REQUIRED_BY.items() if service in services}
     needed = {name: GOOD[name] for name in (*always, *own)}
@@ -189,7 +189,7 @@ def test_what_a_service_requires(service: Service) -> None:
         assert "\n" not in message
 
 
-def test_the_contract_says_who_needs_what() -> None:
+def test_services_require_what_the_contract_lists() -> None:
     """The required variables of the contract's table."""
     wanted = {
         "torrentino_url": {"ticketer", "poller", "fetcher_writer"},
@@ -199,7 +199,7 @@ def test_the_contract_says_who_needs_what() -> None:
     assert wanted == REQUIRED_BY
 
 
-def test_everything_that_is_wrong_is_told_at_once() -> None:
+def test_everything_that_is_wrong_is_reported_at_once() -> None:
     """One line for each variable at fault, in one start."""
     lines = fault({"LEASE_S": "soon", "PORT": "70000"}).splitlines()
     assert [line.partition(":")[0] for line in lines] == [
@@ -244,7 +244,7 @@ def test_an_unusable_value_is_named_with_what_is_wanted(variable: str, value: st
     ],
 )  # fmt: skip
 def test_every_url_that_postgresql_takes_is_taken(url: str) -> None:
-    """Several hosts, a comma in the password and a folder of sockets are none of our business."""
+    """Several hosts, a comma in the password and a folder of sockets are accepted."""
     assert load(SERVICES, GOOD | {"DATABASE_URL": url}).database_url.get_secret_value() == url
 
 
@@ -256,8 +256,8 @@ def test_nats_takes_several_servers() -> None:
         assert fault(GOOD | {"NATS_URL": bad}).startswith("NATS_URL: got")
 
 
-def test_who_signs_for_nats_is_a_file_of_certificates(tmp_path: Path) -> None:
-    """Missing, a folder or something else: one line at the start, no riddle at the handshake."""
+def test_the_ca_of_nats_is_a_file_of_certificates(tmp_path: Path) -> None:
+    """Missing, a folder or another file: one line at the start, not an error at the handshake."""
     good, other = tmp_path / "ca.pem", tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(good)
     assert load(SERVICES, GOOD | {"NATS_CA_FILE": str(good)}).nats_ca_file == good
@@ -290,7 +290,7 @@ def test_a_secret_is_never_in_the_message(variable: str, value: str) -> None:
 
 
 @pytest.mark.parametrize("name", SECRETS)
-def test_a_secret_may_stand_in_a_file(name: str, tmp_path: Path) -> None:
+def test_a_secret_may_come_from_a_file(name: str, tmp_path: Path) -> None:
     """X_FILE gives X, without the line break at its end."""
     variable = name.upper()
     value = GOOD.get(variable, "some-key")
@@ -324,7 +324,7 @@ def test_an_empty_file_gives_no_secret_that_may_be_left_out(tmp_path: Path) -> N
     assert load(SERVICES, GOOD | {"TORRENTINO_API_KEY_FILE": str(empty)}) == load(SERVICES, GOOD)
 
 
-def test_one_secret_can_be_had_alone(tmp_path: Path) -> None:
+def test_one_secret_can_be_read_alone(tmp_path: Path) -> None:
     """For the command line, which needs no setting but its key."""
     file = tmp_path / "key"
     file.write_text("hunter2\n")

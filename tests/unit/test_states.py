@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from services.reaper.store import BACK_TO
 from shared.states import (
+    CLAIMED_FROM,
     LEASED,
     REMOTE,
     STATUS_OF,
@@ -14,7 +14,7 @@ from shared.states import (
     Stage,
     Status,
     allowed_from,
-    diagram,
+    item_diagram,
 )
 
 
@@ -54,8 +54,8 @@ def test_no_stage_leads_to_itself() -> None:
 
 def test_what_a_worker_holds_has_a_way_back() -> None:
     """L-25: each leased stage goes back to where it was claimed from."""
-    assert set(BACK_TO) == LEASED
-    for stage, back in BACK_TO.items():
+    assert set(CLAIMED_FROM) == LEASED
+    for stage, back in CLAIMED_FROM.items():
         assert back in TRANSITIONS[stage]
         assert back not in LEASED
 
@@ -67,7 +67,7 @@ def test_what_torrentino_works_on_is_downloading() -> None:
 
 def test_the_diagram_has_every_edge_once() -> None:
     """The generated diagram is the table."""
-    drawn = [line.strip() for line in diagram().splitlines() if "-->" in line]
+    drawn = [line.strip() for line in item_diagram().splitlines() if "-->" in line]
     edges = {f"{stage} --> {target}" for stage in Stage for target in TRANSITIONS[stage]}
     ends = {"[*] --> queued", "completed --> [*]", "failed --> [*]"}
     assert sorted(drawn) == sorted({*ends, *edges})

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from services.ticketer.wanted import Item, want_of
-from shared.db.albums import KnownAlbum, KnownTrack
-from shared.db.items import Claim
+from shared.db.albums import KnownAlbum
+from shared.db.claims import Claim
+from shared.tracks import CatalogTrack, WantedTrack
 
 
 def item(number: int, *, album_id: str | None = "A1", duration_ms: int | None = 200_000) -> Item:
     return Item(
         claim=Claim(item_id=f"i{number}", fence=1),
-        track_id=f"t{number}",
-        title=f"Song {number}",
-        artist="Kestrel Union",
-        album_id=album_id,
-        album="Paper Lighthouse" if album_id else "",
-        album_artist="Kestrel Union",
-        duration_ms=duration_ms,
+        wanted=WantedTrack(
+            item_id=f"i{number}",
+            track=CatalogTrack(
+                id=f"t{number}",
+                title=f"Song {number}",
+                artist="Kestrel Union",
+                duration_ms=duration_ms,
+            ),
+            album_id=album_id,
+            album="Paper Lighthouse" if album_id else "",
+            album_artist="Kestrel Union",
+        ),
     )
 
 
@@ -26,7 +32,7 @@ def album(count: int, *, lengths: list[int | None] | None = None) -> KnownAlbum:
         name="Paper Lighthouse",
         artist="Kestrel Union",
         tracks=tuple(
-            KnownTrack(
+            CatalogTrack(
                 id=f"t{n}", title=f"Song {n}", artist=None, disc=1, number=n, duration_ms=of[n - 1]
             )
             for n in range(1, count + 1)

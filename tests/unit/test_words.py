@@ -40,7 +40,7 @@ def test_a_list_says_how_much_of_it_was_shown(offset: int, shown: int, line: str
 
 STATS: dict[str, Any] = {
     "by_status": {"PENDING": 1200, "DOWNLOADING": 3, "COMPLETED": 40, "FAILED": 2},
-    "by_stage": {"needs_approval": 1, "held": 0},
+    "by_stage": {"needs_approval": 1, "needs_choice": 0},
     "oldest_pending_age_s": 3 * 86_400 + 7_200,
     "rates": {
         "completed_last_hour": 1,
@@ -71,18 +71,18 @@ def test_statistics_are_sentences() -> None:
     lines = words.stats(STATS)
     assert lines[:8] == [
         "Queue: 1,200 waiting, 3 in work, 40 completed, 2 failed.",
-        "1 item is waiting for a person: see `attention`.",
+        "1 item needs a decision: see `attention`.",
         "The oldest has been waiting for 3 d 2 h.",
         "Last hour: 1 completed and 0 failed; last day: 40 completed and 2 failed, 312.4 MB.",
-        "We search, choose and follow: ACQUISITION says so.",
+        "Acquisition mode: direct (ACQUISITION says so).",
         "At Torrentino: 3 of at most 50 tickets, 1 to be approved there.",
-        "At its torrent client: 2 of at most 20 downloads; 7 of 60 searches in the last hour.",
-        "Well: postgres, media.",
+        "At the torrent client: 2 of at most 20 downloads. Searches in the last hour: 7 of 60.",
+        "Available: postgres, media.",
     ]
-    assert "Not heard of yet: torrentino." in lines
-    assert lines[-1].startswith("NOT WELL since ")
+    assert "Not used yet: torrentino." in lines
+    assert lines[-1].startswith("UNAVAILABLE since ")
     assert lines[-1].endswith(
-        "space: /media has 900 MiB free. Until then no fetching. To do: free some space."
+        "space: /media has 900 MiB free. Stopped: fetching. To do: free some space."
     )
 
 
@@ -116,10 +116,10 @@ def test_a_scan_is_sentences() -> None:
     """How far it came, what it found, a few of the tracks, how it ended."""
     lines = words.scan(SCAN | {"state": "cancelled", "problem": "cancelled by admin"})
     assert lines[0] == (
-        "Looked at 12,000 of about 100,000 tracks: 11,000 have a file, 5 are in the queue,"
+        "Checked 12,000 of about 100,000 tracks: 11,000 have a file, 5 are in the queue,"
         " 995 have none."
     )
-    assert lines[1] == "Nothing was queued; --queue does."
+    assert lines[1] == "Nothing was queued; --queue queues them."
     assert lines[2] == "    track0  One, Two - Song 0 (Album)"
     assert lines[-2] == "    and 985 more"
     assert lines[-1] == "The scan was cancelled: cancelled by admin."

@@ -1,4 +1,4 @@
-"""Getting at the files of one ticket, with the patience that network filesystems need."""
+"""Finding and collecting the files of a ticket, with retries for slow network filesystems."""
 
 from __future__ import annotations
 
@@ -14,31 +14,29 @@ from services.fetcher_writer.delivery.base import (
     DeliveredFile,
     Delivery,
     DeliveryName,
-    audio_candidates,
-    check_placed,
-    cue_sheets,
 )
+from services.fetcher_writer.delivery.candidates import audio_candidates, check_placed, cue_sheets
 from services.fetcher_writer.work import Ticket
 from shared.errors import AttemptFailed, CorruptAudio
 
 log = structlog.get_logger()
 
-# A listing may lag behind what the other side has written (NFS caches attributes for seconds).
+# A listing may lag behind what the other machine has written: NFS caches attributes for seconds.
 _WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)
-# A box of a composer's whole work has this many; what has more is no album.
+# More than a box with a composer's whole work has.
 _MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """What a ticket has for us: files that may be audio, likeliest first, and CUE sheets."""
+    """Files of a ticket: what may be audio, the likeliest first, and CUE sheets."""
 
     audio: tuple[DeliveredFile, ...]
     sheets: tuple[DeliveredFile, ...] = ()
 
 
 class Collector:
-    """Finds, among what a ticket brought, the files that may be its items' audio."""
+    """Reads and collects the files of tickets through the delivery that each ticket names."""
 
     def __init__(
         self,
@@ -46,27 +44,27 @@ class Collector:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self._deliveries = deliveries
+        self.deliveries = deliveries
         self._sleep = sleep
 
     async def located(self, ticket: Ticket) -> Ticket:
-        """The same, with the path at which its data really are.
+        """The same ticket, with the path where its data are.
 
         Raises:
             AttemptFailed: they are not there.
-            Unavailable: the place cannot be looked at now.
+            Unavailable: the place cannot be read now.
         """
-        delivery = self._deliveries[ticket.delivery]
+        delivery = self.deliveries[ticket.delivery]
         await delivery.check()
         path = await delivery.locate(ticket.path, ticket.size_bytes, exact=ticket.in_the_way)
         return replace(ticket, path=path)
 
     async def candidates(self, ticket: Ticket) -> Candidates:
-        """The files worth a look, at least one of them audio by its name.
+        """The files that may be audio, at least one, and the CUE sheets.
 
         Raises:
-            AttemptFailed: what lies there is not what Torrentino says it placed.
-            CorruptAudio: none of the files is audio.
+            AttemptFailed: the files are not those that Torrentino reports as placed.
+            CorruptAudio: none of the files may be audio.
         """
         files = await self._placed(ticket)
         possible = audio_candidates(files)
@@ -84,8 +82,8 @@ class Collector:
                 "what the ticket placed is empty",
                 {"rule": "too_small", "size_bytes": 0, "files_placed": ticket.files_placed},
             )
-        delivery = self._deliveries[ticket.delivery]
-        # The folder is looked at first: "not visible" is our setting, not the ticket's failure.
+        delivery = self.deliveries[ticket.delivery]
+        # An invisible folder is a wrong setting, and must not count against the ticket.
         await delivery.check()
         for wait_s in (*_WAITS_S, None):
             files = await delivery.files(ticket.path)
@@ -105,28 +103,28 @@ class Collector:
 
     async def check(self) -> None:
         """Return when every place of finished files is visible; see `Delivery.check`."""
-        for delivery in self._deliveries.values():
+        for delivery in self.deliveries.values():
             await delivery.check()
 
     async def taking_room(self, media_path: Path) -> frozenset[DeliveryName]:
-        """The ways by which what is collected needs space; see `Delivery.takes_room`."""
+        """The deliveries whose files take space on the media disk: see `Delivery.takes_room`."""
         return frozenset(
             [
                 name
-                for name, delivery in self._deliveries.items()
+                for name, delivery in self.deliveries.items()
                 if await delivery.takes_room(media_path)
             ]
         )
 
     async def collect(self, ticket: Ticket, file: DeliveredFile, temp: Path) -> str:
-        """Put the file at `temp`, whole and on disk; returns how."""
-        return await self._deliveries[ticket.delivery].collect(ticket.path, file, temp)
+        """Put the whole file at `temp`, on disk; returns how: see `Delivery.collect`."""
+        return await self.deliveries[ticket.delivery].collect(ticket.path, file, temp)
 
     async def remove(self, dest_path: str) -> bool:
-        """Remove a ticket's incoming folder; true when it needs no further look."""
+        """Remove a ticket's incoming folder; True when there is nothing left to do for it."""
         try:
-            await self._deliveries["incoming"].remove(dest_path)
+            await self.deliveries["incoming"].remove(dest_path)
         except AttemptFailed as failure:
-            # A path from another configuration: not below our root, so not ours to touch.
+            # A path of another configuration, not below this root: it is left alone.
             log.warning("incoming_folder_left", dest_path=dest_path, why=failure.message)
         return True

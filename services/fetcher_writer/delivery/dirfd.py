@@ -1,7 +1,7 @@
-"""Going down into a folder that others may write to, without ever leaving it.
+"""Access below a folder that other programs write to, without ever leaving it.
 
-Each name is opened relative to the folder that was opened before it, and never through a link. So
-what was looked at is what is opened: a name that is swapped for a link under way leads nowhere.
+Each name is opened relative to the open folder above it, and never through a link. A name that is
+replaced by a link between the check and the opening leads nowhere.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 def folder_below(root: Path | int, parts: Sequence[str]) -> Iterator[int]:
     """The folder `root/part/part/…`, open for the block.
 
-    `root` is a path, which may be a link for it is what the setting names, or an open folder.
+    `root` is an open folder, or the path from a setting, which may itself be a link.
 
     Raises:
         FileNotFoundError: it is not there.
-        AttemptFailed: STORAGE, there is a link on the way, or something that is no folder.
+        AttemptFailed: STORAGE, a part is a link, or is not a folder.
         OSError: it cannot be opened.
     """
     fd = os.dup(root) if isinstance(root, int) else os.open(root, _FOLDER)
@@ -48,18 +48,18 @@ def _open_folder(name: str, above_fd: int) -> int:
         if found is None:
             raise FileNotFoundError(exc.errno, "gone", name) from exc
         if stat.S_ISLNK(found.st_mode):
-            raise _unwelcome("there is a link in the ticket's path", name) from exc
+            raise _refused("there is a link in the ticket's path", name) from exc
         if not stat.S_ISDIR(found.st_mode):
-            raise _unwelcome("what should be a folder is not a folder", name) from exc
+            raise _refused("what should be a folder is not a folder", name) from exc
         raise
 
 
-def _unwelcome(message: str, name: str) -> AttemptFailed:
+def _refused(message: str, name: str) -> AttemptFailed:
     return AttemptFailed(ErrorType.STORAGE, message, {"name": ascii(name)[:500]})
 
 
 def status_below(folder_fd: int, name: str) -> os.stat_result | None:
-    """Of the entry itself, never of what it links to; None when it is not there."""
+    """The status of the entry itself, never of a link's target; None when it is not there."""
     try:
         return os.stat(name, dir_fd=folder_fd, follow_symlinks=False)
     except FileNotFoundError:
@@ -67,7 +67,7 @@ def status_below(folder_fd: int, name: str) -> os.stat_result | None:
 
 
 def remove_below(folder_fd: int, name: str) -> None:
-    """Remove the entry with all in it; a missing one is fine, a link goes without its target.
+    """Remove the entry with all in it, if it is there; of a link, the link alone.
 
     Raises:
         OSError: it cannot be removed.
@@ -78,7 +78,7 @@ def remove_below(folder_fd: int, name: str) -> None:
     if not stat.S_ISDIR(found.st_mode):
         os.unlink(name, dir_fd=folder_fd)
         return
-    # Somebody else may be removing the same files: what is gone on the way is no failure.
+    # Another worker may remove the same files at this moment: that is no failure.
     for _ in range(5):
         try:
             shutil.rmtree(name, dir_fd=folder_fd)

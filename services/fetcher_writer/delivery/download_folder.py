@@ -1,4 +1,4 @@
-"""Taking the originals out of the folder where the torrent client keeps, and seeds, them."""
+"""Collecting the originals from the folder where the torrent client keeps and seeds them."""
 
 from __future__ import annotations
 
@@ -7,22 +7,18 @@ import stat
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from services.fetcher_writer.delivery.base import (
-    DeliveredFile,
-    is_safe_name,
-    nearest_first,
-    not_there,
-)
+from services.fetcher_writer.delivery.base import DeliveredFile, is_safe_name
 from services.fetcher_writer.delivery.dirfd import folder_below, status_below
 from services.fetcher_writer.delivery.shared_folder import SharedFolder, walk
+from services.fetcher_writer.delivery.torrent_data import find_entry, not_there
 from shared.errors import AttemptFailed
 
 
-class TorrentFolder(SharedFolder):
-    """`dest_root` is where Torrentino's client saves, `dest_mount` the same folder as we see it.
+class DownloadFolder(SharedFolder):
+    """`dest_root` is where Torrentino's client saves, `dest_mount` the same folder on this machine.
 
-    A path names a torrent's folder, or the file of one that has no folder. Nothing there is ever
-    changed: not a mode, and nothing is removed. So a file that is linked from here keeps its own.
+    A path names a torrent's folder, or the file of a torrent without a folder. Nothing there is
+    changed or removed: a file that is linked from here keeps its mode.
     """
 
     _named = "DOWNLOADS"
@@ -35,24 +31,20 @@ class TorrentFolder(SharedFolder):
 
     async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
         """See `Delivery.locate`."""
-        parts = self._parts(path)
-        name = await self._look(lambda: self._locate(parts, size_bytes, exact=exact))
-        if name is None:
-            above = await self._look(lambda: self._is_folder(parts[:-1]))
-            raise not_there(path, root=self._root, here=str(self._mount), above_is_there=above)
-        return str(PurePosixPath(path).parent / name)
+        *above, name = self._parts(path)
+        found = await find_entry(
+            name,
+            size_bytes,
+            exact=exact,
+            measure=lambda entry: self._in_thread(lambda: self._bytes(above, entry)),
+            list_names=lambda: self._in_thread(lambda: self._names(above)),
+        )
+        if found is None:
+            there = await self._in_thread(lambda: self._is_folder(above))
+            raise not_there(path, root=self._root, here=str(self._mount), above_is_there=there)
+        return str(PurePosixPath(path).parent / found)
 
     # --- in threads
-
-    def _locate(self, parts: tuple[str, ...], size_bytes: int | None, *, exact: bool) -> str | None:
-        *above, name = parts
-        own_bytes = self._bytes(above, name)
-        if own_bytes is not None and (not size_bytes or own_bytes == size_bytes):
-            return name
-        for entry in nearest_first(name, self._names(above)) if size_bytes else ():
-            if self._bytes(above, entry) == size_bytes:
-                return entry
-        return None if own_bytes is None or exact else name
 
     def _names(self, above: Sequence[str]) -> list[str]:
         try:
@@ -76,7 +68,7 @@ class TorrentFolder(SharedFolder):
             with folder_below(self._mount, [*above, name]) as fd:
                 return sum(file.size_bytes for file in walk(fd))
         except (FileNotFoundError, AttemptFailed):
-            return None  # gone by now, or more than any torrent of music has
+            return None  # gone by now, or more entries than any torrent of music has
         except OSError as exc:
             raise self._error(exc, "cannot be read") from exc
 
@@ -97,14 +89,14 @@ class TorrentFolder(SharedFolder):
         return [DeliveredFile(name=parts[-1], size_bytes=size_bytes)] if size_bytes else []
 
     def _collect(self, parts: tuple[str, ...], file: DeliveredFile, temp: Path) -> str:
-        # The last name may be a file in the torrent's folder, or again the torrent's own.
+        # The last name is a file in the torrent's folder, or the torrent itself, named twice.
         own = parts[:-1]
         if own[-1] == parts[-1] and self._size_of_file(own) is not None:
             parts = own
         return super()._collect(parts, file, temp)
 
     def _size_of_file(self, parts: tuple[str, ...]) -> int | None:
-        """The size of what is there, None when it is no file."""
+        """The size of the file there; None when there is no file."""
         *above, name = parts
         try:
             with folder_below(self._mount, above) as fd:

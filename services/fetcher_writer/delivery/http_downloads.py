@@ -1,25 +1,26 @@
-"""Taking the originals over HTTP from the folder where the torrent client keeps them."""
+"""Collecting the originals over HTTP from the folder where the torrent client keeps them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path, PurePosixPath
 
-from services.fetcher_writer.delivery.base import DeliveredFile, nearest_first, not_there
-from services.fetcher_writer.delivery.http_folder import Entry, HttpFiles, name_of, size_of
+from services.fetcher_writer.delivery.base import DeliveredFile
+from services.fetcher_writer.delivery.http_folder import Entry, HttpFolder, name_of, size_of
 from services.fetcher_writer.delivery.http_transfer import unreachable
+from services.fetcher_writer.delivery.torrent_data import find_entry, not_there
 from shared.errors import AttemptFailed
 
-# Looking into each folder beside it is a request each: the nearest names come first.
-_MOST_LOOKED_INTO = 200
+# Each folder that is measured costs a request for each folder in it.
+_MOST_MEASURED = 200
 
 
-class HttpTorrents(HttpFiles):
+class HttpDownloads(HttpFolder):
     """`dest_root` is where the client saves, `files_url` the same folder.
 
-    A path names a torrent's folder, or the file of one that has no folder.
+    A path names a torrent's folder, or the file of a torrent without a folder.
     """
 
     _url_named = "TORRENTINO_DOWNLOADS_URL"
@@ -37,7 +38,7 @@ class HttpTorrents(HttpFiles):
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
         """See `Delivery.collect`."""
         parts = self._parts(dest_path)
-        # The last name may be a file in the torrent's folder, or again the torrent's own.
+        # The last name is a file in the torrent's folder, or the torrent itself, named twice.
         own = await self._entry(parts) if parts[-1] == file.name else None
         if own is not None and own.get("type") == "file":
             return await self._collect(parts, file, temp)
@@ -48,16 +49,22 @@ class HttpTorrents(HttpFiles):
         *above, name = self._parts(path)
         listing = await self._listing(above)
         entries = {found: each for each in listing or [] if (found := name_of(each)) is not None}
-        own_bytes = await self._bytes(above, name, entries)
-        if own_bytes is not None and (not size_bytes or own_bytes == size_bytes):
-            return path
-        others = nearest_first(name, entries)[:_MOST_LOOKED_INTO] if size_bytes else []
-        for entry in others:
-            if await self._bytes(above, entry, entries) == size_bytes:
-                return str(PurePosixPath(path).parent / entry)
-        if own_bytes is not None and not exact:
-            return path
-        raise not_there(path, root=self._root, here=self._base, above_is_there=listing is not None)
+
+        async def names() -> Iterable[str]:
+            return entries
+
+        found = await find_entry(
+            name,
+            size_bytes,
+            exact=exact,
+            measure=lambda entry: self._bytes(above, entry, entries),
+            list_names=names,
+            most=_MOST_MEASURED,
+        )
+        if found is None:
+            there = listing is not None
+            raise not_there(path, root=self._root, here=self._base, above_is_there=there)
+        return str(PurePosixPath(path).parent / found)
 
     async def _entry(self, parts: Sequence[str]) -> Entry | None:
         *above, name = parts
@@ -80,5 +87,5 @@ class HttpTorrents(HttpFiles):
                 except TimeoutError as exc:
                     raise unreachable(exc) from exc
                 except AttemptFailed:
-                    return None  # more than any torrent of music has
+                    return None  # more entries than any torrent of music has
         return None

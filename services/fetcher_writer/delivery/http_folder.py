@@ -1,8 +1,8 @@
 """Collecting from a file server beside Torrentino, which lists folders as nginx does.
 
-The server needs `autoindex on; autoindex_format json;` and should have `disable_symlinks on;`,
-because its listings do not tell a link from a file; `deploy/nginx` has one. nginx lists nothing
-whose name begins with a dot: for us it is not there.
+The server needs `autoindex on; autoindex_format json;`, and should have `disable_symlinks on;`,
+because its listings do not tell a link from a file: see `deploy/nginx`. nginx does not list names
+that begin with a dot, so such files are not collected.
 """
 
 from __future__ import annotations
@@ -44,14 +44,14 @@ _LISTING_ADVICE = "its server needs `autoindex on; autoindex_format json;`"
 Entry = dict[str, object]
 
 
-class HttpFiles:
+class HttpFolder:
     """`files_url` is the folder `dest_root` of Torrentino, over HTTP. `close` it once.
 
     Raises:
         Misconfigured: `files_url` can never work.
     """
 
-    # The variables that name its URL, and the same folder as Torrentino sees it.
+    # The variables that name its URL, and its path as Torrentino sees it.
     _url_named = "TORRENTINO_FILES_URL"
     _root_named = "TORRENTINO_DEST_ROOT"
 
@@ -71,7 +71,7 @@ class HttpFiles:
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._rng = rng or random.Random()  # noqa: S311 jitter is no secret
-        # httpx limits each read; this limits a listing with all its folders.
+        # httpx limits each read; this limits the listing of a folder with all below it.
         self._listing_timeout_s = 4 * timeout_s
         self._own = client is None
         self._http = client or httpx.AsyncClient(
@@ -82,7 +82,7 @@ class HttpFiles:
         )
 
     async def close(self) -> None:
-        """Close the connections, unless the client was handed in."""
+        """Close the connections, unless the caller passed the client."""
         if self._own:
             await self._http.aclose()
 
@@ -106,7 +106,7 @@ class HttpFiles:
         *,
         exact: bool = False,  # noqa: ARG002
     ) -> str:
-        """See `Delivery.locate`: what Torrentino placed has the name that it says."""
+        """See `Delivery.locate`: what Torrentino placed has the name that Torrentino reports."""
         return path
 
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
@@ -139,7 +139,7 @@ class HttpFiles:
 
     async def check(self) -> None:
         """See `Delivery.check`."""
-        # The beginning tells enough: nobody may ever have cleaned up the folders of old tickets.
+        # The beginning is enough: the whole listing may be long.
         async with self._get(()) as response:
             if response is None:
                 raise Misconfigured(
@@ -188,8 +188,8 @@ class HttpFiles:
 
     @asynccontextmanager
     async def _get(self, parts: Sequence[str]) -> AsyncIterator[httpx.Response | None]:
-        """A folder's listing, being read; None when there is no such folder."""
-        # With the slash at the end, or nginx redirects to it.
+        """The response with a folder's listing; None when there is no such folder."""
+        # Without the slash at the end nginx redirects.
         url = f"{self._base}/{_path(parts)}/" if parts else f"{self._base}/"
         try:
             async with (
@@ -222,7 +222,7 @@ def _path(parts: Sequence[str]) -> str:
 
 def _entries(body: bytes, *, named: str) -> list[Entry]:
     try:
-        # nginx passes on the bytes of a name as they are, whether or not they are UTF-8.
+        # nginx copies the bytes of a name, UTF-8 or not.
         parsed: object = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as exc:
         raise _no_listing(named) from exc
@@ -236,14 +236,14 @@ def _no_listing(named: str) -> Misconfigured:
 
 
 def name_of(entry: Entry) -> str | None:
-    """The name of an entry, where one can go by it."""
+    """The name of an entry; None where it is missing or unsafe."""
     name = entry.get("name")
     usable = isinstance(name, str) and is_safe_name(name) and "\ufffd" not in name
     return str(name) if usable else None
 
 
 def size_of(entry: Entry) -> int:
-    """The bytes of a file; 0 where the listing does not say."""
+    """The bytes of a file; 0 where the listing has none."""
     size = entry.get("size")
     if isinstance(size, bool) or not isinstance(size, int):
         return 0

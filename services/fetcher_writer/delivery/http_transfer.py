@@ -1,4 +1,4 @@
-"""One file over HTTP to one file on disk, through dropped connections, in bounded memory."""
+"""The transfer of one file over HTTP to disk: resumed when it breaks, in bounded memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import BinaryIO
 import httpx
 
 from services.fetcher_writer.delivery.base import DeliveredFile
+from shared.backoff import Backoff
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, DependencyDown, DownloadsError, ErrorType, Misconfigured
 from shared.media.place import storage_error
@@ -22,36 +23,35 @@ Sleep = Callable[[float], Awaitable[None]]
 
 MAX_TRIES = 5
 _PIECE_BYTES = 256 * 1024
-_BACKOFF_BASE_S = 0.2
-_BACKOFF_CAP_S = 5.0
-# Slower than this on average is no transfer: it would hold a worker for days.
+_PAUSES = Backoff(first_s=0.2, longest_s=5)
+# A transfer that is slower on average is ended: it would occupy a worker for days.
 _MIN_BYTES_PER_S = 32 * 1024
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", re.ASCII)
 
 
 def status_error(status: int) -> DownloadsError:
-    """The error for a status that says the file server cannot or will not serve us."""
+    """The error for a status with which the file server refuses."""
     if status in _PASSING or status >= 500:
         return DependencyDown("incoming", f"TORRENTINO_FILES_URL answers {status}")
-    wanted = "serve the folder TORRENTINO_DEST_ROOT to us, without a redirect or a log-in"
+    wanted = "serve the folder TORRENTINO_DEST_ROOT without a redirect or a log-in"
     if status == 403:
-        # nginx does not tell the one from the other; its error log names the path.
+        # nginx answers 403 to both; its error log names the path.
         wanted = "be able to read all below TORRENTINO_DEST_ROOT, where no file may be a link"
     return Misconfigured("incoming", f"TORRENTINO_FILES_URL answers {status}: it must {wanted}")
 
 
 def unreachable(exc: Exception) -> DependencyDown:
-    """The error for no answer, or none that was whole."""
+    """The error for a missing or incomplete answer."""
     detail = f"{type(exc).__name__}: {exc}".rstrip(": ")[:300]
     return DependencyDown("incoming", f"no answer from TORRENTINO_FILES_URL ({detail})")
 
 
 class Download:
-    """Fetches `file` from `url`. Good for one use.
+    """Fetches `file` from `url`. For one use.
 
-    The file must stay the same all the way: its size is the listed one, and neither its ETag nor
-    its Last-Modified changes between the tries.
+    The file must not change meanwhile: its size must be the listed one, and neither ETag nor
+    Last-Modified may change between the tries.
     """
 
     def __init__(
@@ -76,9 +76,9 @@ class Download:
 
         Raises:
             AttemptFailed: STORAGE, the file is gone or is not what the listing said.
-            DependencyDown: `MAX_TRIES` in a row brought nothing new, it is hopelessly slow, or
-                our disk cannot take it. After any failure there is no `temp`.
-            Misconfigured: the server does not serve files to us.
+            DependencyDown: `MAX_TRIES` in a row brought nothing new, the transfer is too slow, or
+                our disk fails. After any failure there is no `temp`.
+            Misconfigured: the server refuses, or does not serve files.
         """
         sink = _Sink(temp)
         try:
@@ -109,14 +109,14 @@ class Download:
             if fruitless >= MAX_TRIES:
                 raise unreachable(problem) from problem
             if sink.offset < self._file.size_bytes:
-                await self._sleep(self._delay_s(fruitless))
+                await self._sleep(_PAUSES.pause_s(fruitless, self._rng))
 
     async def _transfer(self, sink: _Sink) -> None:
         headers = self._resume_headers(sink)
         async with self._http.stream("GET", self._url, headers=headers) as response:
             self._require_same(response)
             if response.status_code == 200:
-                # All of it, though we may have asked for the rest: the server has no ranges.
+                # The whole file, also if a range was requested: the server has no ranges.
                 sink.restart()
             async for piece in response.aiter_raw():
                 if sink.offset + len(piece) > self._file.size_bytes:
@@ -124,7 +124,7 @@ class Download:
                 await sink.write(piece)
 
     def _resume_headers(self, sink: _Sink) -> dict[str, str]:
-        # A weak ETag does not promise the same bytes; without any validator nothing does.
+        # Only a strong ETag or a date promises the same bytes; without one, start again.
         strong = self._etag if self._etag and not self._etag.startswith("W/") else None
         validator = strong or self._modified
         if validator is None:
@@ -135,7 +135,7 @@ class Download:
         return headers
 
     def _require_same(self, response: httpx.Response) -> None:
-        """Pass an answer that brings this file, and the same version of it as before."""
+        """Return when the answer has this file, in the same version as before."""
         status, headers = response.status_code, response.headers
         if status in (404, 410):
             raise self._changed("is gone")
@@ -176,16 +176,13 @@ class Download:
             {"file": self._file.name, "listed_bytes": self._file.size_bytes},
         )
 
-    def _delay_s(self, fruitless: int) -> float:
-        return min(_BACKOFF_BASE_S * 2.0**fruitless, _BACKOFF_CAP_S) * self._rng.uniform(0.5, 1.0)
-
 
 class _TryAgain(Exception):
-    """The server answered something that passes."""
+    """The server answered with an error that passes."""
 
 
 class _Sink:
-    """The file being written. What has not reached the disk yet survives a dropped connection."""
+    """The file being written. Bytes that are not on disk yet survive a dropped connection."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -195,7 +192,7 @@ class _Sink:
 
     @property
     def offset(self) -> int:
-        """How many bytes of the file we have."""
+        """How many bytes of the file have arrived."""
         return self._written_bytes + len(self._pending)
 
     def open(self) -> None:
@@ -221,7 +218,7 @@ class _Sink:
             await asyncio.to_thread(self._flush)
 
     def finish(self) -> None:
-        """Bring all of it to the disk and close; blocks."""
+        """Flush everything to disk and close; blocks."""
         self._flush()
         disk = self._require_open()
         try:
@@ -234,10 +231,10 @@ class _Sink:
             raise storage_error(exc, "writing a temporary file") from exc
 
     def discard(self) -> None:
-        """Close and remove what there is, as far as the disk still lets us."""
+        """Close and remove the file, if the disk still allows it."""
         if self._disk is None:
             return
-        # Whatever brought us here is the error to tell; the sweep finds what is left.
+        # The caller raises the error that led here; the reaper removes what is left.
         with suppress(OSError):
             self._disk.close()
         with suppress(OSError):

@@ -1,4 +1,4 @@
-"""Collecting from a folder that Torrentino and we both see: a bind mount, NFS, one host."""
+"""Collecting from a folder that Torrentino and this machine share: a bind mount, NFS, one host."""
 
 from __future__ import annotations
 
@@ -33,33 +33,33 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 
-# A dead NFS server blocks a call for minutes; whoever waits must hear of it before.
-_LOOK_TIMEOUT_S = 30.0
+# A dead NFS server blocks a call for minutes: the caller gets an error earlier.
+_CALL_TIMEOUT_S = 30.0
 
 
 class SharedFolder:
-    """`dest_root` as Torrentino sees it is `dest_mount` as we do.
+    """`dest_root` is the folder's path at Torrentino, `dest_mount` its path here.
 
     A collected file has `file_mode`, which is what the umask leaves of 0666.
     """
 
-    # What its two variables are called between "TORRENTINO_" and "_ROOT", "_MOUNT".
+    # The part of its variables' names between "TORRENTINO_" and "_ROOT", "_MOUNT".
     _named = "DEST"
-    # Whether nothing of a file may be changed when it is collected.
+    # Whether files are left exactly as they are: another program uses them.
     _theirs = False
 
     def __init__(self, *, dest_root: str, dest_mount: Path, file_mode: int = FILE_MODE) -> None:
         self._root = dest_root
         self._mount = dest_mount
         self._file_mode = file_mode
-        # Of the filesystem that the last files were on: without them, it tells an empty folder
-        # from the one below a disk that was unmounted.
+        # The filesystem of the last files: it tells an empty folder from the mount point of an
+        # unmounted disk.
         self._device: int | None = None
 
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """See `Delivery.files`."""
         parts = self._parts(dest_path)
-        return await self._look(lambda: self._list(parts))
+        return await self._in_thread(lambda: self._list(parts))
 
     async def locate(
         self,
@@ -68,17 +68,19 @@ class SharedFolder:
         *,
         exact: bool = False,  # noqa: ARG002
     ) -> str:
-        """See `Delivery.locate`: what Torrentino placed has the name that it says."""
+        """See `Delivery.locate`: what Torrentino placed has the name that Torrentino reports."""
         return path
 
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
-        """See `Delivery.collect`. A cancelled call may go on writing `temp` for a while."""
+        """See `Delivery.collect`. A cancelled call may write to `temp` for a while longer."""
         parts, names = self._parts(dest_path), name_parts(file)
         return await asyncio.to_thread(self._collect, (*parts, *names), file, temp)
 
     async def takes_room(self, media_path: Path) -> bool:
-        """See `Delivery.takes_room`: not on one filesystem, where files are linked."""
-        return await self._look(lambda: self._device_of(self._mount) != self._device_of(media_path))
+        """See `Delivery.takes_room`: False on the same filesystem, where files are linked."""
+        return await self._in_thread(
+            lambda: self._device_of(self._mount) != self._device_of(media_path)
+        )
 
     async def remove(self, dest_path: str) -> bool:
         """See `Delivery.remove`; always True."""
@@ -88,19 +90,19 @@ class SharedFolder:
 
     async def check(self) -> None:
         """See `Delivery.check`."""
-        await self._look(self._check_mount)
+        await self._in_thread(self._check_mount)
 
     async def close(self) -> None:
-        """Nothing is held open."""
+        """There is nothing to close."""
 
     def _parts(self, dest_path: str) -> tuple[str, ...]:
         setting = f"TORRENTINO_{self._named}_ROOT"
         return parts_below(self._root, dest_path, setting=setting)
 
-    async def _look(self, look: Callable[[], T]) -> T:
+    async def _in_thread(self, call: Callable[[], T]) -> T:
         try:
-            async with asyncio.timeout(_LOOK_TIMEOUT_S):
-                return await asyncio.to_thread(look)
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                return await asyncio.to_thread(call)
         except TimeoutError as exc:
             raise DependencyDown(
                 "incoming", f"{self._mount} (TORRENTINO_{self._named}_MOUNT) does not respond"
@@ -165,7 +167,7 @@ class SharedFolder:
             raise DependencyDown(
                 "incoming",
                 f"TORRENTINO_{self._named}_MOUNT={self._mount} is another filesystem than before:"
-                " is it mounted? If the change is meant, start the fetcher-writer again",
+                " is it mounted? If the change is intended, restart the fetcher-writer",
             )
 
     def _device_of(self, path: Path) -> int:
@@ -175,7 +177,7 @@ class SharedFolder:
             raise self._error(exc, "cannot be compared with MEDIA_PATH") from exc
 
     def _error(self, exc: OSError, what: str) -> DownloadsError:
-        """Every failure to read the incoming folder is the place's fault, never the item's."""
+        """The error for a failure to read the folder: never the fault of an item."""
         where = (
             f"TORRENTINO_{self._named}_MOUNT={self._mount} {what} ({exc.strerror or exc}): it must"
             f" be the folder that Torrentino sees as TORRENTINO_{self._named}_ROOT={self._root}"
@@ -212,7 +214,7 @@ def walk(top_fd: int) -> Iterator[DeliveredFile]:
 
 
 def _entries(top_fd: int, folder: tuple[str, ...]) -> list[tuple[str, os.stat_result]]:
-    """Names with what they are, at most one more than allowed; none when it is gone by now."""
+    """Names with their status, at most one more than allowed; none when the folder is gone."""
     found = []
     try:
         with folder_below(top_fd, folder) as fd, os.scandir(fd) as entries:
@@ -221,7 +223,7 @@ def _entries(top_fd: int, folder: tuple[str, ...]) -> list[tuple[str, os.stat_re
                 if status is not None:
                     found.append((entry.name, status))
     except FileNotFoundError:
-        pass  # removed under way: what is left, is compared with what Torrentino says
+        pass  # removed meanwhile: the caller compares the rest with what Torrentino reports
     return found
 
 
@@ -236,7 +238,7 @@ def _require_size(temp: Path, file: DeliveredFile) -> None:
             temp.unlink(missing_ok=True)
             raise _changed(file, f"gave {staged_bytes} bytes or more")
     except OSError as exc:
-        raise storage_error(exc, "looking at a staged file") from exc
+        raise storage_error(exc, "reading the size of a staged file") from exc
 
 
 def _changed(file: DeliveredFile, what: str) -> AttemptFailed:

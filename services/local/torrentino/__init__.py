@@ -1,13 +1,13 @@
-"""A stand-in for Quentin Torrentino: the same HTTP API, flaws included, over made-up torrents.
+"""A stand-in for Quentin Torrentino: the same HTTP API, with its flaws, over made-up torrents.
 
-It serves the routes, states, bodies and races that are written down in the reference of the real
-server, in the dialect of either of its torrent clients; `make run` uses it for newcomers, the
-tests use it to provoke what the real one does on bad days. What it does not do:
+It serves the routes, states, bodies and races of the real server's reference, and behaves like
+either of its torrent clients. `make run` shows it to newcomers; the tests use it to provoke the
+real server's failures. It does not
 
 * convert by itself: `output_constraints` are validated and echoed, but the automatic pipeline
-  delivers every file byte for byte (`/pipeline/process` does convert, with ffmpeg);
-* text analysis, external catalogs, `/torrents/add/file`, `/torrents/{hash}/recheck`: unknown
-  routes here;
+  delivers every file byte for byte (`/pipeline/process` converts, with ffmpeg);
+* have text analysis, external catalogs, `/torrents/add/file` or `/torrents/{hash}/recheck`: these
+  routes are unknown;
 * time out a stalled download by itself (the fates `failover` and `download_stalled` do that).
 
 Times are scaled: what takes the real server minutes takes `StandinConfig`'s fractions of a second.

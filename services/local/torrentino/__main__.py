@@ -1,4 +1,4 @@
-"""The stand-in as a process of its own: `python -m services.local.torrentino --songs FOLDER`."""
+"""The stand-in as a separate process: `python -m services.local.torrentino --songs FOLDER`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DEFAULTS = StandinConfig()
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; prints one line with the API's address when it answers."""
+    """Serve until SIGTERM or SIGINT; print one line with the API's address once it answers."""
     options = _options(arguments)
     source = SongList([]) if options.songs is None else load_songs(options.songs)
     config = StandinConfig(
@@ -58,24 +58,24 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m services.local.torrentino", description=__doc__
     )
     parser.add_argument("--host", default=_DEFAULTS.host)
-    parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="0: a free one")
+    parser.add_argument("--port", type=int, default=_DEFAULTS.port, help="0: any free port")
     parser.add_argument(
         "--songs", type=Path, help="a folder of `Artist - Title.ext`, or JSON: see load_songs"
     )
-    parser.add_argument("--api-key", help="without it anybody is let in")
+    parser.add_argument("--api-key", help="without it every client is admitted")
     parser.add_argument("--database", type=Path, help="SQLite file; without it tickets are lost")
     parser.add_argument(
-        "--client", choices=get_args(Client), default=_DEFAULTS.client, help="whose dialect"
+        "--client", choices=get_args(Client), default=_DEFAULTS.client, help="simulate this one"
     )
-    parser.add_argument("--downloads", type=Path, help="where torrents are to lie")
-    parser.add_argument("--save-path", help="how the client calls that place")
+    parser.add_argument("--downloads", type=Path, help="the folder for torrents")
+    parser.add_argument("--save-path", help="that folder as the client names it")
     for name in ("acquire", "download", "convert", "place", "tick", "checking"):
         default: float = getattr(_DEFAULTS, f"{name}_s")
         parser.add_argument(f"--{name}-s", type=float, default=default, metavar="SECONDS")
     parser.add_argument(
         "--max-concurrent-downloads", type=int, default=_DEFAULTS.max_concurrent_downloads
     )
-    parser.add_argument("--no-decoys", action="store_true", help="/search lists what is right")
+    parser.add_argument("--no-decoys", action="store_true", help="/search lists no wrong releases")
     parser.add_argument("--no-orchestrator", action="store_true", help="tickets stay pending")
     parser.add_argument("--no-dashboard", action="store_true", help="unknown paths are 404")
     return parser.parse_args(arguments)

@@ -1,4 +1,4 @@
-"""From pending to a choice of torrents: one ticket at a time, highest priority first."""
+"""The search for a pending ticket's torrents: one ticket at a time, highest priority first."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _RETRY_BEATS = 5  # the first delay; the real server's 5 s, with its 5 s beat sc
 
 
 class Acquisition:
-    """Looks for a ticket's content and writes what it found over whatever the ticket is by then."""
+    """Searches for a ticket's content; the result overwrites any state that the ticket has then."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -59,7 +59,7 @@ class Acquisition:
             self._core.tickets.put(ticket.id, self._outcome(ticket, found, query))
 
     def restore(self, ticket: Ticket) -> None:
-        """Offer again what an earlier acquisition of the ticket has found, if it is there yet."""
+        """Offer again what an earlier acquisition of the ticket found, if it still exists."""
         found = self._search(ticket)
         ticket.titles = ticket.titles or _titles(ticket, found.song)
         self._offers(ticket, found)
@@ -91,7 +91,7 @@ class Acquisition:
         return _choice(offers, fate)
 
     def _offers(self, ticket: Ticket, found: _Found) -> list[Offer]:
-        """What the ticket may be served from, best first; all of it can be added from here on."""
+        """The torrents that can serve the ticket, best first; from now on each can be added."""
         offers = [] if found.song is None else self._of_song(ticket, found.song)
         offers += self._of_torrents(ticket, found.torrents)
         for offer in offers:
@@ -112,7 +112,7 @@ class Acquisition:
                 spoiler=faults.spoiler(titles),
             )
         except OSError:
-            return []  # the song's file is away: nobody seeds it
+            return []  # the song's file is missing, so it has no seeder
 
     def _of_torrents(self, ticket: Ticket, torrents: Sequence[Scored]) -> list[Offer]:
         titles = tuple(ticket.titles)
@@ -122,7 +122,7 @@ class Acquisition:
                 for place, found in enumerate(torrents)
             ]
         except OSError as exc:
-            _LOG.warning("a torrent's file is away, so it is not found: %s", exc)
+            _LOG.warning("a torrent's file is missing, so the search omits it: %s", exc)
             return []
 
     def _later(self, ticket: Ticket) -> State:

@@ -24,7 +24,7 @@ _NAMED_PHASES = frozenset({"converting", "placing", "completed", "failed"})
 
 
 class EngineApi:
-    """The routes that show and switch what runs by itself."""
+    """The routes that show and switch the orchestrator and the pipeline."""
 
     def __init__(self, core: Core, engine: Engine) -> None:
         self._core, self._engine = core, engine
@@ -133,7 +133,7 @@ def _progress(ticket: Ticket) -> dict[str, object]:
 
 
 def _files(current: object, total: object, name: object) -> dict[str, object]:
-    """The percentage is by the number of files, not by what ffmpeg has done of one."""
+    """The percentage counts files; it ignores how far ffmpeg is within one."""
     percent = 0.0
     if isinstance(current, int) and isinstance(total, int) and total > 0:
         percent = 100.0 * current / total
@@ -146,7 +146,7 @@ def _files(current: object, total: object, name: object) -> dict[str, object]:
 
 
 def _debug_dump(ticket: Ticket) -> str:
-    """The lower-cased Rust dump, a flaw of the real server that nobody should parse."""
+    """The lower-cased Rust dump, a flaw of the real server; clients must not parse it."""
     fields = {name: value for name, value in ticket.state.items() if name != "type"}
     name = ticket.kind.replace("_", "")
     if not fields:

@@ -1,4 +1,4 @@
-"""The handlers of `/search` and `/searcher`, and the links that they give (reference, 1.5)."""
+"""The handlers of `/search`, `/searcher` and the links in their answers (reference, 1.5)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _UNCONFIGURED = "Search backend not configured"
 
 
 class SearchApi:
-    """The indexers as the server shows them."""
+    """The routes of the indexers."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -33,7 +33,7 @@ class SearchApi:
         return self._core.search
 
     def routes(self) -> list[Route]:
-        """Those under the API's prefix."""
+        """The routes under the API's prefix."""
         return [
             api_route("/search", POST=self.search),
             api_route("/searcher/status", GET=self.status),
@@ -41,7 +41,7 @@ class SearchApi:
         ]
 
     def root_routes(self) -> list[Route]:
-        """An indexer's own, outside of the API."""
+        """An indexer's own route, outside the API."""
         return [route("/dl/{name}", GET=self.download)]
 
     async def search(self, request: Request) -> Response:
@@ -70,7 +70,7 @@ class SearchApi:
         return JSONResponse(answer)
 
     async def status(self, _request: Request) -> Response:
-        """Configured is what the configuration says, whoever is away."""
+        """`configured` follows the configuration, even while the indexers are unavailable."""
         faults = self._core.faults
         if not faults.searcher_configured:
             return JSONResponse(_status("none", count=0, configured=False))
@@ -85,7 +85,7 @@ class SearchApi:
         return JSONResponse({"indexers": [{"name": name, "enabled": True} for name in names]})
 
     async def download(self, request: Request) -> Response:
-        """The .torrent behind a link, for whoever has the key."""
+        """The .torrent behind a link; the link's key is required."""
         try:
             offer = self._search.follow(str(request.url))
         except LinkFailed as exc:

@@ -1,4 +1,4 @@
-"""The handlers of `/health`, `/config`, `/audit`, `/ws`, the metrics, and our own two routes."""
+"""The handlers of `/health`, `/config`, `/audit`, `/ws`, the metrics and `/_standin`."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _LIMIT_MAX = 1000
 
 
 class SystemApi:
-    """What is neither about tickets nor about the engine."""
+    """The routes that concern neither tickets nor the engine."""
 
     def __init__(self, core: Core, engine: Engine) -> None:
         self._core, self._engine = core, engine
 
     def routes(self) -> list[BaseRoute]:
-        """Those under the API's prefix."""
+        """The routes under the API's prefix."""
         return [
             api_route("/health", GET=self.health),
             api_route("/config", GET=self.config),
@@ -37,7 +37,7 @@ class SystemApi:
         ]
 
     def root_routes(self) -> list[Route]:
-        """Those outside the API, and outside its authentication."""
+        """The routes outside the API and its authentication."""
         return [
             route("/metrics", GET=self.metrics),
             route("/_standin/faults", GET=self.faults, POST=self.set_faults),
@@ -94,7 +94,7 @@ class SystemApi:
         raise refusal(400, "Connection header did not include 'upgrade'")
 
     async def firehose(self, websocket: WebSocket) -> None:
-        """Send every broadcast until the client goes; what it says is ignored."""
+        """Send every broadcast until the client disconnects; ignore what it sends."""
         with self._core.hub.subscription() as queue:
             await websocket.accept()
             sending = asyncio.create_task(_send_all(websocket, queue))
@@ -127,7 +127,7 @@ class SystemApi:
         return JSONResponse(self._core.faults.json())
 
     async def set_faults(self, request: Request) -> Response:
-        """Set the fields of `Faults` that the JSON names; 422 with the reason if it cannot be."""
+        """Set the fields of `Faults` that the JSON names; 422 with the reason if one is invalid."""
         try:
             changes = await request.json()
             self._core.faults.update(dict(changes))
@@ -136,7 +136,7 @@ class SystemApi:
         return JSONResponse(self._core.faults.json())
 
     async def spoil_torrent(self, request: Request) -> Response:
-        """Let the client lose a torrent (`{"do": "forget"}`) or have it in error (`break`)."""
+        """Let the client lose a torrent (`{"do": "forget"}`) or put it into error (`break`)."""
         info_hash: str = request.path_params["hash"]
         torrents = self._core.torrents
         try:
@@ -152,7 +152,7 @@ class SystemApi:
         return JSONResponse({"hash": info_hash})
 
     async def state(self, _request: Request) -> Response:
-        """Counters, so that a test can look into a stand-in in another process."""
+        """Counters, so that a test can observe a stand-in in another process."""
         return JSONResponse(
             {
                 "requests": dict(self._core.requests),
@@ -172,7 +172,7 @@ async def _send_all(websocket: WebSocket, queue: asyncio.Queue[str]) -> None:
         while True:
             await websocket.send_text(await queue.get())
     except WebSocketDisconnect:
-        return  # the reader has been told too
+        return  # the receiving loop gets the disconnect too
 
 
 def _moment(text: str | None) -> datetime | None:

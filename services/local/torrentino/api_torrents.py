@@ -27,7 +27,7 @@ _NO_TORRENT = "API error: Failed to add torrent: error decoding torrent"
 
 
 class TorrentApi:
-    """The torrent client as the server shows it, and what searches have seen."""
+    """The routes of the torrent client and of the search catalog."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -50,7 +50,7 @@ class TorrentApi:
         ]
 
     async def torrent_client(self, _request: Request) -> Response:
-        """Configured is what the configuration says, wherever the client is."""
+        """`configured` follows the configuration, even while the client is unavailable."""
         configured = self._core.faults.client_configured
         backend = self._core.config.client if configured else "none"
         return JSONResponse({"backend": backend, "configured": configured})
@@ -80,10 +80,10 @@ class TorrentApi:
         return JSONResponse(torrent.json())
 
     async def add_magnet(self, request: Request) -> Response:
-        """Any link with a hash is taken; its metadata comes from the torrents of this world.
+        """Any link with a hash is accepted; its metadata comes from the stand-in's torrents.
 
-        qBittorrent takes one without a hash too, and answers at once; librqbit waits for the
-        metadata first.
+        qBittorrent also accepts a link without a hash, and answers at once; librqbit waits for
+        the metadata first.
         """
         body = await required(request, MagnetBody)
         self._require("add")
@@ -98,9 +98,9 @@ class TorrentApi:
         return await self._by_magnet(offer or unknown_offer(magnet.info_hash), body, magnet)
 
     async def add_url(self, request: Request) -> Response:
-        """Fetch a .torrent, here without a connection; qBittorrent's answer tells no hash.
+        """Fetch a .torrent, here without a connection; qBittorrent's answer has no hash.
 
-        A link that leads to a magnet is as good as that.
+        A link that leads to a magnet is treated as the magnet.
         """
         body = await required(request, UrlBody)
         self._require(None)
@@ -109,7 +109,7 @@ class TorrentApi:
         except LinkFailed as exc:
             if exc.status is HTTPStatus.OK:
                 raise error(500, _NO_TORRENT) from exc
-            if exc.status is HTTPStatus.SERVICE_UNAVAILABLE:  # as away as can be, key and all
+            if exc.status is HTTPStatus.SERVICE_UNAVAILABLE:  # with the key
                 text = f"Failed to fetch URL: error sending request for url ({body.url})"
                 raise error(502, text) from exc
             raise error(502, f"URL returned status: {exc}") from exc
@@ -123,7 +123,7 @@ class TorrentApi:
     async def remove_torrent(self, request: Request) -> Response:
         """`delete_files` removes what was saved below `StandinConfig.downloads`.
 
-        To qBittorrent an unknown hash makes no difference.
+        With qBittorrent an unknown hash is no error.
         """
         info_hash: str = request.path_params["hash"]
         with_files = request.query_params.get("delete_files", "false")
@@ -143,7 +143,7 @@ class TorrentApi:
         return self._pause(request, paused=False)
 
     async def limit(self, request: Request) -> Response:
-        """Taken, and without effect."""
+        """Accepted, without effect."""
         await required(request, LimitBody)
         self._known(request, "setUploadLimit")
         return JSONResponse({"message": "Limit set"})
@@ -155,7 +155,7 @@ class TorrentApi:
         return JSONResponse({"message": f"Torrent {'paused' if paused else 'resumed'}"})
 
     def _known(self, request: Request, what: str) -> Torrent | None:
-        """The torrent; to qBittorrent an unknown hash makes no difference."""
+        """The torrent; None for an unknown hash, which is an error with librqbit only."""
         self._require(what)
         info_hash: str = request.path_params["hash"]
         torrent = self._core.torrents.get(info_hash.lower())
@@ -164,7 +164,7 @@ class TorrentApi:
         return torrent
 
     def _require(self, what: str | None) -> None:
-        """Let the client catch up with the time; `what` is what it is asked for, if it is."""
+        """Advance the client to now; with `what`, the client must be available for that call."""
         if not self._core.faults.client_configured:
             raise error(503, "Torrent client not configured")
         try:
@@ -193,7 +193,7 @@ class TorrentApi:
         return await self._by_rqbit(offer, body, magnet)
 
     async def _by_rqbit(self, offer: Offer, body: AddBody, magnet: Magnet | None) -> Response:
-        """Of two that come at once it takes the second for the first, and does not add it."""
+        """Of two adds at once it mistakes the second for the first, and does not add it."""
         if self._adding is not None:
             return JSONResponse(_added(self._adding))
         self._adding = torrent = self._add(offer, body, magnet)
@@ -207,7 +207,7 @@ class TorrentApi:
         return JSONResponse(_added(torrent))
 
     async def _resolved(self, torrent: Torrent) -> None:
-        """Wait as librqbit does: for the metadata, but not for ever."""
+        """Wait for the metadata, with a timeout, as librqbit does."""
         config = self._core.config
         if not torrent.metadata:
             await asyncio.sleep(
@@ -240,7 +240,7 @@ class TorrentApi:
 
 
 def _added(torrent: Torrent) -> dict[str, object]:
-    """librqbit's answer; the name is there as soon as the metadata are."""
+    """librqbit's answer; it has the name once the metadata is known."""
     shown: dict[str, object] = {"hash": torrent.offer.info_hash}
     return shown | ({"name": torrent.name} if torrent.metadata else {})
 

@@ -1,4 +1,4 @@
-"""All routes, the gate before them, and what answers when there is no route."""
+"""All routes, the gate in front of them, and the answer to an unknown path."""
 
 from __future__ import annotations
 

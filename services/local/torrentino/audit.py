@@ -1,4 +1,4 @@
-"""The audit log, newest first; the oldest events are forgotten beyond a fixed number."""
+"""The audit log, newest first; it keeps a fixed number of events."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _KEPT = 100_000
 
 
 class Audit:
-    """What happened. The real log is written a moment later and may lose events; this one not."""
+    """The log of all events. The real one is written a little later and may lose events."""
 
     def __init__(self, database: Database) -> None:
         self._events: deque[dict[str, Any]] = deque(database.events(limit=_KEPT), maxlen=_KEPT)
@@ -23,7 +23,7 @@ class Audit:
     def emit(
         self, event_type: str, *, ticket_id: str | None, user_id: str | None, **data: object
     ) -> None:
-        """Record one event; `data` stands beside its type and ticket id."""
+        """Record one event; `data` is stored beside its type and ticket id."""
         self._last_id += 1
         event = {
             "id": self._last_id,
@@ -48,7 +48,7 @@ class Audit:
         since: datetime | None,
         until: datetime | None,
     ) -> list[dict[str, Any]]:
-        """Events whose fields are as in `equal`, within the two moments, newest first."""
+        """Events whose fields are as in `equal`, between the two times, newest first."""
         return [
             event
             for event in reversed(self._events)

@@ -1,4 +1,4 @@
-"""Reading requests and writing errors in the forms of the real server's web framework."""
+"""Request bodies and errors in the forms of the real server's web framework."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def required(request: Request, model: type[Model]) -> Model:
     """The body as a `model`.
 
     Raises:
-        Answer: 415 without a JSON content type, 413 above 2 MB, 400 for what is not JSON, 422
+        Answer: 415 without a JSON content type, 413 above 2 MB, 400 for invalid JSON, 422
             for JSON of another shape.
     """
     content_type = request.headers.get("content-type", "")
@@ -53,7 +53,7 @@ async def required(request: Request, model: type[Model]) -> Model:
 
 
 async def optional(request: Request, model: type[Model]) -> Model:
-    """The body as a `model`, or an empty one when there is no content type at all."""
+    """The body as a `model`, or an empty one if the request has no content type."""
     if "content-type" not in request.headers:
         return model()
     return await required(request, model)
@@ -63,7 +63,7 @@ def integer(request: Request, name: str, default: int) -> int:
     """A whole number from the query.
 
     Raises:
-        Answer: 400 when it is none, or does not fit 64 bits.
+        Answer: 400 if it is not one, or does not fit 64 bits.
     """
     text = request.query_params.get(name)
     if text is None:
@@ -88,7 +88,7 @@ def _parsed(body: bytes) -> object:
     try:
         value: object = json.loads(body.decode("utf-8"), parse_constant=_no_constant)
         if b"\\u" in body:
-            json.dumps(value, ensure_ascii=False).encode()  # a lone surrogate is no JSON to serde
+            json.dumps(value, ensure_ascii=False).encode()  # serde refuses a lone surrogate
     except (ValueError, RecursionError) as exc:
         raise refusal(400, f"Failed to parse the request body as JSON: {exc}") from exc
     return value

@@ -1,7 +1,7 @@
-"""Torrentino's cache of what its searches have seen (reference, 1.5).
+"""Torrentino's cache of the torrents that its searches found (reference, 1.5).
 
-The reference tells the file list's form and little else of an entry; the rest is our reading.
-It is kept for the life of this object, so over `Standin.restart`, not over the process.
+The reference specifies the file list and little else of an entry; the rest is our assumption.
+The cache lives as long as this object: it survives `Standin.restart`, but not the process.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from services.local.torrentino.timestamps import zulu_now
 
 
 class Catalog:
-    """The torrents seen, by info-hash; files only of those whose listing was fetched."""
+    """The torrents found, by info-hash; with files where the listing was fetched."""
 
     def __init__(self) -> None:
         self._entries: dict[str, dict[str, object]] = {}
 
     def saw(self, offer: Offer) -> None:
-        """A search has found this; a listing fetched once is kept, no hash is not."""
+        """Record a search result; a fetched listing is kept, a result without a hash is not."""
         if not offer.magnetic:
             return
         known = self._entries.get(offer.info_hash, {})
@@ -37,11 +37,11 @@ class Catalog:
         self._entries[offer.info_hash] = entry
 
     def get(self, info_hash: str) -> dict[str, object] | None:
-        """One entry, None when no search has seen it."""
+        """One entry, or None if no search found it."""
         return self._entries.get(info_hash)
 
     def query(self, words: str) -> list[dict[str, object]]:
-        """The entries whose title holds all of these words."""
+        """The entries whose title has all of these words."""
         wanted = words.casefold().split()
         return [
             entry
@@ -50,15 +50,15 @@ class Catalog:
         ]
 
     def remove(self, info_hash: str) -> bool:
-        """Forget one; false when it is not there."""
+        """Remove one entry; false if it does not exist."""
         return self._entries.pop(info_hash, None) is not None
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all entries."""
         self._entries.clear()
 
     def stats(self) -> dict[str, object]:
-        """How many torrents, and how many files of them, are known."""
+        """The number of torrents and of known files."""
         listings = [entry["files"] for entry in self._entries.values() if "files" in entry]
         return {
             "total_torrents": len(self._entries),

@@ -1,4 +1,4 @@
-"""What the stand-in's world of torrents holds: songs, and torrents as people make them."""
+"""The content that the stand-in offers: songs, and torrents as uploaders make them."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Song:
 
 @dataclass(frozen=True, kw_only=True)
 class TorrentFile:
-    """A file of a torrent: `path` with the root folder and forward slashes, and its bytes."""
+    """A file of a torrent: `path` with root folder and forward slashes; `source` has the bytes."""
 
     path: str
     source: Path
@@ -32,21 +32,21 @@ class TorrentFile:
 
 @dataclass(frozen=True, kw_only=True)
 class TorrentSpec:
-    """A torrent as it is found; its files have one root folder, or it is a single file.
+    """A torrent that a search can find; its files have one root folder, or it is a single file.
 
-    The title is what a tracker calls it and says nothing of the folder, which the paths name, or
-    `folder` instead of them ("": a file without one). `listed` says that its .torrent can be
-    fetched, so that a search learns its files. `mappings` are what the real server's heuristic
-    would get wrong: {path: (ticket item id, confidence)}.
+    The title is the tracker's and independent of the folder, which the paths name, or else
+    `folder` ("": a single file without one). `listed`: its .torrent can be fetched, so that a
+    search learns its files. `mappings` are errors of the real server's heuristic:
+    {path: (ticket item id, confidence)}.
 
-    Each of `indexers` claims `seeders`. With `seeders` 0 it can be added, and never moves; a
-    `dead` one is like that in spite of what it claims. A `private` one has no magnet and no hash
-    in a search, only the link of its .torrent; one that is `magnet_only` has no link. Where it
-    `redirects` the link leads to its magnet, as Jackett's does for trackers that have no .torrent.
+    Each of `indexers` shows `seeders`. With `seeders` 0 it can be added and never progresses; a
+    `dead` one neither, whatever number it shows. A `private` one has no magnet and no hash in a
+    search, only the link of its .torrent; a `magnet_only` one has no link. If it `redirects`, the
+    link leads to its magnet, as Jackett's does for trackers without .torrent files.
 
     Raises:
-        ValueError: no files, two of one path, paths without a common root folder or out of it,
-            a mapping of a file that is not there, no indexer, or private without a .torrent.
+        ValueError: no files, duplicate paths, paths without a common root folder or outside it,
+            a mapping of an unknown file, no indexer, or private without a .torrent.
     """
 
     title: str
@@ -80,9 +80,9 @@ class TorrentSpec:
     def of(
         cls, title: str, files: Mapping[str, Path], *, folder: str | None = None, **more: Any
     ) -> Self:
-        """A torrent of files by their paths below its folder, which is `folder_name` by default.
+        """A torrent from its files by their paths below the folder, by default `folder_name`.
 
-        With folder "" it is one file.
+        With folder "" it is a single file.
         """
         root = folder_name(title) if folder is None else folder
         listing = tuple(
@@ -93,27 +93,27 @@ class TorrentSpec:
 
     @property
     def name(self) -> str:
-        """The folder or file that appears where the client saves it."""
+        """The folder or file that appears in the client's save path."""
         return PurePosixPath(self.files[0].path).parts[0]
 
     @property
     def linked(self) -> bool:
-        """Whether an indexer gives a link."""
+        """Whether an indexer lists a link."""
         return (self.listed or self.private or self.redirects) and not self.magnet_only
 
     @property
     def fetchable(self) -> bool:
-        """Whether that gives its .torrent."""
+        """Whether that link gives its .torrent."""
         return self.linked and not self.redirects
 
     @property
     def info_hash(self) -> str:
-        """Forty hex digits, the same for the same title and files."""
+        """Forty hex digits that depend on the title and the files."""
         listing = [f"{file.path}\0{file.source}" for file in self.files]
         return info_hash("\0".join([self.title, *listing]))
 
     def _move_to(self, folder: str) -> None:
-        """Give every path this root instead of its own."""
+        """Replace the root folder of every path."""
 
         def moved(path: str) -> str:
             inner = path.partition("/")[2] or path
@@ -138,7 +138,7 @@ def song_name(artist: str, title: str) -> str:
 
 
 def folder_name(title: str) -> str:
-    """What somebody may have called the folder of a torrent of this title: never the title.
+    """A plausible folder name for a torrent of this title, never the title itself.
 
     "Grey Harbour - Paper Lighthouse (2004) [FLAC]": "2004 - Paper Lighthouse".
     """

@@ -1,4 +1,4 @@
-"""What `/pipeline/process` orders: files, each really converted by ffmpeg."""
+"""The orders of `/pipeline/process`: files that ffmpeg converts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from shared.media.tools import AudioTools, find_tools
 
-# By the names that the request may use: extension, encoder, and whether a bitrate means anything.
+# By the request's format names: extension, encoder, and whether a bitrate applies.
 _FORMATS: Mapping[str, tuple[str, str, bool]] = {
     "ogg_vorbis": ("ogg", "libvorbis", True),
     "ogg": ("ogg", "libvorbis", True),
@@ -28,7 +28,7 @@ _FORMATS: Mapping[str, tuple[str, str, bool]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class SourceFile:
-    """One file of an order; the path is the server's."""
+    """One file of an order; the path is one on the server."""
 
     path: str
     item_id: str
@@ -37,7 +37,7 @@ class SourceFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Order:
-    """One job; its format is one of `is_known`."""
+    """One job; `is_known` accepts its format."""
 
     files: tuple[SourceFile, ...]
     dest_dir: str
@@ -45,12 +45,12 @@ class Order:
     bitrate_kbps: int
 
     def temp_file(self, file: SourceFile, folder: Path) -> Path:
-        """Where a file is converted to; two of one item id meet there."""
+        """The path of the converted file; two files of one item id share it."""
         return folder / f"{file.item_id}.{_FORMATS[self.output_format][0]}"
 
 
 def is_known(output_format: str) -> bool:
-    """Whether it can be ordered."""
+    """Whether this format can be ordered."""
     return output_format in _FORMATS
 
 
@@ -65,10 +65,10 @@ async def folder_for(ticket_id: str) -> AsyncIterator[Path]:
 
 
 async def convert(order: Order, file: SourceFile, folder: Path) -> int:
-    """Convert one file with the arguments of the real server; what ffmpeg exited with.
+    """Convert one file with the arguments of the real server; return ffmpeg's exit code.
 
     Raises:
-        Misconfigured: there is no ffmpeg.
+        Misconfigured: ffmpeg was not found.
     """
     _, encoder, takes_bitrate = _FORMATS[order.output_format]
     bitrate = ["-b:a", f"{order.bitrate_kbps}k"] if takes_bitrate else []
@@ -85,13 +85,13 @@ async def convert(order: Order, file: SourceFile, folder: Path) -> int:
     try:
         return await process.wait()
     finally:
-        if process.returncode is None:  # the server went down in the middle
+        if process.returncode is None:  # the server is being stopped
             process.kill()
             await process.wait()
 
 
 def move(source: Path, target: Path) -> int:
-    """Move a converted file to its place, over what is there; its size.
+    """Move a converted file to its place, replacing an existing file; return its size.
 
     Raises:
         OSError: it cannot be moved.

@@ -1,4 +1,4 @@
-"""What the parts of one stand-in share."""
+"""The state that the parts of one stand-in share."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from services.local.torrentino.torrents import Torrents
 
 @dataclass(frozen=True, kw_only=True)
 class Core:
-    """The parts that every handler and loop works on; made by `make_core`."""
+    """The parts that every handler and loop uses; made by `make_core`."""
 
     config: StandinConfig
     source: Source
@@ -38,16 +38,16 @@ class Core:
 
     @property
     def user(self) -> str:
-        """Who every caller is to this server."""
+        """The user name that the server gives to every caller."""
         return "anonymous" if self.config.api_key is None else "api_key_user"
 
     def fate(self, ticket: Ticket) -> str:
-        """What is to become of a ticket that has been acquired."""
+        """The fate that is set for an acquired ticket."""
         return self.faults.fate(tuple(ticket.titles))
 
 
 def make_core(config: StandinConfig, source: Source, faults: Faults) -> Core:
-    """Open the database and put everything together."""
+    """Open the database and build all parts."""
     database = Database(config.database)
     hub, audit = Hub(), Audit(database)
     shelf, catalog = Shelf(source, faults, config), Catalog()

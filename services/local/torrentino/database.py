@@ -1,4 +1,4 @@
-"""The file that lets tickets, audit events and torrents survive the process."""
+"""The database in which tickets, audit events and torrents survive the process."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ Row: TypeAlias = Mapping[str, object]
 
 
 class Database:
-    """Rows of JSON in SQLite; a write that has returned survives a kill of the process.
+    """JSON rows in SQLite; a write that has returned survives a kill of the process.
 
-    Without a path there is no file, and nothing is remembered.
+    Without a path there is no file, and nothing is stored.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -49,7 +49,7 @@ class Database:
         return self._bodies("SELECT body FROM torrents LIMIT ?", _TORRENTS_MAX)
 
     def save_torrents(self, rows: Iterable[Row], gone: Iterable[str]) -> None:
-        """Insert or replace the rows by their ids, remove those that are gone; all or nothing."""
+        """Insert or replace the rows by id and remove those in `gone`, in one transaction."""
         if self._connection is None:
             return
         self._connection.execute("BEGIN")
@@ -62,7 +62,7 @@ class Database:
         self._connection.execute("COMMIT")
 
     def save(self, tickets: Iterable[Row], events: Iterable[Row]) -> None:
-        """Insert or replace these by their ids, in one transaction."""
+        """Insert or replace these by id, in one transaction."""
         if self._connection is None:
             return
         self._connection.execute("BEGIN")

@@ -1,4 +1,4 @@
-"""Wrong releases that look right: what a search also lists, with more seeders."""
+"""Decoys: wrong releases that a search lists beside the right one, with more seeders."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _MORE_SEEDERS = 10
 
 
 def decoys_of(spec: TorrentSpec, audio: Sequence[Path], *, dead: bool) -> list[TorrentSpec]:
-    """The decoys of one release; `audio` is what else this world can put into them.
+    """The decoys of one release; `audio` is the other audio that can be put into them.
 
-    All words of its title stand in theirs, their files have the names of its files, and no audio
-    file has the bytes that belong under its name. A dead one claims its very content.
+    Their titles have all words of its title, their files have its files' names, and no audio file
+    has the right bytes. A dead one claims the same content.
     """
     made = []
     for place, (kind, titled) in enumerate(_KINDS.items(), start=1):
@@ -49,7 +49,7 @@ def _decoy(
 
 
 def _renamed(path: str, kind: str) -> str:
-    """The path below another folder; of a file without a folder the name is another."""
+    """The path below another folder; a file without a folder gets another name."""
     root, slash, inner = path.partition("/")
     if slash:
         return f"{root} ({kind})/{inner}"
@@ -59,7 +59,7 @@ def _renamed(path: str, kind: str) -> str:
 def _other_audio(
     files: Sequence[TorrentFile], audio: Sequence[Path], *, shift: int
 ) -> list[TorrentFile] | None:
-    """The files, each track with another's sound; None when there is no other sound."""
+    """The files, each track with other audio; None if there is no other audio."""
     own = [file.source for file in files if is_audio(file.path)]
     turned = 1 + (shift - 1) % max(len(own) - 1, 1)
     sources = dict(zip(own, own[turned:] + own[:turned], strict=True))
@@ -76,7 +76,7 @@ def _other_audio(
 
 
 def _marked(mark: str) -> Callable[[str], str]:
-    """Puts a mark behind the name, before what stands in square brackets."""
+    """Adds a mark to a title, before the part in square brackets."""
 
     def titled(title: str) -> str:
         name, bracket, rest = title.partition("[")

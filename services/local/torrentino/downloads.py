@@ -1,4 +1,4 @@
-"""From a choice of torrents to a finished download, with failover and the races of a cancel."""
+"""The downloads of approved tickets, with failover and the races of a cancel."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from services.local.torrentino.torrents import ClientError
 
 _LOG = logging.getLogger(__name__)
 _ROUNDS = 3
-_ANNOUNCE_EVERY = 10  # beats between two messages about an unchanged state
+_ANNOUNCE_EVERY = 10  # steps between two messages about an unchanged state
 _NO_CANDIDATE = (
     "Failed to start pipeline: missing data in ticket:"
     " No candidate at current index in Downloading state"
@@ -40,12 +40,12 @@ class _Active:
     last_pct_ns: int = field(default_factory=now_ns)
     beats: int = 0
     failed_over: bool = False
-    fooled: bool = False  # takes the check of its torrent for the end
-    zombie: bool = False  # its torrent went away after a cancel: never looked at again
+    fooled: bool = False  # takes the torrent's check for its completion
+    zombie: bool = False  # its torrent vanished after a cancel: never polled again
 
 
 class Downloads:
-    """The download loop's memory and its one step."""
+    """The state of the download loop, and its step."""
 
     def __init__(self, core: Core, acquisition: Acquisition, pipeline: Pipeline) -> None:
         self._core = core
@@ -55,18 +55,18 @@ class Downloads:
 
     @property
     def active(self) -> int:
-        """How many downloads take up one of `max_concurrent_downloads`."""
+        """How many downloads count towards `max_concurrent_downloads`."""
         return sum(not each.zombie for each in self._active.values())
 
     def recover(self) -> None:
-        """At the start: follow again every ticket that says it is downloading."""
+        """At the start: follow every ticket in state `downloading` again."""
         for ticket in self._core.tickets.of_kind("downloading"):
             self._acquisition.restore(ticket)
             state = ticket.state
             share = _number(state.get("progress_pct")) / 100.0
             index = int(_number(state.get("candidate_idx")))
             info_hash = str(state.get("info_hash", ""))
-            with suppress(ClientError):  # away or unwilling: followed as one that has vanished
+            with suppress(ClientError):  # not added: followed as a vanished torrent
                 self._core.torrents.add(info_hash, progress=min(share, 0.99))
             self._active[ticket.id] = _Active(
                 info_hash=info_hash,
@@ -76,11 +76,11 @@ class Downloads:
             )
 
     def forget(self, ticket_id: str) -> None:
-        """Follow this ticket no more."""
+        """Stop following this ticket."""
         self._active.pop(ticket_id, None)
 
     def step(self) -> None:
-        """Look at every download once, then start those that have been approved."""
+        """Poll every download once, then start the approved tickets."""
         self._core.torrents.advance()
         for ticket_id, active in list(self._active.items()):
             if not active.zombie and not self._core.faults.client_away:
@@ -98,7 +98,7 @@ class Downloads:
             self._start(ticket)
 
     def _start(self, ticket: Ticket) -> None:
-        """Add the first candidate that can be had; `selected` is ignored, as in the real one."""
+        """Add the first candidate that can be added; as in the real server, ignore `selected`."""
         hashes = [_hash(each) for each in _candidates(ticket)]
         if hashes and not any(hashes) and self._core.config.client == "qbittorrent":
             self._give_up(ticket, len(hashes))
@@ -117,9 +117,9 @@ class Downloads:
         self._core.tickets.put(ticket.id, states.failed(error, retryable=True))
 
     def _add(self, ticket: Ticket, info_hash: str) -> tuple[Torrent | None, str]:
-        """Start the torrent, or say why not.
+        """Start the torrent, or give the reason why it cannot start.
 
-        What an earlier process has found is looked up again for it.
+        The search results of an earlier process are restored first if needed.
         """
         torrents = self._core.torrents
         if not info_hash:
@@ -204,7 +204,7 @@ class Downloads:
             self._pipeline.submit(ticket, torrent, zeros=not torrent.done)
 
     def _write(self, ticket: Ticket, active: _Active, torrent: Torrent | None) -> None:
-        """Rewrite `downloading`, even over a cancel; the candidates are lost with that."""
+        """Rewrite `downloading`, even over a cancel; that loses the candidates."""
         percent = 0.0 if torrent is None else round(torrent.progress * 100.0, 2)
         if percent > active.last_pct:
             active.last_pct, active.last_pct_ns = percent, now_ns()
@@ -227,7 +227,7 @@ class Downloads:
 
 
 def _candidates(ticket: Ticket) -> list[Mapping[str, object]]:
-    """What the state still knows of them: nothing, once something else was written over it."""
+    """The candidates in the ticket's state; none once another state was written over it."""
     if ticket.kind not in {"auto_approved", "approved", "downloading"}:
         return []
     shown = ticket.state.get("candidates")

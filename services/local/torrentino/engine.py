@@ -1,4 +1,4 @@
-"""The orchestrator: the loops that move tickets on by themselves, and its switch."""
+"""The orchestrator: the loops that advance tickets, and its switch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class Engine:
-    """Everything that happens without a request; `start` and `close` once each."""
+    """The work that runs without a request; call `start` and `close` once each."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -32,7 +32,7 @@ class Engine:
         self.running = core.config.orchestrator
 
     def start(self) -> None:
-        """Recover the downloads; acquiring, converting and placing tickets stay stuck."""
+        """Resume the downloads; acquiring, converting and placing tickets stay stuck."""
         if not self._core.config.orchestrator:
             return
         self.downloads.recover()
@@ -41,10 +41,10 @@ class Engine:
             asyncio.create_task(self._beat_for_ever(), name="stand-in beat"),
         ]
         for loop in self._loops:
-            loop.add_done_callback(_complain)
+            loop.add_done_callback(_log_failure)
 
     async def close(self) -> None:
-        """End everything where it is."""
+        """Stop all work where it is."""
         for loop in self._loops:
             loop.cancel()
         await asyncio.gather(*self._loops, return_exceptions=True)
@@ -60,7 +60,7 @@ class Engine:
 
     @property
     def available(self) -> bool:
-        """Whether there are an orchestrator, a searcher and a torrent client."""
+        """Whether orchestrator, searcher and torrent client are configured."""
         faults = self._core.faults
         there = faults.client_configured and faults.searcher_configured
         return self._core.config.orchestrator and there
@@ -104,11 +104,11 @@ class Engine:
 
 
 def _due(moment: object) -> bool:
-    with suppress(ValueError):  # a state that a test made up: never due
+    with suppress(ValueError):  # a state that a test set: never due
         return datetime.fromisoformat(str(moment)).timestamp() * 1e9 <= now_ns()
     return False
 
 
-def _complain(loop: asyncio.Task[None]) -> None:
+def _log_failure(loop: asyncio.Task[None]) -> None:
     if not loop.cancelled() and (exc := loop.exception()) is not None:
-        _LOG.critical("the stand-in's loop %s broke", loop.get_name(), exc_info=exc)
+        _LOG.critical("the stand-in's loop %s failed", loop.get_name(), exc_info=exc)

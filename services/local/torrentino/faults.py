@@ -1,4 +1,4 @@
-"""What goes wrong, on demand. Tests change a `Faults` at run time, directly or over HTTP."""
+"""Faults on demand. Tests change a `Faults` at run time, directly or over HTTP."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ FATES: frozenset[str] = frozenset(
         "conversion_failed",  # failed "Conversion failed: ...", retryable false
         "process_failed",  # as usual, but `/pipeline/process` ends failed "Conversion failed: ..."
         "multi_file",  # EISDIR: failed "Placement failed: ...", 0-byte .converted left
-        "stuck_downloading",  # progress stops half-way for as long as the fate stands
-        "stuck_converting",  # stays converting for ever, in no pool
-        "empty_hash",  # info_hash "": the monitor follows the first torrent of the whole list
+        "stuck_downloading",  # progress stops half-way for as long as the fate is set
+        "stuck_converting",  # stays converting, in no pool
+        "empty_hash",  # info_hash "": the monitor follows the client's first torrent
         "pending_retry",  # a transient search error once, then as usual
-        "failover",  # half-way back to 0 with another hash, once
+        "failover",  # half-way, once, it starts again at 0 with another hash
         "no_files",  # completed with files_placed 0
         "size_mismatch",  # completed, but the file is shorter than final_size_bytes says
-        "unknown_state",  # a state type that no client knows yet
-        "zeros",  # a check of its torrent is taken for the end: completed, and the file is zeros
-        "dead_link",  # the link of its .torrent is gone: 502
+        "unknown_state",  # a state type that clients do not know
+        "zeros",  # its torrent's check is taken for the end: completed, with a file of zeros
+        "dead_link",  # the link of its .torrent is not found: 502
         "no_torrent",  # that link serves a page: 500
     }
 )
@@ -36,12 +36,12 @@ FATES: frozenset[str] = frozenset(
 
 @dataclass
 class Faults:
-    """Everything that can be made to go wrong; the default is nothing.
+    """The faults of one stand-in; by default none.
 
-    A count is used up by the requests that it hits. Titles are casefolded. Where no ticket names
-    the title, so for `/search` and what is added by hand, any words in a row of the torrent's
-    title are one; `not_found`, `add_failed`, `stuck_downloading`, `multi_file`, `dead_link`,
-    `no_torrent` and `spoiled` work there.
+    Each request that a count hits reduces it by one. Titles are casefolded. Where no ticket names
+    the title (`/search`, torrents added by hand), any run of words of the torrent's title matches;
+    `not_found`, `add_failed`, `stuck_downloading`, `multi_file`, `dead_link`, `no_torrent` and
+    `spoiled` work there.
     """
 
     database_locked: int = 0  # next n under /api/v1/tickets: 500 "database is locked", no effect
@@ -51,31 +51,31 @@ class Faults:
     only: str = ""  # the four counts hit only this, in `Standin.requests`' form: "POST /tickets"
     unauthorized: bool = False  # 401 with an empty body to everything under /api/v1
     html: bool = False  # 200 text/html to every GET and POST under /api/v1, without effect
-    delay_s: float = 0.0  # holds each answer under /api/v1, its effect done; 0 lets go
+    delay_s: float = 0.0  # delays each answer under /api/v1, after its effect; 0 ends it
     delay_only: str = ""  # the delay hits only this, in the form of `only`
     down: bool = False  # 503 {"error": ...} to everything but /_standin
-    # The torrent client is away: 500 to /torrents, but its status; tickets fail to add, and what
-    # is being downloaded stands still.
+    # The torrent client is unavailable: 500 to /torrents except its status; tickets fail to add,
+    # and downloads make no progress.
     client_away: bool = False
     client_configured: bool = True  # False: status configured:false, 503 to /torrents
     searcher_away: bool = False  # 500 to /search; tickets find nothing, "Search failed: ..."
     searcher_configured: bool = True  # False: status configured:false, 503 to /search
-    # indexer -> message that /search passes on; it lists nothing, and all of them are a 500
+    # indexer -> message in the answer of /search; it lists nothing, and if all fail it is a 500
     indexer_errors: dict[str, str] = field(default_factory=dict)
-    dead_links: bool = False  # the link of every .torrent is gone
+    dead_links: bool = False  # the link of every .torrent is not found
     # title of a track or an album, as the ticket expects it -> one of FATES
     fates: dict[str, str] = field(default_factory=dict)
-    # What follows is for songs; a torrent of several files is made with the files it needs.
-    # title -> files delivered instead, one for each ticket in turn, then the song's own again;
-    # a retry of the same ticket gets the same file again
+    # The rest is for songs; a torrent of several files is made with the files it needs.
+    # title -> files delivered instead, one for each ticket in turn, then the song's own;
+    # a retry of the same ticket gets the same file
     substitute: dict[str, list[Path]] = field(default_factory=dict)
-    # title -> what the best candidate delivers for as long as it stands; the second has the song
+    # title -> what the best candidate delivers while this is set; the second has the song
     spoiled: dict[str, Path] = field(default_factory=dict)
     # title -> files put beside the audio, counted in files_placed and final_size_bytes
     extra_files: dict[str, list[Path]] = field(default_factory=dict)
 
     def take(self, count: str, request: str) -> bool:
-        """Use up one of the named count, if any is left and `request` is one that it hits."""
+        """Reduce the named count by one, if it is not 0 and it hits `request`; whether it did."""
         left: int = getattr(self, count)
         if left <= 0 or self.only not in {"", request}:
             return False
@@ -87,7 +87,7 @@ class Faults:
         return next((self.fates[title] for title in titles if title in self.fates), "complete")
 
     def next_substitute(self, titles: tuple[str, ...]) -> Path | None:
-        """Take the next file that is to be delivered instead of the song's own, if any."""
+        """Take the next file to deliver instead of the song's own, if any."""
         waiting = (self.substitute[title] for title in titles if self.substitute.get(title))
         return next((files.pop(0) for files in waiting), None)
 

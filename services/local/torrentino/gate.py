@@ -1,4 +1,4 @@
-"""What every request passes before a handler: counting, faults on demand, authentication."""
+"""The gate in front of all handlers: counting, faults on demand, authentication."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ _LOG = logging.getLogger(__name__)
 class Gate:
     """ASGI middleware around the routes.
 
-    `is_api` says whether a path is one of the API's routes; the dashboard's answer to any other
-    path needs no credentials, even below the API's prefix. `hang_up` cuts a request's connection.
+    `is_api`: whether a path is one of the API's routes; the dashboard's answer to any other path
+    needs no credentials, even below the API's prefix. `hang_up` cuts a request's connection.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Gate:
             await self._drop(scope, receive)
             return
         answer = self._refusal(scope, request) or self._app
-        held: list[Message] = []
+        answered: list[Message] = []
 
-        async def hold(message: Message) -> None:
-            held.append(message)
+        async def keep(message: Message) -> None:
+            answered.append(message)
 
-        await answer(scope, receive, hold)
+        await answer(scope, receive, keep)
         if faults.delay_s > 0 and faults.delay_only in {"", request}:
             await _delayed(faults)
         if faults.take("drop_after", request):
@@ -84,11 +84,11 @@ class Gate:
         elif _changes_tickets(scope) and faults.take("database_locked_after_effect", request):
             await _locked()(scope, receive, send)
         else:
-            for message in held:
+            for message in answered:
                 await send(message)
 
     def _refusal(self, scope: Scope, request: str) -> Response | None:
-        """The answer that keeps a request from its handler, if there is one."""
+        """The answer that replaces the handler's, if there is one."""
         faults = self._core.faults
         if not self._admitted(scope):
             return Response(status_code=401)
@@ -107,10 +107,10 @@ class Gate:
         return hmac.compare_digest(_credential(Headers(scope=scope)).encode(), key.encode())
 
     async def _drop(self, scope: Scope, receive: Receive) -> None:
-        """Close the connection and wait until the server has noticed."""
+        """Close the connection and wait until the server has registered that."""
         self._hang_up(scope)
         while (await receive())["type"] != "http.disconnect":
-            _LOG.debug("reading what is left of a request that gets no answer")
+            _LOG.debug("reading the rest of a request that gets no answer")
 
 
 def request_key(method: str, path: str) -> str:
@@ -123,7 +123,7 @@ def request_key(method: str, path: str) -> str:
 
 
 def _credential(headers: Headers) -> str:
-    """The key that was sent; a Bearer header wins over the other, even when it is wrong."""
+    """The key that was sent; a Bearer header takes precedence, even with a wrong key."""
     authorization = headers.get("authorization", "")
     if authorization.startswith(("Bearer ", "bearer ")):
         return authorization[len("Bearer ") :]
@@ -144,7 +144,7 @@ def _locked() -> Response:
 
 
 async def _delayed(faults: Faults) -> None:
-    """Return when the delay is over, or is taken back."""
+    """Return when the delay is over, or set to 0."""
     clock = asyncio.get_running_loop().time
     over = clock() + faults.delay_s
     while faults.delay_s > 0 and (left_s := over - clock()) > 0:  # noqa: ASYNC110 (a test sets it)

@@ -1,4 +1,4 @@
-"""The WebSocket firehose: every client gets every message, as long as it keeps up."""
+"""The WebSocket messages: every client gets each one, unless it is too slow."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import contextlib
 import json
 from collections.abc import Iterator, Mapping
 
-BUFFER = 256  # messages a client may lag behind before it loses the oldest, silently
+BUFFER = 256  # messages; a client that lags further behind silently loses the oldest
 
 
 class Hub:
-    """Broadcasts without waiting for anybody."""
+    """Broadcasts without waiting for any client."""
 
     def __init__(self) -> None:
         self._clients: set[asyncio.Queue[str]] = set()
@@ -19,12 +19,12 @@ class Hub:
 
     @property
     def clients(self) -> int:
-        """How many are connected."""
+        """How many clients are connected."""
         return len(self._clients)
 
     @contextlib.contextmanager
     def subscription(self) -> Iterator[asyncio.Queue[str]]:
-        """A queue that gets every message from now on, whole, as JSON text."""
+        """A queue that gets every message from now on, as JSON text."""
         queue: asyncio.Queue[str] = asyncio.Queue(BUFFER)
         self._clients.add(queue)
         try:
@@ -33,7 +33,7 @@ class Hub:
             self._clients.discard(queue)
 
     def broadcast(self, message: Mapping[str, object]) -> None:
-        """Hand `message` to all; whoever's buffer is full loses its oldest one."""
+        """Send `message` to all clients; one whose buffer is full loses its oldest message."""
         if not self._clients:
             return
         text = json.dumps(message, ensure_ascii=False)

@@ -8,7 +8,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from services.local.torrentino.offers import Offer
 
-SECRET_KEY = "SECRETKEY0123456789abcdef"  # noqa: S105 (what no client may log or show)
+SECRET_KEY = "SECRETKEY0123456789abcdef"  # noqa: S105 (made up; clients must not log or show it)
 TRACKER = "http://tracker.invalid:6969/announce"
 _LINK = re.compile(r"/dl/(\d+)\.torrent")
 _BTIH = re.compile(r"urn:btih:([0-9a-fA-F]{40})")
@@ -16,7 +16,7 @@ _BTIH = re.compile(r"urn:btih:([0-9a-fA-F]{40})")
 
 @dataclass(frozen=True, kw_only=True)
 class Magnet:
-    """What a magnet link says; `info_hash` is empty when it is no such link."""
+    """A parsed magnet link; `info_hash` is empty if it is not one."""
 
     info_hash: str
     name: str | None
@@ -24,7 +24,7 @@ class Magnet:
 
 
 def number_of(info_hash: str) -> int:
-    """The number by which an indexer knows a torrent."""
+    """The number that an indexer gives to a torrent."""
     return int(info_hash[:12], 16)
 
 
@@ -34,13 +34,13 @@ def torrent_link(base: str, offer: Offer) -> str:
 
 
 def magnet_link(offer: Offer) -> str:
-    """Its magnet, with a tracker: the title stands in it as the indexer shows it."""
+    """Its magnet, with a tracker and the title as the indexer shows it."""
     title, tracker = quote(offer.title, safe=""), quote(TRACKER, safe="")
     return f"magnet:?xt=urn:btih:{offer.info_hash}&dn={title}&tr={tracker}"
 
 
 def read_magnet(uri: str) -> Magnet:
-    """What the link says."""
+    """Parse a magnet link."""
     parts = urlsplit(uri)
     query = parse_qs(parts.query) if parts.scheme == "magnet" else {}
     found = _BTIH.fullmatch(query.get("xt", [""])[0])
@@ -52,7 +52,7 @@ def read_magnet(uri: str) -> Magnet:
 
 
 def read_link(url: str) -> tuple[int | None, bool]:
-    """The number in a link, None when it is not ours; and whether the key in it is right."""
+    """The number in a link, None for a foreign link; and whether its key is right."""
     parts = urlsplit(url)
     found = _LINK.fullmatch(parts.path)
     return (int(found[1]) if found else None), parse_qs(parts.query).get("apikey") == [SECRET_KEY]

@@ -1,4 +1,4 @@
-"""What stands behind an info-hash that a search has found."""
+"""The torrents behind the info-hashes that a search found."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _SONG_SCORES = (0.93, 0.87)
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """A torrent that could be added, as one search has found it."""
+    """A torrent that can be added, as a search found it."""
 
     info_hash: str
-    title: str  # as the search shows it
+    title: str  # as the search lists it
     name: str  # of the folder or file that appears
     files: tuple[TorrentFile, ...]
     size_bytes: int
     seeders: int
     score: float
-    titles: tuple[str, ...] = ()  # what `Faults` may know it by, casefolded
+    titles: tuple[str, ...] = ()  # casefolded, for `Faults`
     second: bool = False  # not the best candidate for the same content
-    # Its files and their sizes, as far as the search knows them.
+    # Its files and their sizes, if the search knows them.
     listing: tuple[tuple[str, int], ...] = ()
     mappings: tuple[dict[str, object], ...] = ()
-    indexers: tuple[str, ...] = (INDEXER,)  # each of which claims `seeders`
-    linked: bool = True  # the indexers have a link
-    redirects: bool = False  # which leads to its magnet instead of its .torrent
-    magnetic: bool = True  # they have its magnet and its hash
-    dead: bool = False  # nobody seeds it, whatever they claim
+    indexers: tuple[str, ...] = (INDEXER,)  # each shows `seeders`
+    linked: bool = True  # the indexers list a link
+    redirects: bool = False  # the link leads to its magnet instead of its .torrent
+    magnetic: bool = True  # the indexers list its magnet and its hash
+    dead: bool = False  # no seeder, whatever the indexers show
 
     @property
     def folder(self) -> bool:
@@ -49,7 +49,7 @@ class Offer:
 
     @property
     def seeded(self) -> bool:
-        """Whether anything ever comes of it."""
+        """Whether its download can complete."""
         return self.seeders > 0 and not self.dead and bool(self.files)
 
     def candidate(self) -> Candidate:
@@ -72,12 +72,12 @@ def offers_of_song(
     folder: bool,
     spoiler: Path | None,
 ) -> list[Offer]:
-    """The two torrents of a song that deliver this file; with `folder` it lies in a directory.
+    """The two torrents of a song that deliver this file; with `folder`, in a directory.
 
-    The best one delivers `spoiler` instead when there is one.
+    The better one delivers `spoiler` instead if that is set.
 
     Raises:
-        OSError: a file cannot be looked at.
+        OSError: a file cannot be read.
     """
     stem = song_name(song.artist, song.title)
     file = f"{stem}{path.suffix}"
@@ -104,10 +104,10 @@ def offers_of_song(
 
 
 def offer_of_torrent(found: Scored, *, titles: tuple[str, ...], second: bool) -> Offer:
-    """A torrent that a ticket's search has found.
+    """A torrent that a ticket's search found.
 
     Raises:
-        OSError: a file cannot be looked at.
+        OSError: a file cannot be read.
     """
     offer = offer_of_spec(found.spec, titles=titles, listed=found.enriched)
     mappings = tuple(mapping.json() for mapping in found.mappings)
@@ -115,10 +115,10 @@ def offer_of_torrent(found: Scored, *, titles: tuple[str, ...], second: bool) ->
 
 
 def offer_of_spec(spec: TorrentSpec, *, titles: tuple[str, ...], listed: bool = False) -> Offer:
-    """A torrent, with its files when they are `listed`.
+    """A torrent; with `listed`, including its file list.
 
     Raises:
-        OSError: a file cannot be looked at.
+        OSError: a file cannot be read.
     """
     listing = tuple((file.path, file.source.stat().st_size) for file in spec.files)
     return Offer(
@@ -140,7 +140,7 @@ def offer_of_spec(spec: TorrentSpec, *, titles: tuple[str, ...], listed: bool = 
 
 
 def unknown_offer(info_hash: str) -> Offer:
-    """A magnet link that nobody seeds: it is added, and its metadata never comes."""
+    """A magnet without seeders: it can be added, and never gets its metadata."""
     return Offer(
         info_hash=info_hash,
         title=info_hash,

@@ -1,4 +1,4 @@
-"""The data of a torrent on disk, below the folder where the client saves."""
+"""The data of a torrent on disk, below the client's save path."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from services.local.torrentino.content import TorrentFile
 
 
 def write(files: Sequence[TorrentFile], save_path: Path) -> None:
-    """Copy every file to its place, over what is there.
+    """Copy every file to its place, replacing existing ones.
 
     Copies, not links: a service that changes a download in place must not reach the sources.
 
     Raises:
-        OSError: a source is gone, or the place cannot be written.
+        OSError: a source is missing, or the place cannot be written.
     """
     for file in files:
         shutil.copyfile(file.source, _fresh(file, save_path))
 
 
 def begin(files: Sequence[TorrentFile], save_path: Path, *, share: float) -> None:
-    """Give every file its full size; behind `share` of its bytes there are zeros.
+    """Give every file its full size: `share` of its bytes, then zeros.
 
     Raises:
         OSError: as `write`.
@@ -36,13 +36,13 @@ def begin(files: Sequence[TorrentFile], save_path: Path, *, share: float) -> Non
 
 
 def first_there(files: Sequence[TorrentFile], save_path: Path) -> Path | None:
-    """The first of the files' places that is taken already."""
+    """The first of the files' places that already exists."""
     places = (save_path / file.path for file in files)
     return next((place for place in places if place.exists()), None)
 
 
 def is_whole(files: Sequence[TorrentFile], save_path: Path) -> bool:
-    """Whether all of the data lie there, byte for byte."""
+    """Whether all of the data is there, byte for byte."""
     try:
         return bool(files) and all(
             filecmp.cmp(file.source, save_path / file.path, shallow=False) for file in files
@@ -52,7 +52,7 @@ def is_whole(files: Sequence[TorrentFile], save_path: Path) -> bool:
 
 
 def remove(files: Sequence[TorrentFile], save_path: Path) -> None:
-    """Remove what `write` has made, and the folders that are empty without it."""
+    """Remove the files that `write` made, and the folders that are empty then."""
     for file in files:
         target = save_path / file.path
         target.unlink(missing_ok=True)
@@ -63,7 +63,7 @@ def remove(files: Sequence[TorrentFile], save_path: Path) -> None:
 
 
 def _fresh(file: TorrentFile, save_path: Path) -> Path:
-    """The file's place, with nothing there: others may hold links to what was."""
+    """The file's place, after removing what was there: other links to it must not change."""
     target = save_path / file.path
     target.parent.mkdir(parents=True, exist_ok=True)
     target.unlink(missing_ok=True)

@@ -1,10 +1,9 @@
-"""From a finished download, or files named by a client, to files in a folder.
+"""The pipeline: it converts and places a finished download, or files that a client names.
 
-Automatically it is one file, `<dest_path>/<torrent name>.converted`: it grows under that name,
-overwrites what is there, and is the source byte for byte whatever the ticket's output constraints
-say; a torrent with a folder fails there. What a client orders (`/pipeline/process`) is converted
-by ffmpeg and placed under the client's names. Paths are used as they came, wherever they point:
-the real server does not check them either.
+The automatic job places one file, `<dest_path>/<torrent name>.converted`: it grows under that
+name, replaces an existing file, and has the source's bytes whatever the ticket's output
+constraints are; a torrent with a folder fails. An order (`/pipeline/process`) is converted by
+ffmpeg and placed under the client's names. As in the real server, paths are not checked.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _CHUNK_BYTES = 4 * 1024 * 1024
 
 
 class JobExists(Exception):
-    """The ticket has a job already."""
+    """The ticket already has a job."""
 
 
 class _Failure(Exception):
@@ -42,7 +41,7 @@ class _Failure(Exception):
 
 
 class Pipeline:
-    """Runs the jobs; each carries on even when its ticket is cancelled or deleted."""
+    """Runs the jobs; a job continues even if its ticket is cancelled or deleted."""
 
     def __init__(self, core: Core) -> None:
         self._core = core
@@ -55,28 +54,28 @@ class Pipeline:
     def submit(self, ticket: Ticket, torrent: Torrent, *, zeros: bool) -> None:
         """Start the job of a downloaded ticket; its state is `converting` on return.
 
-        With `zeros` nothing else lies where its data are to be.
+        With `zeros`, the file that it places consists of zeros.
         """
         self._start(ticket, self._automatic(ticket, torrent, zeros=zeros), files=1)
 
     def submit_order(self, ticket: Ticket, order: Order) -> None:
-        """Start a job that a client asks for, whatever state the ticket is in.
+        """Start a job that a client ordered, whatever state the ticket is in.
 
         Raises:
-            JobExists: it has one that has not ended.
+            JobExists: it has a job that has not ended.
         """
         if ticket.id in self._jobs:
             raise JobExists(ticket.id)
         self._start(ticket, self._ordered(ticket, order), files=len(order.files))
 
     def forget(self, ticket_id: str) -> None:
-        """End the ticket's job where it is, if there is one."""
+        """Stop the ticket's job where it is, if there is one."""
         job = self._jobs.pop(ticket_id, None)
         if job is not None:
             job.cancel()
 
     async def close(self) -> None:
-        """End all jobs where they are: their tickets stay converting or placing."""
+        """Stop all jobs where they are: their tickets stay converting or placing."""
         jobs = list(self._jobs.values())
         for job in jobs:
             job.cancel()
@@ -95,7 +94,7 @@ class Pipeline:
         if self._jobs.get(ticket_id) is job:
             del self._jobs[ticket_id]
         if not job.cancelled() and (exc := job.exception()) is not None:
-            _LOG.error("the job of ticket %s broke off", ticket_id, exc_info=exc)
+            _LOG.error("the job of ticket %s failed unexpectedly", ticket_id, exc_info=exc)
 
     async def _run(self, ticket: Ticket, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -109,7 +108,7 @@ class Pipeline:
     async def _automatic(self, ticket: Ticket, torrent: Torrent, *, zeros: bool) -> None:
         self._audit_start(ticket, torrent.path)
         fate = self._core.fate(ticket)
-        if fate == "stuck_converting":  # the real one: no temporary directory, and no word of it
+        if fate == "stuck_converting":  # as the real one without a temporary directory: no error
             return
         folder = torrent.offer.folder or fate == "multi_file"
         spoilt = fate == "conversion_failed" or (folder and _converts(ticket))
@@ -127,7 +126,7 @@ class Pipeline:
         self._completed(ticket, sizes, dest_dir=ticket.dest_path)
 
     async def _ordered(self, ticket: Ticket, order: Order) -> None:
-        """Convert the files one after another, then place them all; nothing if one fails."""
+        """Convert the files one after another, then place all of them; none if one fails."""
         if self._core.fate(ticket) == "stuck_converting":
             return
         async with convert.folder_for(ticket.id) as folder:
@@ -177,7 +176,7 @@ class Pipeline:
     async def _deliver(
         self, ticket: Ticket, torrent: Torrent, extras: list[Path], *, zeros: bool
     ) -> list[int]:
-        """Put all files into `dest_path`; the sizes that the stats will speak of."""
+        """Put all files into `dest_path`; return the sizes for the ticket's stats."""
         folder, fate, offer = Path(ticket.dest_path), self._core.fate(ticket), torrent.offer
         if torrent.name != offer.name:
             text = f"Placement failed: Source file not found: {torrent.path}"
@@ -198,7 +197,7 @@ class Pipeline:
         return [whole, *beside]
 
     async def _copy(self, source: Path, target: Path, *, cut: int, zeros: bool = False) -> int:
-        """Write `target` piece by piece over `place_s`, less `cut` bytes; the source's size."""
+        """Write `target` in pieces over `place_s`, less `cut` bytes; return the source's size."""
         size = (await asyncio.to_thread(source.stat)).st_size
         step = min(max(1, -(-size // _CHUNKS)), _CHUNK_BYTES)
         offsets = range(0, size - cut, step)

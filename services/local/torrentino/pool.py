@@ -1,4 +1,4 @@
-"""How many jobs of one kind run at once."""
+"""The limit on jobs of one kind that run at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 @dataclass
 class Pool:
-    """The places for one kind of job; the counts are those of `/pipeline/status`."""
+    """The slots for one kind of job; the counts are those of `/pipeline/status`."""
 
     name: str
     max_concurrent: int
@@ -25,7 +25,7 @@ class Pool:
 
     @asynccontextmanager
     async def slot(self) -> AsyncIterator[None]:
-        """Wait for a place, and hold it."""
+        """Wait for a slot, and occupy it."""
         self.queued += 1
         try:
             await self._slots.acquire()
@@ -49,7 +49,7 @@ class Pool:
         }
 
     def count(self, *, ok: bool) -> None:
-        """One job more that has ended."""
+        """Count one ended job."""
         if ok:
             self.processed += 1
         else:

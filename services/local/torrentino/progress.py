@@ -1,4 +1,4 @@
-"""How torrents get on while time passes: their phases, and what of them lies on disk."""
+"""The progress of torrents over time: their phases, and their data on disk."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HALTED = frozenset({"stuck_downloading", "download_stalled", "failover"})
 
 
 class Progress:
-    """Moves torrents on; a step takes the seconds that it may use, and gives back what is left."""
+    """Advances torrents; a step takes the seconds it may use, and returns the rest."""
 
     def __init__(self, faults: Faults, config: StandinConfig) -> None:
         self._faults = faults
@@ -32,7 +32,7 @@ class Progress:
         }
 
     def begin(self, torrent: Torrent) -> None:
-        """Check first what is there: all of it, or zeros from now on."""
+        """Start with a check of the data on disk: complete, or zeros from now on."""
         if torrent.folder is not None:
             torrent.found = payload.is_whole(torrent.offer.files, torrent.folder)
         if not torrent.found:
@@ -40,25 +40,25 @@ class Progress:
         torrent.enter(Phase.CHECKING)
 
     def halted(self, torrent: Torrent) -> bool:
-        """Whether a fate lets it come half-way only."""
+        """Whether a fate stops it half-way."""
         fate = self._faults.fate(torrent.offer.titles)
         return fate in _HALTED and not (fate == "failover" and torrent.offer.second)
 
     def advance(self, torrents: Sequence[Torrent], elapsed: float) -> None:
-        """Let the time pass for all of them."""
+        """Advance all torrents by `elapsed` seconds."""
         for torrent in torrents:
             self._advance(torrent, elapsed)
         self.promote(torrents)
 
     def _advance(self, torrent: Torrent, elapsed: float) -> None:
-        """Let the time pass, through as many phases as it is enough for."""
+        """Advance one torrent, through as many phases as the time suffices for."""
         phase = None
         while phase is not torrent.phase and not (torrent.paused or torrent.broken):
             phase = torrent.phase
             elapsed = self._steps[phase](torrent, elapsed)
 
     def promote(self, torrents: Sequence[Torrent]) -> None:
-        """Give free places to those that wait, the oldest first."""
+        """Start waiting torrents in free slots, the oldest first."""
         free = self._config.active_downloads
         unlimited = self._config.client == "librqbit"
         free -= sum(torrent.loading for torrent in torrents)
@@ -136,7 +136,7 @@ class Progress:
             self._write(torrent, lambda: payload.begin(torrent.offer.files, folder, share=share))
 
     def _saved(self, torrent: Torrent) -> bool:
-        """Put its data where it says that they lie; false when that cannot be done."""
+        """Write its data to its save path; false if that fails."""
         if torrent.folder is not None:
             folder = torrent.folder
             self._write(torrent, lambda: payload.write(torrent.offer.files, folder))
@@ -146,5 +146,5 @@ class Progress:
         try:
             writing()
         except OSError as exc:
-            _LOG.warning("the torrent %s cannot be saved: %s", torrent.offer.name, exc)
+            _LOG.warning("the torrent %s cannot be written: %s", torrent.offer.name, exc)
             torrent.broken, torrent.speed_bps = True, 0

@@ -1,4 +1,4 @@
-"""Routes that answer the way axum does: all methods of a path in one place, an empty 405."""
+"""Routes that answer as axum does: one route for all methods of a path, an empty 405."""
 
 from __future__ import annotations
 

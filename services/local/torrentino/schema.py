@@ -1,4 +1,4 @@
-"""Request bodies, as strict as serde is: no coercion, unknown fields ignored and lost."""
+"""Request bodies, as strict as serde: no coercion, unknown fields are ignored."""
 
 from __future__ import annotations
 

@@ -1,14 +1,14 @@
-"""How well a torrent fits a ticket, and which of its files is taken for which track.
+"""The score of a torrent for a ticket, and the mapping of its files to tracks.
 
-The weights and thresholds are the real server's (reference, 1.1.3). Where the reference is silent
-this is our reading of it:
+The weights and thresholds are the real server's (reference, 1.1.3). What the reference does not
+specify is our assumption:
 
 * A search finds a torrent whose title has half of the description's words, or all of the expected
   artist's (the real server asks for an artist's discography when it has nothing good).
-* A word is a run of letters and digits, without regard to case; none is left out for being short.
-* A file is a track's by the share of the title's words in its name (0.65) and by the number that
-  its name begins with, on the disc that its folder names (0.35); less than 0.3 is no mapping. Each
-  file and each track is taken once, the surest first.
+* A word is a run of letters and digits, case-insensitive; short words count too.
+* A file's confidence for a track is the share of the title's words in its name (0.65) plus the
+  match of the number at the start of its name and the disc in its folder (0.35); below 0.3 it is
+  not mapped. Each file and each track is mapped once, in order of confidence.
 * The mapping's quality is the mean confidence over all expected tracks, 0 for one without a file.
 """
 
@@ -51,7 +51,7 @@ class FileMapping:
 
 @dataclass(frozen=True, kw_only=True)
 class Scored:
-    """A torrent that a search has found; `enriched` when its file listing was fetched."""
+    """A torrent that a search found; `enriched` if its file listing was fetched."""
 
     spec: TorrentSpec
     score: float
@@ -90,7 +90,7 @@ def ranked(
 
 
 def is_audio(path: str) -> bool:
-    """Whether a file's name says that it is a track."""
+    """Whether the file's extension is one of audio."""
     return path.lower().endswith(_AUDIO)
 
 
@@ -108,7 +108,7 @@ def _base_score(spec: TorrentSpec, wanted: frozenset[str], tags: Sequence[str]) 
 
 
 def _quality(title: frozenset[str], tags: Sequence[str]) -> float:
-    """0.5 for no quality tag; a tag is one when a quality word is anywhere inside it."""
+    """0.5 without a quality tag, which is a tag that contains a quality word."""
     asked = {word for word in _QUALITIES if any(word in tag.casefold() for tag in tags)}
     if not asked:
         return 0.5
@@ -118,7 +118,7 @@ def _quality(title: frozenset[str], tags: Sequence[str]) -> float:
 
 
 def _enriched(spec: TorrentSpec, score: float, tracks: Sequence[_Track]) -> Scored:
-    """The score with the known files counted in; the spec's own mistakes stand in the mappings."""
+    """The score including the files; the mappings include the spec's errors."""
     mappings = _mapped(spec, tracks)
     if tracks:
         quality = sum(each.confidence for each in mappings) / len(tracks)

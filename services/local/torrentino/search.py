@@ -1,8 +1,8 @@
-"""The answers of `/search`: what the indexers list, and what earlier answers have left.
+"""The answers of `/search`: the indexers' results, and cached results of earlier searches.
 
-The reference tells the form (1.5); how results are merged, cached and ordered was read from the
-real server. Its cache keeps what has a hash, and finds a query only where it stands in a title
-as it is, word for word.
+The reference specifies the form (1.5); how results are merged, cached and ordered was observed
+at the real server. Its cache keeps results that have a hash, and finds those whose title contains
+the query literally.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _SPAN_DAYS = 7000
 
 
 class SearchFailed(Exception):
-    """No indexer has answered; the text is the server's."""
+    """No indexer answered; the text is the server's."""
 
 
 class LinkFailed(Exception):
-    """A link gives no .torrent but this status; 200 for a page."""
+    """A link gives this status instead of a .torrent; 200 for a web page."""
 
     def __init__(self, status: HTTPStatus) -> None:
         super().__init__(f"{status.value} {status.phrase}")
@@ -43,19 +43,19 @@ class LinkFailed(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A release, and who lists it."""
+    """A release, and the indexers that list it."""
 
     title: str
-    info_hash: str  # empty when no indexer tells it
+    info_hash: str  # empty if no indexer lists it
     size_bytes: int
     publish_date: str | None
     sources: tuple[Mapping[str, object], ...]
-    files: object = None  # a listing, where something has fetched it
+    files: object = None  # its listing, if it was fetched
     from_cache: bool = False
 
     @property
     def seeders(self) -> int:
-        """Added up over the sources, which may all speak of the same peers."""
+        """The sum over the sources, which may count the same peers."""
         return self._sum("seeders")
 
     def json(self) -> dict[str, object]:
@@ -82,7 +82,7 @@ class Candidate:
 
 @dataclass(kw_only=True)
 class Search:
-    """The searcher of one server; what it finds goes into the catalog, but no file lists."""
+    """The searcher of one server; its results go into the catalog, without file lists."""
 
     shelf: Shelf
     faults: Faults
@@ -90,10 +90,10 @@ class Search:
     _cache: dict[str, Candidate] = field(default_factory=dict)
 
     def ask(self, query: str, base: str) -> list[Candidate]:
-        """What the indexers list for it, links below `base`; remembered for `cached`.
+        """Search the indexers; links are below `base`, and `cached` finds the results later.
 
         Raises:
-            SearchFailed: they are away, or all of them failed.
+            SearchFailed: the indexers are unavailable, or all of them failed.
         """
         if self.faults.searcher_away:
             url = f"{base}/api/v2.0/indexers/all/results?apikey={SECRET_KEY}&Query={quote(query)}"
@@ -115,13 +115,13 @@ class Search:
         """The torrent behind a link that an indexer gave.
 
         Raises:
-            LinkFailed: there is none, or the indexers are away (503).
+            LinkFailed: there is none, or the indexers are unavailable (503).
         """
         if self.faults.searcher_away:
             raise LinkFailed(HTTPStatus.SERVICE_UNAVAILABLE)
         number, admitted = read_link(url)
         if not admitted:
-            raise LinkFailed(HTTPStatus.FOUND)  # to where one logs in
+            raise LinkFailed(HTTPStatus.FOUND)  # to the login page
         offer = None if number is None else self.shelf.of_number(number)
         fate = "" if offer is None else self.faults.fate(offer.titles)
         if offer is None or fate == "dead_link" or self.faults.dead_links:
@@ -131,7 +131,7 @@ class Search:
         return offer
 
     def cached(self, query: str) -> list[Candidate]:
-        """What was found earlier and is in the catalog, with exactly these words in the title."""
+        """Earlier results that are in the catalog and whose title contains the query literally."""
         return [
             replace(each, publish_date=None, files=entry.get("files"), from_cache=True)
             for each in self._cache.values()
@@ -141,7 +141,7 @@ class Search:
 
 
 def _candidates(offer: Offer, base: str, silent: set[str]) -> Sequence[Candidate]:
-    """One with all its sources; without a hash one for each, since nobody can tell they are one."""
+    """One candidate with all sources; without a hash, which would merge them, one per source."""
     sources = [
         _source(offer, indexer, base)
         for indexer in offer.indexers

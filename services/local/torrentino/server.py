@@ -27,10 +27,10 @@ _KEEP_ALIVE_S = 75
 
 
 class Standin:
-    """A Torrentino in a world of its own: starts on `start` or `async with`, stops at once.
+    """One stand-in server: it starts on `start` or `async with`, and stops at once.
 
-    Between `start` and `stop` it answers at `url`. With a database its tickets outlive it, in
-    memory they outlive only `restart`.
+    Between `start` and `stop` it answers at `url`. Its tickets survive the process with a
+    database, else only `restart`.
     """
 
     def __init__(self, config: StandinConfig, source: Source, faults: Faults | None = None) -> None:
@@ -45,17 +45,17 @@ class Standin:
 
     @property
     def downloads(self) -> Path | None:
-        """Where finished torrents lie; None: nowhere."""
+        """The folder of finished torrents, None if nothing is written."""
         return self._config.downloads
 
     @property
     def requests(self) -> Counter[str]:
-        """How many of each kind came in: `POST /tickets`, `GET /tickets/{id}`, ..."""
+        """The number of requests by kind: `POST /tickets`, `GET /tickets/{id}`, ..."""
         return self._core.requests
 
     @property
     def searches(self) -> list[str]:
-        """The queries of `/search` that asked the indexers, in turn."""
+        """The queries of `/search` that went to the indexers, in order."""
         return self._core.searches
 
     async def __aenter__(self) -> Self:
@@ -71,7 +71,7 @@ class Standin:
         await self.stop()
 
     async def start(self) -> None:
-        """Listen and begin to work; returns when requests are answered.
+        """Listen and begin to work; return once requests are answered.
 
         Raises:
             OSError: the address cannot be bound.
@@ -88,16 +88,15 @@ class Standin:
         self._engine.start()
 
     async def stop(self) -> None:
-        """Stop everything where it is and close the database; harmless when not started."""
+        """Stop all work where it is and close the database; harmless if not started."""
         await self._halt()
         self._core.database.close()
 
     async def restart(self) -> None:
-        """Go down and come back on the same port, as after a crash of the real one.
+        """Stop and start again on the same port, as after a crash of the real server.
 
-        Connections are cut. Downloading tickets go on; acquiring, converting and placing ones are
-        stuck for ever; what was a zombie download is one no more. librqbit, a part of the real
-        one, checks its torrents anew.
+        Connections are cut. Downloading tickets continue; acquiring, converting and placing ones
+        stay stuck; zombie downloads are dropped. librqbit checks its torrents again.
         """
         await self._halt()
         self._core.torrents.restarted()
@@ -116,7 +115,7 @@ class Standin:
         self._core.torrents.forget(info_hash)
 
     def break_torrent(self, info_hash: str) -> None:
-        """Put a torrent into the state `error`, for as long as it is there.
+        """Put a torrent into the state `error` until it is removed.
 
         Raises:
             KeyError: there is none.
@@ -124,10 +123,10 @@ class Standin:
         self._core.torrents.break_down(info_hash)
 
     def set_state(self, ticket_id: str, state: Mapping[str, object]) -> None:
-        """Make this the ticket's state, whatever it is, and stop what was under way for it.
+        """Set the ticket's state and stop the work in progress for it.
 
-        From there on the loops treat it as any other: `pending` is acquired, `auto_approved`
-        downloaded; a forced `downloading`, `converting` or `placing` stays as it is.
+        The loops continue from it: `pending` is acquired, `auto_approved` downloaded; a forced
+        `downloading`, `converting` or `placing` stays as it is.
 
         Raises:
             KeyError: there is no such ticket.
@@ -147,7 +146,7 @@ class Standin:
 
 
 class _Connections:
-    """The open connections by the client's address, so that one request's can be cut."""
+    """The open connections by client address, so that one request's can be cut."""
 
     def __init__(self) -> None:
         self._by_client: dict[tuple[str, int], asyncio.Transport] = {}
@@ -170,7 +169,7 @@ class _Connections:
 
 
 class _Server(uvicorn.Server):
-    """uvicorn without signal handlers, ready and gone without polling."""
+    """uvicorn without signal handlers, that starts and stops without polling."""
 
     def __init__(self, app: ASGIApp, connections: _Connections) -> None:
         config = uvicorn.Config(
@@ -191,7 +190,7 @@ class _Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Signals are the caller's business."""
+        """The caller handles signals."""
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -203,14 +202,14 @@ class _Server(uvicorn.Server):
         await self.leave.wait()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close what is idle properly, cut what is not, and wait for nobody."""
+        """Close idle connections properly, cut the others, and wait for no client."""
         for server in self.servers:
             server.close()
         for listener in sockets or []:
             listener.close()
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await asyncio.sleep(0)  # lets the goodbyes out
+        await asyncio.sleep(0)  # sends the closing frames
         self._connections.hang_up_all()
         tasks = list(self.server_state.tasks)
         for task in tasks:
@@ -220,7 +219,7 @@ class _Server(uvicorn.Server):
 
 def _protocol(connections: _Connections) -> type[asyncio.Protocol]:
     class Protocol(H11Protocol):
-        """Notes each connection, so that `_Connections` can cut it."""
+        """Registers each connection, so that `_Connections` can cut it."""
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
@@ -237,7 +236,7 @@ def _protocol(connections: _Connections) -> type[asyncio.Protocol]:
 
 def _listen(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    # asyncio turns Nagle's delay off only where the protocol is named
+    # asyncio disables Nagle's delay only if the protocol is given
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What the indexers of this world list, and what stands behind each hash and link."""
+"""The torrents that the indexers list, by hash and by link."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ _SOUNDS = 50
 
 
 class Shelf:
-    """All torrents that there are; what a search has listed stays as it was listed last."""
+    """All torrents; one that a search listed stays as it was last listed."""
 
     def __init__(self, source: Source, faults: Faults, config: StandinConfig) -> None:
         self._source, self._faults, self._config = source, faults, config
         self._by_number: dict[int, Offer] = {}
 
     def matching(self, query: str) -> list[Offer]:
-        """Those with every word of the query (of two letters or more) in the title.
+        """The torrents whose title has every word of the query (of two letters or more).
 
-        Beside a right one stand its decoys; what has the fate `not_found` is not there, nor are
-        its decoys.
+        The decoys of each are added; one with the fate `not_found` is left out with its decoys.
         """
         wanted = _words(query)
         if not wanted:
@@ -47,24 +46,24 @@ class Shelf:
         return found
 
     def of_hash(self, info_hash: str) -> Offer | None:
-        """The torrent of that hash, listed or not."""
+        """The torrent with that hash, listed or not."""
         found = self.of_number(number_of(info_hash))
         return found if found is not None and found.info_hash == info_hash else None
 
     def of_number(self, number: int) -> Offer | None:
-        """The torrent that the indexers know by that number, listed or not."""
+        """The torrent with that indexer number, listed or not."""
         if number in self._by_number:
             return self._by_number[number]
         return next((each for each in self._every() if number_of(each.info_hash) == number), None)
 
     def decoys(self, specs: Sequence[TorrentSpec]) -> list[TorrentSpec]:
-        """The wrong releases that look like these."""
+        """The decoys of these torrents."""
         audio = self._audio() if specs else []
         dead = self._config.dead_decoys
         return [decoy for spec in specs for decoy in decoys_of(spec, audio, dead=dead)]
 
     def indexers(self) -> list[str]:
-        """All that list something."""
+        """The indexers that list something."""
         _, specs = self._stock()
         return sorted({each for spec in specs for each in spec.indexers} | {INDEXER})
 
@@ -93,18 +92,18 @@ class Shelf:
                 spoiler=self._faults.spoiler(titles),
             )
         except OSError:
-            return []  # its file is away: nobody seeds it
+            return []  # its file is missing, so it has no seeder
         return [offer for offer in made if wanted <= _words(offer.title)]
 
     def _of_spec(self, spec: TorrentSpec) -> list[Offer]:
         try:
             return [offer_of_spec(spec, titles=(*_titles(spec.title), spec.name.casefold()))]
         except OSError as exc:
-            _LOG.warning("a torrent's file is away, so it is not found: %s", exc)
+            _LOG.warning("a torrent's file is missing, so the search omits it: %s", exc)
             return []
 
     def _beside(self, right: Sequence[Offer]) -> Iterator[Offer]:
-        """The decoys of these."""
+        """The decoys of these offers."""
         if not self._config.decoys:
             return
         specs = [_spec_of(each) for each in right if not each.second]
@@ -113,7 +112,7 @@ class Shelf:
                 yield replace(each, titles=(each.title.casefold(),))
 
     def _audio(self) -> Sequence[Path]:
-        """Some of the sounds that this world has."""
+        """Some of the source's audio files, for decoys."""
         songs, specs = self._stock()
         files = (file.source for spec in specs for file in spec.files if is_audio(file.path))
         return list(islice(dict.fromkeys(chain(files, (song.path for song in songs))), _SOUNDS))

@@ -1,4 +1,4 @@
-"""How the stand-in finds content: the songs and torrents that its world knows."""
+"""The source of the stand-in's content: songs and torrents."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ _AUDIO_SUFFIXES = frozenset(
 
 
 class Source(Protocol):
-    """How the stand-in finds content; neither call may block."""
+    """A source of content; neither call may block."""
 
     def find(self, query_context: Mapping[str, object]) -> Song | None:
         """The song that a ticket's `query_context` asks for, or None."""
         ...
 
     def search(self, query_context: Mapping[str, object]) -> Sequence[Scored]:
-        """The torrents that a search for it finds, best first."""
+        """The torrents that a search for `query_context` finds, best first."""
         ...
 
 
 @runtime_checkable
 class Stock(Protocol):
-    """A source that can also say all that it has; `/search` finds nothing in another one."""
+    """A source that can list its content; `/search` finds nothing in any other."""
 
     def offered(self) -> tuple[Sequence[Song], Sequence[TorrentSpec]]:
         """Its songs and its torrents."""
@@ -38,12 +38,12 @@ class Stock(Protocol):
 
 
 class SongList:
-    """A `Source` over a fixed list of songs, and one of torrents.
+    """A `Source` over fixed lists of songs and torrents.
 
-    An expected track is matched by title and artist without regard to case, where one artist may
-    be the beginning of the other ("A" and "A, B") and a missing one matches any. Without
-    `expected`, every word of the title has to stand in the description; the longest title wins.
-    An expected album, film or episode is no song. Torrents are found and scored as `scoring` says.
+    An expected track is matched by title and artist, case-insensitively; one artist may be a
+    prefix of the other ("A" and "A, B"), and a missing one matches any. Without `expected`, the
+    description must have every word of the title; the longest title wins. An expected album, film
+    or episode matches no song. `scoring` finds and scores torrents.
     """
 
     def __init__(self, songs: Iterable[Song], torrents: Iterable[TorrentSpec] = ()) -> None:
@@ -81,9 +81,9 @@ def load_songs(place: Path) -> SongList:
 
     A song in the list is {artist, title, path}, a torrent {title, files: [{path, source}]} and
     optionally folder, seeders, listed, private, magnet_only, redirects, dead, indexers,
-    mappings: {path: [item id, confidence]}, all as in `TorrentSpec`; relative paths (of a
-    torrent's files: sources) are relative to it. A file in a folder is named `Artist - Title.ext`;
-    without ` - ` its whole stem is the title.
+    mappings: {path: [item id, confidence]}, all as in `TorrentSpec`; relative paths and sources
+    are relative to the JSON file's folder. A file in a folder is named `Artist - Title.ext`;
+    without ` - ` the whole stem is the title.
 
     Raises:
         ValueError: the JSON is not such a list.

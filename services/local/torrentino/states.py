@@ -33,7 +33,7 @@ PENDING: State = {"type": "pending"}
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """One search result that a ticket could be served from."""
+    """One search result that can serve a ticket."""
 
     title: str
     info_hash: str
@@ -68,7 +68,7 @@ class Candidate:
 
 
 def magnet(info_hash: str) -> str:
-    """The link in a ticket's state; of a torrent without a hash there is none."""
+    """The link in a ticket's state; empty for a torrent without a hash."""
     return f"magnet:?xt=urn:btih:{info_hash}" if info_hash else ""
 
 
@@ -173,8 +173,8 @@ def completed(*, conversion_s: int, size_bytes: int, files_placed: int) -> State
         "type": "completed",
         "completed_at": zulu_now(),
         "stats": {
-            "total_download_bytes": 0,  # always, in the real server too
-            "download_duration_secs": 0,  # always
+            "total_download_bytes": 0,  # always 0, in the real server too
+            "download_duration_secs": 0,  # always 0
             "conversion_duration_secs": conversion_s,
             "final_size_bytes": size_bytes,
             "files_placed": files_placed,
@@ -198,6 +198,6 @@ def failed(error: str, *, retryable: bool) -> State:
         "type": "failed",
         "error": error,
         "retryable": retryable,
-        "retry_count": 0,  # always
+        "retry_count": 0,  # always 0
         "failed_at": zulu_now(),
     }

@@ -1,6 +1,6 @@
-"""The tickets: kept in memory, copied to SQLite, every change announced and audited.
+"""The tickets: in memory, copied to SQLite, with a message and an audit event for every change.
 
-As in the real server nothing is compared before it is overwritten, and nothing is deduplicated.
+As in the real server, a state is overwritten without comparison, and nothing is deduplicated.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from services.local.torrentino.timestamps import now_ns, offset_form
 
 @dataclass(kw_only=True)
 class Ticket:
-    """One row; the last five fields are the server's own and never shown."""
+    """One row; the last five fields are internal and not in the API."""
 
     id: str
     created_at: str
@@ -33,9 +33,9 @@ class Ticket:
     updated_at: str
     created_ns: int
     retry_count: int = 0  # automatic retries; never reset
-    content: str | None = None  # the file that an acquisition has chosen
+    content: str | None = None  # the file that an acquisition chose
     titles: list[str] = field(default_factory=list)  # casefolded, for `Faults`
-    hands: int = 0  # grows when a test takes the ticket out of the engine's hands
+    hands: int = 0  # grows when a test takes the ticket from the engine
 
     @property
     def kind(self) -> str:
@@ -126,7 +126,7 @@ class Tickets:
         return ticket
 
     def delete(self, ticket: Ticket, *, by: str) -> None:
-        """Remove the row, and nothing else."""
+        """Remove the row only; its torrent stays."""
         del self._by_id[ticket.id]
         self._by_kind[ticket.kind].discard(ticket.id)
         self._dirty.discard(ticket.id)
@@ -136,26 +136,26 @@ class Tickets:
         self._hub.broadcast({"type": "ticket_deleted", "ticket_id": ticket.id})
 
     def every(self) -> list[Ticket]:
-        """All tickets, highest priority first, oldest first within one."""
+        """All tickets, highest priority first, then oldest first."""
         return sorted(self._by_id.values(), key=_rank)
 
     def of_kind(self, kind: str) -> list[Ticket]:
-        """Those in one state, in the same order."""
+        """The tickets in one state, in the same order."""
         return sorted((self._by_id[each] for each in self._by_kind[kind]), key=_rank)
 
     def first_of_kind(self, kind: str) -> Ticket | None:
-        """The first of `of_kind`, without sorting them all."""
+        """The first of `of_kind`, without sorting."""
         return min((self._by_id[each] for each in self._by_kind[kind]), key=_rank, default=None)
 
     def count(self, kind: str) -> int:
         return len(self._by_kind[kind])
 
     def counts(self) -> Mapping[str, int]:
-        """How many are in each state, those of no known type included."""
+        """The number of tickets in each state, including unknown states."""
         return {kind: len(ids) for kind, ids in self._by_kind.items()}
 
     def flush(self) -> None:
-        """Write out what repeated updates of one state have left to be written."""
+        """Write the deferred updates to the database."""
         events = self._audit.drain()
         if self._dirty or events:
             self._database.save([vars(self._by_id[each]) for each in self._dirty], events)

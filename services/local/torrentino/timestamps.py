@@ -1,4 +1,4 @@
-"""The two ways in which the real server writes a moment, from nanoseconds since 1970."""
+"""The two time formats of the real server, from nanoseconds since 1970."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 
 def now_ns() -> int:
-    """The present moment; the only place where the stand-in asks for the time of day."""
+    """The current time; the stand-in's only call of the wall clock."""
     return time.time_ns()
 
 
@@ -17,7 +17,7 @@ def offset_form(moment_ns: int) -> str:
 
 
 def zulu_form(moment_ns: int) -> str:
-    """As inside a state: no, three, six or nine digits, whichever is exact, and `Z`."""
+    """As in a state: 0, 3, 6 or 9 decimals, the fewest that are exact, and `Z`."""
     digits = f"{moment_ns % 10**9:09d}"
     while digits.endswith("000"):
         digits = digits[:-3]
@@ -25,7 +25,7 @@ def zulu_form(moment_ns: int) -> str:
 
 
 def zulu_now() -> str:
-    """The present moment in `zulu_form`."""
+    """The current time in `zulu_form`."""
     return zulu_form(now_ns())
 
 

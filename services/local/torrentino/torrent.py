@@ -1,4 +1,4 @@
-"""One torrent in the client, and how each of the two clients tells of it."""
+"""One torrent in the client, as each of the two clients reports it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from services.local.torrentino.timestamps import now_ns, zulu_form
 
 
 class Phase(Enum):
-    """How far a torrent is; not all clients pass through all of them."""
+    """The phase of a torrent; a client need not pass through all of them."""
 
-    WAITING = auto()  # for one of qBittorrent's places
-    METADATA = auto()  # a magnet that has not learnt its files
-    CHECKING = auto()  # what lies on disk, which is nothing or zeros for a new one
+    WAITING = auto()  # for one of qBittorrent's active slots
+    METADATA = auto()  # a magnet that does not know its files yet
+    CHECKING = auto()  # the data on disk; for a new torrent nothing or zeros
     DOWNLOADING = auto()
-    MOVING = auto()  # whole, and not yet where it is to lie
+    MOVING = auto()  # whole, and being moved to its place
     WHOLE = auto()
 
 
@@ -34,36 +34,36 @@ _STATES = {
 
 @dataclass(kw_only=True)
 class Torrent:
-    """One download; its data lie at `<folder>/<offer.name>`, whatever it is called."""
+    """One download; its data is at `<folder>/<offer.name>`, whatever its shown name is."""
 
     offer: Offer
     client: Client
-    save_path: str  # as the client says
-    folder: Path | None  # where that is; None: nothing is written
+    save_path: str  # as the client shows it
+    folder: Path | None  # the path of that here; None: nothing is written
     checking_s: float  # how long a check takes
     phase: Phase
-    kind: bool = False  # added by a ticket, and spared what `StandinConfig.kind_tickets` says
-    title: str | None = None  # qBittorrent's name for it: that of the magnet
+    kind: bool = False  # added by a ticket with `StandinConfig.kind_tickets`
+    title: str | None = None  # qBittorrent's name for it, from the magnet
     metadata: bool = True
-    found: bool = False  # all of it lay on disk when it was added
-    resume: Phase | None = None  # where a check after a restart leads back to
+    found: bool = False  # its data was on disk when it was added
+    resume: Phase | None = None  # the phase after a check that a restart caused
     spent_s: float = 0.0  # in this phase
-    loaded: float = 0.0  # the share that has been downloaded
+    loaded: float = 0.0  # the downloaded share
     added_ns: int = field(default_factory=now_ns)
     speed_bps: int = 0
     completed_ns: int | None = None
     category: str | None = None
     paused: bool = False
-    broken: bool = False  # an error, from which it does not come back
+    broken: bool = False  # in a permanent error
 
     @property
     def done(self) -> bool:
-        """Whether all of it lies where it belongs."""
+        """Whether all of its data is in its place."""
         return self.phase is Phase.WHOLE
 
     @property
     def loading(self) -> bool:
-        """Whether it takes up one of qBittorrent's places."""
+        """Whether it occupies one of qBittorrent's active slots."""
         return self.phase in LOADING and not (self.kind or self.paused or self.broken)
 
     @property
@@ -76,7 +76,7 @@ class Torrent:
 
     @property
     def path(self) -> str:
-        """Where Torrentino believes its file or folder to be."""
+        """Where Torrentino expects its file or folder."""
         return f"{self.save_path}/{self.name}"
 
     @property
@@ -88,7 +88,7 @@ class Torrent:
         if self.phase in _STATES:
             return _STATES[self.phase]
         if self.done:
-            # nobody downloads from us, which qBittorrent calls a stall too
+            # qBittorrent reports seeding without a peer as a stall too
             return "stalled" if self.client == "qbittorrent" and not self.kind else "seeding"
         return "downloading" if self.speed_bps or self.client == "librqbit" else "stalled"
 
@@ -100,17 +100,17 @@ class Torrent:
 
     @property
     def progress(self) -> float:
-        """0 to 1; in a check it is the check's."""
+        """0 to 1; during a check, the progress of the check."""
         if self.phase is Phase.CHECKING:
             return min(1.0, 2 * self.spent_s / self.checking_s) if self.checking_s > 0 else 1.0
         return self.loaded
 
     def enter(self, phase: Phase) -> None:
-        """Begin with another phase."""
+        """Begin another phase."""
         self.phase, self.spent_s = phase, 0.0
 
     def spend(self, elapsed: float, needed_s: float) -> float:
-        """Let time pass in a phase that takes `needed_s`: what is left, less than 0 for nothing."""
+        """Spend time in a phase that takes `needed_s`; return the rest, negative if too little."""
         self.spent_s += max(0.0, elapsed)
         return self.spent_s - needed_s
 
@@ -139,7 +139,7 @@ class Torrent:
         return shown if self.client == "librqbit" else shown | self._more()
 
     def row(self) -> dict[str, object]:
-        """What is to outlive the process."""
+        """The fields to store in the database."""
         return {
             "id": self.offer.info_hash,
             "title": self.title,
@@ -155,7 +155,7 @@ class Torrent:
         }
 
     def _more(self) -> dict[str, object]:
-        """What only qBittorrent knows; its moments are whole seconds."""
+        """The fields that only qBittorrent has; its times are whole seconds."""
         more: dict[str, object] = {"added_at": _second(self.added_ns)}
         if self.completed_ns is not None:
             more["completed_at"] = _second(self.completed_ns)

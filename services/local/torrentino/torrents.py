@@ -1,6 +1,6 @@
-"""The torrent client: what has been offered by searches, and what is being downloaded.
+"""The torrent client: the torrents that searches offered, and its downloads.
 
-It goes on over a restart of Torrentino, and it knows nothing of tickets: two tickets for one
+It continues over a restart of Torrentino, and has no notion of tickets: two tickets for one
 torrent share it.
 """
 
@@ -24,12 +24,12 @@ _API = "http://127.0.0.1:8081/api/v2"
 
 
 class ClientError(Exception):
-    """The client does not do what it is asked to; the text is what Torrentino says of that."""
+    """The client refuses or is unavailable; the text is Torrentino's."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ByHand:
-    """How a torrent is added that no ticket asked for."""
+    """How a torrent is added by hand, that is without a ticket."""
 
     magnet: Magnet | None = None  # None: by its .torrent
     download_path: str | None = None
@@ -38,7 +38,7 @@ class ByHand:
 
     @property
     def lost(self) -> bool:
-        """Whether nobody can be asked for the metadata: there is no DHT in this world."""
+        """Whether no peer can be found for the metadata: the stand-in has no DHT."""
         return self.magnet is not None and not self.magnet.trackers
 
 
@@ -52,15 +52,15 @@ class Torrents:
         self._written: dict[str, Row] = {}
         self._offers: dict[str, Offer] = {}
         self._torrents: dict[str, Torrent] = {}
-        self._kept: dict[str, bool] = {}  # removed without their files, and whether whole
-        self._looked = time.monotonic()
+        self._kept: dict[str, bool] = {}  # removed without files: whether whole
+        self._advanced_at = time.monotonic()
         self._progress = Progress(faults, config)
 
     def require(self, what: str) -> None:
-        """Pass when the client answers.
+        """Return if the client is available.
 
         Raises:
-            ClientError: it is away; `what` was asked of it.
+            ClientError: it is not; the text names the call `what`.
         """
         if self._faults.client_away:
             url = f"{_API}/torrents/{what}"
@@ -71,11 +71,11 @@ class Torrents:
         self._offers[offer.info_hash] = offer
 
     def offered(self, info_hash: str) -> Offer | None:
-        """What a ticket's search has found under this hash."""
+        """The offer of a ticket's search with this hash."""
         return self._offers.get(info_hash)
 
     def add(self, info_hash: str, *, progress: float = 0.0) -> Torrent | None:
-        """Start a ticket's download, or join one that is there; None when nobody has that hash.
+        """Start a ticket's download, or join an existing one; None for an unknown hash.
 
         Raises:
             ClientError: it cannot be added.
@@ -93,7 +93,7 @@ class Torrents:
         return torrent
 
     def add_by_hand(self, offer: Offer, how: ByHand) -> Torrent:
-        """Start a download that no ticket asked for; one that is there stays as it is.
+        """Start a download without a ticket; an existing one stays as it is.
 
         Raises:
             ClientError: it cannot be added.
@@ -119,13 +119,13 @@ class Torrents:
         return torrent
 
     def get(self, info_hash: str) -> Torrent | None:
-        """The torrent of that hash; with an empty hash the first of all, as qBittorrent does."""
+        """The torrent with that hash; for an empty hash the first of all, as in qBittorrent."""
         if info_hash == "":
             return next(iter(self._torrents.values()), None)
         return self._torrents.get(info_hash)
 
     def remove(self, info_hash: str, *, with_files: bool = False) -> bool:
-        """Forget it; false when there is none. `with_files`: and its data, where they lie.
+        """Remove it, with its data if `with_files`; false if there is none.
 
         The songs' and torrents' source files are never touched.
         """
@@ -141,7 +141,7 @@ class Torrents:
         return True
 
     def forget(self, info_hash: str) -> None:
-        """Lose a torrent, as a client does that was set up anew; its files stay.
+        """Lose a torrent, as a client that was set up again does; its files stay.
 
         Raises:
             KeyError: there is none.
@@ -150,7 +150,7 @@ class Torrents:
         self._save()
 
     def break_down(self, info_hash: str) -> None:
-        """Put a torrent into an error from which it does not come back.
+        """Put a torrent into a permanent error.
 
         Raises:
             KeyError: there is none.
@@ -162,7 +162,7 @@ class Torrents:
         return list(self._torrents.values())
 
     def early(self, torrent: Torrent) -> bool:
-        """Whether the monitor of tickets takes the check of this new torrent for the end."""
+        """Whether the ticket monitor takes the check of this new torrent for its completion."""
         if torrent.done or torrent.kind:
             return False
         if self._faults.fate(torrent.offer.titles) == "zeros":
@@ -172,10 +172,9 @@ class Torrents:
         return unkind and share < self._config.early_share
 
     def restore(self, find: Callable[[str], Offer | None]) -> None:
-        """At the start of the process: have again what the database knows, by what `find` gives.
+        """At the start of the process: restore the torrents in the database; `find` gives offers.
 
-        What tickets have added is their own business, unless they are unkind. What was not whole
-        begins anew.
+        Torrents of tickets with `kind_tickets` are not stored. One that was not whole starts again.
         """
         for row in sorted(self._database.torrents(), key=lambda row: int(row["added_ns"])):
             offer = find(row["id"]) or unknown_offer(row["id"])
@@ -201,7 +200,7 @@ class Torrents:
         self._save()
 
     def _save(self) -> None:
-        """Write down what has changed; only what a new process could not know."""
+        """Store the changed torrents, except those that tickets restore by themselves."""
         if not self._database.durable:
             return
         rows: dict[str, Row] = {
@@ -214,7 +213,7 @@ class Torrents:
             self._written = rows
 
     def restarted(self) -> None:
-        """Torrentino went down and came back: librqbit, a part of it, checks everything."""
+        """After a restart of Torrentino: librqbit, a part of it, checks all torrents."""
         if self._config.client == "librqbit":
             for torrent in self._torrents.values():
                 if torrent.metadata and not torrent.kind and torrent.phase is not Phase.CHECKING:
@@ -222,9 +221,9 @@ class Torrents:
                     torrent.enter(Phase.CHECKING)
 
     def advance(self) -> None:
-        """Let the time since the last call count for every download."""
+        """Advance every download by the time since the last call."""
         now = time.monotonic()
-        elapsed, self._looked = now - self._looked, now
+        elapsed, self._advanced_at = now - self._advanced_at, now
         if self._faults.client_away:
             return
         self._progress.advance(self.every(), elapsed)
@@ -253,7 +252,7 @@ class Torrents:
         metadata: bool = True,
         title: str | None = None,
     ) -> Torrent:
-        """A new torrent; librqbit knows no places but one, and no names but the real one."""
+        """A new torrent; librqbit has one save path only, and always the real name."""
         config = self._config
         qbittorrent = config.client == "qbittorrent"
         other = download_path if qbittorrent else None
@@ -275,7 +274,7 @@ class Torrents:
         return torrent
 
     def _require_room(self, offer: Offer, folder: Path | None) -> None:
-        """librqbit adds nothing whose files are there already."""
+        """librqbit refuses a torrent whose files exist already."""
         if self._config.client != "librqbit":
             return
         if folder is not None:

@@ -1,0 +1,28 @@
+"""What every step on audio files needs: the media root, the programs, the tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from shared.db.claims import Claim
+from shared.db.media_root import MediaRoot
+from shared.media.paths import temp_file
+from shared.media.tools import AudioTools
+
+
+@dataclass(frozen=True, kw_only=True)
+class Media:
+    """Lengths that differ by up to `tolerance_s` are equal.
+
+    `find_tools` raises `Misconfigured` where ffmpeg is missing.
+    """
+
+    root: MediaRoot
+    find_tools: Callable[[], AudioTools]
+    tolerance_s: float
+
+    def temp(self, claim: Claim, number: int | None = None) -> Path:
+        """Where the work on this claim writes a file; see `temp_file`."""
+        return temp_file(self.root.path, claim.item_id, claim.fence, number)

@@ -1,0 +1,181 @@
+"""The file under the track's final name: an earlier one, or the finished one that gets the name.
+
+The file gets its name while the item's row is locked by our fence, in the transaction that
+completes the item. docs/architecture.md, "Placing a file", goes through each crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import structlog
+
+from services.fetcher_writer.finish import Finished, Original
+from services.fetcher_writer.media import Media
+from services.fetcher_writer.store import hold
+from services.fetcher_writer.work import ACTOR, Work
+from shared.announcer import Announcer
+from shared.crashpoints import reached
+from shared.db.ledger import complete
+from shared.db.media_root import MediaRoot
+from shared.db.pool import Database
+from shared.errors import AttemptFailed, DependencyDown, ErrorType
+from shared.media.paths import audio_uri, source_uri, taken_in_another_case
+from shared.media.place import publish, translated
+from shared.media.placed_file import find_placed
+from shared.media.refused import move_aside
+from shared.media.verify import AudioFacts
+from shared.metrics import BYTES_PLACED, FILES_PLACED
+
+log = structlog.get_logger()
+
+# Each turn moves aside the broken file that has taken the name. More turns mean a fault.
+_MOST_TURNS = 3
+
+
+class Publisher:
+    """Completes items with the files under `audio/`; sets `cleanup_wake` when one is published."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        media: Media,
+        announcer: Announcer,
+        cleanup_wake: asyncio.Event,
+    ) -> None:
+        self.database = database
+        self.media = media
+        self._announcer = announcer
+        self._cleanup_wake = cleanup_wake
+
+    async def placed_already(self, work: Work) -> AudioFacts | None:
+        """The facts of a whole file under the final name; broken files there are moved aside.
+
+        Raises:
+            Stale: there is a broken file, and the item is another worker's.
+            AttemptFailed, Unavailable: as `find_placed`.
+        """
+        media = self.media
+        placed = await find_placed(
+            media.root.path,
+            work.track_id,
+            expected_ms=work.duration_ms,
+            tolerance_s=media.tolerance_s,
+            tools=media.find_tools(),
+        )
+        reached("fetcher.looked")
+        if placed.refused:
+            async with self.database.transaction() as connection:
+                # A worker that lost the item may have seen a file that is replaced by now.
+                await hold(connection, work.claim)
+                await asyncio.to_thread(move_aside, media.root.path, placed.refused)
+                reached("fetcher.moved_aside")
+        return placed.facts
+
+    async def adopt(self, work: Work, facts: AudioFacts) -> None:
+        """Complete the item with the file that was placed already."""
+        reached("fetcher.adopting")
+        async with self.database.transaction() as connection:
+            adopted = await complete(
+                connection,
+                work.claim.item_id,
+                facts,
+                fence=work.claim.fence,
+                reason="a whole file was in place already",
+                actor=ACTOR,
+            )
+        reached("fetcher.adopted")
+        await self._announcer.announce()
+        if adopted:
+            FILES_PLACED.labels("adopted").inc()
+            log.info("file_adopted", item_id=work.claim.item_id, track_id=work.track_id)
+
+    async def publish(self, work: Work, finished: Finished) -> None:
+        """Give the file its final name and complete the item; a whole file there is adopted.
+
+        Raises:
+            Stale: another worker has the item, or it was cancelled.
+            AttemptFailed: REJECTED, another track has the name for ever.
+            Unavailable: the disk or PostgreSQL cannot be used now.
+        """
+        for _ in range(_MOST_TURNS):
+            if await self._publish(work, finished):
+                return
+            placed = await self.placed_already(work)
+            if placed is not None:
+                await self.adopt(work, placed)
+                return
+        raise DependencyDown("media", f"the name of {work.track_id} is taken again and again")
+
+    async def _publish(self, work: Work, finished: Finished) -> bool:
+        """False: the name is taken."""
+        root, facts = self.media.root, finished.facts
+        final = root.path / audio_uri(work.track_id, facts.ext)
+        async with self.database.transaction() as connection:
+            # From here to the commit no other worker can move this item or place a file for it.
+            await hold(connection, work.claim)
+            reached("fetcher.locked")
+            if finished.original is not None:
+                # Before the name: a completed item would not collect the original again.
+                await asyncio.to_thread(_keep, root, work.track_id, finished.original)
+            if not await asyncio.to_thread(_give_name, root, finished.path, final):
+                return False
+            reached("fetcher.named")
+            placed = await complete(
+                connection,
+                work.claim.item_id,
+                facts,
+                fence=work.claim.fence,
+                reason="the file is in place",
+                actor=ACTOR,
+            )
+            assert placed, "the row is locked by our fence"
+            reached("fetcher.completed")
+        reached("fetcher.committed")
+        await self._announcer.announce()
+        # A linked file shares its content with the incoming one, which should go soon.
+        self._cleanup_wake.set()
+        FILES_PLACED.labels(finished.how).inc()
+        BYTES_PLACED.inc(facts.size_bytes)
+        log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=finished.how)
+        return True
+
+
+# --- in threads
+
+
+def _give_name(root: MediaRoot, temp: Path, final: Path) -> bool:
+    """Give the file its final name; False when that is taken.
+
+    Raises:
+        AttemptFailed: REJECTED, another track has the name for ever.
+        DependencyDown: the disk cannot be used now.
+    """
+    root.still_there()
+    if publish(temp, final):
+        return True
+    with translated("reading the folder of a name that is taken"):
+        other = taken_in_another_case(final)
+    if other is not None:
+        raise AttemptFailed(
+            ErrorType.REJECTED,
+            f"{other} has the place of {final.name}: the filesystem of MEDIA_PATH does not"
+            " tell upper from lower case, so it cannot hold both",
+            {"path": str(final), "taken_by": other},
+        )
+    return False
+
+
+def _keep(root: MediaRoot, track_id: str, original: Original) -> None:
+    """Keep the file that the finished one was made from.
+
+    Raises:
+        DependencyDown: the disk cannot be used now.
+    """
+    root.still_there()
+    # An earlier turn, which found the name taken, has kept it already.
+    if original.path.exists():
+        publish(original.path, root.path / source_uri(track_id, original.ext), replace=True)
+        reached("fetcher.source_kept")

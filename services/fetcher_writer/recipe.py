@@ -1,0 +1,141 @@
+"""How an item gets its file: one list of steps.
+
+    placed already?  →  which file  →  collect  →  verify  →  convert  →  publish
+
+A step returns what the next step needs. Every other end is an error of the tree in `shared.errors`,
+raised by the step where it arises: there is no value that means a failure. `outcomes.py` maps the
+error to a move of the item. Whatever goes wrong, only whole, verified files appear under `audio/`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from services.fetcher_writer.collected_files import CollectedFiles
+from services.fetcher_writer.delivery.collector import Collector
+from services.fetcher_writer.finish import CONVERTED, Collected, Converter, Finished, verified
+from services.fetcher_writer.match import Found, TicketMatch
+from services.fetcher_writer.media import Media
+from services.fetcher_writer.publish import Publisher
+from services.fetcher_writer.store import Store
+from services.fetcher_writer.work import ACTOR, Work
+from shared.announcer import Announcer
+from shared.crashpoints import reached
+from shared.db import moves
+from shared.errors import AttemptFailed, ErrorType
+from shared.health import Health
+from shared.media.place import discard
+from shared.media.verify import AudioFacts
+from shared.states import Stage
+
+
+class Recipe:
+    """The steps; at most `concurrency` files are in work at once in this process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        collector: Collector,
+        converter: Converter,
+        publisher: Publisher,
+        media: Media,
+        announcer: Announcer,
+        health: Health,
+        concurrency: int,
+    ) -> None:
+        self._store = store
+        self.collector = collector
+        self._converter = converter
+        self.publisher = publisher
+        self.media = media
+        self._announcer = announcer
+        self._health = health
+        self._slots = asyncio.Semaphore(concurrency)
+
+    def match(self, works: Sequence[Work]) -> TicketMatch:
+        """The matching of the files of one ticket, which all of the works share."""
+        first = works[0]
+        files = CollectedFiles(
+            first.ticket,
+            first.claim,
+            collector=self.collector,
+            media=self.media,
+            slots=self._slots,
+        )
+        return TicketMatch(
+            works, store=self._store, files=files, tolerance_s=self.media.tolerance_s
+        )
+
+    async def run(self, work: Work, match: TicketMatch) -> None:
+        """Take all steps for one item.
+
+        Raises:
+            DownloadsError: the item has no file; the class says what to do: see `outcomes.py`.
+        """
+        try:
+            await self._steps(work, match)
+        except AttemptFailed as failure:
+            if failure.error_type is ErrorType.STORAGE:
+                # Files are missing also below an unmounted disk: then no attempt is used.
+                await self.media.root.check()
+                await self.collector.check()
+            raise
+
+    async def _steps(self, work: Work, match: TicketMatch) -> None:
+        async with self._slots:
+            placed = await self.publisher.placed_already(work)
+        if placed is not None:
+            await self.publisher.adopt(work, placed)
+            return
+        # Without a slot: each file that is measured for it takes one.
+        found = await match.file_of(work)
+        async with self._slots:
+            collected = await self.collect(work, found, match.files)
+            facts = await self.verify(work, collected)
+            finished = await self.convert(work, collected, facts)
+            await self.publish(work, finished)
+
+    async def collect(self, work: Work, found: Found, files: CollectedFiles) -> Collected:
+        """Put the file, or the part of it that is the track, at the item's temporary name.
+
+        Raises:
+            AttemptFailed, Unavailable: as `CollectedFiles.take`.
+        """
+        await asyncio.to_thread(self.media.root.still_there)
+        path = self.media.temp(work.claim)
+        how = await files.take(found.offer, found.file, path)
+        reached("fetcher.staged")
+        self._health.up("incoming")
+        return Collected(path=path, how=how, name=found.offer.name)
+
+    async def verify(self, work: Work, collected: Collected) -> AudioFacts:
+        """The facts of the file, if it is the whole audio of the track.
+
+        Raises:
+            AttemptFailed, Unavailable: as `verified`.
+            Stale: another worker has the item, or it was cancelled.
+        """
+        async with self._store.database.connection() as connection:
+            await moves.advance(
+                connection, [work.claim], Stage.VERIFYING, reason="decoding the file", actor=ACTOR
+            )
+        reached("fetcher.verifying")
+        await self._announcer.announce()
+        facts = await verified(collected, work, self.media)
+        reached("fetcher.decoded")
+        return facts
+
+    async def convert(self, work: Work, collected: Collected, facts: AudioFacts) -> Finished:
+        """The file in the wanted format; see `Converter.finished`."""
+        return await self._converter.finished(work.claim, collected, facts)
+
+    async def publish(self, work: Work, finished: Finished) -> None:
+        """Give the file the track's name; see `Publisher.publish`."""
+        await self.publisher.publish(work, finished)
+
+    async def clean_up(self, work: Work) -> None:
+        """Remove the item's own temporary files, if they are still there."""
+        for number in (None, CONVERTED):
+            await asyncio.to_thread(discard, self.media.temp(work.claim, number))

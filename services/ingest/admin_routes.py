@@ -1,0 +1,107 @@
+"""The routes of an administrator: scans, statistics, failed items, decisions."""
+
+from __future__ import annotations
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from services.ingest.auth import Keys
+from services.ingest.decisions import Decisions
+from services.ingest.items import Items
+from services.ingest.parameters import json_body, paging
+from services.ingest.scans import Scans
+from services.ingest.stats import Statistics
+
+BASE = "/v1/download/admin"
+
+
+class AdminRoutes:
+    """The handlers of the routes that only an administrator may use."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys,
+        items: Items,
+        decisions: Decisions,
+        scans: Scans,
+        statistics: Statistics,
+    ) -> None:
+        self._keys = keys
+        self._items = items
+        self._decisions = decisions
+        self._scans = scans
+        self._statistics = statistics
+
+    def routes(self) -> list[Route]:
+        """The routes; `:rest` is registered in `parameters`."""
+        return [
+            Route(f"{BASE}/scan", self.scan, methods=["POST"]),
+            Route(f"{BASE}/queue-all", self.queue_all, methods=["POST"]),
+            Route(f"{BASE}/scan/{{scan_id:rest}}", self.scan_report, methods=["GET"]),
+            Route(f"{BASE}/scan/{{scan_id:rest}}", self.cancel_scan, methods=["DELETE"]),
+            Route(f"{BASE}/stats", self.stats),
+            Route(f"{BASE}/failed", self.failed),
+            Route(f"{BASE}/attention", self.attention),
+            Route(f"{BASE}/items/{{item_id:rest}}/approve", self.approve, methods=["POST"]),
+            Route(f"{BASE}/items/{{item_id:rest}}/reject", self.reject, methods=["POST"]),
+        ]
+
+    async def scan(self, request: Request) -> Response:
+        return await self._start_scan(request, queue=False)
+
+    async def queue_all(self, request: Request) -> Response:
+        return await self._start_scan(request, queue=True)
+
+    async def _start_scan(self, request: Request, *, queue: bool) -> Response:
+        principal = self._keys.admin(request)
+        body = await json_body(request)
+        scan_id = await self._scans.start(body, queue=queue, user_id=principal.name)
+        return JSONResponse(
+            {"scan_id": scan_id},
+            status_code=202,
+            headers={"Location": f"{BASE}/scan/{scan_id}"},
+        )
+
+    async def scan_report(self, request: Request) -> Response:
+        self._keys.admin(request)
+        return JSONResponse(await self._scans.report(request.path_params["scan_id"]))
+
+    async def cancel_scan(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        scan_id = request.path_params["scan_id"]
+        return JSONResponse(await self._scans.cancel(scan_id, user_id=principal.name))
+
+    async def stats(self, request: Request) -> Response:
+        self._keys.admin(request)
+        return JSONResponse(await self._statistics.read())
+
+    async def failed(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = paging(request)
+        page = await self._items.failed(limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def attention(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = paging(request)
+        page = await self._items.attention(limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def approve(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        item_id = request.path_params["item_id"]
+        file = (await json_body(request)).get("file")
+        await self._decisions.approve(item_id, file, by=principal.name)
+        return await self._decided(item_id)
+
+    async def reject(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        item_id = request.path_params["item_id"]
+        await self._decisions.reject(item_id, by=principal.name)
+        return await self._decided(item_id)
+
+    async def _decided(self, item_id: str) -> Response:
+        [item] = await self._items.by_ids([item_id])
+        return JSONResponse({"item": item})

@@ -1,0 +1,158 @@
+"""Retries: a FAILED item returns to the queue, for a new attempt with a whole retry budget.
+
+The ticket of the failed attempt stays linked until it is closed, so that the ticketer waits for it.
+A late write of the failed attempt has an old fence, and changes nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+
+import structlog
+
+from services.ingest.availability import Availability
+from services.ingest.limits import Caller, Limits
+from services.ingest.store import ACTOR
+from services.ingest.store import requests as store
+from shared.announcer import Announcer
+from shared.catalog.models import Track
+from shared.crashpoints import reached
+from shared.db import moves
+from shared.db.bad_sources import unblock_sources
+from shared.db.blocklist import unblock
+from shared.db.enqueue import Request, record_request
+from shared.db.ledger import Placed, placed
+from shared.db.pool import Connection, Database, Row, taken
+from shared.db.releases import memory_of, search_again
+from shared.errors import Conflict, Unknown
+from shared.health import Health
+from shared.states import Stage
+from shared.untrusted import token
+
+log = structlog.get_logger()
+
+
+class Retries:
+    """Returns FAILED items to the queue."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        availability: Availability,
+        limits: Limits,
+        announcer: Announcer,
+        health: Health,
+    ) -> None:
+        self._database = database
+        self._availability = availability
+        self._limits = limits
+        self._announcer = announcer
+        self._health = health
+
+    async def item(self, item_id: str, *, caller: Caller) -> None:
+        """Retry one item. An administrator (a caller without limits) may retry any user's, and
+        unblocks every torrent and release that was blocked for the track.
+
+        A caller who had withdrawn the item waits for it again.
+
+        Raises:
+            InvalidRequest, Unknown: there is none, or this user has not requested it.
+            Conflict: it is not FAILED, or its track is active or in place already.
+            LimitReached: the user's queue is full.
+            Unavailable: it cannot be decided now.
+        """
+        token(item_id, what="item id")
+        async with self._database.connection() as connection:
+            track = _track(await _checked(connection, item_id, caller))
+        available = await self._availability.check([track])
+        self._health.up("media")
+        if available.recorded or available.found:
+            raise _in_place(track.id)
+        with taken("the track was queued at this very moment; request the track to join it"):
+            async with self._database.transaction() as connection:
+                await self._limits.lock(connection, caller)
+                await self._retry(connection, item_id, caller, available.ledger.get(track.id))
+        reached("retry.committed")
+        log.info("item_retried", item_id=item_id, user_id=caller.user_id)
+        await self._announcer.announce("ticket")
+
+    async def _retry(
+        self, connection: Connection, item_id: str, caller: Caller, known: Placed | None
+    ) -> None:
+        await store.lock_item(connection, item_id)
+        row = await _checked(connection, item_id, caller)
+        if (await placed(connection, [row["track_id"]])).get(row["track_id"]) != known:
+            raise _in_place(row["track_id"])
+        who = "an administrator" if caller.unlimited else f"user {caller.user_id}"
+        moved = await moves.retry(connection, [item_id], reason=f"retried by {who}", actor=ACTOR)
+        assert moved, "the row is locked, and was FAILED"
+        # It is searched for again at once, also if no search found it before.
+        memory = memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
+        await search_again(connection, memory)
+        await _wait_again(connection, row, caller)
+        await store.reopen_albums(connection, item_id)
+        if caller.unlimited:
+            await unblock_sources(connection, row["track_id"])
+            await unblock(connection, row["track_id"])
+        await self._limits.check_queue(connection, caller)
+
+
+async def _checked(connection: Connection, item_id: str, caller: Caller) -> Row:
+    """The item, if it can be retried."""
+    row = await store.item_to_retry(connection, item_id, caller.user_id)
+    if row is None or not (row["asked"] or caller.unlimited):
+        raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
+    if row["stage"] != Stage.FAILED:
+        raise Conflict(f"the item is {row['status']}; only a FAILED one can be retried")
+    if row["active"] is not None:
+        raise Conflict(
+            f"the track is in the queue again as item {row['active']}; request the track to join it"
+        )
+    return row
+
+
+async def _wait_again(connection: Connection, row: Row, caller: Caller) -> None:
+    """Let a caller who had withdrawn the item, or for whom alone it is retried, wait for it.
+
+    By a new request: the old one stays withdrawn, for its withdrawal may be delivered once more.
+    """
+    waiting = await store.waiting(connection, row["id"], caller.user_id)
+    if waiting["caller"] or (waiting["anyone"] and not row["asked"]):
+        return
+    request = Request(
+        id=str(uuid.uuid4()),
+        user_id=caller.user_id,
+        kind="track",
+        content_id=row["track_id"],
+        content_name=row["track_name"],
+        artist_name=row["artist_name"],
+        priority=row["priority"],
+        source="http",
+    )
+    await record_request(connection, request, settled=False)
+    await store.add_requester(connection, row["id"], request.id, caller.user_id)
+
+
+def _in_place(track_id: str) -> Conflict:
+    return Conflict(
+        f"the file of {track_id} is in place already, nothing has to be fetched: request the track,"
+        " and the answer says that it is available"
+    )
+
+
+def _track(row: Row) -> Track:
+    """The track, with what the check of its file needs."""
+    return Track(
+        id=row["track_id"],
+        name=row["track_name"],
+        artists=(),
+        album_id=row["album_id"],
+        album_name=None,
+        album_artist=None,
+        disc_number=None,
+        track_number=None,
+        duration_ms=row["duration_ms"],
+        isrc=None,
+        popularity=None,
+    )

@@ -1,0 +1,98 @@
+"""What an administrator reads: the numbers of the statistics, and the report of a scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from shared.db.pool import Connection, Row
+
+_COUNTS = """
+SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
+  FROM queue_items GROUP BY status, stage, priority
+"""
+
+_RATES = """
+SELECT count(*) FILTER (WHERE status = 'COMPLETED' AND completed_at > e.now - 3600) AS hour_done,
+       count(*) FILTER (WHERE status = 'FAILED' AND completed_at > e.now - 3600) AS hour_failed,
+       count(*) FILTER (WHERE status = 'COMPLETED') AS day_done,
+       count(*) FILTER (WHERE status = 'FAILED') AS day_failed,
+       coalesce(sum(bytes_downloaded) FILTER (WHERE status = 'COMPLETED'), 0) AS day_bytes
+  FROM queue_items, (SELECT extract(epoch FROM now())::bigint AS now) e
+ WHERE completed_at > e.now - 86400
+"""
+
+_TICKETS = """
+SELECT count(*) FILTER (WHERE state <> 'closed') AS in_flight,
+       count(*) FILTER (WHERE state = 'withdrawing') AS withdrawing,
+       count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval') AS need_approval
+  FROM tickets WHERE state <> 'closed' AND way = 'tickets'
+"""
+
+_DOWNLOADS = """
+SELECT count(DISTINCT coalesce(info_hash, id)) AS in_flight FROM tickets
+ WHERE state IN ('intent', 'open') AND way = 'direct'
+"""
+
+_SEARCHES = "SELECT count(*) FROM searches_made WHERE at > now() - interval '1 hour'"
+
+_ACQUISITION = "SELECT way, reason FROM acquisition"
+
+_NOW = "SELECT extract(epoch FROM now())::bigint"
+
+_OUTBOX = """
+SELECT count(*) AS waiting, extract(epoch FROM now() - min(at)) AS oldest_s
+  FROM events WHERE published_at IS NULL
+"""
+
+_SCAN = """
+SELECT id, queue, scope, max_items, state, problem, total, scanned, present, active, missing,
+       unrecorded, queued, sample,
+       extract(epoch FROM created_at)::bigint AS created_at,
+       extract(epoch FROM started_at)::bigint AS started_at,
+       extract(epoch FROM finished_at)::bigint AS finished_at,
+       (extract(epoch FROM coalesce(finished_at, now()) - started_at) * 1000)::bigint
+           AS duration_ms
+  FROM scans WHERE id = $1
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """What the statistics are made of."""
+
+    # By status, stage and priority: the count, and when the oldest was created.
+    counts: Sequence[Row]
+    rates: Row
+    tickets: Row
+    downloads: int
+    searches: int
+    # None until a ticketer has chosen the acquisition mode.
+    acquisition: Row | None
+    outbox: Row
+    now: int
+
+
+async def numbers(connection: Connection) -> Numbers:
+    """Count everything that the statistics show."""
+    rates, tickets, outbox = [
+        await connection.fetchrow(query) for query in (_RATES, _TICKETS, _OUTBOX)
+    ]
+    assert rates is not None, "a select of counts has a row"
+    assert tickets is not None, "a select of counts has a row"
+    assert outbox is not None, "a select of counts has a row"
+    return Numbers(
+        counts=await connection.fetch(_COUNTS),
+        rates=rates,
+        tickets=tickets,
+        downloads=await connection.fetchval(_DOWNLOADS),
+        searches=await connection.fetchval(_SEARCHES),
+        acquisition=await connection.fetchrow(_ACQUISITION),
+        outbox=outbox,
+        now=await connection.fetchval(_NOW),
+    )
+
+
+async def scan(connection: Connection, scan_id: str) -> Row | None:
+    """How far a scan is and what it found so far; None where there is none with this id."""
+    return await connection.fetchrow(_SCAN, scan_id)

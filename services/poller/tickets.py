@@ -1,0 +1,87 @@
+"""The poller's part of the mode `tickets`."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from services.poller.store import OpenTicket
+from services.poller.ticket_decision import decide
+from services.poller.ticket_facts import Asked, AtWork, TicketFacts
+from services.poller.ticket_outcomes import TicketOutcomes
+from shared.acquisition.protocol import ModeName, Seen
+from shared.app import App
+from shared.bus.subjects import Wake
+from shared.crashpoints import reached
+from shared.errors import Dependency, DependencyDown, Unavailable
+from shared.metrics import TICKETS_POLLED
+from shared.torrentino.model import RemoteState, RemoteTicket
+
+
+class TicketFollower:
+    """`Follower[OpenTicket, Seen[RemoteTicket]]`."""
+
+    name = "poller"
+
+    def __init__(self, app: App, asked: Asked) -> None:
+        self.mode: ModeName = asked.tickets.name
+        self.needs: Collection[Dependency] = asked.tickets.needs
+        self.remote = asked.tickets
+        self.removal = asked.removal
+        self._asked = asked
+        self._store = asked.store
+        self._outcomes = TicketOutcomes(app, asked)
+        self._health = app.health
+        self._torrentino = app.health.breaker("torrentino")
+        self._at_work = AtWork(asked.tickets.client)
+
+    async def prepare(self) -> None:
+        """Return when Torrentino answers; blocked torrents are removed first, if its client does.
+
+        Most tickets do without the torrent client.
+        """
+        if not self._torrentino.ok:
+            await self.remote.client.health()
+            self._health.up("torrentino")
+        if await self._asked.torrent_client.answers():
+            try:
+                await self.removal.remove_blocked()
+            except DependencyDown as away:
+                if not self._asked.torrent_client.is_away(away):
+                    raise
+
+    async def claim(self, limit: int) -> Sequence[OpenTicket]:
+        """Take the tickets that are due."""
+        due = await self._store.claim(limit=limit)
+        if due:
+            reached("poller.claimed")
+        return due
+
+    async def read(self, rows: Sequence[OpenTicket]) -> Mapping[str, Seen[RemoteTicket]]:
+        """Read these tickets; what Torrentino works on is asked for after that, if at all."""
+        seen = await self.remote.follow([ticket.begun for ticket in rows])
+        reached("poller.read")
+        self._at_work = AtWork(self.remote.client)
+        return seen
+
+    async def act(self, row: OpenTicket, seen: Seen[RemoteTicket]) -> Collection[Wake]:
+        """Take the first answer of the list of questions, and carry it out."""
+        if not row.withdrawing:
+            TICKETS_POLLED.labels(_label(seen.remote)).inc()
+        refusals = self._outcomes.refusals[row.id]
+        facts = TicketFacts(row, seen, self._asked, self._at_work, refusals=refusals)
+        return await self._outcomes.carry_out(facts, await decide(facts))
+
+    async def put_off(self, rows: Collection[OpenTicket], *, delay_s: float) -> None:
+        """Make these due later."""
+        await self._store.put_off(rows, delay_s=delay_s)
+
+    def concerns_one(self, away: Unavailable) -> bool:
+        """The torrent client's outage: it is noted, and most tickets do without it."""
+        return self._asked.torrent_client.is_away(away)
+
+
+def _label(remote: RemoteTicket | None) -> str:
+    if remote is None:
+        return "gone"
+    known: Sequence[str] = [state.value for state in RemoteState]
+    return remote.state if remote.state in known else "unknown"

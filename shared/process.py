@@ -1,0 +1,91 @@
+"""A process that runs one or more services: settings once, then their duties until a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import structlog
+
+from shared import logs
+from shared.app import App, make_app
+from shared.duty import Duty
+from shared.errors import DownloadsError
+from shared.ops import OpsServer
+from shared.settings import SERVICES, Service, Settings, load
+from shared.signals import on_signals
+from shared.supervisor import serve
+
+log = structlog.get_logger()
+
+Build = Callable[[App], list[Duty]]
+
+
+def main(services: dict[Service, Build]) -> None:
+    """Run services in this process until a signal, then exit with 0."""
+    with errors_in_lines():
+        settings = load(list(services))
+        # Not the umask that the process inherited: the catalog server reads the placed files.
+        os.umask(settings.umask_bits)
+        logs.configure(settings)
+        asyncio.run(_run(settings, services))
+
+
+async def _run(settings: Settings, services: dict[Service, Build]) -> None:
+    name = "all" if len(services) == len(SERVICES) else "+".join(services)
+    stop = asyncio.Event()
+    deadline = _Deadline(settings.shutdown_grace_s)
+    on_signals(stop, stopping=deadline.start)
+    app = make_app(settings, name=name)
+    await serve(app, [*build_all(app, services), OpsServer(app)], stop)
+    deadline.closed.set()
+
+
+class _Deadline:
+    """Ends a process that hangs after the grace: a system call of a thread cannot be ended."""
+
+    def __init__(self, grace_s: float) -> None:
+        self._grace_s = grace_s
+        # Set when all is handed back and closed: the exit is then a success.
+        self.closed = threading.Event()
+
+    def start(self) -> None:
+        timer = threading.Timer(self._grace_s, self._end)
+        timer.daemon = True
+        timer.start()
+
+    def _end(self) -> None:
+        log.warning("stop_overdue", handed_back=self.closed.is_set())
+        os._exit(0 if self.closed.is_set() else 1)
+
+
+def build_all(app: App, services: dict[Service, Build]) -> list[Duty]:
+    """The duties of several services that share one process."""
+    return [duty for build in services.values() for duty in build(app)]
+
+
+@contextmanager
+def errors_in_lines() -> Iterator[None]:
+    """End the process with a line for each error that we raise on purpose; a bug passes through."""
+    try:
+        yield
+    except DownloadsError as error:
+        sys.exit(str(error))
+    except BaseExceptionGroup as group:
+        # Not `except*`: Python before 3.11.4 wraps an exit in it, and shows it as a bug.
+        _, bugs = group.split(DownloadsError)
+        if bugs is not None:
+            raise
+        sys.exit("\n".join(str(error) for error in _leaves(group)))
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
