@@ -12,8 +12,8 @@ from typing import Any
 
 from bench.setting import services
 from services.local.torrentino import Song
-from tests.releases import ARTIST, TOLERANCE_S, Release, make_release, sees_downloads
-from tests.world import World, eventually
+from tests.support.releases import ARTIST, TOLERANCE_S, Release, make_release, sees_downloads
+from tests.support.world import World, eventually
 
 _ALBUMS = 12
 _TRACKS = 10
