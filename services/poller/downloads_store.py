@@ -6,15 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from shared.db import download_moves, moves
+from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
 from shared.states import (
     COLLECTING,
     POLLED_DOWNLOADS,
-    REMOTE,
     SERVING_DOWNLOADS,
     DownloadState,
-    Stage,
     in_sql,
 )
 from shared.torrentino.torrent import RemoteTorrent
@@ -102,8 +100,6 @@ UPDATE tickets
        next_poll_at = now() + make_interval(secs => $2)
  WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
 """  # noqa: S608 (made of constants)
-
-_ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
 
 _ENDED_SO_BEFORE = """
 SELECT EXISTS (SELECT 1 FROM tickets
@@ -199,12 +195,6 @@ class TorrentsStore:
         """The client does not show it; read it again."""
         await connection.execute(_MISSING, download.id, self._poll_interval_s)
 
-    async def move_items(
-        self, connection: Connection, download: Download, stage: Stage, *, reason: str
-    ) -> None:
-        """Move those of the download's items that wait for it, with the reason."""
-        await moves.follow(connection, stage, {download.id: reason}, actor=ACTOR, retell=True)
-
     async def close(
         self,
         connection: Connection,
@@ -218,11 +208,6 @@ class TorrentsStore:
         return await download_moves.close_torrent(
             connection, download.id, how=how, reason=reason, torrent_path=torrent_path
         )
-
-    async def items_of(self, connection: Connection, download: Download) -> list[str]:
-        """The items that wait for this download."""
-        rows = await connection.fetch(_ITEMS, download.id, sorted(REMOTE))
-        return [row["id"] for row in rows]
 
     async def ended_so_before(
         self, connection: Connection, download: Download, *, how: str
