@@ -5,7 +5,7 @@ BIN := .venv/bin
 MAKE_VENV = $(PYTHON) -IS deploy/environment.py \
 	$(if $(filter command environment,$(firstword $(origin PYTHON))),--this-python)
 
-.PHONY: setup setup-run run test lint crash faults first-minute live compose-test bench lock clean
+.PHONY: setup setup-run run unit check lint test crash faults first-minute live compose-test bench lock clean
 
 setup: have-python
 	@$(MAKE_VENV) all
@@ -25,14 +25,27 @@ KEEP_SIGINT = $(shell env --block-signal=INT true 2>/dev/null && echo env --bloc
 run: setup-run
 	@$(KEEP_SIGINT) $(BIN)/python -m services local $(ARGS)
 
-test: lint
-	$(BIN)/python -m pytest $(ARGS)
+# Processes among which pytest divides its tests.
+WORKERS ?= 2
+# The tests start hundreds of processes: without its cache, each would compile every module again.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
+SHARED_OUT = --numprocesses=$(WORKERS) --dist=worksteal
 
-lint: setup
+# All that needs no server and no ffmpeg: seconds.
+unit: setup
+	$(PYTEST) $(SHARED_OUT) tests/unit $(ARGS)
+
+test: check
+	$(PYTEST) $(SHARED_OUT) $(ARGS)
+
+check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The former name of check.
+lint: check
 
 # Kills the services at every named point, at pairs of points, and by SEEDS random schedules.
 SEEDS ?= 500
@@ -42,8 +55,8 @@ crash: setup
 # What each injected fault costs, as a table.
 faults: setup
 	@mkdir -p bench-results && rm -f bench-results/faults.jsonl
-	FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m pytest -q tests/faults $(ARGS)
-	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.outcomes
+	FAULT_TABLE=bench-results/faults.jsonl $(PYTEST) $(SHARED_OUT) -q tests/faults $(ARGS)
+	@FAULT_TABLE=bench-results/faults.jsonl $(BIN)/python -m tests.support.outcomes
 
 # The README's two commands in fresh copies, as newcomers come to them; root does all of it.
 first-minute: setup

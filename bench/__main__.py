@@ -18,7 +18,7 @@ from typing import Any
 
 from bench import albums, conversion, latency, matching, reference, throughput
 from bench.setting import bench_world
-from tests.world import World
+from tests.support.world import World
 
 Result = dict[str, Any]
 Bench = Callable[[World], Awaitable[Result]]

@@ -12,8 +12,8 @@ from typing import Any
 
 from bench.setting import services
 from services.local.torrentino import Song
-from tests.releases import ARTIST, TOLERANCE_S, Release, make_release, sees_downloads
-from tests.world import World, eventually
+from tests.support.releases import ARTIST, TOLERANCE_S, Release, make_release, sees_downloads
+from tests.support.world import World, eventually
 
 _ALBUMS = 12
 _TRACKS = 10
@@ -58,7 +58,7 @@ async def _measure(world: World, *, first: int) -> dict[str, Any]:
         "tickets and searches per album": round(searches / _ALBUMS, 2),
         "pipeline jobs per album": round((requests[_PROCESS] - asked[_PROCESS]) / _ALBUMS, 2),
         "tracks placed": placed,
-        "tracks that wait for a person": waiting,
+        "tracks that wait for approval": waiting,
         "seconds until nothing moves": round(took_s, 1),
     }
 

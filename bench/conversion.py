@@ -13,8 +13,8 @@ from shared.media.convert import arguments, convert
 from shared.media.encoders import AudioFormat, Plan, Target, capabilities, plan
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import verify
-from tests.conversion import run as ffmpeg
-from tests.world import World
+from tests.support.conversion import run as ffmpeg
+from tests.support.world import World
 
 _SECONDS = 240.0
 _ROUNDS = 5

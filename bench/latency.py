@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Any
 
 from bench.setting import milliseconds, services
-from tests.audio import make_audio
-from tests.world import World, track_id
+from tests.support.audio import make_audio
+from tests.support.world import World, track_id
 
 _TRACKS = 100
 _SECONDS = 240.0

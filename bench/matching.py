@@ -17,8 +17,8 @@ from typing import Any
 from shared.matching.assign import assign, to_measure
 from shared.matching.model import Assignment, Offered
 from shared.tracks import CatalogTrack
-from tests.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
-from tests.world import World
+from tests.support.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
+from tests.support.world import World
 
 # The weights were tuned with other seeds.
 _SEED = 20_260_101

@@ -16,8 +16,8 @@ from typing import Any
 import httpx
 
 from shared.media.tools import find_tools
-from tests.audio import make_audio
-from tests.world import World
+from tests.support.audio import make_audio
+from tests.support.world import World
 
 _ITEMS = 500
 _SECONDS = 30.0

@@ -13,7 +13,7 @@ from services.local.postgres import Postgres
 from services.local.servers import free_port
 from services.local.torrentino import StandinConfig
 from shared.db.migrate import migrate
-from tests.world import ADMIN, World, eventually, make_world
+from tests.support.world import ADMIN, World, eventually, make_world
 
 # The contract's defaults of the settings that affect speed.
 DEFAULTS = {

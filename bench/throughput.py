@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from bench.setting import services
-from tests.audio import make_audio
-from tests.world import World, album_id, eventually
+from tests.support.audio import make_audio
+from tests.support.world import World, album_id, eventually
 
 _ALBUMS = 10
 _TRACKS = 50

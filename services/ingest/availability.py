@@ -87,7 +87,7 @@ class Availability:
                     track.id,
                     expected_ms=track.duration_ms,
                     tolerance_s=self._tolerance_s,
-                    tools=self._tools(),
+                    tools=await asyncio.to_thread(self._tools),
                 )
             except AttemptFailed:
                 # Unreadable: the fetcher-writer replaces it, once it has a good file.

@@ -1,4 +1,4 @@
--- The catalog server's own schema 9, as far as this project reads it or its tables refer to it.
+-- The part of the catalog server's schema 9 that this project reads, and what its tables refer to.
 -- Only the sample and the tests make such a file; the real one is the catalog server's.
 PRAGMA user_version = 100008;
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import resource
 import signal
 import sys
@@ -11,7 +10,7 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-from shared.media.tools import missing_tools
+from shared.media.tools import child_environment, missing_tools
 
 # Measured with the static build: 60 MB of address space at any length (96 kHz, 24 bit FLAC). glibc
 # reserves 64 MiB for each thread, and a distribution's build has 300 MB of libraries.
@@ -22,8 +21,6 @@ _OPEN_FILES = 64
 
 # Signals from outside: an operator, a stop, the out-of-memory killer.
 STOPPED = frozenset({-signal.SIGKILL, -signal.SIGTERM, -signal.SIGINT})
-
-_PASSED_ON = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR", "LANG", "LC_ALL")
 
 
 @asynccontextmanager
@@ -39,7 +36,6 @@ async def child_of(
     Raises:
         Misconfigured: it does not start.
     """
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
     try:
         # Its own session: Ctrl-C in a terminal must not end it like a damaged file.
         child = await asyncio.create_subprocess_exec(
@@ -48,7 +44,7 @@ async def child_of(
             stdout=PIPE,
             stderr=PIPE,
             start_new_session=True,
-            env=environment,
+            env=child_environment(),
         )
     except OSError as exc:
         raise missing_tools(f"{command[0]} does not start ({exc.strerror})") from exc

@@ -16,8 +16,8 @@ from shared.acquisition.protocol import Begun, Mode, Seen, Started
 from shared.acquisition.tickets import Tickets
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteTicket, TicketRequest
-from tests.contract.standin_direct import TRACKS, sounds, world
-from tests.contract.standin_helpers import AUDIO
+from tests.support.standin_direct import TRACKS, sounds, world
+from tests.support.standin_helpers import AUDIO
 
 ARTIST, TITLE = "The Band", "Low Tide"
 RELEASE = "The Band - Low Tide (2004) [FLAC]"

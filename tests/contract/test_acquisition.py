@@ -10,7 +10,7 @@ import pytest
 from shared.acquisition.protocol import Begun, Phase
 from shared.errors import AttemptFailed, OutcomeUnknown, Unavailable
 from tests.contract.acquisition_labs import Lab, lab
-from tests.contract.standin_helpers import eventually
+from tests.support.standin_helpers import eventually
 
 LABS = (
     "direct librqbit",

@@ -28,8 +28,8 @@ from shared.errors import (
     Misconfigured,
     Unavailable,
 )
-from tests.contract.autoindex import Autoindex, answer
-from tests.contract.nginx import nginx
+from tests.support.autoindex import Autoindex, answer
+from tests.support.nginx import nginx
 
 ROOT = "/media/incoming"
 TICKET = f"{ROOT}/t1"

@@ -12,8 +12,8 @@ from services.fetcher_writer.delivery.base import DeliveredFile, Delivery
 from services.fetcher_writer.delivery.download_folder import DownloadFolder
 from services.fetcher_writer.delivery.http_downloads import HttpDownloads
 from shared.errors import AttemptFailed, ErrorType
-from tests.contract.autoindex import Autoindex
-from tests.contract.nginx import nginx
+from tests.support.autoindex import Autoindex
+from tests.support.nginx import nginx
 
 ROOT = "/downloads"
 

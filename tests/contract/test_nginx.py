@@ -16,9 +16,9 @@ from services.fetcher_writer.delivery import base as port
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.http_folder import HttpFolder
 from shared.errors import AttemptFailed, DependencyDown, ErrorType, Misconfigured
-from tests.contract.nginx import Answered, Nginx, nginx, nginx_binary, shipped_with
-from tests.faults.proxy import Proxy, proxied
-from tests.world import eventually
+from tests.support.nginx import Answered, Nginx, nginx, nginx_binary, shipped_with
+from tests.support.proxy import Proxy, proxied
+from tests.support.world import eventually
 
 ROOT = "/media/incoming"
 TICKET = f"{ROOT}/t1"

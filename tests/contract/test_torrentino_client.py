@@ -31,8 +31,8 @@ from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.engine import SourceFile
 from shared.torrentino.model import ExpectedTrack, RemoteState, RemoteTicket, TicketRequest
 from shared.torrentino.ws import ticket_hints
-from tests.audio import make_audio
-from tests.world import eventually
+from tests.support.audio import make_audio
+from tests.support.world import eventually
 
 KEY = "k3y"
 

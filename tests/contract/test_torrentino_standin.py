@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from services.local.torrentino import SongList, Standin, StandinConfig
-from tests.contract.standin_bodies import CONTEXT, EXPECTATIONS, WRONG_SHAPES
-from tests.contract.standin_helpers import JSON, body, client, create, eventually
+from tests.support.standin_bodies import CONTEXT, EXPECTATIONS, WRONG_SHAPES
+from tests.support.standin_helpers import JSON, body, client, create, eventually
 
 NOWHERE = "/tickets/00000000-0000-4000-8000-000000000000"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.local.torrentino.source import load_songs
-from tests.contract.standin_albums import (
+from tests.support.standin_albums import (
     FFMPEG_FAILED,
     ROOT,
     TITLES,
@@ -23,7 +23,7 @@ from tests.contract.standin_albums import (
     process,
     spec_of,
 )
-from tests.contract.standin_helpers import (
+from tests.support.standin_helpers import (
     JSON,
     create,
     eventually,

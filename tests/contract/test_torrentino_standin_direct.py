@@ -15,8 +15,8 @@ import pytest
 from services.local.torrentino import SECRET_KEY, Song, TorrentSpec, folder_name
 from services.local.torrentino.config import Client
 from services.local.torrentino.source import load_songs
-from tests.contract.standin_albums import album_body
-from tests.contract.standin_direct import (
+from tests.support.standin_albums import album_body
+from tests.support.standin_direct import (
     FOLDER,
     TITLE,
     TRACKS,
@@ -27,7 +27,7 @@ from tests.contract.standin_direct import (
     sounds,
     world,
 )
-from tests.contract.standin_helpers import JSON, create, eventually, reaching, track_body
+from tests.support.standin_helpers import JSON, create, eventually, reaching, track_body
 
 OVERWRITE = "error creating a new file (because allow_overwrite = false)"
 AWAY = "API error: error sending request for url (http://127.0.0.1:8081/api/v2/"

@@ -11,7 +11,7 @@ import websockets
 
 from services.local.torrentino import Faults, Standin
 from services.local.torrentino.hub import BUFFER, Hub
-from tests.contract.standin_helpers import (
+from tests.support.standin_helpers import (
     AUDIO,
     JSON,
     body,

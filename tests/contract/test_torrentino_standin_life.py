@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from services.local.torrentino import Faults, SongList
-from tests.contract.standin_helpers import (
+from tests.support.standin_helpers import (
     AUDIO,
     JSON,
     body,

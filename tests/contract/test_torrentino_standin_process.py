@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.contract.standin_albums import (
+from tests.support.standin_albums import (
     FFMPEG_FAILED,
     audible_files,
     harbour,
@@ -15,7 +15,7 @@ from tests.contract.standin_albums import (
     process,
     spec_of,
 )
-from tests.contract.standin_helpers import (
+from tests.support.standin_helpers import (
     JSON,
     body,
     create,

@@ -25,10 +25,10 @@ from services.local.torrentino.torrents import ByHand
 from shared.bus.subjects import REQUEST_CANCEL
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
-from tests.audio import make_audio
 from tests.crash.work import Asking
-from tests.direct import at_client
-from tests.world import Row, World, album_id, as_user, eventually
+from tests.support.audio import make_audio
+from tests.support.direct import at_client
+from tests.support.world import Row, World, album_id, as_user, eventually
 
 TOLERANCE_S = 0.1
 _ARTIST = "The Testers"

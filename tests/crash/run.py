@@ -16,13 +16,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from services.local.torrentino import StandinConfig
-from tests.contract.autoindex import Autoindex
 from tests.crash.direct_work import TOLERANCE_S, DirectWork
-from tests.crash.invariants import check_always, check_the_end, watching
 from tests.crash.schedule import Away, Kill, Process, Schedule
 from tests.crash.work import SECONDS, Asking, Work
 from tests.crash.zygote import Forked, Start, Zygote
-from tests.world import World, make_world
+from tests.support.autoindex import Autoindex
+from tests.support.invariants import check_always, check_the_end, watching
+from tests.support.world import World, make_world
 
 _QUICK = {
     "LEASE_S": "1",

@@ -17,8 +17,8 @@ import httpx
 import pytest
 
 from services.local.servers import free_port
-from tests.crash.invariants import check_the_end, watching
-from tests.world import ADMIN, World, album_id, eventually
+from tests.support.invariants import check_the_end, watching
+from tests.support.world import ADMIN, World, album_id, eventually
 
 _ITEMS = 50
 _SECONDS = 2.0

@@ -19,8 +19,8 @@ from services.local.postgres import Postgres
 from services.local.servers import free_port
 from shared.bus.subjects import REQUEST_ALBUM
 from shared.db.migrate import migrate
-from tests.crash.invariants import check_the_end, watching
-from tests.world import World, album_id, eventually, free_ops_port, make_world
+from tests.support.invariants import check_the_end, watching
+from tests.support.world import World, album_id, eventually, free_ops_port, make_world
 
 _SECONDS = 2.0
 # The issue's own figure; half a minute of waiting is for who asks for it.

@@ -24,8 +24,8 @@ from shared.bus.subjects import (
     REQUEST_TRACK,
 )
 from shared.media.paths import audio_uri
-from tests.audio import cut, make_audio
-from tests.world import ADMIN, Row, World, album_id, as_user, eventually
+from tests.support.audio import cut, make_audio
+from tests.support.world import ADMIN, Row, World, album_id, as_user, eventually
 
 SECONDS = 1.0
 # Whose torrents no search for another album finds, so that what is made to hang hangs.

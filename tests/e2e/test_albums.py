@@ -6,10 +6,18 @@ from collections.abc import Sequence
 
 from services.local.torrentino import Song
 from shared.media.paths import audio_uri
-from tests.integration.ingest_helpers import ask, ask_album, serve
-from tests.releases import ARTIST, GROUPED, Release, length_s, make_release, sees_downloads, sha256
-from tests.stages import assert_lawful, tickets
-from tests.world import World
+from tests.support.ingest_helpers import ask, ask_album, serve
+from tests.support.releases import (
+    ARTIST,
+    GROUPED,
+    Release,
+    length_s,
+    make_release,
+    sees_downloads,
+    sha256,
+)
+from tests.support.stages import assert_lawful, tickets
+from tests.support.world import World
 
 CREATE = "POST /tickets"
 PROCESS = "POST /pipeline/process/{id}"

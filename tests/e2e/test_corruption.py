@@ -13,9 +13,9 @@ import ffmpeg
 import pytest
 
 from shared.media.tools import find_tools
-from tests.audio import cut, make_audio, overwrite
-from tests.stages import assert_lawful, in_audio, queue
-from tests.world import World, eventually
+from tests.support.audio import cut, make_audio, overwrite
+from tests.support.stages import assert_lawful, in_audio, queue
+from tests.support.world import World, eventually
 
 SECONDS = 4.0
 EMPTY = b""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.local.torrentino.links import SECRET_KEY
-from tests.direct import (
+from tests.support.direct import (
     SERVICES,
     assert_originals,
     at_client,
@@ -19,10 +19,10 @@ from tests.direct import (
     list_release,
     until_at_client,
 )
-from tests.integration.ingest_helpers import ask, ask_album, serve
-from tests.releases import ARTIST, make_release
-from tests.stages import assert_lawful
-from tests.world import World, as_user, eventually
+from tests.support.ingest_helpers import ask, ask_album, serve
+from tests.support.releases import ARTIST, make_release
+from tests.support.stages import assert_lawful
+from tests.support.world import World, as_user, eventually
 
 
 @pytest.fixture(params=["librqbit", "qbittorrent"])

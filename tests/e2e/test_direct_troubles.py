@@ -16,8 +16,8 @@ from services.local.torrentino.offers import Offer
 from services.local.torrentino.torrent import Torrent
 from services.local.torrentino.torrents import ByHand
 from shared.db.migrate import head, migrate
-from tests.contract.autoindex import Autoindex
-from tests.direct import (
+from tests.support.autoindex import Autoindex
+from tests.support.direct import (
     SERVICES,
     assert_originals,
     at_client,
@@ -27,9 +27,9 @@ from tests.direct import (
     list_release,
     until_at_client,
 )
-from tests.integration.ingest_helpers import ask_album, send, serve
-from tests.releases import ARTIST, length_s, make_release
-from tests.world import ADMIN, Row, World, as_user, eventually
+from tests.support.ingest_helpers import ask_album, send, serve
+from tests.support.releases import ARTIST, length_s, make_release
+from tests.support.world import ADMIN, Row, World, as_user, eventually
 
 VERSIONS = Path(__file__).parents[2] / "shared/db/migrations/versions"
 

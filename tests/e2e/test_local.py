@@ -18,8 +18,8 @@ import pytest
 from services.local.sample import ALBUM_ID, add_album, create_catalog
 from services.local.servers import free_port
 from services.local.torrentino import SongList, Standin, StandinConfig
-from tests.commands import command
-from tests.world import eventually
+from tests.support.commands import command
+from tests.support.world import eventually
 
 _TRACKS = 12
 _GRACE_S = 20

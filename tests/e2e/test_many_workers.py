@@ -8,8 +8,8 @@ from pathlib import Path
 
 from services.local.torrentino import StandinConfig
 from tests.e2e.test_corruption import Observer
-from tests.stages import assert_lawful, queue
-from tests.world import World, eventually, make_world
+from tests.support.stages import assert_lawful, queue
+from tests.support.world import World, eventually, make_world
 
 COUNT, LIMIT = 60, 7
 

@@ -9,7 +9,7 @@ import pytest
 
 from shared.bus.subjects import REQUEST_ALBUM
 from shared.media.paths import source_uri
-from tests.world import World, album_id
+from tests.support.world import World, album_id
 
 
 @pytest.mark.parametrize(

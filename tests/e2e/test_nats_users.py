@@ -24,8 +24,8 @@ from shared.bus.subjects import (
     REQUEST_TRACK,
 )
 from shared.settings import SERVICES
-from tests.shipped_nats import ShippedNats, Visitor, visitor
-from tests.world import Running, World, album_id, eventually, make_world
+from tests.support.shipped_nats import ShippedNats, Visitor, visitor
+from tests.support.world import Running, World, album_id, eventually, make_world
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 
 from shared.bus.subjects import REQUEST_ALBUM
-from tests.world import World, album_id, eventually
+from tests.support.world import World, album_id, eventually
 
 
 async def test_albums_over_http_and_nats_end_as_files(world: World) -> None:

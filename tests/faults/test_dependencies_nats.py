@@ -8,9 +8,9 @@ import nats
 
 from shared.bus.streams import STREAMS
 from shared.bus.subjects import REQUEST_ALBUM
-from tests.faults.load import some_events, under_load
-from tests.faults.proxy import proxied
-from tests.world import World, album_id, eventually
+from tests.support.load import some_events, under_load
+from tests.support.proxy import proxied
+from tests.support.world import World, album_id, eventually
 
 
 async def _names_of_streams(world: World) -> set[str]:

@@ -21,12 +21,12 @@ from shared.db.migrate import migrate
 from shared.db.pool import Database
 from shared.errors import DependencyDown
 from shared.web import WebServer
-from tests.crash.invariants import check_the_end
-from tests.faults.load import SECONDS, some_events, under_load
-from tests.faults.proxy import Moment, Proxy, proxied
-from tests.outcomes import outcome
-from tests.stages import Stages, held_by, queue, stages
-from tests.world import ADMIN, World, album_id, eventually, make_world
+from tests.support.invariants import check_the_end
+from tests.support.load import SECONDS, some_events, under_load
+from tests.support.outcomes import outcome
+from tests.support.proxy import Moment, Proxy, proxied
+from tests.support.stages import Stages, held_by, queue, stages
+from tests.support.world import ADMIN, World, album_id, eventually, make_world
 
 
 @asynccontextmanager

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from services.local.torrentino import StandinConfig
-from tests.faults.load import SECONDS, some_events, under_load
-from tests.faults.proxy import proxied
-from tests.outcomes import outcome
-from tests.stages import queue, stages
-from tests.world import Running, World, eventually, make_world
+from tests.support.load import SECONDS, some_events, under_load
+from tests.support.outcomes import outcome
+from tests.support.proxy import proxied
+from tests.support.stages import queue, stages
+from tests.support.world import Running, World, eventually, make_world
 
 
 async def _noticed(running: Running) -> None:

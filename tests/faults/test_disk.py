@@ -15,13 +15,13 @@ import pytest
 from services.fetcher_writer import disk_budget as room
 from shared.errors import DependencyDown, Unavailable
 from shared.media.paths import audio_uri
-from tests.contract.autoindex import Autoindex
-from tests.crash.invariants import sweep
-from tests.faults.disk import Disk, watched_disk
-from tests.mounts import bound, mounted, tmpfs
-from tests.outcomes import VARIABLE, outcome
-from tests.stages import Stages, held_by, in_audio, one, queue, stages
-from tests.world import Row, World, album_id, eventually
+from tests.support.autoindex import Autoindex
+from tests.support.disk import Disk, watched_disk
+from tests.support.invariants import sweep
+from tests.support.mounts import bound, mounted, tmpfs
+from tests.support.outcomes import VARIABLE, outcome
+from tests.support.stages import Stages, held_by, in_audio, one, queue, stages
+from tests.support.world import Row, World, album_id, eventually
 
 SECONDS = 1.0
 NUMBERS = (

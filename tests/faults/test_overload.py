@@ -34,11 +34,11 @@ from shared.bus.streams import ensure_streams
 from shared.bus.subjects import REQUEST_TRACK
 from shared.db import moves
 from shared.db.pool import IN_INDEX_ORDER
-from tests.crash.invariants import check_the_end
-from tests.integration.ingest_helpers import V1, message, serve
-from tests.outcomes import outcome
-from tests.stages import Stages, queue
-from tests.world import ADMIN, World, album_id, as_user, eventually, free_ops_port, track_id
+from tests.support.ingest_helpers import V1, message, serve
+from tests.support.invariants import check_the_end
+from tests.support.outcomes import outcome
+from tests.support.stages import Stages, queue
+from tests.support.world import ADMIN, World, album_id, as_user, eventually, free_ops_port, track_id
 
 _LONG = "LONG_OUTAGES" in os.environ
 _BACKLOG = 100_000

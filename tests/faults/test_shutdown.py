@@ -32,11 +32,11 @@ from shared.bus.streams import ACK_WAIT_S
 from shared.bus.subjects import REQUEST_TRACK, REQUESTS_STREAM
 from shared.media.tools import find_tools
 from shared.settings import SERVICES, Service
-from tests.contract.autoindex import Autoindex
-from tests.crash.invariants import check_the_end
-from tests.integration.ingest_helpers import V1, message
-from tests.outcomes import Outcome, outcome
-from tests.world import ADMIN, World, album_id, as_user, eventually
+from tests.support.autoindex import Autoindex
+from tests.support.ingest_helpers import V1, message
+from tests.support.invariants import check_the_end
+from tests.support.outcomes import Outcome, outcome
+from tests.support.world import ADMIN, World, album_id, as_user, eventually
 
 _SECONDS = 2.0
 _GRACE_S = 5.0
@@ -235,12 +235,13 @@ async def test_fetcher_in_its_download(world: World, api: httpx.AsyncClient) -> 
 
 
 def _slow_ffmpeg(folder: Path) -> str:
-    """A PATH whose ffmpeg never ends."""
+    """A PATH whose ffmpeg reports its release, and never ends otherwise."""
     folder.mkdir()
     tools = find_tools()
-    for name, real in (("ffmpeg", "sleep 1000\n"), ("ffprobe", f'"{tools.ffprobe}" "$@"\n')):
+    slow = f'[ "$1" != -version ] || exec "{tools.ffmpeg}" -version\nexec sleep 1000\n'
+    for name, does in (("ffmpeg", slow), ("ffprobe", f'exec "{tools.ffprobe}" "$@"\n')):
         script = folder / name
-        script.write_text(f"#!/bin/sh\nexec {real}")
+        script.write_text(f"#!/bin/sh\n{does}")
         script.chmod(script.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     return f"{folder}:{os.environ['PATH']}"
 

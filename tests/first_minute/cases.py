@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from tests.first_minute.copies import Copy, NotPossible, Said, copied, on_a_disk_of
-from tests.world import eventually
+from tests.support.world import eventually
 
 _TRACKS = 12
 _ALL = f"{_TRACKS} of {_TRACKS} files are in place and decode."
@@ -79,7 +79,7 @@ async def as_root_in_a_closed_folder() -> Rows:
 async def tests_in_a_closed_folder() -> Rows:
     """F1: the tests' PostgreSQL and NATS start there as well."""
     with copied("a clone") as copy:
-        tests = ("tests/integration/test_local_servers.py",)
+        tests = ("tests/services/test_local_servers.py",)
         await copy.make("setup")
         said = await copy.run(".venv/bin/python", "-m", "pytest", "-q", *tests)
         said.require(said.code == 0, "tests fail here")

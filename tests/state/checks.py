@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Collection
 
 from shared.states import Stage
-from tests.crash import invariants
 from tests.state.model import (
     EVENTS,
     FAILURES,
@@ -19,6 +18,7 @@ from tests.state.model import (
     Seen,
 )
 from tests.state.setting import STALL_S, Setting, headers
+from tests.support import invariants
 
 STALLED = f"""
 SELECT torrentino_id FROM tickets

@@ -17,7 +17,6 @@ from services.local.torrentino import TorrentSpec
 from services.local.torrentino.torrents import ByHand
 from shared.acquisition.protocol import ModeName
 from shared.bus.subjects import REQUEST_ALBUM
-from tests.direct import at_client
 from tests.state import checks
 from tests.state.machine import (
     WORKERS,
@@ -29,7 +28,8 @@ from tests.state.machine import (
 )
 from tests.state.model import Row
 from tests.state.setting import ALBUMS, DIRECT_POINTS, STALL_S, Setting, name_of
-from tests.world import track_id
+from tests.support.direct import at_client
+from tests.support.world import track_id
 
 DIRECT_WORKERS = ("direct", "torrents", "leftovers")
 EVERY_WORKER = (*DIRECT_WORKERS, *WORKERS)

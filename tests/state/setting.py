@@ -43,10 +43,10 @@ from shared.errors import DependencyDown
 from shared.leases import LeaseKeeper
 from shared.settings import SERVICES
 from shared.web import WebServer
-from tests.audio import cut, make_audio
-from tests.music import Growing
-from tests.stages import Stages, poller_of, ticketer_of
-from tests.world import ADMIN, ADMIN_KEY, Row, World, album_id, as_user, track_id
+from tests.support.audio import cut, make_audio
+from tests.support.music import Growing
+from tests.support.stages import Stages, poller_of, ticketer_of
+from tests.support.world import ADMIN, ADMIN_KEY, Row, World, album_id, as_user, track_id
 
 SECONDS = 1.5
 WRONG_SECONDS = 4.0

@@ -11,7 +11,7 @@ from shared.clock import SystemClock
 from shared.duty import PeriodicDuty
 from shared.errors import Dependency, DependencyDown
 from shared.health import Health
-from tests.world import eventually
+from tests.support.waits import eventually
 
 
 def _duty(

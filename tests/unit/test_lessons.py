@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 _ROOT = Path(__file__).parents[2]
@@ -16,6 +17,7 @@ def _rows() -> list[tuple[str, str, list[str]]]:
     return [(id_, rule, re.findall(r"`(\S+)`", tests)) for id_, rule, tests in _ROW.findall(page)]
 
 
+@cache
 def _docstrings() -> dict[str, str]:
     """What each test says of itself, by `file::name`."""
     found = {}

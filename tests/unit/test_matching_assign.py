@@ -15,7 +15,7 @@ from shared.matching.assign import assign, to_measure
 from shared.matching.cue import parse, parts
 from shared.matching.model import Assignment, Offered
 from shared.tracks import CatalogTrack
-from tests.albums import (
+from tests.support.albums import (
     EXTRAS,
     LENGTHS,
     LIES,

@@ -33,6 +33,7 @@ PAGES = sorted(
         *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
         *(ROOT / "docs").rglob("*.md"),
         *(ROOT / "deploy").rglob("*.md"),
+        *(ROOT / "tests").rglob("*.md"),
     ]
 )
 COMMANDS = {command.name or command.callback.__name__ for command in cli.registered_commands}  # type: ignore[union-attr]
@@ -236,6 +237,15 @@ def test_the_lock_has_every_dependency() -> None:
     pinned = set(re.findall(r"^([a-z0-9._-]+)==", (ROOT / "requirements.lock").read_text(), re.M))
     assert wanted
     assert set(wanted) <= pinned
+
+
+def test_every_module_that_tests_share_is_listed() -> None:
+    """tests/support/README.md has a line for each module beside it, and for no other."""
+    support = ROOT / "tests/support"
+    text = (support / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[(\w+\.py)\]\(\1\) \| .+ \|$", text, re.M)
+    there = {path.name for path in support.glob("*.py")} - {"__init__.py"}
+    assert sorted(listed) == sorted(there)
 
 
 def test_every_metric_is_used() -> None:

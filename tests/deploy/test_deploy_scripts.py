@@ -1,0 +1,197 @@
+"""The small scripts of deploy/: the secrets, the image's entrypoint and its health check."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.autoindex import Autoindex
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "deploy/docker"
+IDS = {"PUID": str(os.getuid()), "PGID": str(os.getgid())}
+CLEAN = {"PATH": os.environ["PATH"]}
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A folder with nothing but the script."""
+    (tmp_path / "deploy").mkdir()
+    shutil.copy(ROOT / "deploy/secrets.sh", tmp_path / "deploy")
+    return tmp_path
+
+
+def make(checkout: Path, *names: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run deploy/secrets.sh from elsewhere."""
+    return subprocess.run(
+        ["sh", str(checkout / "deploy/secrets.sh"), *names],
+        env=CLEAN | IDS | environ,
+        cwd="/",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def secrets_of(checkout: Path) -> dict[str, str]:
+    """The content of every secret."""
+    return {path.name: path.read_text() for path in (checkout / "secrets").iterdir()}
+
+
+def test_secrets_are_made_once(checkout: Path) -> None:
+    """A second run changes nothing; what is missing is made."""
+    assert make(checkout).returncode == 0
+    before = secrets_of(checkout)
+    (checkout / "secrets/admin_key").unlink()
+    again = make(checkout)
+    assert again.stdout.split() == ["made", "./secrets/admin_key"]
+    after = secrets_of(checkout)
+    assert {name: text for name, text in after.items() if before[name] != text}.keys() == {
+        "admin_key"
+    }
+
+
+def test_the_two_sides_of_a_password_agree(checkout: Path) -> None:
+    """PostgreSQL's and the services', NATS' and each user's; all are random and long."""
+    make(checkout)
+    found = secrets_of(checkout)
+    assert f":{found['postgres_password'].strip()}@postgres/" in found["database_url"]
+    passwords = dict(
+        re.findall(r'^(\w+)_PASSWORD: "([0-9a-f]{48})"$', found["nats_passwords"], re.M)
+    )
+    assert len(set(passwords.values())) == len(passwords) == 8
+    for user, password in passwords.items():
+        url = found[f"nats_url_{user.lower()}"].strip()
+        assert url == f"nats://{user.lower()}:{password}@nats:4222"
+    assert found["torrentino_api_key"] == ""
+
+
+def test_secrets_are_for_the_owner_and_the_group_alone(checkout: Path) -> None:
+    """NATS reads its own through the group."""
+    make(checkout)
+    for path in (checkout / "secrets").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o440, path.name
+        assert (path.stat().st_uid, path.stat().st_gid) == (os.getuid(), os.getgid())
+    assert stat.S_IMODE((checkout / "secrets").stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give files away")
+def test_root_makes_them_for_puid(checkout: Path) -> None:
+    """.env says who that is; those that there are go to the new one, too."""
+    assert make(checkout).returncode == 0
+    (checkout / ".env").write_text("PUID=1234\nPGID='1235'\n")
+    again = make(checkout, PUID="", PGID="")
+    assert (again.returncode, again.stdout) == (0, "")
+    for path in (checkout / "secrets", *(checkout / "secrets").iterdir()):
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235), path.name
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root can give files to any group")
+def test_a_group_that_is_not_ours_is_an_error(checkout: Path) -> None:
+    """The containers could not read the files, and nobody would know why."""
+    failed = make(checkout, PGID="4242")
+    assert failed.returncode == 1
+    assert "PGID" in failed.stderr
+
+
+def test_a_named_secret_is_made_anew_in_its_file(checkout: Path) -> None:
+    """In the same file, which containers have mounted; the others stay."""
+    make(checkout)
+    before, inode = secrets_of(checkout), (checkout / "secrets/nats_passwords").stat().st_ino
+    assert make(checkout, "nats", NATS_SCHEME="tls").returncode == 0
+    after = secrets_of(checkout)
+    changed = {name for name, text in after.items() if before[name] != text}
+    assert changed == {name for name in after if name.startswith("nats_")}
+    assert (checkout / "secrets/nats_passwords").stat().st_ino == inode
+    assert after["nats_url_catalog"].startswith("tls://catalog:")
+
+
+def test_an_unknown_secret_is_refused(checkout: Path) -> None:
+    """With the names that there are."""
+    failed = make(checkout, "natz")
+    assert failed.returncode == 2
+    assert "natz: there are postgres, nats, admin and torrentino" in failed.stderr
+
+
+# --- the image
+
+
+def enter(*command: str, **environ: str) -> subprocess.CompletedProcess[str]:
+    """Run the image's entrypoint here."""
+    return subprocess.run(
+        ["sh", str(DOCKER / "entrypoint"), *command],
+        env=CLEAN | environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_root_becomes_puid_and_pgid() -> None:
+    """Without the groups that root had, and without a way back."""
+    done = enter(
+        "sh",
+        "-c",
+        "id -u; id -g; id -G; grep NoNewPrivs /proc/self/status",
+        PUID="1234",
+        PGID="1235",
+    )
+    assert done.stdout.split() == ["1234", "1235", "1235", "NoNewPrivs:", "1"]
+    assert enter("id", "-u").stdout.strip() == "1000"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can be root")
+def test_root_stays_root_if_told_so() -> None:
+    """Some have all of their files belong to root."""
+    assert enter("id", "-u", PUID="0", PGID="0").stdout == "0\n"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_numbers_that_are_none_are_an_error() -> None:
+    """One line with the variable, not what the system calls it."""
+    failed = enter("id", PUID="me")
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines()[-1].startswith("PUID: cannot become me:1000")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root becomes the user instead")
+@pytest.mark.parametrize("name", ["PUID", "PGID"])
+def test_another_user_than_puid_is_an_error(name: str) -> None:
+    """A setting without effect would put the files into the wrong hands."""
+    failed = enter("id", **{name: "4242"})
+    assert failed.returncode == 1
+    assert failed.stderr.startswith(f"{name}: got 4242, but the container runs as")
+    assert enter("echo", "in", **IDS).stdout == "in\n"
+
+
+def check(*arguments: str, **environ: str) -> int:
+    """Run the health check; its exit code."""
+    command = [sys.executable, "-IS", str(DOCKER / "healthcheck.py"), *arguments]
+    return subprocess.run(
+        command, env=environ, capture_output=True, check=False, timeout=30
+    ).returncode
+
+
+async def test_the_health_check_says_whether_the_answer_is_200(
+    tmp_path: Path, unused_tcp_port: int
+) -> None:
+    """200 is healthy; another answer, or none, is not."""
+    (tmp_path / "healthz").write_text("ok")
+    async with Autoindex(tmp_path) as server:
+        port = server.url.rsplit(":", 1)[1].partition("/")[0]
+        ask = asyncio.to_thread
+        assert await ask(check, port, "/files/healthz") == 0
+        assert await ask(check, port, "/files/none") != 0
+        assert await ask(check, OPS_PORT=port) != 0
+    assert await asyncio.to_thread(check, str(unused_tcp_port), "/healthz") != 0

@@ -1,0 +1,244 @@
+"""Files made to hurt: each is turned down as `corruption`, quickly, and nothing else happens."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+import time
+import zlib
+from pathlib import Path
+
+import ffmpeg
+import pytest
+
+from shared.errors import AttemptFailed, CorruptAudio
+from shared.media import ffmpeg_process as child
+from shared.media.decode import command
+from shared.media.tools import AudioTools, find_tools
+from shared.media.verify import AudioFacts, verify
+from tests.support.audio import cut, make_audio
+
+QUICK_S = 20.0
+
+
+async def check(path: Path, *, expected_ms: int | None = 8000) -> AudioFacts:
+    """Verified within a time that no file may stretch."""
+    async with asyncio.timeout(QUICK_S):
+        return await verify(path, expected_ms=expected_ms, tolerance_s=6, tools=find_tools())
+
+
+async def refused(path: Path, *, expected_ms: int | None = 8000) -> CorruptAudio:
+    with pytest.raises(CorruptAudio) as caught:
+        await check(path, expected_ms=expected_ms)
+    return caught.value
+
+
+def atom(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I4s", 8 + len(body), kind) + body
+
+
+def nested_atoms(depth: int) -> bytes:
+    """`moov` in `moov` in `moov`, without building each level anew."""
+    sizes = (struct.pack(">I4s", 8 * (depth - level), b"moov") for level in range(depth))
+    return atom(b"ftyp", b"M4A \0\0\0\0M4A ") + b"".join(sizes)
+
+
+def many_samples() -> bytes:
+    """An MP4 whose tables announce four thousand million samples in a few bytes."""
+    table = atom(b"stsz", struct.pack(">III", 0, 0, 0xFFFFFFF0))
+    table += atom(b"stts", struct.pack(">III", 0, 0xFFFFFFF0, 1))
+    table += atom(b"stco", struct.pack(">II", 0, 0xFFFFFFF0))
+    header = atom(b"mdhd", struct.pack(">IIIIIHH", 0, 0, 0, 44100, 1, 0, 0))
+    handler = atom(b"hdlr", struct.pack(">II4sIIIB", 0, 0, b"soun", 0, 0, 0, 0))
+    media = header + handler + atom(b"minf", atom(b"stbl", table))
+    return atom(b"ftyp", b"M4A \0\0\0\0M4A ") + atom(b"moov", atom(b"trak", atom(b"mdia", media)))
+
+
+def elsewhere() -> bytes:
+    """An MP4 whose data are said to lie in another file."""
+    url = atom(b"url ", struct.pack(">I", 0) + b"file:///etc/hostname\0")
+    return many_samples() + atom(b"dref", struct.pack(">II", 0, 1) + url)
+
+
+HLS = b"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nhttp://127.0.0.1:1/x.aac\n#EXT-X-ENDLIST\n"
+SDP = b"v=0\no=- 0 0 IN IP4 127.0.0.1\ns=-\nc=IN IP4 127.0.0.1\nt=0 0\nm=audio 9 RTP/AVP 0\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        HLS,
+        SDP,
+        b"ffconcat version 1.0\nfile /etc/hostname\n",
+        b"ID3\x04\0\0\x7f\x7f\x7f\x7f",
+        b"fLaC" + b"\x04\xff\xff\xff" + b"\xff\xff\xff\xff" * 4,
+        nested_atoms(100_000),
+        many_samples(),
+        elsewhere(),
+        b"OggS\0\x02" + b"\xff" * 40,
+        b"RIFF\xff\xff\xff\xffWAVEfmt \xff\xff\xff\xff",
+    ],
+    ids=["hls", "sdp", "concat", "id3", "flac", "nested", "samples", "dref", "ogg", "wav"],
+)
+async def test_crafted_file(content: bytes, tmp_path: Path) -> None:
+    """Playlists in disguise, nested or endless structures: refused, not followed, not allocated."""
+    path = tmp_path / "song.m4a"
+    path.write_bytes(content + bytes(20_000))
+    error = await refused(path)
+    assert error.evidence["rule"] in ("not_audio", "codec_not_allowed", "decode_errors")
+
+
+async def test_hours_of_silence_are_not_decoded(tmp_path: Path) -> None:
+    """A small file that unfolds to hours, and says so, is refused before the decode."""
+    path = tmp_path / "bomb.flac"
+    silence = ffmpeg.input("anullsrc=r=8000:cl=mono:d=3600", f="lavfi")
+    ffmpeg.run(silence.output(str(path), f="flac"), cmd=find_tools().ffmpeg, quiet=True)
+    assert path.stat().st_size < 1_000_000
+    error = await refused(path)
+    assert (error.evidence["rule"], error.evidence["decoded_s"]) == ("wrong_length", None)
+
+
+async def test_hours_that_are_not_announced_are_decoded_in_part(tmp_path: Path) -> None:
+    """A raw AAC tells no length: the decode ends a minute behind what the catalog says."""
+    one = tmp_path / "one.aac"
+    silence = ffmpeg.input("anullsrc=r=44100:cl=mono:d=10", f="lavfi")
+    ffmpeg.run(silence.output(str(one), f="adts"), cmd=find_tools().ffmpeg, quiet=True)
+    path = tmp_path / "bomb.aac"
+    path.write_bytes(one.read_bytes() * 2000)
+    error = await refused(path)
+    assert error.evidence["rule"] == "wrong_length"
+    assert error.evidence["decoded_s"] == pytest.approx(74, abs=1)
+
+
+def png(width: int, height: int) -> bytes:
+    """A picture of one colour whose header is all that is small about it."""
+
+    def chunk(kind: bytes, body: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        )
+
+    lines = zlib.compress(bytes(10_000_000), 9)
+    head = struct.pack(">IIBBBBB", width, height, 16, 6, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", lines) + chunk(b"IEND", b"")
+
+
+async def test_a_cover_of_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
+    """The music below a picture of 30,000 by 30,000 pixels is judged by itself."""
+    whole = make_audio(tmp_path / "song.flac", seconds=8).read_bytes()
+    picture = png(30_000, 30_000)
+    block = struct.pack(">II", 3, 9) + b"image/png" + struct.pack(">I", 0)
+    block += struct.pack(">IIIII", 30_000, 30_000, 64, 0, len(picture)) + picture
+    path = tmp_path / "cover.flac"
+    # Behind the stream's own header, which is 42 bytes with the mark in front.
+    path.write_bytes(
+        whole[:4]
+        + b"\x00"
+        + whole[5:42]
+        + b"\x06"
+        + len(block).to_bytes(3, "big")
+        + block
+        + whole[42:]
+    )
+    assert (await check(path)).ext == "flac"
+
+
+async def test_what_does_not_fit_into_the_memory_limit_is_corruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decoder that runs into its limit ends by itself; the file gets the blame."""
+    path = make_audio(tmp_path / "song.flac", seconds=8)
+    monkeypatch.setattr(child, "MEMORY_BYTES", 30 * 1024 * 1024)
+    assert (await refused(path)).evidence["rule"] in ("not_audio", "decode_errors")
+
+
+async def test_endless_work_is_ended_by_the_limit_of_processor_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also when the process that would keep the deadline is dead."""
+    path = make_audio(tmp_path / "song.flac", seconds=8)
+    monkeypatch.setattr(child, "CPU_S", 1)
+    busy = tmp_path / "ffmpeg"
+    busy.write_text("#!/bin/sh\nwhile :; do :; done\n")
+    busy.chmod(0o755)
+    tools = AudioTools(ffmpeg=str(busy), ffprobe=find_tools().ffprobe)
+    with pytest.raises(CorruptAudio) as caught:
+        await verify(path, expected_ms=8000, tolerance_s=6, tools=tools)
+    assert caught.value.evidence["rule"] == "decode_errors"
+
+
+async def test_the_children_are_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory, processor time, open files; no file is written; our environment stays ours."""
+    monkeypatch.setenv("TORRENTINO_API_KEY", "a-secret")
+    said = tmp_path / "said"
+    os.mkfifo(said)
+    script = tmp_path / "ffprobe"
+    script.write_text(
+        # The limits are set right after the start: this waits for them.
+        '#!/bin/sh\nwhile [ "$(ulimit -f)" = unlimited ]; do :; done\n'
+        f"{{ ulimit -v; ulimit -t; ulimit -f; ulimit -n; ulimit -c; env; }} > '{said}'\nexit 1\n"
+    )
+    script.chmod(0o755)
+    path = make_audio(tmp_path / "song.flac", seconds=8)
+    reading = asyncio.create_task(asyncio.to_thread(said.read_text))
+    tools = AudioTools(ffmpeg=find_tools().ffmpeg, ffprobe=str(script))
+    with pytest.raises(CorruptAudio):
+        await verify(path, expected_ms=8000, tolerance_s=6, tools=tools)
+    lines = (await reading).splitlines()
+    assert lines[:5] == [str(child.MEMORY_BYTES // 1024), str(child.CPU_S), "0", "64", "0"]
+    assert "a-secret" not in "\n".join(lines)
+
+
+async def test_a_flood_from_ffprobe_is_bounded(tmp_path: Path) -> None:
+    """What a file says of itself cannot fill our memory."""
+    script = tmp_path / "ffprobe"
+    script.write_text("#!/bin/sh\nexec yes '{'\n")
+    script.chmod(0o755)
+    path = make_audio(tmp_path / "song.flac", seconds=8)
+    tools = AudioTools(ffmpeg=find_tools().ffmpeg, ffprobe=str(script))
+    with pytest.raises(CorruptAudio):
+        await verify(path, expected_ms=8000, tolerance_s=6, tools=tools)
+
+
+async def test_an_ffprobe_that_hangs_keeps_the_deadline(tmp_path: Path) -> None:
+    """The time limit is of the whole verification, not of the decode only."""
+    script = tmp_path / "ffprobe"
+    script.write_text("#!/bin/sh\nexec sleep 600\n")
+    script.chmod(0o755)
+    path = make_audio(tmp_path / "song.flac", seconds=8)
+    tools = AudioTools(ffmpeg=find_tools().ffmpeg, ffprobe=str(script))
+    started = time.monotonic()
+    with pytest.raises(AttemptFailed, match="longer than"):
+        await verify(path, expected_ms=8000, tolerance_s=6, tools=tools, timeout_s=0.5)
+    assert time.monotonic() - started < QUICK_S
+
+
+def test_both_programs_are_confined_to_the_file(tmp_path: Path) -> None:
+    """No protocol but `file`, and no demuxer that opens other files."""
+    arguments = command(tmp_path / "x", find_tools(), longest_s=10)
+    for option, value in (
+        ("-protocol_whitelist", "file"),
+        ("-format_whitelist", "mp3,flac,ogg,mov,aac,wav,asf"),
+        ("-t", "10"),
+    ):
+        assert arguments[arguments.index(option) + 1] == value
+
+
+@pytest.mark.parametrize("codec", ["opus", "vorbis"])
+@pytest.mark.parametrize("keep", [0.9, 0.99, 0.9999])
+async def test_an_ogg_without_its_end_is_refused(codec: str, keep: float, tmp_path: Path) -> None:
+    """However little is missing: the catalog's tolerance is for other masters, not for cuts."""
+    whole = make_audio(tmp_path / "whole", seconds=8, codec=codec)  # type: ignore[arg-type]
+    assert (await check(whole)).codec == codec
+    error = await refused(cut(tmp_path / "cut", whole, keep=keep))
+    assert error.evidence["rule"] in ("truncated", "decode_errors")
+
+
+@pytest.mark.parametrize("codec", ["opus", "vorbis"])
+async def test_what_follows_the_last_ogg_page_does_no_harm(codec: str, tmp_path: Path) -> None:
+    """Some programs hang their tag behind the stream."""
+    path = make_audio(tmp_path / "song", seconds=8, codec=codec)  # type: ignore[arg-type]
+    with path.open("ab") as file:
+        file.write(b"TAG" + b"Title".ljust(125, b"\0"))
+    assert (await check(path)).codec == codec
