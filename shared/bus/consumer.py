@@ -55,7 +55,7 @@ class Consumer:
         self._bus = bus
         self._durable = durable
         self._filters = filters
-        self._handle = handle
+        self.handle = handle
         self._health = health
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,7 +97,7 @@ class Consumer:
             try:
                 reached("consumer.received")
                 async with _in_progress(message):
-                    await self._handle(message.subject, message.data)
+                    await self.handle(message.subject, message.data)
             except InvalidRequest as error:
                 await self._bury(message, str(error))
             except Unavailable as error:
