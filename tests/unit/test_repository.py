@@ -282,9 +282,17 @@ def private_members(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 texts = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
                 last = [str(text).rpartition(".")[2] for text in texts]
                 reached = [each for each in last if _PRIVATE.fullmatch(each)]
+            case ast.Tuple(elts=[first, ast.Constant(value=str(name)), *_]) if _is_owner(first):
+                reached = [name] if _PRIVATE.fullmatch(name) else []
             case _:
                 continue
         yield from ((node.lineno, each) for each in reached)
+
+
+def _is_owner(node: ast.expr) -> bool:
+    """Whether it names a module of the services: a table of what is replaced in them."""
+    text = ast.unparse(node).strip("'")
+    return text.startswith(("services.", "shared.", "vars("))
 
 
 @pytest.mark.parametrize(
@@ -296,6 +304,8 @@ def private_members(tree: ast.Module) -> Iterator[tuple[int, str]]:
         "monkeypatch.setattr(pool, '_TIMEOUT_S', 1)",
         "monkeypatch.setattr('shared.db.pool._TIMEOUT_S', 1)",
         "patch.object(place, '_rename')",
+        "{('shared.db.pool', '_TIMEOUT_S'): 1}",
+        "[(vars(store), '_SQL', 'fence = $2')]",
     ],
 )
 def test_each_way_to_a_private_member_is_found(code: str) -> None:
