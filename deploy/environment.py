@@ -57,13 +57,13 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        if _has(options.what, _stamp(this_python=options.this_python)):
+        if is_installed(options.what, read_stamp(this_python=options.this_python)):
             return
         with (ROOT / ".venv.lock").open("w", encoding="ascii") as lock:
             _wait_for(lock)
-            stamp = _stamp(this_python=options.this_python)
+            stamp = read_stamp(this_python=options.this_python)
             # The other process may have done it.
-            if not _has(options.what, stamp):
+            if not is_installed(options.what, stamp):
                 _set_up(options.what, stamp, lock.fileno())
     except KeyboardInterrupt:
         sys.exit("\nstopped while setting up; the same command continues from here")
@@ -73,7 +73,7 @@ def main() -> None:
         sys.exit(str(failed))
 
 
-def _stamp(*, this_python: bool) -> "dict[str, object]":
+def read_stamp(*, this_python: bool) -> "dict[str, object]":
     """The record of the existing .venv; empty if that cannot be used."""
     try:
         stamp = json.loads(STAMP.read_text(encoding="utf-8"))
@@ -82,23 +82,23 @@ def _stamp(*, this_python: bool) -> "dict[str, object]":
     usable = (
         stamp["where"] == str(VENV)
         and (VENV / "bin" / "python").exists()
-        and (stamp["python"] == _version() or not this_python)
+        and (stamp["python"] == python_version() or not this_python)
     )
     return stamp if usable else {}
 
 
-def _has(what: str, stamp: "dict[str, object]") -> bool:
+def is_installed(what: str, stamp: "dict[str, object]") -> bool:
     locks = stamp.get("locks", {})
-    return locks.get(what) == _digest(what)  # type: ignore[attr-defined]
+    return locks.get(what) == digest_of(what)  # type: ignore[attr-defined]
 
 
-def _digest(what: str) -> str:
+def digest_of(what: str) -> str:
     # The scripts and packages of pyproject.toml are installed too.
     texts = [(ROOT / name).read_bytes() for name in (LOCKS[what], "pyproject.toml")]
     return hashlib.sha256(b"\0".join(texts)).hexdigest()
 
 
-def _version() -> str:
+def python_version() -> str:
     return ".".join(str(part) for part in sys.version_info[:3])
 
 
@@ -111,8 +111,8 @@ def _wait_for(lock) -> None:  # type: ignore[no-untyped-def]
 
 
 def _set_up(what: str, stamp: "dict[str, object]", lock: int) -> None:
-    _check_python()
-    _check_room(what)
+    check_python()
+    check_room(what)
     begun = time.monotonic()
     kind = "what a run needs" if what == "run" else "all that the tests need"
     print(f"setting up .venv with {kind}, {WANTED_MB[what]} MB at most …", flush=True)
@@ -122,8 +122,8 @@ def _set_up(what: str, stamp: "dict[str, object]", lock: int) -> None:
         shutil.rmtree(VENV, ignore_errors=True)
         VENV.mkdir()
         steps.run("making .venv", [sys.executable, "-m", "venv", str(VENV)])
-        stamp = {"where": str(VENV), "python": _version(), "locks": {}}
-    _write_stamp(stamp, unfinished=True)
+        stamp = {"where": str(VENV), "python": python_version(), "locks": {}}
+    write_stamp(stamp, unfinished=True)
     pip = [str(VENV / "bin" / "python"), "-m", "pip", "--disable-pip-version-check", "--no-input"]
     # Only the modules that a run imports are compiled, below: all would double the time.
     how = ["--no-compile", "--progress-bar=off", "--require-hashes"]
@@ -132,7 +132,7 @@ def _set_up(what: str, stamp: "dict[str, object]", lock: int) -> None:
             "asking the package index", [*pip, "install", *how, "-r", str(ROOT / LOCKS[what])]
         )
     except Failed:
-        _write_stamp(stamp, unfinished=steps.changed)
+        write_stamp(stamp, unfinished=steps.changed)
         raise
     itself = ["--quiet", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     steps.run("installing this project", [*pip, "install", *itself])
@@ -140,16 +140,16 @@ def _set_up(what: str, stamp: "dict[str, object]", lock: int) -> None:
     run = "import services.cli, services.local.run, shared.db.migrate"
     steps.run("compiling", [str(VENV / "bin" / "python"), "-c", run])
     names = list(LOCKS)
-    there = {name: _digest(name) for name in names[: names.index(what) + 1]}
-    _write_stamp({**stamp, "locks": there}, unfinished=False)
+    there = {name: digest_of(name) for name in names[: names.index(what) + 1]}
+    write_stamp({**stamp, "locks": there}, unfinished=False)
     print(f".venv is ready after {time.monotonic() - begun:.0f} s", flush=True)
 
 
-def _write_stamp(stamp: "dict[str, object]", *, unfinished: bool) -> None:
+def write_stamp(stamp: "dict[str, object]", *, unfinished: bool) -> None:
     STAMP.write_text(json.dumps({**stamp, "unfinished": unfinished}), encoding="utf-8")
 
 
-def _check_python() -> None:
+def check_python() -> None:
     release = f"{sys.version_info[0]}.{sys.version_info[1]}"
     if sys.version_info < (3, 11):
         raise Failed(
@@ -163,7 +163,7 @@ def _check_python() -> None:
         )
 
 
-def _check_room(what: str) -> None:
+def check_room(what: str) -> None:
     free_mb = shutil.disk_usage(ROOT).free // 10**6
     there_mb = 0 if not VENV.exists() else _size_mb(VENV)
     if free_mb + there_mb < WANTED_MB[what]:
@@ -229,7 +229,7 @@ class Steps:
             finally:
                 reading.join()
         if child.returncode != 0:
-            raise Failed(_reason(doing, self._lines))
+            raise Failed(reason_of(doing, self._lines))
 
     def _wait(self, child) -> None:  # type: ignore[no-untyped-def]
         while True:
@@ -261,7 +261,7 @@ _NO_INDEX = re.compile(
 )
 
 
-def _reason(doing: str, lines: "list[str]") -> str:
+def reason_of(doing: str, lines: "list[str]") -> str:
     """Why a command failed, in one line."""
     text = "\n".join(lines)
     if "No space left on device" in text:

@@ -63,7 +63,7 @@ class Breaker:
         self._full = FULL.get(dependency, 1)
         self._allowed = self._full
         self._failures = 0
-        self._retry_at = 0.0
+        self.retry_at = 0.0
 
     @property
     def ok(self) -> bool:
@@ -76,7 +76,7 @@ class Breaker:
         if self.ok:
             return None
         return self._clock.now() + timedelta(
-            seconds=max(0.0, self._retry_at - self._clock.monotonic())
+            seconds=max(0.0, self.retry_at - self._clock.monotonic())
         )
 
     @property
@@ -94,7 +94,7 @@ class Breaker:
             return 0.0
         if self.state == State.HALF_OPEN:
             return _PROBE_S
-        return max(0.0, self._retry_at - self._clock.monotonic())
+        return max(0.0, self.retry_at - self._clock.monotonic())
 
     @contextmanager
     def probing(self) -> Iterator[None]:
@@ -112,7 +112,7 @@ class Breaker:
         """It did not answer, or refused us. While open, only a failure after its pause counts."""
         was_ok = self.ok
         self.error = error
-        if not was_ok and self._clock.monotonic() < self._retry_at:
+        if not was_ok and self._clock.monotonic() < self.retry_at:
             return
         if was_ok:
             self.since = self._clock.now()
@@ -120,7 +120,7 @@ class Breaker:
         self.passable.clear()
         self._allowed = 1
         self._failures += 1
-        self._retry_at = self._clock.monotonic() + self._pause_s(error)
+        self.retry_at = self._clock.monotonic() + self._pause_s(error)
 
     def succeeded(self) -> None:
         """It has answered. After an outage each success doubles what it is given."""

@@ -30,7 +30,7 @@ class LeaseKeeper:
     def __init__(self, database: Database, *, lease_s: float) -> None:
         self._database = database
         self._lease_s = lease_s
-        self._held: dict[Claim, asyncio.Task[object]] = {}
+        self.held: dict[Claim, asyncio.Task[object]] = {}
         # Lost at the last check, but not at the one before.
         self._doubted: set[Claim] = set()
         # Set while no lease is held.
@@ -42,13 +42,13 @@ class LeaseKeeper:
         """Renew this claim while the block runs in the current task."""
         task = asyncio.current_task()
         assert task is not None, "work runs in a task"
-        self._held[claim] = task
+        self.held[claim] = task
         self._idle.clear()
         try:
             yield
         finally:
-            self._held.pop(claim, None)
-            if not self._held:
+            self.held.pop(claim, None)
+            if not self.held:
                 self._idle.set()
 
     async def run_once(self) -> int:
@@ -57,13 +57,13 @@ class LeaseKeeper:
         Raises:
             DependencyDown: PostgreSQL is away.
         """
-        held, doubted = dict(self._held), self._doubted
+        held, doubted = dict(self.held), self._doubted
         self._doubted = set()
         if not held:
             return 0
         renewed = await renew(self._database, list(held), lease_s=self._lease_s)
         # Work that has ended meanwhile has given up its claim itself.
-        lost = {claim for claim in self._held if claim in held and claim.item_id not in renewed}
+        lost = {claim for claim in self.held if claim in held and claim.item_id not in renewed}
         self._doubted = lost - doubted
         for claim in lost & doubted:
             log.warning("lease_lost", item_id=claim.item_id, fence=claim.fence)

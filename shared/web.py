@@ -21,7 +21,7 @@ from shared.errors import DownloadsError
 
 _BACKLOG = 512
 # How long a request may take to arrive, headers and body; uvicorn itself would wait for ever.
-_REQUEST_S = 20.0
+REQUEST_S = 20.0
 
 
 class _DeadlineProtocol(H11Protocol):
@@ -49,7 +49,7 @@ class _DeadlineProtocol(H11Protocol):
             self._unwatch()
         elif self._deadline is None:
             loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(_REQUEST_S, self._abort)
+            self._deadline = loop.call_later(REQUEST_S, self._abort)
 
     def _unwatch(self) -> None:
         if self._deadline is not None:
@@ -71,7 +71,7 @@ class WebServer:
         self, name: str, app: ASGIApp, *, host: str, port: int, variable: str, grace_s: float
     ) -> None:
         self.name = name
-        self._app = app
+        self.app = app
         self._host = host
         self._port = port
         self._variable = variable
@@ -91,7 +91,7 @@ class WebServer:
 
     async def run(self, stop: asyncio.Event) -> None:
         config = uvicorn.Config(
-            self._app,
+            self.app,
             host=self._host,
             port=self._port,
             http=_DeadlineProtocol,

@@ -123,7 +123,7 @@ SELECT track_id, track_name, coalesce(main_artist, artist_name) AS artist, disc_
  LIMIT 1000
 """
 
-_HELD = f"""
+WRITTEN_BY = f"""
 SELECT 1 FROM queue_items
  WHERE id = $1 AND fence = $2 AND stage IN ({in_sql(WRITING)})
    FOR NO KEY UPDATE
@@ -316,5 +316,5 @@ async def hold(connection: Connection, claim: Claim) -> None:
     Raises:
         Stale: another worker has it, or it was cancelled.
     """
-    if await connection.fetchval(_HELD, claim.item_id, claim.fence) is None:
+    if await connection.fetchval(WRITTEN_BY, claim.item_id, claim.fence) is None:
         raise Stale(f"item {claim.item_id} is no longer held by fence {claim.fence}")

@@ -17,7 +17,7 @@ class RequestMessages:
     """Carries out the commands about requests."""
 
     def __init__(self, requests: Requests, withdrawals: Withdrawals) -> None:
-        self._requests = requests
+        self.requests = requests
         self._withdrawals = withdrawals
 
     async def handle(self, subject: str, body: bytes) -> None:
@@ -40,11 +40,11 @@ class RequestMessages:
         order = _order(command)
         try:
             if isinstance(command, RequestTrack):
-                await self._requests.track(order, carried=command.carried())
+                await self.requests.track(order, carried=command.carried())
             else:
-                await self._requests.album(order, carried=command.carried())
+                await self.requests.album(order, carried=command.carried())
         except (Unknown, LimitReached) as refusal:
-            await self._requests.refuse(order, refusal)
+            await self.requests.refuse(order, refusal)
 
 
 def _order(command: RequestTrack | RequestAlbum) -> Order:

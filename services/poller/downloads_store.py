@@ -23,7 +23,7 @@ _CLAIM_INTERVALS = 2
 _CLAIM_LEAST_S = 1.0
 # Time in which no poller could read the client does not count as idle.
 _BLIND_INTERVALS = 4
-_BLIND_LEAST_S = 30.0
+BLIND_LEAST_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class TorrentsStore:
         self.database = database
         self._poll_interval_s = poll_interval_s
         self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
-        self._blind_s = max(_BLIND_LEAST_S, _BLIND_INTERVALS * poll_interval_s)
+        self._blind_s = max(BLIND_LEAST_S, _BLIND_INTERVALS * poll_interval_s)
 
     async def is_due(self) -> bool:
         """Whether any download is due."""

@@ -64,9 +64,10 @@ class Hints:
     async def _listen(self) -> None:
         async with aclosing(ticket_hints(self._url, self._api_key)) as hints:
             async for ticket_id in hints:
-                await self._take(ticket_id)
+                await self.take(ticket_id)
 
-    async def _take(self, ticket_id: str) -> None:
+    async def take(self, ticket_id: str) -> None:
+        """Have this ticket polled at once; dropped while PostgreSQL is unavailable."""
         try:
             # An empty hint follows a (re)connection: hints may have been missed.
             if await self._store.hasten([ticket_id] if ticket_id else None):

@@ -75,7 +75,7 @@ RETURNING id, torrentino_id, dest_path, kind, state, info_hash, remote_state, wi
                 ) AS blocked
 """  # noqa: S608 (made of constants)
 
-_HASTEN = f"""
+HASTEN = f"""
 UPDATE tickets SET next_poll_at = now()
  WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND next_poll_at > now()
    AND ($1::text[] IS NULL OR torrentino_id = ANY($1))
@@ -204,7 +204,7 @@ class Store:
         """Make these tickets (None: all) due now, for Torrentino hinted that they changed."""
         ids = None if torrentino_ids is None else list(torrentino_ids)
         async with self.database.connection() as connection:
-            done: str = await connection.execute(_HASTEN, ids)
+            done: str = await connection.execute(HASTEN, ids)
         return int(done.rsplit(maxsplit=1)[-1])
 
     async def put_off(self, tickets: Collection[OpenTicket], *, delay_s: float) -> None:

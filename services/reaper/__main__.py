@@ -9,7 +9,7 @@ from shared.process import main
 from shared.readiness import first_checks
 
 _DAY_S = 86_400
-_SWEEP_EVERY_S = 60.0
+SWEEP_EVERY_S = 60.0
 _PRUNE_EVERY_S = 3600.0
 
 
@@ -25,7 +25,7 @@ def build(app: App) -> list[Duty]:
     )
     beats = (
         ("leases", reaper.recover_leases, min(settings.sweep_interval_s, settings.lease_s / 2)),
-        ("sweep", reaper.sweep, _SWEEP_EVERY_S),
+        ("sweep", reaper.sweep, SWEEP_EVERY_S),
         ("prune", reaper.prune, _PRUNE_EVERY_S),
     )
     duties: list[Duty] = [

@@ -24,7 +24,7 @@ from shared.torrentino.torrents import NotAdded
 log = structlog.get_logger()
 
 # The lease lasts as long as the longest call.
-_ADDING_S = 90.0
+ADDING_S = 90.0
 # For the end of an add by another ticketer.
 _PAUSE_S = 0.5
 _PAUSES = 20
@@ -121,7 +121,7 @@ class Adder:
     async def _add(self, work: Work, chosen: Chosen) -> bool:
         reason = "its links are not known any more"
         for link in chosen.links:
-            adds = await self._store.adding(work, for_s=_ADDING_S)
+            adds = await self._store.adding(work, for_s=ADDING_S)
             if adds is None:
                 log.warning("claim_lost_before_adding", ticket=work.ticket_id)
                 return True

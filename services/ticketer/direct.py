@@ -27,9 +27,9 @@ from shared.metrics import ATTEMPTS_FAILED
 from shared.states import Stage
 
 # While a call may still be at work, no other ticketer may look for its torrent.
-_UNSETTLED_S = 15.0
+UNSETTLED_S = 15.0
 # Indexers that could not be asked may have it; not the next minute.
-_INDEXERS_FAILED_S = 3600.0
+INDEXERS_FAILED_S = 3600.0
 # Of its tracks: that much may be searched for one by one.
 _REST_OF_AN_ALBUM = 0.5
 # Releases that one turn tries to add.
@@ -56,7 +56,7 @@ class DirectAttempt:
     @property
     def unsettled_s(self) -> float:
         """Each of its calls may be at work."""
-        return _UNSETTLED_S
+        return UNSETTLED_S
 
 
 class DirectStarter:
@@ -87,7 +87,7 @@ class DirectStarter:
     @property
     def unsettled_s(self) -> float:
         """As long as a call waits for its answer."""
-        return _UNSETTLED_S
+        return UNSETTLED_S
 
     async def join(self) -> int:
         """0: an item takes no part in a download that is under way; it finds its torrent there."""
@@ -150,7 +150,7 @@ class DirectStarter:
             delay_s = None
             if isinstance(failure, NothingSuitable):
                 if failure.failed:
-                    delay_s = _INDEXERS_FAILED_S
+                    delay_s = INDEXERS_FAILED_S
                 else:
                     delay_s = await releases.not_found(
                         connection, work.want.memory, failure.message

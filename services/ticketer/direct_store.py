@@ -239,7 +239,7 @@ class DirectStore:
                     connection, limit - len(resumed), searcher_wait_s=searcher_wait_s
                 )
                 linked = resumed | await self._intents(connection, fresh)
-            return await self._mark(connection, linked, resumed=resumed.keys()) if linked else []
+            return await self.mark(connection, linked, resumed=resumed.keys()) if linked else []
 
     async def _fresh(
         self, connection: Connection, limit: int, *, searcher_wait_s: float
@@ -302,13 +302,14 @@ class DirectStore:
         reached("direct.intended")
         return {ticket_id: list(group.item_ids) for ticket_id, (group, _) in made.items()}
 
-    async def _mark(
+    async def mark(
         self,
         connection: Connection,
         linked: Mapping[str, Sequence[str]],
         *,
         resumed: Collection[str],
     ) -> list[Work]:
+        """Claim these items, by their download; returns what to do for each download."""
         starts = [
             Start(
                 item_id=item_id,

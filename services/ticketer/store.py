@@ -86,7 +86,7 @@ _DUE = f"""
 """  # noqa: S608 (made of constants)
 
 # An album without a name cannot be asked for.
-_FRESH = f"""
+FRESH = f"""
 SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next
 {_DUE}
    AND q.id <> ALL($2)
@@ -96,7 +96,7 @@ SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """  # noqa: S608 (made of constants)
 
-_OF_ALBUMS = f"""
+OF_ALBUMS = f"""
 SELECT q.id, q.album_id, q.ask_next
 {_DUE}
    AND q.album_id = ANY($2)
@@ -106,7 +106,7 @@ SELECT q.id, q.album_id, q.ask_next
 """
 
 # Also those that an open ticket served before, and that a dead worker or a retry gave back.
-_JOINING = f"""
+JOINING = f"""
 SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
   FROM tickets t JOIN queue_items q
     ON (q.ticket_id = t.id AND t.kind = 'album' AND t.process_asked_at IS NULL)
@@ -144,7 +144,7 @@ class Store:
     async def join(self) -> int:
         """Let due items join the open ticket of their album, where it can still help them."""
         async with self.database.transaction() as connection:
-            rows = await connection.fetch(_JOINING, self._grouping != "track")
+            rows = await connection.fetch(JOINING, self._grouping != "track")
             joined = await moves.join_ticket(
                 connection,
                 [Joining(**row) for row in rows],
@@ -188,22 +188,22 @@ class Store:
         groups: list[Group] = []
         # The most urgent may all be of one album: then there is room for what comes after it.
         while len(groups) < limit:
-            rows = await self._due(connection, groups, limit - len(groups))
+            rows = await self.due(connection, groups, limit - len(groups))
             if not rows:
                 break
             albums = sorted({row["album_id"] for row in rows if may_share(row, self._grouping)})
-            of_albums = await connection.fetch(_OF_ALBUMS, joins, albums) if albums else []
+            of_albums = await connection.fetch(OF_ALBUMS, joins, albums) if albums else []
             groups += grouped(rows, of_albums, self._grouping)
         return {str(uuid.uuid4()): group for group in groups}
 
-    async def _due(
+    async def due(
         self, connection: Connection, groups: Sequence[Group], limit: int
     ) -> Sequence[Row]:
         """What is due beside the groups so far, and can join none of their tickets."""
         taken = [item_id for group in groups for item_id in group.item_ids]
         albums = [group.album_id for group in groups if group.album_id is not None]
         await connection.execute(IN_INDEX_ORDER)
-        rows = await connection.fetch(_FRESH, self._grouping != "track", taken, albums, limit)
+        rows = await connection.fetch(FRESH, self._grouping != "track", taken, albums, limit)
         await connection.execute(IN_ANY_ORDER)
         return rows
 

@@ -35,7 +35,7 @@ REMOTE_PRIORITY = {1: 300, 2: 200, 3: 100}
 _UNSETTLED_S = 15.0
 # While a create may be under way no other ticketer may look for its ticket: the lease lasts as long
 # as a call can, also where LEASE_S is shorter.
-_ASKING_S = 20.0
+ASKING_S = 20.0
 _MOST_LOGGED = 20
 
 
@@ -122,7 +122,7 @@ class TicketStarter:
             reached("ticketer.found")
         else:
             reached("ticketer.posting")
-            if not await self.store.keep(work, for_s=_ASKING_S):
+            if not await self.store.keep(work, for_s=ASKING_S):
                 log.warning("claim_lost_before_asking", ticket=work.ticket_id)
                 return
             started = await self.remote.start(request_for(work, priority))

@@ -30,7 +30,7 @@ LISTED = (
 LIVE = tuple(state for state in RemoteState if state not in ENDED)
 # Torrentino never forgets a ticket that has ended: from so many on, a list is mostly old ones, and
 # what is wanted is read one by one instead.
-_LONG = 1000
+LONG_LIST = 1000
 
 
 class TicketReads:
@@ -62,14 +62,14 @@ class TicketReads:
         self, state: str, wanted: set[str], seen: dict[str, RemoteTicket | None]
     ) -> None:
         listed = 0
-        async with aclosing(self._client.list(state=state, page_size=_LONG)) as tickets:
+        async with aclosing(self._client.list(state=state, page_size=LONG_LIST)) as tickets:
             async for remote in tickets:
                 listed += 1
                 if remote.id in wanted:
                     seen[remote.id] = remote
                 if len(seen) == len(wanted):
                     return
-                if listed >= _LONG and state in ENDED:
+                if listed >= LONG_LIST and state in ENDED:
                     self._too_long.add(state)
                     return
 

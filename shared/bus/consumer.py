@@ -27,13 +27,13 @@ log = structlog.get_logger()
 _PLACES = 20
 # The stop waits this long for a fetch to end: cut short, it could lose a message that just came.
 _FETCH_S = 1.0
-_AGAIN_S = 5.0
+AGAIN_S = 5.0
 # Deliveries after which a message that a bug fails on becomes a dead message.
 _MOST_FAILURES = 10
 # The pause after an interruption by NATS.
 _INTERRUPTED_S = 1.0
 # Well within ACK_WAIT_S, so that no other consumer gets a message that is slow to handle.
-_PROGRESS_S = ACK_WAIT_S / 4
+PROGRESS_S = ACK_WAIT_S / 4
 _MOST_HEADER = 4096
 
 Handler = Callable[[str, bytes], Awaitable[None]]
@@ -55,7 +55,7 @@ class Consumer:
         self._bus = bus
         self._durable = durable
         self._filters = filters
-        self._handle = handle
+        self.handle = handle
         self._health = health
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -97,18 +97,18 @@ class Consumer:
             try:
                 reached("consumer.received")
                 async with _in_progress(message):
-                    await self._handle(message.subject, message.data)
+                    await self.handle(message.subject, message.data)
             except InvalidRequest as error:
                 await self._bury(message, str(error))
             except Unavailable as error:
                 self._health.down(error.dependency, error.detail)
-                await message.nak(delay=_AGAIN_S)
+                await message.nak(delay=AGAIN_S)
             except Exception as error:
                 log.exception("message_failed", subject=message.subject)
                 if message.metadata.num_delivered >= _MOST_FAILURES:
                     await self._bury(message, f"failed {_MOST_FAILURES} times: {error!r}")
                 else:
-                    await message.nak(delay=_AGAIN_S)
+                    await message.nak(delay=AGAIN_S)
             except asyncio.CancelledError:
                 await message.nak()
                 raise
@@ -168,7 +168,7 @@ async def _in_progress(message: Msg) -> AsyncIterator[None]:
 
 async def _report_progress(message: Msg) -> None:
     while True:
-        await asyncio.sleep(_PROGRESS_S)
+        await asyncio.sleep(PROGRESS_S)
         try:
             await message.in_progress()
         except nats.errors.Error as error:

@@ -33,7 +33,7 @@ from shared.stop import run_until, unless
 log = structlog.get_logger()
 
 _CONNECT_TIMEOUT_S = 5
-_PUBLISH_TIMEOUT_S = 5
+PUBLISH_TIMEOUT_S = 5
 _CLOSE_TIMEOUT_S = 3
 _RETRY_S = 1
 # The limit of a message's size until the server has sent its own: NATS' default.
@@ -90,7 +90,7 @@ class Bus:
         self._name = name
         self._ca_file = ca_file
         self._health = health
-        self._client: Client | None = None
+        self.client: Client | None = None
         self._js: JetStreamContext | None = None
         self._wakes: dict[Wake, list[asyncio.Event]] = {}
         self._queues: dict[Wake, str] = {}
@@ -167,11 +167,11 @@ class Bus:
             reconnected_cb=self._on_back,
             closed_cb=closed,
         )
-        self._client, self._js = client, client.jetstream(timeout=_PUBLISH_TIMEOUT_S)
+        self.client, self._js = client, client.jetstream(timeout=PUBLISH_TIMEOUT_S)
         await self._subscribe(client)
 
     async def _give_up(self, client: Client) -> None:
-        self._client = self._js = None
+        self.client = self._js = None
         await _close(client)
 
     async def _subscribe(self, client: Client) -> None:
@@ -208,7 +208,7 @@ class Bus:
 
     async def _on_lost(self) -> None:
         self.connected.clear()
-        if self._client is not None:  # else we close it
+        if self.client is not None:  # else we close it
             self._health.down("nats", "connection lost, reconnecting")
 
     async def _on_back(self) -> None:
@@ -218,7 +218,7 @@ class Bus:
             await self.ensure()
         except DependencyDown as error:
             log.warning("streams_not_ensured", error=error.detail)
-        if self._client is None or not self._client.is_connected:
+        if self.client is None or not self.client.is_connected:
             return  # lost again meanwhile; the next connection comes here, too
         self.connected.set()
         self._health.up("nats")
@@ -227,8 +227,13 @@ class Bus:
             for wake in wakes:
                 wake.set()
 
-    def _jetstream(self) -> JetStreamContext:
-        if self._js is None or self._client is None or not self._client.is_connected:
+    def jetstream(self) -> JetStreamContext:
+        """The JetStream of this connection.
+
+        Raises:
+            DependencyDown: NATS is not connected.
+        """
+        if self._js is None or self.client is None or not self.client.is_connected:
             raise DependencyDown("nats", "not connected")
         return self._js
 
@@ -240,12 +245,12 @@ class Bus:
         """
         if self._unsure:
             with translated():
-                await ensure_streams(self._jetstream(), before_events=self.before_new_events)
+                await ensure_streams(self.jetstream(), before_events=self.before_new_events)
             self._unsure = False
 
     async def wake(self, kind: Wake) -> None:
         """Hint that there is work; dropped while NATS is away, for the sweep finds the work."""
-        client = self._client
+        client = self.client
         if client is None or not client.is_connected:
             return
         try:
@@ -256,7 +261,7 @@ class Bus:
     @property
     def max_payload(self) -> int:
         """The most bytes that a message may have, headers included."""
-        known = self._client.max_payload if self._client is not None else 0
+        known = self.client.max_payload if self.client is not None else 0
         return known or _MAX_PAYLOAD
 
     async def publish(self, messages: Sequence[Outgoing]) -> None:
@@ -267,7 +272,7 @@ class Bus:
             DependencyDown: not all are stored; repeat them all, NATS drops known ids.
         """
         with translated():
-            js, limit = self._jetstream(), self.max_payload
+            js, limit = self.jetstream(), self.max_payload
             # The server ends the connection of a client that sends a larger message.
             refused = {
                 m.id: f"{m.size_bytes} bytes, NATS takes {limit}"
@@ -279,7 +284,7 @@ class Bus:
                 # nats-py loses the server's refusals when it publishes without waiting. Publishing
                 # one by one is slow, and returns them.
                 for message in await _publish_at_once(js, rest):
-                    reason = await _publish_one(self._jetstream(), message)
+                    reason = await _publish_one(self.jetstream(), message)
                     if reason is not None:
                         refused[message.id] = reason
             except nats.js.errors.NoStreamResponseError:
@@ -297,7 +302,7 @@ class Bus:
     ) -> AsyncIterator[JetStreamContext.PullSubscription]:
         """A durable pull subscription to the requests stream, made if it is not there."""
         with translated():
-            js = self._jetstream()
+            js = self.jetstream()
             self._unsure = True
             await self.ensure()
             await js.add_consumer(REQUESTS_STREAM, consumer(durable, filters))
@@ -312,7 +317,7 @@ class Bus:
 
     async def close(self) -> None:
         """Send what is buffered and close."""
-        client, self._client, self._js = self._client, None, None
+        client, self.client, self._js = self.client, None, None
         self.connected.clear()
         if client is not None:
             await _close(client)
@@ -324,7 +329,7 @@ async def _publish_at_once(
     """Publish in order without waiting in between; returns those that got no answer in time."""
     acks: list[asyncio.Future[PubAck]] = []
     try:
-        async with asyncio.timeout(_PUBLISH_TIMEOUT_S):
+        async with asyncio.timeout(PUBLISH_TIMEOUT_S):
             for message in messages:
                 headers = _headers(message)
                 ack = await js.publish_async(message.subject, message.body, headers=headers)

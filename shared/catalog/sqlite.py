@@ -24,7 +24,7 @@ T = TypeVar("T")
 Row = Sequence[Any]
 
 # Every query uses an index; only a failing disk takes this long.
-_QUERY_TIMEOUT_S = 20.0
+QUERY_TIMEOUT_S = 20.0
 _CLOSE_TIMEOUT_S = 5.0
 # Between two checks of the time-out.
 _CHECK_STEPS = 20_000
@@ -98,7 +98,7 @@ class Catalog:
     async def _read(self, ask: Callable[[_Reader], T]) -> T:
         loop = asyncio.get_running_loop()
         # The thread ends much earlier by itself, unless the disk does not answer at all.
-        limit_s = _QUERY_TIMEOUT_S + self._busy_timeout_s + 10
+        limit_s = QUERY_TIMEOUT_S + self._busy_timeout_s + 10
         try:
             async with asyncio.timeout(limit_s):
                 return await loop.run_in_executor(self._worker, self._read_blocking, ask)
@@ -155,7 +155,7 @@ class _Opened:
 
     def read(self, ask: Callable[[_Reader], T]) -> T:
         """Answer `ask` from one snapshot, and end its transaction."""
-        deadline = time.monotonic() + _QUERY_TIMEOUT_S
+        deadline = time.monotonic() + QUERY_TIMEOUT_S
         self.connection.set_progress_handler(lambda: time.monotonic() > deadline, _CHECK_STEPS)
         self.connection.execute("BEGIN")
         try:
@@ -309,7 +309,7 @@ def _advice(exc: sqlite3.Error | OSError) -> str:
             " database share a file beside it"
         )
     if "interrupted" in text:
-        return f"a query took longer than {_QUERY_TIMEOUT_S:g} s: check the disk and the indexes"
+        return f"a query took longer than {QUERY_TIMEOUT_S:g} s: check the disk and the indexes"
     if "locked" in text or "busy" in text:
         return f"{text}: the catalog server is writing; retry later"
     if "not a database" in text or "malformed" in text:

@@ -95,7 +95,7 @@ SELECT DISTINCT item_id FROM item_requesters
  WHERE item_id = ANY($1) AND user_id IS NOT DISTINCT FROM $2 AND withdrawn_at IS NULL
 """
 
-_INSERT_REQUESTERS = """
+INSERT_REQUESTERS = """
 INSERT INTO item_requesters (item_id, request_id, user_id)
 SELECT item_id, $2, $3 FROM unnest($1::text[]) AS t (item_id)
 """
@@ -150,7 +150,7 @@ async def _add_requester(connection: Connection, request: Request, found: Enqueu
     joined = list(found.joined.values())
     known = await connection.fetch(_KNOWN_REQUESTERS, joined, request.user_id)
     await connection.execute(
-        _INSERT_REQUESTERS, [*found.queued.values(), *joined], request.id, request.user_id
+        INSERT_REQUESTERS, [*found.queued.values(), *joined], request.id, request.user_id
     )
     whole = Enqueued(
         queued=found.queued, joined=found.joined, newly_joined=len(joined) - len(known)

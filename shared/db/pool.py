@@ -48,8 +48,8 @@ _DOWN = (
 IN_INDEX_ORDER = "SET LOCAL enable_sort = off"
 IN_ANY_ORDER = "SET LOCAL enable_sort = on"
 
-_CONNECT_TIMEOUT_S = 10
-_COMMAND_TIMEOUT_S = 30
+CONNECT_TIMEOUT_S = 10
+COMMAND_TIMEOUT_S = 30
 _RELEASE_TIMEOUT_S = 2
 _SERVER_SETTINGS = {
     "application_name": "pezzottify-downloads",
@@ -96,7 +96,7 @@ class Database:
 
     def __init__(self, url: str, *, max_size: int = 10) -> None:
         self._url = url
-        self._max_size = max_size
+        self.max_size = max_size
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
         self._opening = asyncio.Lock()
 
@@ -107,9 +107,9 @@ class Database:
                 self._pool = await asyncpg.create_pool(
                     self._url,
                     min_size=0,
-                    max_size=self._max_size,
-                    timeout=_CONNECT_TIMEOUT_S,
-                    command_timeout=_COMMAND_TIMEOUT_S,
+                    max_size=self.max_size,
+                    timeout=CONNECT_TIMEOUT_S,
+                    command_timeout=COMMAND_TIMEOUT_S,
                     max_inactive_connection_lifetime=60,
                     server_settings=_SERVER_SETTINGS,
                     init=_prepare,
@@ -125,7 +125,7 @@ class Database:
         """
         with translated():
             pool = self._pool or await self._open()
-            connection = await pool.acquire(timeout=_CONNECT_TIMEOUT_S)
+            connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
             try:
                 yield connection
             except (asyncio.CancelledError, TimeoutError):

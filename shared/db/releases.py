@@ -17,7 +17,7 @@ from shared.torrentino.search import Found, Listed
 ASKING_S = 15.0
 _HOUR_S = 3600.0
 # Where an indexer could not be asked. Less than the hour after which it is asked again.
-_PARTIAL_FOR_S = 3000.0
+PARTIAL_FOR_S = 3000.0
 # Days until what was not found is searched for again.
 LADDER_DAYS = (1, 3, 7, 14, 30)
 
@@ -130,14 +130,14 @@ async def is_fresh(
     connection: Connection, query: str, *, ttl_s: float, since: datetime | None
 ) -> bool:
     """Whether this query was answered lately, and after `since`."""
-    return bool(await connection.fetchval(_FRESH, query, ttl_s, since, _PARTIAL_FOR_S))
+    return bool(await connection.fetchval(_FRESH, query, ttl_s, since, PARTIAL_FOR_S))
 
 
 async def read(
     connection: Connection, query: str, *, ttl_s: float, since: datetime | None
 ) -> Remembered | None:
     """What the search gave, or None when it was not made lately, or not after `since`."""
-    rows = await connection.fetch(_READ, query, ttl_s, since, _PARTIAL_FOR_S)
+    rows = await connection.fetch(_READ, query, ttl_s, since, PARTIAL_FOR_S)
     if not rows:
         return None
     listed = [row for row in rows if row["title"] is not None]

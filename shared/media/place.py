@@ -292,7 +292,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 def _rename_without_replacing(temp: Path, final: Path) -> bool:
     """For filesystems without hard links; the last resort has a gap between check and rename."""
-    failure = _renameat2(temp, final)
+    failure = renameat2(temp, final)
     if failure == 0:
         return True
     if failure == errno.EEXIST:
@@ -305,7 +305,8 @@ def _rename_without_replacing(temp: Path, final: Path) -> bool:
     return True
 
 
-def _renameat2(temp: Path, final: Path) -> int:
+def renameat2(temp: Path, final: Path) -> int:
+    """Rename unless the name exists; the errno, 0 if it was done."""
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "renameat2"):
         return errno.ENOSYS

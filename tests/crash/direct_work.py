@@ -127,7 +127,7 @@ class DirectWork(Asking):
         other = TorrentSpec.of("Somebody - Something", {"a.flac": _tone(9, 1)}, folder="other")
         self._world.torrents.append(other)
         for spec in (other, self._right[THERE], self._right[UNTOLD]):
-            core = self._world.standin._core
+            core = self._world.standin.core
             [offer] = [each for each in core.shelf.matching(spec.title) if each.title == spec.title]
             core.torrents.add_by_hand(offer, ByHand())
             self._strangers[spec.info_hash] = spec
@@ -183,7 +183,7 @@ class DirectWork(Asking):
         [track] = self._albums[LOST]
         spec, standin = self._right[LOST], self._world.standin
         await self._until(track, "downloading")
-        if standin._core.config.client == "qbittorrent":
+        if standin.core.config.client == "qbittorrent":
             standin.forget_torrent(spec.info_hash)
         else:
             # It would not add again what lies there.
@@ -206,7 +206,7 @@ class DirectWork(Asking):
         """I10: what is wrong with the torrents of others."""
         there = {
             torrent.offer.info_hash: torrent
-            for torrent in self._world.standin._core.torrents.every()
+            for torrent in self._world.standin.core.torrents.every()
         }
         return [
             f"I10: {spec.title} is not as it was"

@@ -75,7 +75,7 @@ def _take_all_for_ours() -> None:
 
 def _forget_what_was_begun() -> None:
     """An intent whose torrent may be there is begun anew."""
-    DirectStore._mark = _as_if_new(DirectStore._mark)  # type: ignore[method-assign]
+    DirectStore.mark = _as_if_new(DirectStore.mark)  # type: ignore[method-assign]
 
 
 def _as_if_new(mark: Callable[..., Awaitable[list[Downloading]]]) -> Any:

@@ -93,13 +93,13 @@ async def test_a_connection_that_nats_ends_for_good_is_made_anew(world: World) -
     running = await world.run()
     bus = running.app.bus
     await bus.connected.wait()
-    client = bus._client
+    client = bus.client
     assert client is not None
     assert client._transport is not None
     client._transport.write(b"NONSENSE\r\n")
 
     async def another() -> bool:
-        return bus.connected.is_set() and bus._client is not client
+        return bus.connected.is_set() and bus.client is not client
 
     await eventually(another)
     await _request_over_nats(world, 1)

@@ -31,19 +31,19 @@ from tests.crash.planted import BUGS
 
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
 _SCALED: dict[tuple[str, str], float] = {
-    ("services.ticketer.tickets", "_ASKING_S"): 3.0,
-    ("services.ticketer.adder", "_ADDING_S"): 3.0,
-    ("services.ticketer.direct", "_UNSETTLED_S"): 3.0,
-    ("services.ticketer.direct", "_INDEXERS_FAILED_S"): 1.0,
-    ("services.poller.download_verdict", "_ADDING_S"): 3.0,
-    ("services.poller.download_verdict", "_MISSING_LEAST_S"): 1.0,
-    ("services.poller.downloads_store", "_BLIND_LEAST_S"): 0.8,
+    ("services.ticketer.tickets", "ASKING_S"): 3.0,
+    ("services.ticketer.adder", "ADDING_S"): 3.0,
+    ("services.ticketer.direct", "UNSETTLED_S"): 3.0,
+    ("services.ticketer.direct", "INDEXERS_FAILED_S"): 1.0,
+    ("services.poller.download_verdict", "ADDING_S"): 3.0,
+    ("services.poller.download_verdict", "MISSING_LEAST_S"): 1.0,
+    ("services.poller.downloads_store", "BLIND_LEAST_S"): 0.8,
     ("shared.db.releases", "ASKING_S"): 3.0,
-    ("shared.db.releases", "_PARTIAL_FOR_S"): 0.5,
-    ("services.reaper.__main__", "_SWEEP_EVERY_S"): 0.3,
+    ("shared.db.releases", "PARTIAL_FOR_S"): 0.5,
+    ("services.reaper.__main__", "SWEEP_EVERY_S"): 0.3,
     ("shared.bus.streams", "ACK_WAIT_S"): 2.0,
-    ("shared.bus.consumer", "_PROGRESS_S"): 0.5,
-    ("shared.bus.consumer", "_AGAIN_S"): 0.5,
+    ("shared.bus.consumer", "PROGRESS_S"): 0.5,
+    ("shared.bus.consumer", "AGAIN_S"): 0.5,
 }
 _TEMP_AGE_S = 1.0
 

@@ -46,7 +46,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 )
 def test_why_it_failed_is_one_line(environment: ModuleType, said: str, line: str) -> None:
     """Of all that pip says, what somebody can do about it; the rest is in a file."""
-    reason = environment._reason("fetching", said.splitlines())
+    reason = environment.reason_of("fetching", said.splitlines())
     assert line in reason
     assert len(reason.splitlines()) == 1
     if "setup.log" in reason:
@@ -55,22 +55,22 @@ def test_why_it_failed_is_one_line(environment: ModuleType, said: str, line: str
 
 def test_what_is_there_is_not_made_again(environment: ModuleType) -> None:
     """All holds what a run needs, not the other way round; a changed lock is another."""
-    stamp = {"where": str(environment.VENV), "python": environment._version(), "locks": {}}
-    assert not environment._has("run", {})
-    stamp["locks"] = {"run": environment._digest("run")}
-    environment._write_stamp(stamp, unfinished=False)
-    found = environment._stamp(this_python=True)
-    assert environment._has("run", found)
-    assert not environment._has("all", found)
+    stamp = {"where": str(environment.VENV), "python": environment.python_version(), "locks": {}}
+    assert not environment.is_installed("run", {})
+    stamp["locks"] = {"run": environment.digest_of("run")}
+    environment.write_stamp(stamp, unfinished=False)
+    found = environment.read_stamp(this_python=True)
+    assert environment.is_installed("run", found)
+    assert not environment.is_installed("all", found)
     (environment.ROOT / "requirements-local.lock").write_text("another==2\n")
-    assert not environment._has("run", found)
+    assert not environment.is_installed("run", found)
 
 
 @pytest.mark.parametrize("wrong", ["moved", "another Python", "no python", "no JSON", "none"])
 def test_one_that_is_of_no_use_is_made_anew(environment: ModuleType, wrong: str) -> None:
     """A clone that was moved has scripts that lead nowhere; a Python may be gone."""
     stamp = {"where": str(environment.VENV), "python": "3.12.1", "locks": {}}
-    environment._write_stamp(stamp, unfinished=False)
+    environment.write_stamp(stamp, unfinished=False)
     if wrong == "moved":
         environment.STAMP.write_text(json.dumps({**stamp, "where": "/elsewhere/.venv"}))
     elif wrong == "no python":
@@ -79,9 +79,9 @@ def test_one_that_is_of_no_use_is_made_anew(environment: ModuleType, wrong: str)
         environment.STAMP.write_text('{"where"')
     elif wrong == "none":
         environment.STAMP.unlink()
-    assert environment._stamp(this_python=True) == {}
+    assert environment.read_stamp(this_python=True) == {}
     # Whoever names no Python takes the one that is there.
-    assert bool(environment._stamp(this_python=False)) == (wrong == "another Python")
+    assert bool(environment.read_stamp(this_python=False)) == (wrong == "another Python")
 
 
 def test_too_small_a_disk_and_too_old_a_python(
@@ -90,10 +90,10 @@ def test_too_small_a_disk_and_too_old_a_python(
     """Said before anything is made."""
     monkeypatch.setitem(environment.WANTED_MB, "run", 10**12)
     with pytest.raises(environment.Failed, match=r"MB free, setting up takes .*: free some space"):
-        environment._check_room("run")
+        environment.check_room("run")
     monkeypatch.setattr(sys, "version_info", (3, 10, 4))
     with pytest.raises(environment.Failed, match=r"Python 3.11 or newer is needed, .* is 3\.10"):
-        environment._check_python()
+        environment.check_python()
 
 
 def test_a_command_that_fails_is_told_by_its_words(environment: ModuleType, tmp_path: Path) -> None:

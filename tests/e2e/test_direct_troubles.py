@@ -326,9 +326,9 @@ async def test_tickets_go_on_beside_our_own_downloads(rqbit: World) -> None:
         return {item["stage"] for item in await rqbit.items()}
 
     await eventually(stages, lambda found: found == {"downloading"})
-    for running in rqbit._running:
+    for running in rqbit.running:
         await running.end()
-    rqbit._running.clear()
+    rqbit.running.clear()
     api = await serve(rqbit, *SERVICES, **grouped)
     await ask_album(api, albums[1].id, "42")
     rqbit.faults.fates = {}
@@ -358,7 +358,7 @@ async def test_auto_takes_what_torrentino_has(rqbit: World, lacks: str, way: str
     told = await eventually(said)
     assert told is not None
     assert told["way"] == way
-    [running] = [each for each in rqbit._running if each.api is api]
+    [running] = [each for each in rqbit.running if each.api is api]
     assert running.app.said["acquisition"].startswith(way)
 
 
@@ -370,7 +370,7 @@ async def test_somebody_elses_add_at_the_same_moment_is_not_taken_for_ours(rqbit
     found = (await api.post(f"{rqbit.standin.url}/search", json={"query": "album 2"})).json()
     [listed] = [each for each in found["candidates"] if each["title"] == stranger.title]
     link = listed["sources"][0]["torrent_url"]
-    torrents = rqbit.standin._core.torrents
+    torrents = rqbit.standin.core.torrents
     add = torrents.add_by_hand
 
     def meanwhile(offer: Offer, how: ByHand) -> Torrent:
@@ -388,7 +388,7 @@ async def test_somebody_elses_add_at_the_same_moment_is_not_taken_for_ours(rqbit
 
 def offer_of(world: World, link: str) -> Offer:
     """What a link of the stand-in leads to."""
-    return world.standin._core.search.follow(link)
+    return world.standin.core.search.follow(link)
 
 
 async def test_releases_without_a_hash_are_added_one_after_the_other(direct: World) -> None:

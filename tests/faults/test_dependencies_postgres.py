@@ -88,8 +88,8 @@ async def test_postgres_refuses_connections(world: World) -> None:
 
 async def test_postgres_does_not_answer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections that hang are given up after their time, and new ones made."""
-    monkeypatch.setattr(pool, "_COMMAND_TIMEOUT_S", 1)
-    monkeypatch.setattr(pool, "_CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(pool, "COMMAND_TIMEOUT_S", 1)
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 1)
     world.env["LEASE_S"] = "2"
     async with (
         _through_a_proxy(world) as proxy,
@@ -107,8 +107,8 @@ async def test_only_the_answers_of_postgres_are_lost(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was carried out and never confirmed is neither lost nor done twice."""
-    monkeypatch.setattr(pool, "_COMMAND_TIMEOUT_S", 1)
-    monkeypatch.setattr(pool, "_CONNECT_TIMEOUT_S", 1)
+    monkeypatch.setattr(pool, "COMMAND_TIMEOUT_S", 1)
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 1)
     world.env["LEASE_S"] = "2"
     async with (
         _through_a_proxy(world) as proxy,
@@ -126,9 +126,9 @@ async def test_only_the_answers_of_postgres_are_lost(
 async def test_one_connection_is_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """L-20: nobody asks for a second connection while he has one: a pool of one serves all."""
     monkeypatch.setattr(Database.__init__, "__kwdefaults__", {"max_size": 1})
-    monkeypatch.setattr(pool, "_CONNECT_TIMEOUT_S", 3)
+    monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 3)
     async with under_load(world, "PostgreSQL pool of one connection") as (running, _):
-        assert running.app.database._max_size == 1
+        assert running.app.database.max_size == 1
     assert "postgres" not in running.app.health.conditions() or (
         running.app.health.breaker("postgres").closed
     )

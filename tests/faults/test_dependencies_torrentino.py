@@ -86,7 +86,7 @@ async def test_its_database_is_emptied(world: World) -> None:
     async with under_load(world, "Torrentino's database emptied") as (_, timed):
         await eventually(world.items, lambda items: _count(items, "downloading") == 6)
         world.faults.fates.clear()
-        tickets = world.standin._core.tickets
+        tickets = world.standin.core.tickets
         for ticket in tickets.every():
             tickets.delete(ticket, by="a test")
         timed.removed()

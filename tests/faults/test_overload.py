@@ -91,11 +91,11 @@ async def _nothing_goes_through_all(world: World) -> None:
     hot: dict[str, tuple[str, Sequence[object]]] = {
         "ticketer resumes": (RESUMABLE, ["tickets"]),
         "direct ticketer resumes": (RESUMABLE, ["direct"]),
-        "ticketer claims": (ticketer_store._FRESH, [True, [], [album_id(7)], 16]),
-        "ticketer joins": (ticketer_store._JOINING, [True]),
-        "ticketer groups": (ticketer_store._OF_ALBUMS, [True, [album_id(7)]]),
+        "ticketer claims": (ticketer_store.FRESH, [True, [], [album_id(7)], 16]),
+        "ticketer joins": (ticketer_store.JOINING, [True]),
+        "ticketer groups": (ticketer_store.OF_ALBUMS, [True, [album_id(7)]]),
         "relay takes": (relay.TAKE, []),
-        "poller hastens": (poller_store._HASTEN, [None]),
+        "poller hastens": (poller_store.HASTEN, [None]),
         "reaper takes back": (moves.SQL["take_back"], ["queued", "reaper", ["ticketing"], 500]),
         "outbox age": (reaper_store.OUTBOX_AGE, []),
         "an early position": (ingest_items.POSITIONS, [[await _early(connection)]]),
@@ -124,7 +124,7 @@ async def _took_ms(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store._FRESH, relay.TAKE):
+            if sql in (ticketer_store.FRESH, relay.TAKE):
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))
@@ -288,7 +288,7 @@ async def test_a_burst_over_nats_is_handled(world: World) -> None:
 
 async def test_a_client_that_trickles_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
     """Headers or a body that never end cost one connection, and that only for a while."""
-    monkeypatch.setattr(web, "_REQUEST_S", 0.3)
+    monkeypatch.setattr(web, "REQUEST_S", 0.3)
     routes = [Route("/", lambda _: PlainTextResponse("here"), methods=["GET", "POST"])]
     server = web.WebServer(
         "test", Starlette(routes=routes), host="127.0.0.1", port=0, variable="PORT", grace_s=1

@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Misconfigured
-from shared.media import encoders
 from shared.media.convert import Slots, convert
 from shared.media.encoders import AudioFormat, Plan, Target, capabilities
 from shared.media.ffmpeg_write import write_audio
@@ -432,4 +431,5 @@ async def test_ffmpeg_that_names_no_encoder(tmp_path: Path) -> None:
     tools = script(tmp_path / "ffmpeg", "exit 0")
     with pytest.raises(Misconfigured):
         await capabilities(tools)
-    assert tools.ffmpeg not in encoders._known
+    script(tmp_path / "ffmpeg", f"exec '{find_tools().ffmpeg}' \"$@\"")
+    assert "flac" in (await capabilities(tools)).encoders

@@ -78,7 +78,7 @@ async def test_slow_query_is_stopped(large: Path, monkeypatch: pytest.MonkeyPatc
     catalog = Catalog(large)
     await catalog.check()
     with monkeypatch.context() as patch:
-        patch.setattr(sqlite_module, "_QUERY_TIMEOUT_S", 0.0)
+        patch.setattr(sqlite_module, "QUERY_TIMEOUT_S", 0.0)
         with pytest.raises(DependencyDown, match="took longer"):
             await walk(catalog, Scope(), page_size=200_000)
     assert await catalog.track("track_1")

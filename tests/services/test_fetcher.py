@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prometheus_client import REGISTRY
 
 from services.fetcher_writer import disk_budget as room
 from services.fetcher_writer.finish import Finished
@@ -17,7 +18,6 @@ from services.fetcher_writer.work import Work
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri
 from shared.media.tools import AudioTools, find_tools
-from shared.metrics import FILES_PLACED
 from tests.support.audio import cut, make_audio, overwrite
 from tests.support.autoindex import Autoindex
 from tests.support.stages import (
@@ -234,7 +234,8 @@ async def test_across_filesystems_the_file_is_copied(
 
 
 def _placed(how: str) -> float:
-    return float(FILES_PLACED.labels(how)._value.get())
+    name = "pezzottify_download_files_placed_total"
+    return REGISTRY.get_sample_value(name, {"how": how}) or 0.0
 
 
 async def test_delivery_over_http(world: World) -> None:

@@ -14,9 +14,9 @@ from tests.support.world import ADMIN, ADMIN_KEY, World, as_user
 
 def routes(world: World) -> list[tuple[str, str]]:
     """Every method and path that ingest serves, with ids filled in."""
-    [server] = [d for r in world._running for d in r.duties if isinstance(d, WebServer)]
+    [server] = [d for r in world.running for d in r.duties if isinstance(d, WebServer)]
     found = []
-    for route in cast("Starlette", server._app).routes:
+    for route in cast("Starlette", server.app).routes:
         assert isinstance(route, Route)
         path = "/".join(
             "some-id-1" if part.startswith("{") else part for part in route.path.split("/")

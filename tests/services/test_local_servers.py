@@ -88,8 +88,9 @@ async def test_another_user_gets_in_nowhere(closed: Path) -> None:
             )
 
         psql = await asyncio.to_thread(
-            as_another, str(server._bin / "psql"), "-w", "-h", "127.0.0.1", "-p", str(server.port),
-            *("-U", "pezzottify", "-c", "COPY (SELECT 1) TO PROGRAM 'id'", "postgres"),
+            as_another, str(server.programs / "psql"), "-w", "-h", "127.0.0.1",
+            *("-p", str(server.port), "-U", "pezzottify"),
+            *("-c", "COPY (SELECT 1) TO PROGRAM 'id'", "postgres"),
         )  # fmt: skip
         assert psql.returncode != 0
         assert "password" in psql.stderr, psql.stderr
@@ -119,16 +120,16 @@ async def test_programs_that_nobody_can_reach_are_copied(
     closed: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """F1: .venv lies below /root; the copy is open to read for all, to write for root alone."""
-    wheel = embedded._wheel()
+    wheel = embedded.wheel_folder()
     for name in (wheel.name, f"{wheel.name}.libs"):
         await asyncio.to_thread(
             shutil.copytree, wheel.with_name(name), closed / name, symlinks=True
         )
-    monkeypatch.setattr(embedded, "_wheel", lambda: closed / wheel.name)
+    monkeypatch.setattr(embedded, "wheel_folder", lambda: closed / wheel.name)
     server = Postgres(closed / "postgres", fsync=False)
     async with running(server):
         copy = Path((closed / "postgres/programs.path").read_text(encoding="utf-8"))
-        assert server._bin.is_relative_to(copy)
+        assert server.programs.is_relative_to(copy)
         modes = {stat.S_IMODE(path.lstat().st_mode) & 0o022 for path in copy.rglob("*.so")}
         assert modes == {0}
         # As after a kill: the next one leaves no copy behind.
@@ -136,7 +137,7 @@ async def test_programs_that_nobody_can_reach_are_copied(
         again = Postgres(closed / "postgres", fsync=False)
         async with running(again):
             assert not copy.exists()
-            second = again._bin
+            second = again.programs
     assert not second.exists()
 
 

@@ -151,7 +151,7 @@ async def test_what_the_server_forbids_is_logged_once_and_fails_in_time(
 ) -> None:
     """An error line with the subject; the caller gets a timeout; a reload with the permission is
     enough, and NATS is ok again with the next event."""
-    monkeypatch.setattr("shared.bus.nats._PUBLISH_TIMEOUT_S", 0.5)
+    monkeypatch.setattr("shared.bus.nats.PUBLISH_TIMEOUT_S", 0.5)
     dead = [Outgoing(subject=DEAD, body=b"x", id="1")]
     async with entering(server.url_of("ticketer")) as service:
         await service.until_in()

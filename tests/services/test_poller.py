@@ -92,7 +92,7 @@ async def test_every_state_moves_its_item(still: World, by_hand: Stages) -> None
 
 
 async def _delete(world: World, item: Row) -> None:
-    core = world.standin._core
+    core = world.standin.core
     ticket = core.tickets.get(item["torrentino_ticket_id"])
     assert ticket is not None
     core.tickets.delete(ticket, by="a test")
@@ -367,7 +367,7 @@ async def test_a_long_list_of_old_tickets_is_not_read_again(
     still: World, by_hand: Stages, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Torrentino keeps every ticket for ever: what it costs to poll must not grow with them."""
-    monkeypatch.setattr("shared.acquisition.ticket_reads._LONG", 10)
+    monkeypatch.setattr("shared.acquisition.ticket_reads.LONG_LIST", 10)
     items = await ticketed(still, by_hand, 30)
     for item in items:
         by_hand.set_state(item, type="completed", stats={"files_placed": 1})
@@ -511,7 +511,7 @@ async def test_without_a_websocket_polling_completes(
     """L-35: every event lost, the item still arrives by polling."""
     (track,) = world.add_album(1, 1)
 
-    monkeypatch.setattr("services.poller.hints.Hints._take", _nothing)
+    monkeypatch.setattr("services.poller.hints.Hints.take", _nothing)
     await queue(world, [track])
     await world.run("ticketer", "poller")
     await eventually(lambda: one(world), lambda item: item["stage"] == "ready", within_s=20)

@@ -82,7 +82,7 @@ async def test_only_what_needs_the_client_waits_for_it(still: World, by_hand: St
     health = by_hand.app.health.conditions()
     assert (health["torrentino"].ok, health["torrent_client"].ok) == (True, False)
     still.faults.client_away = False
-    by_hand.app.health.breaker("torrent_client")._retry_at = 0.0
+    by_hand.app.health.breaker("torrent_client").retry_at = 0.0
     await by_hand.poll()
     assert (await still.items())[0]["stage"] == "ready"
     assert by_hand.app.health.conditions()["torrent_client"].ok
@@ -105,7 +105,7 @@ async def test_nothing_stalls_while_the_client_is_away(still: World, by_hand: St
         breaker = by_hand.app.health.breaker("torrent_client")
         if away:
             by_hand.app.health.down("torrent_client", "away")
-        breaker._retry_at = 0.0
+        breaker.retry_at = 0.0
         await still.execute("UPDATE tickets SET progressed_at = now() - interval '200 s'")
         await by_hand.poll()
         assert (await one(still))["stage"] == stage
@@ -142,7 +142,7 @@ async def test_a_blocked_torrent_waits_for_the_client(still: World, by_hand: Sta
     assert (await one(still))["stage"] == "needs_approval"
     assert len(await still.rows("SELECT 1 FROM bad_sources WHERE removed_at IS NULL")) == 1
     still.faults.client_away = False
-    by_hand.app.health.breaker("torrent_client")._retry_at = 0.0
+    by_hand.app.health.breaker("torrent_client").retry_at = 0.0
     await by_hand.poll()
     assert await still.rows("SELECT 1 FROM bad_sources WHERE removed_at IS NULL") == []
 

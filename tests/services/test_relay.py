@@ -154,7 +154,7 @@ async def test_what_the_server_refuses_holds_up_nothing(world: World) -> None:
     """An event that the stream will never take is dropped from the outbox, the others go out."""
     database = Database(world.database_url)
     async with _bus(world.nats) as bus:
-        js = bus._jetstream()
+        js = bus.jetstream()
         config = (await js.stream_info("PEZZOTTIFY_DOWNLOAD_EVENTS")).config
         config.max_msg_size = 2000
         await js.update_stream(config)
@@ -188,7 +188,7 @@ async def _until_connected(bus: Bus) -> None:
     while True:
         await bus.connected.wait()
         try:
-            bus._jetstream()
+            bus.jetstream()
         except DependencyDown:
             await asyncio.sleep(0.01)
         else:

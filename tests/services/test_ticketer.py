@@ -301,7 +301,7 @@ async def test_waiting_for_a_place_keeps_the_lease(still: World) -> None:
         ticketing = asyncio.create_task(by_hand.ticket())
 
         async def held() -> int:
-            return len(by_hand.ticket_leases._held)
+            return len(by_hand.ticket_leases.held)
 
         await eventually(held, lambda count: count == 12)
         still.faults.delay_s = 0

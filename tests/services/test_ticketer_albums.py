@@ -17,8 +17,8 @@ from shared.torrentino.model import RemoteTicket, TicketRequest
 from tests.services.test_ticketer import CREATE
 from tests.support.stages import (
     Stages,
-    _track,
     assert_lawful,
+    catalog_track,
     one,
     queue,
     stages,
@@ -47,7 +47,7 @@ async def remember(world: World, number: int, count: int) -> None:
         name=f"Album {number}",
         artist="The Testers",
         tracks=tuple(
-            _track(id_, seconds=8.0, artist="The Testers", album=number) for id_ in tracks
+            catalog_track(id_, seconds=8.0, artist="The Testers", album=number) for id_ in tracks
         ),
     )
     database = Database(world.database_url)
@@ -184,7 +184,7 @@ class Meanwhile(Store):
     world: World
     ask_next: str | None
 
-    async def _due(
+    async def due(
         self, connection: Connection, groups: Sequence[Group], limit: int
     ) -> Sequence[Row]:
         if groups:
@@ -195,7 +195,7 @@ class Meanwhile(Store):
                 self.ask_next,
                 *of_album(1, 3),
             )
-        return await super()._due(connection, groups, limit)
+        return await super().due(connection, groups, limit)
 
 
 @pytest.mark.parametrize(("ask_next", "kinds"), [(None, 1), ("album", 1), ("track", 2)])

@@ -111,6 +111,6 @@ async def finished(setting: Setting, model: Model) -> None:
         " AND (error_type IS NULL OR error_message IS NULL)"
     )
     assert reasons == [], "I1: FAILED without a reason"
-    await invariants._nothing_left(setting.world, folders_stay=False)
+    await invariants.nothing_left(setting.world, folders_stay=False)
     events = await setting.rows("SELECT id FROM events")
     assert setting.wire.stored.keys() == {str(row["id"]) for row in events}, "I4: on the wire"

@@ -21,10 +21,10 @@ from tests.state import checks
 from tests.state.machine import (
     WORKERS,
     Machine,
-    _unless_held_up,
     albums,
     copies,
     places,
+    unless_held_up,
 )
 from tests.state.model import Row
 from tests.state.setting import ALBUMS, DIRECT_POINTS, STALL_S, Setting, name_of
@@ -202,8 +202,8 @@ class DirectMachine(Machine):
         spec = self.releases[album, kind]
         if spec.info_hash in at_client(self.setting.world) or self.do(self.concerns_us(spec)):
             return
-        core = self.setting.world.standin._core
-        [offer] = core.shelf._of_spec(spec)
+        core = self.setting.world.standin.core
+        [offer] = core.shelf.of_spec(spec)
         core.torrents.add_by_hand(offer, ByHand())
         self.strangers.add(spec.info_hash)
 
@@ -293,7 +293,7 @@ class DirectMachine(Machine):
             self.deliver(approve=True)
             copy = self.setting.copies[turn % 2]
             for worker in EVERY_WORKER:
-                await _unless_held_up(copy.step(worker))
+                await unless_held_up(copy.step(worker))
             await copy.relay.run_once()
             await self.jumped(100)
             now = await checks.everything(self.setting) + json.dumps(at_client(self.setting.world))

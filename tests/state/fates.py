@@ -68,9 +68,9 @@ def apply(setting: Setting, ticket: Ticket, track: str, fate: str) -> None:
     """Let this ticket of the stand-in meet its fate."""
     standin = setting.world.standin
     if fate == GONE:
-        found = standin._core.tickets.get(ticket["id"])
+        found = standin.core.tickets.get(ticket["id"])
         assert found is not None
-        standin._core.tickets.delete(found, by="a test")
+        standin.core.tickets.delete(found, by="a test")
     elif fate in COMPLETED:
         files, size_bytes = _deliver(setting, Path(ticket["dest_path"]), track, fate)
         stats = {"files_placed": files, "final_size_bytes": size_bytes}

@@ -301,7 +301,7 @@ class Machine(RuleBasedStateMachine):
     def step(self, copy: int, worker: str) -> None:
         at = self.setting.copies[copy]
         if at.held is None or at.held.worker != worker:
-            self.do(_unless_held_up(at.step(worker)))
+            self.do(unless_held_up(at.step(worker)))
 
     @precondition(lambda self: bool(self.model.unfinished))
     @rule(copy=copies, what=held_points)
@@ -311,7 +311,7 @@ class Machine(RuleBasedStateMachine):
             self.worker_is_held_at(at, *what)
 
     def worker_is_held_at(self, copy: Copy, worker: str, point: str) -> None:
-        run = _unless_held_up(copy.step(worker))
+        run = unless_held_up(copy.step(worker))
         self.do(self.hold(copy, worker, point, run, _nothing_to_check))
 
     @precondition(lambda self: bool(self.model.unfinished))
@@ -364,7 +364,7 @@ class Machine(RuleBasedStateMachine):
     @rule(copy=copies, trouble=st.sampled_from([None, "lost", "half", "answer lost"]))
     def relay_publishes(self, copy: int, trouble: str | None) -> None:
         self.setting.wire.trouble = trouble
-        self.do(_unless_held_up(self.setting.copies[copy].relay.run_once()))
+        self.do(unless_held_up(self.setting.copies[copy].relay.run_once()))
         self.setting.wire.trouble = None
 
     # --- time and disk
@@ -471,7 +471,7 @@ async def _awaited(work: Awaitable[T]) -> T:
     return await work
 
 
-async def _unless_held_up(work: Awaitable[object]) -> None:
+async def unless_held_up(work: Awaitable[object]) -> None:
     """A dependency that is away is for the loop to wait for."""
     try:
         await work

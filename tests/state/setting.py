@@ -193,9 +193,9 @@ class Copy:
         self.set_way(setting.way)
         ingest, watchdog = build_ingest(self.app), build_watchdog(self.app)
         web, consumer = _only(ingest, WebServer), _only(ingest, Consumer)
-        self.handle = consumer._handle
+        self.handle = consumer.handle
         self.api = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=web._app), base_url="http://ingest"
+            transport=httpx.ASGITransport(app=web.app), base_url="http://ingest"
         )
         self.scan_once = _watching(watchdog)
         self.relay = Relay(self.app.database, setting.wire)  # type: ignore[arg-type]
@@ -214,7 +214,7 @@ class Copy:
         gate.guard(stages.fetcher.recipe.collector, "collect", after="after collecting")
         gate.guard(stages.fetcher.recipe, "publish", before="before placing")
         gate.guard(stages.fetcher.outcomes, "fail", before="before failing")
-        gate.guard(messages._requests._availability, "check", after="after looking")
+        gate.guard(messages.requests.availability, "check", after="after looking")
         torrents = self.starter.remote.client
         gate.guard(torrents, "search", before="before searching", after="after searching")
         gate.guard(torrents, "add_torrent", before="before adding", after="after adding")
@@ -337,16 +337,16 @@ class Setting:
     async def begin(self) -> None:
         """Empty tables and folders, no tickets, two new copies."""
         await self.sql.execute(_EMPTY)
-        tickets = self.world.standin._core.tickets
+        tickets = self.world.standin.core.tickets
         for ticket in tickets.every():
             tickets.delete(ticket, by="a test")
         for name in ("media", "incoming", "downloads"):
             shutil.rmtree(self.world.folder / name, ignore_errors=True)
             (self.world.folder / name).mkdir()
-        torrents = self.world.standin._core.torrents
+        torrents = self.world.standin.core.torrents
         for torrent in torrents.every():
             torrents.remove(torrent.offer.info_hash)
-        torrents._kept.clear()
+        torrents.kept.clear()
         self.torrents.clear()
         self.calm()
         self.wire = Wire()

@@ -127,9 +127,9 @@ def test_withdrawing(machine: type[Machine], life: Life) -> None:
 @pytest.mark.parametrize(
     ("queries", "query", "guard", "life"),
     [
-        (vars(store), "_HELD", "fence = $2", TWO_PLACE),
+        (vars(store), "WRITTEN_BY", "fence = $2", TWO_PLACE),
         (moves.SQL, "cancel", "q.stage = ANY($7)", TAKEN_BACK_LATE),
-        (vars(ticketer_store), "_FRESH", ONE_TICKET, AGAIN),
+        (vars(ticketer_store), "FRESH", ONE_TICKET, AGAIN),
     ],
     ids=["fence of placing", "COMPLETED is final", "one ticket at a time"],
 )

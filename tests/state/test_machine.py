@@ -52,9 +52,9 @@ _NOT_JOINING = """
 @pytest.mark.timeout(300)
 def test_a_planted_bug_is_found(machine: type[Machine], monkeypatch: pytest.MonkeyPatch) -> None:
     """The machine can fail: that a second requester is forgotten is found within 40 lives."""
-    broken = enqueue._INSERT_REQUESTERS.replace(_JOINING, _NOT_JOINING)
-    assert broken != enqueue._INSERT_REQUESTERS
-    monkeypatch.setattr(enqueue, "_INSERT_REQUESTERS", broken)
+    broken = enqueue.INSERT_REQUESTERS.replace(_JOINING, _NOT_JOINING)
+    assert broken != enqueue.INSERT_REQUESTERS
+    monkeypatch.setattr(enqueue, "INSERT_REQUESTERS", broken)
     only = (Phase.generate,)
     search = settings(PROFILES["quick"], max_examples=40, phases=only, derandomize=True)
     with pytest.raises(AssertionError, match="who waits for what"):

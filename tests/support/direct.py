@@ -73,7 +73,7 @@ def at_client(world: World) -> dict[str, str]:
     """What the torrent client has: names by hash."""
     return {
         str(torrent["hash"]): str(torrent["name"])
-        for torrent in (each.json() for each in world.standin._core.torrents.every())
+        for torrent in (each.json() for each in world.standin.core.torrents.every())
     }
 
 

@@ -36,7 +36,8 @@ class Disk:
         """Everything works from now on."""
         self.fail_at, self.calls = None, []
 
-    def _call(self, name: str, real: Callable[..., Any], args: Any, named: Any) -> Any:
+    def call(self, name: str, real: Callable[..., Any], args: Any, named: Any) -> Any:
+        """Carry out the call `name`, or fail it, if it concerns the folder."""
         if not any(self._concerns(each) for each in (*args[:2], named.get("src_dir_fd"))):
             return real(*args, **named)
         place = len(self.calls)
@@ -67,7 +68,7 @@ def watched_disk(folder: Path) -> Iterator[Disk]:
         real = getattr(os, name)
 
         def through(*args: Any, _name: str = name, _real: Any = real, **named: Any) -> Any:
-            return disk._call(_name, _real, args, named)
+            return disk.call(_name, _real, args, named)
 
         patches.append(patch.object(os, name, through))
     for each in patches:

@@ -304,7 +304,7 @@ async def check_the_end(
     _albums_are_settled(seen)
     await _ready_on_the_wire(world, seen)
     _burned(seen, burned)
-    await _nothing_left(world, folders_stay=folders_stay)
+    await nothing_left(world, folders_stay=folders_stay)
 
 
 def _all_ended(seen: Snapshot, wanted: set[str], failed: set[str]) -> None:
@@ -340,7 +340,7 @@ def _burned(seen: Snapshot, most: int) -> None:
     assert sum(burned.values()) <= most, f"I9: attempts burned: {burned}"
 
 
-async def _nothing_left(world: World, *, folders_stay: bool) -> None:
+async def nothing_left(world: World, *, folders_stay: bool) -> None:
     """I8: after the sweep no temporary file, lease, open ticket or incoming folder is left."""
     await eventually(_async(world.live_tickets), lambda live: not live)
     held = "SELECT id, stage FROM queue_items WHERE lease_until IS NOT NULL"

@@ -175,7 +175,7 @@ async def queue(
             await enqueue(
                 connection,
                 request,
-                [_track(id_, seconds=seconds, artist=artist, album=album) for id_ in tracks],
+                [catalog_track(id_, seconds=seconds, artist=artist, album=album) for id_ in tracks],
                 actor="ingest",
             )
     finally:
@@ -183,7 +183,8 @@ async def queue(
     return request.id
 
 
-def _track(id_: str, *, seconds: float, artist: str, album: int | None) -> Track:
+def catalog_track(id_: str, *, seconds: float, artist: str, album: int | None) -> Track:
+    """The track as the catalog has it; its place on the album is the end of its number."""
     number = int(id_[1:])
     return Track(
         id=id_,
@@ -318,4 +319,4 @@ def bare_world(folder: Path, database_url: str) -> Iterator[World]:
             "MEDIA_PATH": str(folder / "media"),
         },
     )
-    standin._core.database.close()
+    standin.core.database.close()

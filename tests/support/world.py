@@ -118,7 +118,7 @@ class World(Music):
     nats: Nats
     standin: Standin
     env: dict[str, str]
-    _running: list[Running] = field(default_factory=list)
+    running: list[Running] = field(default_factory=list)
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
 
     @property
@@ -151,7 +151,7 @@ class World(Music):
         stop = asyncio.Event()
         task = asyncio.create_task(serve(app, duties, stop))
         running = Running(app=app, duties=duties, stop=stop, task=task, api=None)
-        self._running.append(running)
+        self.running.append(running)
         for duty in duties:
             if isinstance(duty, WebServer):
                 await duty.started.wait()
@@ -291,7 +291,7 @@ class World(Music):
 
     async def close(self) -> None:
         """End what this test started."""
-        for running in self._running:
+        for running in self.running:
             await running.end()
         for process in self._processes:
             if process.returncode is None:

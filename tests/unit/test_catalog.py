@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.local.sample import add_album, create_catalog
+from shared.catalog import queries
 from shared.catalog.models import Album, Scope, Track
 from shared.catalog.sqlite import Catalog
 from shared.errors import DependencyDown, InvalidRequest
@@ -261,17 +262,12 @@ async def test_walk_holds_no_transaction(catalog: Catalog, writer: sqlite3.Conne
     assert seen == ["track_2_1", "track_1_1"]
 
 
-async def test_never_writes(catalog: Catalog, path: Path) -> None:
+async def test_never_writes(catalog: Catalog, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection could not write if it wanted to."""
     await catalog.check()
-    opened = catalog._opened
-    assert opened is not None
-
-    def insert(_: object) -> None:
-        opened.connection.execute("DELETE FROM tracks")
-
+    monkeypatch.setattr(queries, "PAGE_END", "DELETE FROM tracks")
     with pytest.raises(DependencyDown, match="readonly"):
-        await catalog._read(insert)
+        await walk(catalog, Scope())
 
 
 async def test_replaced_file_is_noticed(catalog: Catalog, path: Path, tmp_path: Path) -> None:

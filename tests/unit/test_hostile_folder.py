@@ -174,7 +174,7 @@ async def test_another_filesystem_than_before_holds(
 ) -> None:
     """Unmounted between two listings: the folder below is empty, and no ticket is at fault."""
     assert [file.name for file in await shared.files(TICKET)] == [DEEP.name]
-    monkeypatch.setattr(shared, "_device", -1)
+    monkeypatch.setattr(shared, "device", -1)
     with pytest.raises(DependencyDown, match="is it mounted"):
         await shared.files(f"{ROOT}/t2")
 

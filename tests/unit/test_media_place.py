@@ -201,7 +201,7 @@ def test_publish_without_hard_links(
     stage(source, temp)
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
     if not renameat2:
-        monkeypatch.setattr(place, "_renameat2", lambda *_: errno.ENOSYS)
+        monkeypatch.setattr(place, "renameat2", lambda *_: errno.ENOSYS)
     assert publish(temp, final)
     assert final.read_bytes() == SONG
     assert not temp.exists()
@@ -215,7 +215,7 @@ def test_last_resort_does_not_overwrite(
     final.parent.mkdir(parents=True)
     final.write_bytes(b"first")
     monkeypatch.setattr(os, "link", failing(errno.EPERM))
-    monkeypatch.setattr(place, "_renameat2", lambda *_: errno.EINVAL)
+    monkeypatch.setattr(place, "renameat2", lambda *_: errno.EINVAL)
     assert not publish(temp, final)
     assert final.read_bytes() == b"first"
 

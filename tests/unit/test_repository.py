@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import inspect
 import json
@@ -246,6 +247,76 @@ def test_every_module_that_tests_share_is_listed() -> None:
     listed = re.findall(r"^\| \[(\w+\.py)\]\(\1\) \| .+ \|$", text, re.M)
     there = {path.name for path in support.glob("*.py")} - {"__init__.py"}
     assert sorted(listed) == sorted(there)
+
+
+_PRIVATE = re.compile(r"_[A-Za-z]\w*")
+# Of the standard library and of nats-py, which have no public name for it.
+_NOT_OURS = {"os._exit", "client._transport"}
+# These reach what their first two arguments name.
+_BY_NAME = {"setattr", "getattr", "delattr", "hasattr", "object", "patch", "guard"}
+
+
+@pytest.mark.parametrize("folder", ["tests", "bench"])
+def test_no_private_member_is_reached_from_outside(folder: str) -> None:
+    """What a test drives, reads or replaces has a public name."""
+    found = [
+        f"{name_of(path)}:{line}: {code}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, code in private_members(ast.parse(path.read_text(encoding="utf-8")))
+        if code not in _NOT_OURS
+    ]
+    assert found == []
+
+
+def private_members(tree: ast.Module) -> Iterator[tuple[int, str]]:
+    """Where a module reaches a private member that is not its own object's."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.ImportFrom(names=names):
+                reached = [each.name for each in names if _PRIVATE.fullmatch(each.name)]
+            case ast.Attribute(value=ast.Name(id="self" | "cls")):
+                continue
+            case ast.Attribute(attr=name):
+                reached = [ast.unparse(node)] if _PRIVATE.fullmatch(name) else []
+            case ast.Call(func=ast.Attribute(attr=name) | ast.Name(id=name)) if name in _BY_NAME:
+                texts = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
+                last = [str(text).rpartition(".")[2] for text in texts]
+                reached = [each for each in last if _PRIVATE.fullmatch(each)]
+            case ast.Tuple(elts=[first, ast.Constant(value=str(name)), *_]) if _is_owner(first):
+                reached = [name] if _PRIVATE.fullmatch(name) else []
+            case _:
+                continue
+        yield from ((node.lineno, each) for each in reached)
+
+
+def _is_owner(node: ast.expr) -> bool:
+    """Whether it names a module of the services: a table of what is replaced in them."""
+    text = ast.unparse(node).strip("'")
+    return text.startswith(("services.", "shared.", "vars("))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from services.poller.store import _SQL",
+        "by_hand.fetcher._store",
+        "super()._due()",
+        "monkeypatch.setattr(pool, '_TIMEOUT_S', 1)",
+        "monkeypatch.setattr('shared.db.pool._TIMEOUT_S', 1)",
+        "patch.object(place, '_rename')",
+        "{('shared.db.pool', '_TIMEOUT_S'): 1}",
+        "[(vars(store), '_SQL', 'fence = $2')]",
+    ],
+)
+def test_each_way_to_a_private_member_is_found(code: str) -> None:
+    """By import, by attribute, and by a name in a text."""
+    assert [line for line, _ in private_members(ast.parse(code))] == [1]
+
+
+def test_own_members_are_not_private_to_a_test() -> None:
+    """A helper's own attributes, and names that are no members."""
+    code = "self._a, cls._b, _c, a.b, a.__class__, setattr(a, 'b', '_c'), print('_d')"
+    assert list(private_members(ast.parse(code))) == []
 
 
 def test_every_metric_is_used() -> None:

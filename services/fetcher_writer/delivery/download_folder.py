@@ -103,7 +103,7 @@ class DownloadFolder(SharedFolder):
                 found = status_below(fd, name)
                 if found is None or not stat.S_ISREG(found.st_mode):
                     return None
-                self._device = os.fstat(fd).st_dev
+                self.device = os.fstat(fd).st_dev
                 return found.st_size
         except FileNotFoundError:
             return None

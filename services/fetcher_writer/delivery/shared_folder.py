@@ -54,7 +54,7 @@ class SharedFolder:
         self._file_mode = file_mode
         # The filesystem of the last files: it tells an empty folder from the mount point of an
         # unmounted disk.
-        self._device: int | None = None
+        self.device: int | None = None
 
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """See `Delivery.files`."""
@@ -114,7 +114,7 @@ class SharedFolder:
         try:
             with folder_below(self._mount, parts) as fd:
                 found = sorted(walk(fd), key=lambda file: file.name)
-                self._device = os.fstat(fd).st_dev
+                self.device = os.fstat(fd).st_dev
                 return found
         except FileNotFoundError:
             self._check_mount()
@@ -163,7 +163,7 @@ class SharedFolder:
                 device = self._mount.stat().st_dev
         except OSError as exc:
             raise self._error(exc, "is not visible") from exc
-        if self._device not in (None, device):
+        if self.device not in (None, device):
             raise DependencyDown(
                 "incoming",
                 f"TORRENTINO_{self._named}_MOUNT={self._mount} is another filesystem than before:"

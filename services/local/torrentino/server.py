@@ -37,8 +37,8 @@ class Standin:
         self.faults = faults or Faults()
         self.url = ""
         self._config = config
-        self._core: Core = make_core(config, source, self.faults)
-        self._engine = Engine(self._core)
+        self.core: Core = make_core(config, source, self.faults)
+        self._engine = Engine(self.core)
         self._port = config.port
         self._server: _Server | None = None
         self._serving: asyncio.Task[None] | None = None
@@ -51,12 +51,12 @@ class Standin:
     @property
     def requests(self) -> Counter[str]:
         """The number of requests by kind: `POST /tickets`, `GET /tickets/{id}`, ..."""
-        return self._core.requests
+        return self.core.requests
 
     @property
     def searches(self) -> list[str]:
         """The queries of `/search` that went to the indexers, in order."""
-        return self._core.searches
+        return self.core.searches
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -79,9 +79,9 @@ class Standin:
         listener = _listen(self._config.host, self._port)
         self._port = listener.getsockname()[1]
         self.url = f"http://{self._config.host}:{self._port}{API}"
-        self._engine = Engine(self._core)
+        self._engine = Engine(self.core)
         connections = _Connections()
-        app = make_app(self._core, self._engine, connections.hang_up)
+        app = make_app(self.core, self._engine, connections.hang_up)
         self._server = _Server(app, connections)
         self._serving = asyncio.create_task(self._server.serve([listener]), name="stand-in HTTP")
         await self._server.ready.wait()
@@ -90,7 +90,7 @@ class Standin:
     async def stop(self) -> None:
         """Stop all work where it is and close the database; harmless if not started."""
         await self._halt()
-        self._core.database.close()
+        self.core.database.close()
 
     async def restart(self) -> None:
         """Stop and start again on the same port, as after a crash of the real server.
@@ -99,12 +99,12 @@ class Standin:
         stay stuck; zombie downloads are dropped. librqbit checks its torrents again.
         """
         await self._halt()
-        self._core.torrents.restarted()
+        self.core.torrents.restarted()
         await self.start()
 
     def tickets(self) -> list[Mapping[str, object]]:
         """All tickets as the API shows them, in its order."""
-        return [ticket.json() for ticket in self._core.tickets.every()]
+        return [ticket.json() for ticket in self.core.tickets.every()]
 
     def forget_torrent(self, info_hash: str) -> None:
         """Let the torrent client lose a torrent; its files stay.
@@ -112,7 +112,7 @@ class Standin:
         Raises:
             KeyError: there is none.
         """
-        self._core.torrents.forget(info_hash)
+        self.core.torrents.forget(info_hash)
 
     def break_torrent(self, info_hash: str) -> None:
         """Put a torrent into the state `error` until it is removed.
@@ -120,7 +120,7 @@ class Standin:
         Raises:
             KeyError: there is none.
         """
-        self._core.torrents.break_down(info_hash)
+        self.core.torrents.break_down(info_hash)
 
     def set_state(self, ticket_id: str, state: Mapping[str, object]) -> None:
         """Set the ticket's state and stop the work in progress for it.
@@ -131,7 +131,7 @@ class Standin:
         Raises:
             KeyError: there is no such ticket.
         """
-        ticket = self._core.tickets.get(ticket_id)
+        ticket = self.core.tickets.get(ticket_id)
         if ticket is None:
             raise KeyError(ticket_id)
         self._engine.force(ticket, dict(state))

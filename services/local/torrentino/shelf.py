@@ -79,7 +79,7 @@ class Shelf:
                 yield from self._of_song(song, wanted)
         for spec in specs:
             if wanted <= _words(spec.title):
-                yield from self._of_spec(spec)
+                yield from self.of_spec(spec)
 
     def _of_song(self, song: Song, wanted: frozenset[str]) -> list[Offer]:
         titles = (song.title.casefold(),)
@@ -95,7 +95,8 @@ class Shelf:
             return []  # its file is missing, so it has no seeder
         return [offer for offer in made if wanted <= _words(offer.title)]
 
-    def _of_spec(self, spec: TorrentSpec) -> list[Offer]:
+    def of_spec(self, spec: TorrentSpec) -> list[Offer]:
+        """The offer of this torrent; none if a file of it is missing."""
         try:
             return [offer_of_spec(spec, titles=(*_titles(spec.title), spec.name.casefold()))]
         except OSError as exc:
@@ -108,7 +109,7 @@ class Shelf:
             return
         specs = [_spec_of(each) for each in right if not each.second]
         for decoy in self.decoys(specs):
-            for each in self._of_spec(decoy):
+            for each in self.of_spec(decoy):
                 yield replace(each, titles=(each.title.casefold(),))
 
     def _audio(self) -> Sequence[Path]:

@@ -52,7 +52,7 @@ class Torrents:
         self._written: dict[str, Row] = {}
         self._offers: dict[str, Offer] = {}
         self._torrents: dict[str, Torrent] = {}
-        self._kept: dict[str, bool] = {}  # removed without files: whether whole
+        self.kept: dict[str, bool] = {}  # removed without files: whether whole
         self._advanced_at = time.monotonic()
         self._progress = Progress(faults, config)
 
@@ -133,9 +133,9 @@ class Torrents:
         if torrent is None:
             return False
         self._save()
-        self._kept.pop(info_hash, None)
+        self.kept.pop(info_hash, None)
         if not with_files:
-            self._kept[info_hash] = torrent.done
+            self.kept[info_hash] = torrent.done
         elif torrent.folder is not None:
             payload.remove(torrent.offer.files, torrent.folder)
         return True
@@ -265,7 +265,7 @@ class Torrents:
             phase=Phase.WAITING,
             title=title if qbittorrent else None,
             metadata=metadata,
-            found=self._kept.get(offer.info_hash, False),
+            found=self.kept.get(offer.info_hash, False),
         )
         if metadata or offer.seeded:
             self._require_room(offer, torrent.folder)
@@ -280,7 +280,7 @@ class Torrents:
         if folder is not None:
             taken = payload.first_there(offer.files, folder)
         else:
-            taken = Path(offer.name) if offer.info_hash in self._kept else None
+            taken = Path(offer.name) if offer.info_hash in self.kept else None
         if taken is not None:
             raise ClientError(
                 "API error: Failed to add torrent: error creating a new file"
