@@ -117,12 +117,12 @@ CREATE OR REPLACE FUNCTION record_moves() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     wrong text;
 BEGIN
-    SELECT format('item %s: %s -> %s', n.id, o.stage, n.stage) INTO wrong
+    -- Not LIMIT 1: for one row PostgreSQL would compare every row with every other.
+    SELECT min(format('item %s: %s -> %s', n.id, o.stage, n.stage)) INTO wrong
       FROM moved n JOIN before o ON o.id = n.id
       LEFT JOIN transitions t
              ON t.life = 'item' AND t.from_state = o.stage AND t.to_state = n.stage
-     WHERE n.stage <> o.stage AND t.life IS NULL
-     LIMIT 1;
+     WHERE n.stage <> o.stage AND t.life IS NULL;
     IF wrong IS NOT NULL THEN
         RAISE EXCEPTION 'not in the transition table: %', wrong USING ERRCODE = 'check_violation';
     END IF;
