@@ -258,12 +258,14 @@ def scan(
     async def whole(api: ApiClient) -> Json:
         if cancel_id is not None:
             return await api.delete("admin/scan", cancel_id)
-        started = await api.post("admin/queue-all" if queue else "admin/scan", body=body)
+        starting = asyncio.ensure_future(
+            api.post("admin/queue-all" if queue else "admin/scan", body=body)
+        )
         try:
-            return await _followed(api, started["scan_id"])
+            return await _followed(api, (await asyncio.shield(starting))["scan_id"])
         except asyncio.CancelledError:
-            # Ctrl-C.
-            return await api.delete("admin/scan", started["scan_id"])
+            # Ctrl-C, also while the scan is being started: its id comes with the answer.
+            return await api.delete("admin/scan", (await starting)["scan_id"])
 
     report = _call(url, key, whole)
     if as_json:

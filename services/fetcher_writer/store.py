@@ -15,7 +15,7 @@ from shared.db.claims import Claim
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.errors import DependencyDown, Misconfigured, Stale
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import COLLECTING, WRITING, Stage, in_sql
+from shared.states import COLLECTING, WRITING, DownloadState, Stage, in_sql
 from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
@@ -137,7 +137,7 @@ UPDATE queue_items SET converted_pct = $3, updated_at = now()
 # Folders of ended tickets that no item still collects from.
 _TO_CLEAN = f"""
 SELECT t.id, t.dest_path FROM tickets t
- WHERE t.state = 'closed' AND t.way = 'tickets' AND t.collected_at IS NULL
+ WHERE t.state = '{DownloadState.CLOSED}' AND t.way = 'tickets' AND t.collected_at IS NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
                       AND q.stage IN ({in_sql(COLLECTING)}))

@@ -20,6 +20,7 @@ from services.poller.download_verdict import (
     decide,
 )
 from services.poller.downloads_store import ACTOR, Download, TorrentsStore
+from services.poller.items import items_of
 from shared.acquisition.direct import Direct
 from shared.acquisition.protocol import Begun, Location, ModeName, Seen
 from shared.app import App
@@ -139,7 +140,7 @@ class DownloadFollower:
             if isinstance(action, Collect):
                 return await self._collect(connection, download, action)
             shown = action.shown if isinstance(action, Stalled) else action
-            await self._store.move_items(connection, download, shown.stage, reason=shown.reason)
+            await _follow(connection, download, shown.stage, shown.reason)
             if isinstance(action, Stalled):
                 return await self._give_up(connection, download, action)
         return ()
@@ -148,9 +149,7 @@ class DownloadFollower:
         path = collect.at.path
         if not await self._store.close(connection, download, how="completed", torrent_path=path):
             return ()
-        await self._store.move_items(
-            connection, download, Stage.READY, reason="the download is whole"
-        )
+        await _follow(connection, download, Stage.READY, "the download is whole")
         reached("torrents.collected")
         DOWNLOADS_ENDED.labels("whole").inc()
         return _ENDED
@@ -172,7 +171,7 @@ class DownloadFollower:
             failure = AttemptFailed(ErrorType.STALLED, f"{download.title} {lost.reason}")
             if again:
                 reason = f"{failure.message}: is added again"
-                await self._store.move_items(connection, download, Stage.QUEUED, reason=reason)
+                await _follow(connection, download, Stage.QUEUED, reason)
             else:
                 await self._next(connection, download, failure)
             await self._store.close(connection, download, how=lost.how, reason=lost.reason)
@@ -191,7 +190,7 @@ class DownloadFollower:
     ) -> None:
         ended = await moves.try_next_release(
             connection,
-            await self._store.items_of(connection, download),
+            await items_of(connection, download.id),
             failure,
             why="stalled",
             stages=REMOTE,
@@ -223,3 +222,7 @@ def _begun(download: Download) -> Begun:
         size_bytes=download.size_bytes,
         before=download.hashes_before,
     )
+
+
+async def _follow(connection: Connection, download: Download, stage: Stage, reason: str) -> None:
+    await moves.follow(connection, stage, {download.id: reason}, actor=ACTOR, retell=True)

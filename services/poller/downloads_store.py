@@ -6,9 +6,15 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
-from shared.db import download_moves, moves
+from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
-from shared.states import COLLECTING, REMOTE, Stage, in_sql
+from shared.states import (
+    COLLECTING,
+    POLLED_DOWNLOADS,
+    SERVING_DOWNLOADS,
+    DownloadState,
+    in_sql,
+)
 from shared.torrentino.torrent import RemoteTorrent
 
 ACTOR = "poller"
@@ -47,33 +53,34 @@ class Download:
 
 
 # What was not read for long, as in an outage, has not been idle for so long.
-_CLAIM = """
+_CLAIM = f"""
 UPDATE tickets
    SET next_poll_at = now() + make_interval(secs => $1), looked_at = now(),
        progressed_at = CASE WHEN looked_at < now() - make_interval(secs => $3)
                             THEN progressed_at + (now() - looked_at) ELSE progressed_at END
  WHERE id = ANY(ARRAY(
        SELECT id FROM tickets
-        WHERE state IN ('open', 'withdrawing') AND way = 'direct' AND next_poll_at <= now()
+        WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct' AND next_poll_at <= now()
         ORDER BY next_poll_at
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id, state, info_hash, torrent_title, ours, adding_at, hashes_before, size_bytes,
           remote_state, whole_at, missing_at, progressed_at, now() AS now
-"""
+"""  # noqa: S608 (made of constants)
 
-_ANY = """
+_ANY = f"""
 SELECT EXISTS (SELECT 1 FROM tickets
-                WHERE state IN ('open', 'withdrawing') AND way = 'direct' AND next_poll_at <= now())
-"""
+                WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct'
+                  AND next_poll_at <= now())
+"""  # noqa: S608 (made of constants)
 
-_PUT_OFF = """
+_PUT_OFF = f"""
 UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
- WHERE id = ANY($1) AND state IN ('open', 'withdrawing')
-"""
+ WHERE id = ANY($1) AND state IN ({in_sql(POLLED_DOWNLOADS)})
+"""  # noqa: S608 (made of constants)
 
 # A download that waits for its turn is not idle.
-_OBSERVE = """
+_OBSERVE = f"""
 UPDATE tickets
    SET progressed_at = CASE WHEN $2 = 'queued' OR $2 = 'checking' OR $3 > coalesce(progress_pct, 0)
                                  OR coalesce($6, 0) > 0 AND coalesce(size_bytes_seen, 0) = 0
@@ -84,17 +91,15 @@ UPDATE tickets
        whole_at = CASE WHEN $7 THEN coalesce(whole_at, now()) END, missing_at = NULL,
        hashes_before = NULL,
        next_poll_at = now() + make_interval(secs => $8)
- WHERE id = $1 AND state = 'open'
-"""
+ WHERE id = $1 AND state = '{DownloadState.OPEN}'
+"""  # noqa: S608 (made of constants)
 
-_MISSING = """
+_MISSING = f"""
 UPDATE tickets
    SET missing_at = coalesce(missing_at, now()), whole_at = NULL,
        next_poll_at = now() + make_interval(secs => $2)
- WHERE id = $1 AND state IN ('open', 'withdrawing')
-"""
-
-_ITEMS = "SELECT id FROM queue_items WHERE ticket_id = $1 AND stage = ANY($2) ORDER BY seq"
+ WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
+"""  # noqa: S608 (made of constants)
 
 _ENDED_SO_BEFORE = """
 SELECT EXISTS (SELECT 1 FROM tickets
@@ -102,17 +107,17 @@ SELECT EXISTS (SELECT 1 FROM tickets
                   AND closed_at > now() - interval '1 day')
 """
 
-_IDENTIFIED = """
+_IDENTIFIED = f"""
 UPDATE tickets SET info_hash = $2, next_poll_at = now()
- WHERE id = $1 AND state IN ('open', 'withdrawing')
+ WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
    AND NOT EXISTS (SELECT 1 FROM tickets o WHERE o.info_hash = $2 AND o.id <> $1)
-"""
+"""  # noqa: S608 (made of constants)
 
 # Items still wait for it, or collect from it, by any of our downloads; or a ticket does.
 _NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets n
          WHERE n.info_hash = {{hash}} AND n.id <> {{but}}
-           AND (n.state IN ('intent', 'open')
+           AND (n.state IN ({in_sql(SERVING_DOWNLOADS)})
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = n.id
                               AND q.stage IN ({in_sql(COLLECTING)}))))
@@ -124,7 +129,7 @@ _IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
 _DONE_WITH = f"""
 SELECT t.info_hash
   FROM tickets t
- WHERE t.way = 'direct' AND t.ours AND t.removed_at IS NULL AND t.state = 'closed'
+ WHERE t.way = 'direct' AND t.ours AND t.removed_at IS NULL AND t.state = '{DownloadState.CLOSED}'
    AND t.info_hash IS NOT NULL
    AND NOT {_NEEDED.format(hash="t.info_hash", but="''")}
    AND NOT EXISTS (SELECT 1 FROM tickets o JOIN queue_items w ON w.ticket_id = o.id
@@ -137,10 +142,10 @@ HAVING $1 OR NOT EXISTS (SELECT 1 FROM tickets b WHERE b.info_hash = t.info_hash
  LIMIT 20
 """  # noqa: S608 (made of constants)
 
-_REMOVED = """
+_REMOVED = f"""
 UPDATE tickets SET removed_at = now()
- WHERE info_hash = $1 AND way = 'direct' AND removed_at IS NULL AND state = 'closed'
-"""
+ WHERE info_hash = $1 AND way = 'direct' AND removed_at IS NULL AND state = '{DownloadState.CLOSED}'
+"""  # noqa: S608 (made of constants)
 
 
 class TorrentsStore:
@@ -190,12 +195,6 @@ class TorrentsStore:
         """The client does not show it; read it again."""
         await connection.execute(_MISSING, download.id, self._poll_interval_s)
 
-    async def move_items(
-        self, connection: Connection, download: Download, stage: Stage, *, reason: str
-    ) -> None:
-        """Move those of the download's items that wait for it, with the reason."""
-        await moves.follow(connection, stage, {download.id: reason}, actor=ACTOR, retell=True)
-
     async def close(
         self,
         connection: Connection,
@@ -209,11 +208,6 @@ class TorrentsStore:
         return await download_moves.close_torrent(
             connection, download.id, how=how, reason=reason, torrent_path=torrent_path
         )
-
-    async def items_of(self, connection: Connection, download: Download) -> list[str]:
-        """The items that wait for this download."""
-        rows = await connection.fetch(_ITEMS, download.id, sorted(REMOTE))
-        return [row["id"] for row in rows]
 
     async def ended_so_before(
         self, connection: Connection, download: Download, *, how: str

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from services.poller.file_choice import bears_name, only_albums
-from services.poller.moves import meet
+from services.poller.items import share_due_time
 from services.poller.store import OpenTicket
 from services.poller.ticket_facts import Grouping, TicketFacts
 from services.poller.ticket_verdict import AskOtherKind, GiveUp, is_nothing_found
@@ -79,4 +79,4 @@ async def wait_together(
     if failure.error_type is ErrorType.NOT_FOUND and grouping != "track":
         # An item that asked alone turns to the other kind, which costs as much.
         again = ticket.is_album and len(failed) > 1
-        await meet(connection, failed, again=again, always=grouping == "album")
+        await share_due_time(connection, failed, again=again, always=grouping == "album")

@@ -11,7 +11,7 @@ from services.poller.ticket_verdict import Process
 from shared.acquisition.protocol import Begun
 from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
-from shared.states import REMOTE
+from shared.states import POLLED_DOWNLOADS, REMOTE, DownloadState, in_sql
 from shared.torrentino.model import RemoteState, RemoteTicket
 from shared.tracks import CatalogTrack, WantedTrack
 
@@ -57,11 +57,11 @@ class OpenTicket:
         return Begun(id=id_, remote_id=self.torrentino_id, folder=folder, info_hash=info_hash)
 
 
-_CLAIM = """
+_CLAIM = f"""
 UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
  WHERE id = ANY(ARRAY(
        SELECT id FROM tickets
-        WHERE state IN ('open', 'withdrawing') AND way = 'tickets' AND next_poll_at <= now()
+        WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'tickets' AND next_poll_at <= now()
         ORDER BY next_poll_at
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
@@ -73,23 +73,23 @@ RETURNING id, torrentino_id, dest_path, kind, state, info_hash, remote_state, wi
                 HAVING count(*) = (SELECT count(*) FROM queue_items i
                                     WHERE i.ticket_id = tickets.id AND i.stage = ANY($3))
                 ) AS blocked
-"""
+"""  # noqa: S608 (made of constants)
 
-HASTEN = """
+HASTEN = f"""
 UPDATE tickets SET next_poll_at = now()
- WHERE state IN ('open', 'withdrawing') AND next_poll_at > now()
+ WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND next_poll_at > now()
    AND ($1::text[] IS NULL OR torrentino_id = ANY($1))
-"""
+"""  # noqa: S608 (made of constants)
 
-_PUT_OFF = """
+_PUT_OFF = f"""
 UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
- WHERE id = ANY($1) AND state IN ('open', 'withdrawing')
-"""
+ WHERE id = ANY($1) AND state IN ({in_sql(POLLED_DOWNLOADS)})
+"""  # noqa: S608 (made of constants)
 
 # Progress is what shows that something happens: another state, another torrent, more per cent.
 # An info-hash of '' is a torrent that cannot be trusted. While Torrentino searches ($14) nothing
 # is known of what comes; title and files are the torrent's, so they go when another one comes.
-_OBSERVE = """
+_OBSERVE = f"""
 UPDATE tickets
    SET progressed_at = CASE WHEN (remote_state, info_hash, progress_pct)
                                  IS DISTINCT FROM ($2, coalesce($3, info_hash), $4)
@@ -103,41 +103,43 @@ UPDATE tickets
        eta_s = $6, size_bytes = coalesce($7, size_bytes), remote_reason = $8, candidates = $9,
        next_poll_at = CASE WHEN next_poll_at = $11 THEN now() + make_interval(secs => $10)
                            ELSE next_poll_at END
- WHERE id = $1 AND state IN ('open', 'withdrawing')
+ WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
 RETURNING progressed_at, now() AS now
-"""
+"""  # noqa: S608 (made of constants)
 
 _SEARCHES = (RemoteState.PENDING, RemoteState.ACQUIRING, RemoteState.PENDING_RETRY)
 
 # Its files were in place before Torrentino forgot which torrent they are of.
-_REMEMBER_SOURCE = """
+_REMEMBER_SOURCE = f"""
 UPDATE tickets SET info_hash = $2, torrent_title = coalesce(torrent_title, $3)
- WHERE id = $1 AND state = 'open' AND info_hash IS NULL
-"""
+ WHERE id = $1 AND state = '{DownloadState.OPEN}' AND info_hash IS NULL
+"""  # noqa: S608 (made of constants)
 
 # What was told first decides what "before" is; the time of a lost job starts again.
-_PROCESSING = """
+_PROCESSING = f"""
 UPDATE tickets
    SET processed_files = $2, process_after = coalesce(process_after, $3), process_asked_at = now(),
        progressed_at = CASE WHEN $5 THEN now() ELSE progressed_at END
- WHERE id = $1 AND state = 'open' AND process_asked_at IS NOT DISTINCT FROM $4
-"""
+ WHERE id = $1 AND state = '{DownloadState.OPEN}' AND process_asked_at IS NOT DISTINCT FROM $4
+"""  # noqa: S608 (made of constants)
 
-_AT_REST = """
+_AT_REST = f"""
 UPDATE tickets
    SET withdrawn_at = CASE WHEN $2::text IS NULL THEN coalesce(withdrawn_at, now()) END,
        remote_state = coalesce($2, remote_state),
        next_poll_at = now() + make_interval(secs => $3)
- WHERE id = $1 AND state = 'withdrawing'
-"""
+ WHERE id = $1 AND state = '{DownloadState.WITHDRAWING}'
+"""  # noqa: S608 (made of constants)
 
-_RESTART_STALL_CLOCK = "UPDATE tickets SET progressed_at = now() WHERE id = $1 AND state = 'open'"
+_RESTART_STALL_CLOCK = (
+    f"UPDATE tickets SET progressed_at = now() WHERE id = $1 AND state = '{DownloadState.OPEN}'"  # noqa: S608 (made of constants)
+)
 
-_OTHERS_PROGRESS = """
+_OTHERS_PROGRESS = f"""
 SELECT EXISTS (SELECT 1 FROM tickets
-                WHERE state = 'open' AND way = 'tickets' AND id <> $1
+                WHERE state = '{DownloadState.OPEN}' AND way = 'tickets' AND id <> $1
                   AND progressed_at > now() - make_interval(secs => $2))
-"""
+"""  # noqa: S608 (made of constants)
 
 _FILE_MAPPINGS = "SELECT file_mappings FROM tickets WHERE id = $1"
 _PROCESSED_FILES = "SELECT processed_files FROM tickets WHERE id = $1"

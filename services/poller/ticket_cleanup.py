@@ -16,7 +16,7 @@ from shared.acquisition.followed_torrents import followed
 from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.errors import OutcomeUnknown, Refused
-from shared.states import COLLECTING, in_sql
+from shared.states import COLLECTING, DownloadState, in_sql
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
@@ -26,7 +26,7 @@ _MOST = 50
 # Nothing of it is needed any more: its folder is done with, and no item is or may be served by it.
 _TO_TIDY = f"""
 SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
- WHERE t.state = 'closed' AND t.way = 'tickets' AND t.tidied_at IS NULL
+ WHERE t.state = '{DownloadState.CLOSED}' AND t.way = 'tickets' AND t.tidied_at IS NULL
    AND t.collected_at IS NOT NULL
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
@@ -35,16 +35,16 @@ SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
  LIMIT $1
 """  # noqa: S608 (made of constants)
 
-_TIDIED = """
+_TIDIED = f"""
 UPDATE tickets
    SET tidied_at = now(), ticket_deleted_at = CASE WHEN $2 THEN now() ELSE ticket_deleted_at END
- WHERE id = $1 AND state = 'closed' AND tidied_at IS NULL
-"""
+ WHERE id = $1 AND state = '{DownloadState.CLOSED}' AND tidied_at IS NULL
+"""  # noqa: S608 (made of constants)
 
 # Also those that were left there on purpose, and those that ended before there was a policy.
 _TO_DELETE = f"""
 SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
- WHERE t.state = 'closed' AND t.way = 'tickets' AND t.ticket_deleted_at IS NULL
+ WHERE t.state = '{DownloadState.CLOSED}' AND t.way = 'tickets' AND t.ticket_deleted_at IS NULL
    AND t.torrentino_id IS NOT NULL AND t.tidied_at IS NOT NULL AND t.collected_at IS NOT NULL
    AND t.closed_at <= now() - make_interval(days => $2)
    AND NOT EXISTS (SELECT 1 FROM queue_items q
@@ -54,10 +54,10 @@ SELECT t.id, t.torrentino_id, t.info_hash FROM tickets t
  LIMIT $1
 """  # noqa: S608 (made of constants)
 
-_DELETED = """
+_DELETED = f"""
 UPDATE tickets SET ticket_deleted_at = now()
- WHERE id = $1 AND state = 'closed' AND ticket_deleted_at IS NULL
-"""
+ WHERE id = $1 AND state = '{DownloadState.CLOSED}' AND ticket_deleted_at IS NULL
+"""  # noqa: S608 (made of constants)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import structlog
 
 from services.poller.delivery_plan import ask
 from services.poller.fallback import wait_together
-from services.poller.moves import ask_again, detours, go_on, items_of, move_items
+from services.poller.items import detours, items_of
 from services.poller.store import ACTOR, OpenTicket
 from services.poller.stray_tickets import cancel
 from services.poller.ticket_facts import Asked, TicketFacts
@@ -174,7 +174,7 @@ class TicketOutcomes:
     ) -> None:
         reason = follow.reason or (f"Torrentino: {remote.state}" if remote else "")
         more = follow.reason is not None
-        await move_items(connection, ticket, follow.stage, reason=reason, tell=more)
+        await moves.follow(connection, follow.stage, {ticket.id: reason}, actor=ACTOR, retell=more)
 
     async def _collect(
         self,
@@ -196,7 +196,7 @@ class TicketOutcomes:
             return None
         placed = "Torrentino has placed the file"
         reason = "the torrent is complete" if at.in_torrent else placed
-        await move_items(connection, ticket, Stage.READY, reason=reason)
+        await moves.follow(connection, Stage.READY, {ticket.id: reason}, actor=ACTOR)
         return _COLLECTED
 
     async def _note_processing(
@@ -205,7 +205,7 @@ class TicketOutcomes:
         if not await self._store.processing(connection, facts.ticket, facts.remote, plan):
             return None
         reason = f"Torrentino is told which {len(plan.files)} files of the torrent to place"
-        await move_items(connection, facts.ticket, Stage.PROCESSING, reason=reason)
+        await moves.follow(connection, Stage.PROCESSING, {facts.ticket.id: reason}, actor=ACTOR)
         return ()
 
     async def _end(
@@ -231,23 +231,25 @@ class TicketOutcomes:
 
     async def _ask_again(self, connection: Connection, ticket: OpenTicket, reason: str) -> None:
         """Queue the items for another ticket; from MAX_RETRIES in a row on, each waits longer."""
-        before = await detours(connection, ticket)
+        before = await detours(connection, ticket.id)
         beyond = max(0, before + 1 - self._app.retries.max_retries)
         delay_s = min(self._app.retries.delay_s(beyond), _LONGEST_DETOUR_S)
         if before:
             reason = f"{reason} ({before + 1} tickets in a row have led nowhere)"
-        await ask_again(connection, ticket, reason=reason, delay_s=delay_s)
+        await moves.requeue(
+            connection, {ticket.id: reason}, actor=ACTOR, delay_s=delay_s, detour=True
+        )
 
     async def _ask_other_kind(
         self, connection: Connection, ticket: OpenTicket, other: AskOtherKind
     ) -> None:
         """Let the other kind of ticket serve the items; each asks alone for its track only once."""
         nothing = other.failure
-        await go_on(
+        await moves.requeue(
             connection,
-            ticket,
+            {ticket.id: other.reason},
+            actor=ACTOR,
             ask_next=other.ask_next,
-            reason=other.reason,
             once=nothing is not None,
         )
         if nothing is not None:
@@ -256,7 +258,7 @@ class TicketOutcomes:
     async def _fail_items(
         self, connection: Connection, ticket: OpenTicket, failure: AttemptFailed
     ) -> None:
-        item_ids = await items_of(connection, ticket)
+        item_ids = await items_of(connection, ticket.id)
         ended = await moves.fail(
             connection,
             item_ids,

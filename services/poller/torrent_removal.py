@@ -12,7 +12,7 @@ from services.poller.store import OpenTicket
 from shared.acquisition.followed_torrents import followed
 from shared.db.pool import Connection, Database
 from shared.errors import OutcomeUnknown, Refused
-from shared.states import COLLECTING, in_sql
+from shared.states import COLLECTING, LIVE_DOWNLOADS, DownloadState, in_sql
 from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
@@ -21,7 +21,8 @@ log = structlog.get_logger()
 _NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets t
          WHERE t.info_hash = {{hash}} AND t.id <> {{but}}
-           AND (t.state = 'open' OR (t.way = 'direct' AND t.state <> 'closed')
+           AND (t.state = '{DownloadState.OPEN}'
+                OR (t.way = 'direct' AND t.state IN ({in_sql(LIVE_DOWNLOADS)}))
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = t.id
                               AND q.stage IN ({in_sql(COLLECTING)}))))
@@ -72,10 +73,10 @@ UPDATE bad_sources SET removed_at = now() WHERE info_hash = $1 AND removed_at IS
 """
 
 # What is downloaded next is another torrent, of which nothing has been seen yet.
-_FORGET_SOURCE = """
+_FORGET_SOURCE = f"""
 UPDATE tickets SET info_hash = NULL, torrent_title = NULL, file_mappings = NULL
- WHERE id = $1 AND state = 'open'
-"""
+ WHERE id = $1 AND state = '{DownloadState.OPEN}'
+"""  # noqa: S608 (made of constants)
 
 
 class TorrentRemoval:

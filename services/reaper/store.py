@@ -8,7 +8,7 @@ from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.pool import Database
 from shared.metrics import ITEMS, LEASES_RECOVERED, OUTBOX_AGE_SECONDS
-from shared.states import Stage
+from shared.states import LIVE_DOWNLOADS, DownloadState, Stage, in_sql
 
 OUTBOX_AGE = """
 SELECT coalesce(extract(epoch FROM now() - (
@@ -25,7 +25,7 @@ SELECT n.name
 
 # A finished item goes with its whole history, never a part of it. Items that an open album
 # request still counts stay until it is settled, as do events that are not yet published.
-_PRUNE_ITEMS = """
+_PRUNE_ITEMS = f"""
 DELETE FROM queue_items
  WHERE id = ANY(ARRAY(
        SELECT q.id FROM queue_items q
@@ -36,10 +36,10 @@ DELETE FROM queue_items
                            WHERE i.item_id = q.id AND r.kind = 'album' AND r.settled_at IS NULL)
           AND NOT EXISTS (SELECT 1 FROM tickets t
                            WHERE t.id = q.ticket_id
-                             AND (t.state <> 'closed' OR t.collected_at IS NULL))
+                             AND (t.state IN ({in_sql(LIVE_DOWNLOADS)}) OR t.collected_at IS NULL))
         LIMIT 500
           FOR UPDATE OF q SKIP LOCKED))
-"""
+"""  # noqa: S608 (made of constants)
 
 _PRUNE_REQUESTS = """
 DELETE FROM requests
@@ -52,16 +52,16 @@ DELETE FROM requests
         LIMIT 500))
 """
 
-_PRUNE_TICKETS = """
+_PRUNE_TICKETS = f"""
 DELETE FROM tickets
  WHERE id = ANY(ARRAY(
        SELECT t.id FROM tickets t
-        WHERE t.state = 'closed' AND t.collected_at IS NOT NULL
+        WHERE t.state = '{DownloadState.CLOSED}' AND t.collected_at IS NOT NULL
           AND t.closed_at < now() - make_interval(secs => $1)
           AND (t.torrentino_id IS NULL OR t.ticket_deleted_at IS NOT NULL)
           AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id)
         LIMIT 500))
-"""
+"""  # noqa: S608 (made of constants)
 
 _PRUNE_EVENTS = """
 DELETE FROM events

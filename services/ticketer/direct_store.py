@@ -24,7 +24,14 @@ from shared.db.moves import Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.db.releases import Budget, Missing
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import WAITING, Stage, in_sql
+from shared.states import (
+    LIVE_DOWNLOADS,
+    SERVING_DOWNLOADS,
+    WAITING,
+    DownloadState,
+    Stage,
+    in_sql,
+)
 
 # Albums that one claim considers; what waits for its turn to search is considered later.
 _MOST_CONSIDERED = 200
@@ -81,11 +88,11 @@ class Work:
         return self.priority >= _BACKGROUND
 
 
-_IN_FLIGHT = """
+_IN_FLIGHT = f"""
 SELECT count(DISTINCT coalesce(info_hash, id)) AS every,
        count(DISTINCT coalesce(info_hash, id)) FILTER (WHERE priority >= $1) AS background
-  FROM tickets WHERE way = 'direct' AND state IN ('intent', 'open')
-"""
+  FROM tickets WHERE way = 'direct' AND state IN ({in_sql(SERVING_DOWNLOADS)})
+"""  # noqa: S608 (made of constants)
 
 # A download that is still being withdrawn keeps its item waiting, and so does that of an earlier
 # item of the same track.
@@ -95,9 +102,10 @@ SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask
        q.track_number, q.duration_ms, q.album_name, q.album_artist
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
-   AND (t.id IS NULL OR t.state = 'closed')
+   AND (t.id IS NULL OR t.state = '{DownloadState.CLOSED}')
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
-                    WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
+                    WHERE o.track_id = q.track_id AND o.id <> q.id
+                      AND ot.state IN ({in_sql(LIVE_DOWNLOADS)}))
 """  # noqa: S608 (made of constants)
 
 _MOST_URGENT = f"""
@@ -128,7 +136,7 @@ UPDATE queue_items q
 # Claimed, and nothing chosen yet.
 _ABOUT_TO_SEARCH = f"""
 SELECT count(*) FROM tickets t
- WHERE t.way = 'direct' AND t.state = 'intent' AND t.release_key IS NULL
+ WHERE t.way = 'direct' AND t.state = '{DownloadState.INTENT}' AND t.release_key IS NULL
    AND EXISTS (SELECT 1 FROM queue_items q
                 WHERE q.ticket_id = t.id AND q.stage IN ({in_sql([Stage.TICKETING])}))
 """  # noqa: S608 (made of constants)
@@ -139,15 +147,16 @@ SELECT id, kind, album_id, torrent_title, size_bytes, info_hash, links, hashes_b
 """
 
 # Torrents that our downloads have brought, and that are not known to be removed.
-_BROUGHT = """
+_BROUGHT = f"""
 SELECT DISTINCT ON (info_hash) info_hash, torrent_title, size_bytes
   FROM tickets
- WHERE way = 'direct' AND state IN ('open', 'closed') AND removed_at IS NULL
+ WHERE way = 'direct' AND state IN ({in_sql([DownloadState.OPEN, DownloadState.CLOSED])})
+   AND removed_at IS NULL
    AND info_hash IS NOT NULL AND torrent_title ILIKE $1
-   AND (state = 'open' OR remote_state = 'completed')
+   AND (state = '{DownloadState.OPEN}' OR remote_state = 'completed')
  ORDER BY info_hash, intended_at DESC
  LIMIT $2
-"""
+"""  # noqa: S608 (made of constants)
 
 _IS_OURS = """
 SELECT EXISTS (SELECT 1 FROM tickets
@@ -160,17 +169,17 @@ _INTEND = f"""
 UPDATE tickets
    SET release_key = $2, torrent_title = $3, size_bytes = $4, info_hash = $5, links = $6,
        hashes_before = $7, ours = $8, adding_at = CASE WHEN $12 THEN now() END, kind = $9
- WHERE id = $1 AND state = 'intent'
+ WHERE id = $1 AND state = '{DownloadState.INTENT}'
    AND EXISTS (SELECT 1 FROM queue_items q
                  JOIN unnest($10::text[], $11::bigint[]) AS held (id, fence) USING (id)
                 WHERE q.fence = held.fence AND q.stage IN ({in_sql([Stage.TICKETING])}))
 """  # noqa: S608 (made of constants)
 
-_RETRACT = """
+_RETRACT = f"""
 UPDATE tickets
    SET adding_at = NULL, info_hash = NULL, links = NULL, hashes_before = NULL, ours = NULL, adds = 0
- WHERE id = $1 AND state = 'intent'
-"""
+ WHERE id = $1 AND state = '{DownloadState.INTENT}'
+"""  # noqa: S608 (made of constants)
 
 # Of no download any more: they need not wait for the end of the one that the others take.
 _UNLINK = f"""
@@ -179,15 +188,15 @@ UPDATE queue_items SET ticket_id = NULL, updated_at = now()
 """  # noqa: S608 (made of constants)
 
 # It was added by a ticketer that had lost its claim meanwhile: known again, so that it is removed.
-_CAME_LATE = """
+_CAME_LATE = f"""
 UPDATE tickets SET info_hash = $2, removed_at = NULL
- WHERE id = $1 AND state IN ('withdrawing', 'closed') AND ours
+ WHERE id = $1 AND state IN ({in_sql([DownloadState.WITHDRAWING, DownloadState.CLOSED])}) AND ours
    AND (info_hash IS NULL OR info_hash = $2)
-"""
+"""  # noqa: S608 (made of constants)
 
-_COUNT_ADD = """
-UPDATE tickets SET adds = adds + 1 WHERE id = $1 AND state = 'intent' RETURNING adds
-"""
+_COUNT_ADD = f"""
+UPDATE tickets SET adds = adds + 1 WHERE id = $1 AND state = '{DownloadState.INTENT}' RETURNING adds
+"""  # noqa: S608 (made of constants)
 
 
 class DirectStore:

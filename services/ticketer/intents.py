@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from shared.db.claims import Claim
 from shared.db.pool import Connection
-from shared.states import WAITING, Stage, in_sql
+from shared.states import WAITING, DownloadState, Stage, in_sql
 
 # One ticketer at a time counts and claims, so that all together stay within the limits.
 ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.claim'))"
@@ -18,7 +18,7 @@ RESUMABLE = f"""
 SELECT q.id, q.ticket_id
   FROM queue_items q
  WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t
-                              WHERE t.state = 'intent' AND t.way = $1))
+                              WHERE t.state = '{DownloadState.INTENT}' AND t.way = $1))
    AND q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items h
                     WHERE h.ticket_id = q.ticket_id AND h.stage IN ({in_sql([Stage.TICKETING])}))

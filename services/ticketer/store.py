@@ -18,7 +18,14 @@ from shared.db.download_moves import Intent
 from shared.db.moves import Joining, Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.metrics import ITEMS_CLAIMED
-from shared.states import WAITING, Stage, in_sql
+from shared.states import (
+    LIVE_DOWNLOADS,
+    SERVING_DOWNLOADS,
+    WAITING,
+    DownloadState,
+    Stage,
+    in_sql,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,11 +55,12 @@ _RESUMED = "looking for the ticket of an earlier try"
 
 # A ticket that waits for approval keeps no place, up to ten times as many as there are places:
 # Torrentino does nothing for it, but the poller reads every one.
-_IN_FLIGHT = """
-SELECT count(*) - least(count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval'),
+_IN_FLIGHT = f"""
+SELECT count(*) - least(count(*) FILTER (WHERE state = '{DownloadState.OPEN}'
+                                           AND remote_state = 'needs_approval'),
                         10 * $1)
-  FROM tickets WHERE state <> 'closed' AND way = 'tickets'
-"""
+  FROM tickets WHERE state IN ({in_sql(LIVE_DOWNLOADS)}) AND way = 'tickets'
+"""  # noqa: S608 (made of constants)
 
 # What an album's ticket `t` may still bring for the item `q`.
 _CAN_HELP = """
@@ -68,11 +76,12 @@ t.album_id = q.album_id AND t.kind = 'album' AND t.process_asked_at IS NULL
 _DUE = f"""
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
-   AND (t.id IS NULL OR t.state = 'closed')
+   AND (t.id IS NULL OR t.state = '{DownloadState.CLOSED}')
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
-                    WHERE o.track_id = q.track_id AND o.id <> q.id AND ot.state <> 'closed')
+                    WHERE o.track_id = q.track_id AND o.id <> q.id
+                      AND ot.state IN ({in_sql(LIVE_DOWNLOADS)}))
    AND NOT ($1 AND EXISTS (SELECT 1 FROM tickets t
-                            WHERE t.state IN ('intent', 'open') AND t.way = 'tickets'
+                            WHERE t.state IN ({in_sql(SERVING_DOWNLOADS)}) AND t.way = 'tickets'
                               AND {_CAN_HELP}))
 """  # noqa: S608 (made of constants)
 
@@ -102,10 +111,11 @@ SELECT q.id AS item_id, t.id AS ticket_id, t.torrentino_id
   FROM tickets t JOIN queue_items q
     ON (q.ticket_id = t.id AND t.kind = 'album' AND t.process_asked_at IS NULL)
     OR ($1 AND {_CAN_HELP})
- WHERE t.state = 'open' AND t.way = 'tickets'
+ WHERE t.state = '{DownloadState.OPEN}' AND t.way = 'tickets'
    AND q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
-                    WHERE o.track_id = q.track_id AND ot.state <> 'closed' AND ot.id <> t.id)
+                    WHERE o.track_id = q.track_id AND ot.id <> t.id
+                      AND ot.state IN ({in_sql(LIVE_DOWNLOADS)}))
  LIMIT 500
    FOR NO KEY UPDATE OF q, t SKIP LOCKED
 """  # noqa: S608 (made of constants)
@@ -269,10 +279,10 @@ class Store:
             return bool(await connection.fetchval(_SUPERSEDED, work.ticket_id, torrentino_id))
 
 
-_SUPERSEDED = """
+_SUPERSEDED = f"""
 SELECT EXISTS (SELECT 1 FROM tickets
-                WHERE id = $1 AND (state = 'closed' OR torrentino_id <> $2))
-"""
+                WHERE id = $1 AND (state = '{DownloadState.CLOSED}' OR torrentino_id <> $2))
+"""  # noqa: S608 (made of constants)
 
 
 async def close_intent(connection: Connection, ticket_id: str) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias
 
+from shared.acquisition.protocol import ModeName
 from shared.db.pool import Connection
 from shared.db.queries import load_queries
 from shared.states import (
@@ -23,8 +23,6 @@ from shared.states import (
     allowed_from,
     values,
 )
-
-Mode: TypeAlias = Literal["direct", "tickets"]
 
 SQL = load_queries(Path(__file__).with_suffix(".sql"))
 
@@ -40,7 +38,7 @@ class Intent:
     album_id: str | None
 
 
-async def intend(connection: Connection, mode: Mode, intents: Sequence[Intent]) -> None:
+async def intend(connection: Connection, mode: ModeName, intents: Sequence[Intent]) -> None:
     """Record what is about to be started, before any call that cannot be repeated."""
     await connection.execute(
         SQL["intend"],
@@ -175,7 +173,7 @@ async def withdraw(connection: Connection, download_ids: Collection[str]) -> int
 
 
 async def withdraw_unwanted(
-    connection: Connection, download_ids: Collection[str] | None, *, mode: Mode | None = None
+    connection: Connection, download_ids: Collection[str] | None, *, mode: ModeName | None = None
 ) -> int:
     """End those of these downloads (None: of all) that no active item waits for; how many."""
     done = await connection.execute(

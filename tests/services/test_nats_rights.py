@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import nats
 import pytest
@@ -16,6 +16,7 @@ from nats.js.errors import BadRequestError
 
 from services.local.servers import Nats
 from shared.bus.streams import STREAMS, ensure_streams
+from shared.bus.subjects import Wake
 from shared.settings import SERVICES
 from tests.support.shipped_nats import USERS, ShippedNats, Visitor, refusal_of, visitor
 from tests.support.world import eventually
@@ -212,11 +213,12 @@ async def test_who_may_listen_to_what(server: ShippedNats, user: str) -> None:
 @pytest.mark.parametrize("service", SERVICES)
 def test_every_wake_up_of_the_code_is_allowed_and_no_other(service: str) -> None:
     """A wake-up that a service sends is one that its user may send; the lists hold no more."""
-    code = "\n".join(path.read_text() for path in (ROOT / "services" / service).glob("*.py"))
-    sent = set(re.findall(r'\.wake\("(\w+)"\)', code))
-    # What a decision wakes stands in the type of its argument.
-    for kinds in re.findall(r"work: Literal\[(.+?)\]", code):
-        sent |= set(re.findall(r'"(\w+)"', kinds))
+    code = "\n".join(path.read_text() for path in (ROOT / "services" / service).rglob("*.py"))
+    # The calls that send one, and what is declared to be one.
+    lines = [
+        line for line in code.splitlines() if re.search(r"announce\(|\bWake\b|\bWoken\b", line)
+    ]
+    sent = set(re.findall(r'"(\w+)"', "\n".join(lines))) & set(get_args(Wake))
     assert wakes(*sent) == MAY_PUBLISH[service] & WORK
     heard = re.findall(r'bus\.listen\("(\w+)", .+, queue="(\w+)"\)', code)
     assert {woken(kind, queue) for kind, queue in heard} == MAY_LISTEN[service] - {inbox(service)}

@@ -35,6 +35,7 @@ from shared.bus.nats import Bus
 from shared.clock import SystemClock
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
+from shared.db.releases import LADDER_DAYS
 from shared.health import Health
 from shared.media.tools import find_tools
 from shared.media.verify import verify
@@ -44,8 +45,10 @@ from tests.support.world import Row, World, eventually
 T = TypeVar("T")
 
 _LOOK_S = 0.05
-# Further in the future than this a due time is no waker, but a mistake; RETRY_MAX_S is a day.
-_HORIZON_S = 2 * 86_400
+_DAY_S = 86_400
+# Further in the future than this a due time is no waker, but a mistake: RETRY_MAX_S is a day, and
+# what no search has found waits for as long as the ladder says.
+_HORIZON_S = (max(LADDER_DAYS) + 1) * _DAY_S
 _PENDING = {Stage.QUEUED, Stage.RETRY_WAIT}
 
 
@@ -196,7 +199,7 @@ def without_next_action(seen: Snapshot, item: Row) -> str | None:
         "held without a lease": stage in LEASED and item["lease_until"] is None,
         "at Torrentino without an open ticket": at_torrentino and state != "open",
         "its ticket is never looked at": bool(
-            at_torrentino and ticket and ticket["poll_in_s"] > _HORIZON_S
+            at_torrentino and ticket and ticket["poll_in_s"] > 2 * _DAY_S
         ),
         "waits for a new ticket beside an open one": bool(
             stage in _PENDING

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +13,7 @@ import pytest
 
 from shared.db import download_moves, moves
 from shared.db.queries import load_queries
-from shared.states import Stage
+from shared.states import DownloadState, ScanState, Stage
 
 ROOT = Path(__file__).parents[2]
 SETS_STAGE = re.compile(
@@ -21,23 +22,31 @@ SETS_STAGE = re.compile(
 SETS_STATE = re.compile(
     r"UPDATE\s+tickets\b.*?\bSET\b(?:(?!\bWHERE\b|\bFROM\b).)*?\bstate\s*=", re.S
 )
+SQL = re.compile(r"\b(?:SELECT|UPDATE|INSERT|DELETE|WHERE|AND)\b")
 INSERTS = re.compile(r"INSERT\s+INTO\s+(queue_items|tickets)\b")
-LITERAL = re.compile(rf"\bstage\s*(?:=|<>|IN)\s*\(?\s*'(?:{'|'.join(Stage)})'")
+LITERAL = re.compile(
+    rf"\bsta(?:g|t)e\s*(?:=|<>|IN)\s*\(?\s*'(?:{'|'.join([*Stage, *DownloadState, *ScanState])})'"
+)
 
 
-def queries() -> Iterator[tuple[str, str]]:
+@cache
+def queries() -> tuple[tuple[str, str], ...]:
     """Every text with SQL of the product, but for migrations, with the file that it is in."""
+    return tuple((name, text) for name, text in _texts() if SQL.search(text))
+
+
+def _texts() -> Iterator[tuple[str, str]]:
     for folder in ("services", "shared"):
-        for path in sorted((ROOT / folder).rglob("*.py")):
+        for path in sorted((ROOT / folder).rglob("*")):
             name = str(path.relative_to(ROOT))
             if "migrations" in name or name.startswith("services/local/torrentino"):
                 continue
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-                if isinstance(node, ast.Constant) and isinstance(node.value, str):
-                    yield name, node.value
-        for path in sorted((ROOT / folder).rglob("*.sql")):
-            if "migrations" not in str(path):
-                yield str(path.relative_to(ROOT)), path.read_text(encoding="utf-8")
+            if path.suffix == ".sql":
+                yield name, path.read_text(encoding="utf-8")
+            elif path.suffix == ".py":
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                    if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                        yield name, node.value
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from shared.db.pool import Connection, Row
-from shared.states import Stage
+from shared.states import DownloadState, Stage
 
-_COLUMNS = """
+_COLUMNS = f"""
 SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, q.status, q.stage,
        q.priority, q.created_at, q.started_at, q.completed_at, q.retry_count, q.attempt,
        q.error_type, q.error_message, q.error_evidence, q.torrentino_ticket_id,
@@ -18,7 +18,8 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
        extract(epoch FROM t.progressed_at) AS progressed_at,
        q.status = 'PENDING' AND EXISTS (
            SELECT 1 FROM queue_items o JOIN tickets ot ON ot.id = o.ticket_id
-            WHERE o.track_id = q.track_id AND ot.state = 'withdrawing') AS tombstone,
+            WHERE o.track_id = q.track_id
+              AND ot.state = '{DownloadState.WITHDRAWING}') AS tombstone,
        q.converted_pct, t.kind AS ticket_kind, t.way, t.torrent_title,
        t.progress_pct, t.speed_bps, t.eta_s, t.seeders, t.size_bytes, t.remote_state, t.candidates,
        f.audio_uri

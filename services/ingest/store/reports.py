@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from shared.db.pool import Connection, Row
+from shared.states import LIVE_DOWNLOADS, SERVING_DOWNLOADS, DownloadState, in_sql
 
 _COUNTS = """
 SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
@@ -22,17 +23,18 @@ SELECT count(*) FILTER (WHERE status = 'COMPLETED' AND completed_at > e.now - 36
  WHERE completed_at > e.now - 86400
 """
 
-_TICKETS = """
-SELECT count(*) FILTER (WHERE state <> 'closed') AS in_flight,
-       count(*) FILTER (WHERE state = 'withdrawing') AS withdrawing,
-       count(*) FILTER (WHERE state = 'open' AND remote_state = 'needs_approval') AS need_approval
-  FROM tickets WHERE state <> 'closed' AND way = 'tickets'
-"""
+_TICKETS = f"""
+SELECT count(*) FILTER (WHERE state IN ({in_sql(LIVE_DOWNLOADS)})) AS in_flight,
+       count(*) FILTER (WHERE state = '{DownloadState.WITHDRAWING}') AS withdrawing,
+       count(*) FILTER (WHERE state = '{DownloadState.OPEN}'
+                          AND remote_state = 'needs_approval') AS need_approval
+  FROM tickets WHERE state IN ({in_sql(LIVE_DOWNLOADS)}) AND way = 'tickets'
+"""  # noqa: S608 (made of constants)
 
-_DOWNLOADS = """
+_DOWNLOADS = f"""
 SELECT count(DISTINCT coalesce(info_hash, id)) AS in_flight FROM tickets
- WHERE state IN ('intent', 'open') AND way = 'direct'
-"""
+ WHERE state IN ({in_sql(SERVING_DOWNLOADS)}) AND way = 'direct'
+"""  # noqa: S608 (made of constants)
 
 _SEARCHES = "SELECT count(*) FROM searches_made WHERE at > now() - interval '1 hour'"
 
