@@ -818,7 +818,8 @@ async def test_two_adds_at_once(tmp_path: Path, kind: Client) -> None:
     """Seen with librqbit 8.1.1: the second is told the hash of the first, and is not added."""
     sources = sounds(tmp_path, *TRACKS)
     specs = [TorrentSpec.of(f"Grey Harbour - {name} [FLAC]", sources) for name in ("Fog", "Salt")]
-    async with world(tmp_path, kind, specs) as it:
+    # Long enough for the second add to come while the first is at work, on a busy machine too.
+    async with world(tmp_path, kind, specs, metadata_s=1.0) as it:
         links = [(await it.search(spec.title))[0]["sources"][0]["torrent_url"] for spec in specs]
         answers = await asyncio.gather(*(it.add_link(link) for link in links))
         assert [each.status_code for each in answers] == [200, 200]
