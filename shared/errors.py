@@ -1,7 +1,7 @@
 """The errors, by what the caller does about them.
 
     DownloadsError           base; its other subclasses keep a program from starting
-    ├── Unavailable          retry the same call later; no attempt is burnt
+    ├── Unavailable          retry the same call later; no attempt is used
     │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
     │   └── Misconfigured    it answers, but an operator has to change a setting first
     ├── OutcomeUnknown       the call may have had its effect: check before repeating it

@@ -149,7 +149,7 @@ UPDATE tickets SET removed_at = now()
 
 
 class TorrentsStore:
-    """The poller's side of our own downloads; each write concerns one download and its items."""
+    """The poller's side of direct downloads; each write concerns one download and its items."""
 
     def __init__(self, database: Database, *, poll_interval_s: float) -> None:
         self.database = database

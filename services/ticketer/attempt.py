@@ -16,7 +16,7 @@ ACTOR = "ticketer"
 
 
 class NoTurn(Exception):
-    """It may be started later, and no attempt is burnt."""
+    """It may be started later, and no attempt is used."""
 
     def __init__(self, wait_s: float, reason: str) -> None:
         super().__init__(reason)
@@ -91,7 +91,7 @@ class Starter(Protocol[AttemptT]):
         ...
 
     async def hand_back(self, attempt: AttemptT, *, delay_s: float, reason: str) -> None:
-        """Queue the items again; no attempt is burnt."""
+        """Queue the items again; no attempt is used."""
         ...
 
     def delay_of(self, away: Unavailable) -> float | None:

@@ -61,7 +61,7 @@ class Ticketer(Generic[AttemptT]):
 
         Raises:
             Unavailable: a remote or PostgreSQL; the items are handed back, and no attempt is
-                burnt.
+                used.
         """
         await self._check_dependencies()
         joined = await self.starter.join()

@@ -1,4 +1,4 @@
-"""Taking over a file that lies in the media root without a row of ours."""
+"""Adoption: the record of a file that is in the media root without a ledger row."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ INSERT INTO item_requesters (item_id, request_id, user_id) VALUES ($1, $2, $3)
 ON CONFLICT DO NOTHING
 """
 
-# Where nobody works on the item, so that completing it takes nothing out of anybody's hands.
+# No worker has the item, so that it can be completed here.
 _IDLE = set(allowed_from(Stage.COMPLETED)) - {stage.value for stage in LEASED}
 
 
 async def busy(connection: Connection, track_ids: Collection[str]) -> set[str]:
-    """Those of these tracks that somebody works on already: their item is joined, not adopted.
+    """Those of these tracks whose item a worker has: it is joined, not adopted.
 
     The active items stay locked to the end of the transaction.
     """
@@ -48,14 +48,14 @@ async def adopt(
     known: Placed | None,
     actor: str,
 ) -> str:
-    """Record a verified file that lies in place, with a completed item; returns the item's id.
+    """Record a verified file that is in place, with a completed item; returns the item's id.
 
     The item is queued and completed in this transaction, so that its history says what happened
     and `audio.ready` tells the catalog of a file that it may not know. `known` is the ledger's
     row as it was when the file was looked at.
 
     Raises:
-        Stale: somebody else has queued or recorded the track meanwhile; look again.
+        Stale: another transaction has queued or recorded the track; check again.
     """
     active = await connection.fetchrow(_ACTIVE, [track.id])
     item_id = active["id"] if active else str(uuid.uuid4())
@@ -71,7 +71,7 @@ async def adopt(
         )
         if not arrived:
             raise Stale(f"{track.id} was queued at this very moment")
-    # Only now: until our row stood, another request may have adopted the file and ended.
+    # Not earlier: before our row was there, another request may have adopted the file.
     if (await placed(connection, [track.id])).get(track.id) != known:
         raise Stale(f"{track.id} was placed at this very moment")
     await connection.execute(_ADD_REQUESTER, item_id, request.id, request.user_id)

@@ -1,4 +1,4 @@
-"""The tracklists of albums, as the catalog had them when they were last asked for."""
+"""The track lists of albums, as in the catalog at the last request."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class KnownAlbum:
     kind: str | None = None
 
 
-# More than any release has; a request may carry what it wants.
+# More than any release has; a request may have any number.
 _MOST_TRACKS = 1000
 
-# Only what differs is written: an album is asked for again and again. A message may carry a part of
-# its tracks, which is no news where all of them are known.
+# Only a difference is written, because an album is requested often. A message may have a part of
+# the tracks, which does not replace the whole list.
 _REMEMBER = """
 INSERT INTO albums AS a (album_id, name, artist, tracks, year, kind)
 VALUES ($1, $2, $3, $4, $5, $6)
@@ -45,7 +45,7 @@ _KNOWN = "SELECT album_id, name, artist, tracks, year, kind FROM albums WHERE al
 
 
 async def remember_albums(connection: Connection, albums: Iterable[Album]) -> None:
-    """Keep the tracklists; in the order of their ids, so that two who do so do not block."""
+    """Store the track lists, in the order of their ids, so that two transactions do not block."""
     for album in sorted(albums, key=lambda each: each.id):
         await connection.execute(
             _REMEMBER,
@@ -72,7 +72,7 @@ def _track(track: Track) -> dict[str, object]:
 
 
 async def known_albums(connection: Connection, album_ids: Collection[str]) -> dict[str, KnownAlbum]:
-    """Those of these albums whose tracklist is known, by id."""
+    """Those of these albums whose track list is stored, by id."""
     rows = await connection.fetch(_KNOWN, list(album_ids)) if album_ids else []
     return {
         row["album_id"]: KnownAlbum(

@@ -1,4 +1,4 @@
-"""Torrents that gave broken audio for a track, or lack it: blocked for it alone.
+"""Blocked torrents: they gave broken audio for a track, or lack it, and are refused for it.
 
 Until an administrator retries the item.
 """
@@ -18,7 +18,7 @@ ON CONFLICT (track_id, info_hash) DO UPDATE
        lacks = false
 """
 
-# What was broken before is so still: that it lacks the track does not make it better.
+# A torrent that was broken stays so, also if it lacks the track.
 _LACKS = """
 INSERT INTO bad_sources (track_id, info_hash, reason, item_id, lacks)
 SELECT q.track_id, t.info_hash, $2, q.id, true
@@ -31,7 +31,7 @@ _UNBLOCK = "DELETE FROM bad_sources WHERE track_id = $1"
 
 
 async def block_source(connection: Connection, item_id: str, failure: AttemptFailed) -> None:
-    """After a corruption, block the torrent of the item's ticket, as far as it is known.
+    """After a corruption, block the torrent of the item's ticket, if it is known.
 
     Call it in the transaction that ends the attempt, while the item is locked.
     """
@@ -40,7 +40,7 @@ async def block_source(connection: Connection, item_id: str, failure: AttemptFai
 
 
 async def lacks_source(connection: Connection, item_id: str, reason: str) -> None:
-    """Note that the torrent of the item's ticket, as far as it is known, does not have its track.
+    """Block the torrent of the item's ticket, if it is known, because it lacks the track.
 
     Call it in the transaction that moves the item on, while it is locked.
     """
@@ -48,5 +48,5 @@ async def lacks_source(connection: Connection, item_id: str, reason: str) -> Non
 
 
 async def unblock_sources(connection: Connection, track_id: str) -> None:
-    """Give every source of the track another chance."""
+    """Remove all blocks of the track."""
     await connection.execute(_UNBLOCK, track_id)

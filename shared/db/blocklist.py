@@ -1,4 +1,4 @@
-"""Releases that did not bring a track, for that track alone, until a person retries it.
+"""Releases that are refused for a track, until an administrator retries it.
 
 By hash, and by title and size: the same release comes again from another indexer.
 """
@@ -12,17 +12,17 @@ from typing import Literal, TypeAlias
 from shared.choosing.selection import Blocked
 from shared.db.pool import Connection, Row
 
-# `wrong`: it was another recording or broken · `lacks`: it does not have the track · `stalled`: it
-# did not come · `refused`: the torrent client did not take it.
+# `wrong`: another recording, or broken · `lacks`: without the track · `stalled`: it did not
+# arrive · `refused`: the torrent client did not add it.
 Why: TypeAlias = Literal["wrong", "lacks", "stalled", "refused"]
 
-# For ever, and for a time. What stalled may be tried again when nothing else is left: somebody may
-# have come who has it.
+# For ever, and for a time. A stalled release may be tried again when no other is left: it may have
+# seeders by then.
 _FOR_EVER = ("wrong", "lacks")
 _HARD = (*_FOR_EVER, "refused")
 _FOR_A_TIME = "1 day"
 
-# What was wrong stays so, whatever else is said of it later.
+# `wrong` is never replaced by another reason.
 _BLOCK = """
 INSERT INTO blocklist (track_id, release_key, info_hash, why, reason, item_id)
 SELECT q.track_id, t.release_key, t.info_hash, $2, $3, q.id
@@ -55,7 +55,7 @@ async def block(
 
 @dataclass(frozen=True, kw_only=True)
 class OfTrack:
-    """What is blocked for one track: for now at least, and because it did not come."""
+    """What is blocked for one track: `hard` for now at least, `soft` because it did not arrive."""
 
     hard: Blocked
     soft: Blocked
@@ -77,7 +77,7 @@ async def blocked(connection: Connection, track_ids: Collection[str]) -> dict[st
 
 
 async def unblock(connection: Connection, track_id: str) -> None:
-    """Give every release another chance to bring the track."""
+    """Remove all blocks of the track."""
     await connection.execute(_UNBLOCK, track_id)
 
 

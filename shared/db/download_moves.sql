@@ -31,7 +31,7 @@ UPDATE tickets t
    AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id AND q.stage = ANY($5))
 
 -- name: close_in_the_way
--- Its files are known to lie in the client's folder, without a torrent that says so.
+-- Its files are known to lie in the client's folder, without a torrent.
 UPDATE tickets
    SET state = $1, closed_at = now(), remote_state = 'in_the_way', delivery = 'torrent', torrent_path = $3,
        links = NULL, hashes_before = NULL, ours = false, submitted_at = now()

@@ -1,4 +1,4 @@
-"""Putting tracks into the queue: once for each track, whoever asks and however often.
+"""The entry of tracks into the queue: one active item for each track, with all requesters.
 
 Used by ingest for what people and the catalog server ask, and by the watchdog for what it found.
 """
@@ -21,7 +21,7 @@ Source = Literal["http", "nats", "watchdog"]
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Somebody's wish, by one of the doors. `user_id` None means the service itself."""
+    """A request over HTTP or NATS, or by the watchdog; `user_id` None: of the service itself."""
 
     id: str
     user_id: str | None
@@ -35,11 +35,11 @@ class Request:
 
 @dataclass(frozen=True, kw_only=True)
 class Enqueued:
-    """What became of the tracks of a request: item ids by track id."""
+    """The items of the tracks of a request, by track id."""
 
     queued: dict[str, str] = field(default_factory=dict)
     joined: dict[str, str] = field(default_factory=dict)
-    # How many of the joined items this user had not asked for before.
+    # How many of the joined items this user had not requested before.
     newly_joined: int = 0
 
     @property
@@ -59,7 +59,7 @@ ON CONFLICT (id) DO NOTHING
 async def record_request(
     connection: Connection, request: Request, *, settled: bool, already_available: int = 0
 ) -> bool:
-    """Note a request down; False when one with this id has been noted before.
+    """Write a request; False when one with this id was written before.
 
     `settled`: there is nothing to wait for, so that no item's end will settle it.
     """
@@ -79,8 +79,8 @@ async def record_request(
     return done == "INSERT 0 1"
 
 
-# Locking what we join: an item that is being completed at this moment lets us wait, and then is
-# no longer active, so that no requester is added behind the event that tells the requesters.
+# The items are locked: one that is being completed makes this wait, and is not active afterwards.
+# So no requester is added after the event that names the requesters.
 _JOIN_ITEMS = """
 UPDATE queue_items SET priority = least(priority, $2)
  WHERE id IN (SELECT id FROM queue_items
@@ -102,15 +102,15 @@ SELECT item_id, $2, $3 FROM unnest($1::text[]) AS t (item_id)
 
 _CHARGE = "UPDATE requests SET charged = true WHERE id = $1"
 
-# An item that ends while we try to join it lets us insert anew; more than a few such turns in a
-# row means something else is wrong.
+# An item that ends before it is joined is inserted again. More than a few such turns in a row have
+# another cause.
 _TURNS = 5
 
 
 async def enqueue(
     connection: Connection, request: Request, tracks: Sequence[Track], *, actor: str
 ) -> Enqueued:
-    """Queue `tracks` for a request that `record_request` has noted, joining what is active.
+    """Queue `tracks` for a request that `record_request` has written, joining what is active.
 
     Call it in the same transaction as `record_request`. The order of `tracks` is the order in
     which they will be worked on.

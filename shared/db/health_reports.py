@@ -1,4 +1,4 @@
-"""What every process last said of the health of its dependencies, for all to see.
+"""What every process last reported of the health of its dependencies.
 
 A service knows only what it talks to itself: ingest never calls Torrentino, the poller never
 looks at the disk. So each writes down what it knows, and the API shows it all.
@@ -13,7 +13,7 @@ from shared.health import Health
 
 Json: TypeAlias = dict[str, Any]
 
-# A process that has said nothing for this long has ended or hangs; what it said is no news.
+# A process without a report for this long has ended or hangs.
 _FRESH_S = 60.0
 
 _SAY = """
@@ -32,7 +32,7 @@ _FORGET = "DELETE FROM conditions WHERE said_at < now() - interval '1 day'"
 
 _FORGET_ME = "DELETE FROM conditions WHERE worker = $1"
 
-# The worst word counts; of several equally bad ones the oldest.
+# The worst report counts; of several equally bad ones the oldest.
 _READ = """
 SELECT DISTINCT ON (dependency) dependency, ok, detail, circuit, alarm,
        extract(epoch FROM since)::bigint AS since,
@@ -51,7 +51,7 @@ async def read(connection: Connection) -> Json:
 
 
 class Conditions:
-    """Writes down what this process knows, and reads what all say."""
+    """Writes the report of this process, and reads those of all."""
 
     def __init__(self, database: Database, health: Health, *, worker: str) -> None:
         self._database = database

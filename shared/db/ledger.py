@@ -30,10 +30,10 @@ class Placed:
     verified_at: datetime
 
     def is_there(self, media_path: Path) -> bool:
-        """Whether the file lies where it was placed, as long as it was then. Blocks.
+        """Whether the file is at its place, with the size that it had. Blocks.
 
         Raises:
-            DependencyDown: the disk cannot be asked.
+            DependencyDown: the disk cannot be read.
         """
         try:
             return (media_path / self.audio_uri).stat().st_size == self.size_bytes
@@ -44,7 +44,7 @@ class Placed:
 
 
 def unreadable(error: OSError, what: str) -> DependencyDown:
-    """The error for a media root in which we cannot look: not the fault of any item."""
+    """The error for a media root that cannot be read; it is not caused by an item."""
     known = storage_error(error, what)
     if isinstance(known, AttemptFailed):
         return DependencyDown("media", known.message)
@@ -81,7 +81,8 @@ ON CONFLICT (track_id) DO UPDATE
        bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id
 """
 
-# Kept with the download, which outlives its items: what has brought a file goes on seeding.
+# Stored with the download, which is kept longer than its items: a torrent with a placed file seeds
+# on.
 _BROUGHT = """
 UPDATE tickets t SET brought = true
   FROM queue_items q
@@ -105,7 +106,7 @@ async def complete(
 ) -> bool:
     """Record the placed file, complete its item and write `audio.ready`, all or nothing.
 
-    Call it in a transaction, when the file is in place. False: the item has moved on.
+    Call it in a transaction, when the file is in place. False: the item has moved meanwhile.
     """
     item = item_id if fence is None else Claim(item_id=item_id, fence=fence)
     rows = await moves.complete(connection, {item: facts.size_bytes}, reason=reason, actor=actor)

@@ -19,14 +19,14 @@ _READ = "SELECT media_root_id FROM installation"
 _INSERT = "INSERT INTO installation (media_root_id) VALUES ($1)"
 
 
-# Without a file in it there is nothing that another root could be mistaken for.
+# Without a placed file no other root can be mistaken for this one.
 _FORGET = "DELETE FROM installation WHERE NOT EXISTS (SELECT 1 FROM media_files)"
 
 
 async def forget_unused_root(database: Database) -> None:
     """Let the next root that is used be the one, unless files were placed in the last one.
 
-    For who is told that MEDIA_PATH was changed on purpose.
+    For a caller that knows that MEDIA_PATH was changed on purpose.
 
     Raises:
         DependencyDown: PostgreSQL is away.

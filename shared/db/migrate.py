@@ -21,7 +21,7 @@ from shared.db.pool import translated
 from shared.errors import DependencyDown, Misconfigured
 
 _HERE = Path(__file__).parent / "migrations"
-# Any number, as long as nobody else on this server takes an advisory lock with it.
+# Any number that no other program uses for an advisory lock on this server.
 _LOCK = 7_305_809_111
 
 
@@ -50,7 +50,7 @@ def run_sql_file(name: str) -> None:
 
 
 def _upgrade(connection: Connection) -> None:
-    # Whoever comes second waits here, then finds nothing left to do.
+    # A second migration waits here, and then has nothing to do.
     connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
     config = _config()
     config.attributes["connection"] = connection
@@ -59,11 +59,11 @@ def _upgrade(connection: Connection) -> None:
 
 @contextmanager
 def _refusals() -> Iterator[None]:
-    """Turn what SQLAlchemy and Alembic raise for the world's faults into our errors."""
+    """Translate the errors of SQLAlchemy and Alembic that are not bugs."""
     try:
         yield
     except DBAPIError as error:
-        # Two adapters have wrapped what asyncpg said.
+        # Two adapters have wrapped the error of asyncpg.
         cause = getattr(error.orig, "__cause__", None) or error.orig
         if error.connection_invalidated or isinstance(cause, asyncpg.PostgresConnectionError):
             raise DependencyDown("postgres", str(cause)) from error
@@ -79,7 +79,7 @@ async def migrate(database_url: str) -> str:
 
     Raises:
         DependencyDown: PostgreSQL cannot be reached.
-        Misconfigured: it will not let us, or the schema is newer than this code.
+        Misconfigured: a right is missing, or the schema is newer than this code.
     """
     engine = create_async_engine(
         "postgresql+asyncpg://",

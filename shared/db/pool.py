@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 else:
     Connection = Row = object
 
-# What PostgreSQL says, or fails to say, when it is away, starting, stopping or full.
+# The errors while PostgreSQL is unavailable, starting, stopping or full.
 _DOWN = (
     OSError,
     TimeoutError,
@@ -57,7 +57,7 @@ _SERVER_SETTINGS = {
     "lock_timeout": "15000",
     # A worker that stops inside a transaction must not hold its rows for ever.
     "idle_in_transaction_session_timeout": "60000",
-    # One that has gone while its statement waits for a lock gives its own locks up.
+    # A client that has gone while its statement waits for a lock releases its own locks.
     "client_connection_check_interval": "5000",
     "timezone": "UTC",
 }
@@ -69,7 +69,7 @@ def translated() -> Iterator[None]:
     try:
         yield
     except _DOWN as error:
-        # An argument that does not fit its column is an InterfaceError too, and a bug of ours.
+        # An argument that does not fit its column is an InterfaceError, too, and a bug.
         if isinstance(error, ValueError):
             raise
         detail = str(error) or type(error).__name__
@@ -129,7 +129,7 @@ class Database:
             try:
                 yield connection
             except (asyncio.CancelledError, TimeoutError):
-                # Who does not answer now would not answer a farewell either, and the stop waits.
+                # A server that does not answer would not answer a close either, and the stop waits.
                 with suppress(asyncpg.InterfaceError):  # it has ended by itself
                     connection.terminate()
                 raise
@@ -157,7 +157,7 @@ class Database:
             await transaction.commit()
 
     async def close(self) -> None:
-        """Close every connection; the object opens anew if it is used again."""
+        """Close every connection; a later use opens new ones."""
         pool, self._pool = self._pool, None
         if pool is None:
             return

@@ -1,4 +1,4 @@
-"""What indexers were asked, what they list, and what nothing was found for.
+"""Searches, the releases that they list, and what was not found.
 
 One search serves every track of an album, and where it was for the artist, every album.
 """
@@ -13,10 +13,10 @@ from shared.choosing.model import Release
 from shared.db.pool import Connection
 from shared.torrentino.search import Found, Listed
 
-# Renewed while somebody asks: after a crash another one may soon ask the same.
+# Renewed during a search: after a crash another ticketer may soon make the same search.
 ASKING_S = 15.0
 _HOUR_S = 3600.0
-# Where an indexer could not be asked. Less than the hour after which it is asked again.
+# After an answer without one of the indexers. Less than the hour after which that is asked again.
 PARTIAL_FOR_S = 3000.0
 # Days until what was not found is searched for again.
 LADDER_DAYS = (1, 3, 7, 14, 30)
@@ -39,11 +39,11 @@ class Budget:
     gap_s: float
 
     def most(self, *, background: bool) -> int:
-        """Of an hour; what nobody waits for leaves half of it to people."""
+        """Of an hour; background requests leave half of it to users."""
         return max(1, self.per_hour // 2) if background else self.per_hour
 
 
-# Whoever decides to search must see what the one before has decided.
+# A ticketer that decides to search must see the decision of the one before.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.searches'))"
 
 # An answer from before $3 is the one that nothing was found in. One that an indexer is missing in
@@ -175,38 +175,38 @@ async def wait_s(
 
 
 async def asked_now_s(connection: Connection, query: str) -> float:
-    """For how long somebody else may still be asking this; 0: nobody is."""
+    """For how long another ticketer may still be making this search; 0: none is."""
     left = await connection.fetchval(_ASKED_NOW, query)
     return max(0.0, float(left or 0))
 
 
 async def begin(connection: Connection, query: str) -> datetime:
-    """Note that this is being asked; returns by what `give_up` takes it back."""
+    """Record that this search is being made; returns the token for `give_up`."""
     await connection.execute(_BEGIN, query, ASKING_S)
     made: datetime = await connection.fetchval(_NOTE)
     return made
 
 
 async def go_on_asking(connection: Connection, query: str) -> None:
-    """The answer takes its time."""
+    """Keep the lease of a search whose answer takes long."""
     await connection.execute(_GO_ON_ASKING, query, ASKING_S)
 
 
 async def give_up(connection: Connection, query: str, made: datetime) -> None:
-    """The indexers did not answer: nothing is known, and nothing is used up."""
+    """The indexers did not answer: nothing is stored, and the budget is not used."""
     await connection.execute(_GIVEN_UP, query)
     await connection.execute(_UNMADE, made)
 
 
 async def keep(connection: Connection, query: str, found: Found) -> None:
-    """Remember what the search gave, instead of what it gave before."""
+    """Store the answer of a search, in place of the former one."""
     await connection.execute(_ANSWERED, query, list(found.failed))
     await connection.execute(_FORGET, query)
     await connection.execute(_KEEP, query, *_columns(found.releases))
 
 
 async def not_found(connection: Connection, wanted: str, told: str) -> float:
-    """Remember that nothing was found; returns the seconds until it is searched for again."""
+    """Store that nothing was found; returns the seconds until the next search."""
     return float(await connection.fetchval(_NOT_FOUND, wanted, told, list(LADDER_DAYS)))
 
 
@@ -237,17 +237,17 @@ async def missing(connection: Connection, wanted: Sequence[str]) -> dict[str, Mi
 
 
 async def forget_missing(connection: Connection, wanted: Sequence[str]) -> None:
-    """It was found."""
+    """Delete what says that it was not found."""
     await connection.execute(_FOUND, list(wanted))
 
 
 async def search_again(connection: Connection, wanted: str) -> None:
-    """A person wants it to be searched for now."""
+    """A user asks: the next search may be made now."""
     await connection.execute(_SEARCH_AGAIN, wanted)
 
 
 def memory_of(*, album_id: str | None, track_id: str) -> str:
-    """By what `not_found` knows it: one memory for an album, whichever of its tracks is wanted."""
+    """The key in `not_found`: one for an album, whichever of its tracks is wanted."""
     return f"album {album_id}" if album_id else f"track {track_id}"
 
 

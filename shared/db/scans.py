@@ -13,7 +13,7 @@ from shared.events import ScanOrder
 from shared.states import OPEN_SCANS, ScanState, allowed_from, values
 
 # What one queue-all may put into the queue when it does not say; the catalog knows far more
-# tracks than anybody wants to download at once.
+# tracks than a server downloads at once.
 DEFAULT_LIMIT = 10_000
 
 _INSERT = """
@@ -66,7 +66,7 @@ async def start(
                     f"scan {running} has not ended: wait for it or cancel it, at"
                     f" /v1/download/admin/scan/{running}"
                 )
-            # The one that was in the way ended just now, or it is this very one.
+            # The scan that was in the way ended just now, or is this one.
     raise DependencyDown("postgres", "scans come and go too fast")
 
 
