@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import Protocol, TypeVar
 
+from services.ticketer.intents import ACTOR
 from shared.acquisition.protocol import ModeName
 from shared.db import moves
 from shared.db.claims import Claim
 from shared.db.pool import Database
 from shared.errors import AttemptFailed, Dependency, Unavailable
 from shared.states import Stage
-
-ACTOR = "ticketer"
 
 
 class NoTurn(Exception):

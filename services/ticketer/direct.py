@@ -10,8 +10,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from services.ticketer.adder import Adder
-from services.ticketer.attempt import ACTOR, NoTurn, hand_back_all
+from services.ticketer.attempt import NoTurn, hand_back_all
 from services.ticketer.direct_store import DirectStore, Work
+from services.ticketer.intents import ACTOR
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.release_choice import Candidate, Chooser, NothingSuitable
 from shared.acquisition.direct import Direct

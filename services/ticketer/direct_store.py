@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from services.ticketer.groups import Group, Kind, grouped
-from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
+from services.ticketer.intents import (
+    ACTOR,
+    ONE_AT_A_TIME,
+    Reasons,
+    claim_items,
+    keep,
+    resumable,
+)
+from services.ticketer.search_turns import BACKGROUND, SearchTurns, since_of
 from services.ticketer.wanted import Item, Want, item_of, want_of
 from shared.choosing.model import Release
 from shared.choosing.selection import key_of
@@ -20,10 +27,8 @@ from shared.db.albums import KnownAlbum, known_albums
 from shared.db.blocklist import OfTrack, block, blocked
 from shared.db.claims import Claim
 from shared.db.download_moves import Intent
-from shared.db.moves import Start
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
-from shared.db.releases import Budget, Missing
-from shared.metrics import ITEMS_CLAIMED
+from shared.db.releases import Budget
 from shared.states import (
     LIVE_DOWNLOADS,
     SERVING_DOWNLOADS,
@@ -35,18 +40,12 @@ from shared.states import (
 
 # Albums that one claim considers; what waits for its turn to search is considered later.
 _MOST_CONSIDERED = 200
-_BACKGROUND = 3
 # What users ask for finds a place also while a scan fills all others.
 _KEPT_FOR_USERS = 4
-# What was not found is searched for again at once when a user asks for it on another day.
-_ASKED_AGAIN_S = 86_400.0
-_LEAST_WAIT_S = 1.0
 # Results for the artist serve all of the artist's albums.
 _ARTIST_WIDE = 3
 _MOST_BROUGHT = 500
-_ACTOR = "ticketer"
-_FRESH = "choosing a release"
-_RESUMED = "looking for the download of an earlier try"
+_REASONS = Reasons(fresh="choosing a release", resumed="looking for the download of an earlier try")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +84,7 @@ class Work:
     @property
     def background(self) -> bool:
         """Whether no user waits for it."""
-        return self.priority >= _BACKGROUND
+        return self.priority >= BACKGROUND
 
 
 _IN_FLIGHT = f"""
@@ -123,23 +122,6 @@ _OF_ALBUMS = f"""
  LIMIT 1000
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
-
-# No move: what waits for its turn stays where it is.
-_PUT_OFF = f"""
-UPDATE queue_items q
-   SET due_at = now() + make_interval(secs => d.wait_s), reason = d.reason, actor = 'ticketer',
-       updated_at = now()
-  FROM unnest($1::text[], $2::float8[], $3::text[]) AS d (item_id, wait_s, reason)
- WHERE q.id = d.item_id AND q.stage IN ({in_sql(WAITING)})
-"""  # noqa: S608 (made of constants)
-
-# Claimed, and nothing chosen yet.
-_ABOUT_TO_SEARCH = f"""
-SELECT count(*) FROM tickets t
- WHERE t.way = 'direct' AND t.state = '{DownloadState.INTENT}' AND t.release_key IS NULL
-   AND EXISTS (SELECT 1 FROM queue_items q
-                WHERE q.ticket_id = t.id AND q.stage IN ({in_sql([Stage.TICKETING])}))
-"""  # noqa: S608 (made of constants)
 
 _INTENTS = """
 SELECT id, kind, album_id, torrent_title, size_bytes, info_hash, links, hashes_before, adding_at
@@ -245,12 +227,12 @@ class DirectStore:
         self, connection: Connection, limit: int, *, searcher_wait_s: float
     ) -> list[tuple[Group, int]]:
         """What new downloads may be begun for, with its priority."""
-        flight = await connection.fetchrow(_IN_FLIGHT, _BACKGROUND)
+        flight = await connection.fetchrow(_IN_FLIGHT, BACKGROUND)
         assert flight is not None, "a select of counts has a row"
         room = min(limit, self._max_downloads - flight["every"])
         kept = min(_KEPT_FOR_USERS, self._max_downloads // 2)
         background = self._max_downloads - kept - flight["background"]
-        turns = _Turns(connection, self, searcher_wait_s=searcher_wait_s)
+        turns = SearchTurns(connection, self.budget, self.ttl_s, searcher_wait_s=searcher_wait_s)
         found: list[tuple[Group, int]] = []
         seen: list[str] = []
         considered = 0
@@ -266,11 +248,11 @@ class DirectStore:
             for group in groups:
                 members = [by_id[item_id] for item_id in group.item_ids]
                 priority = min(row["priority"] for row in members)
-                if len(found) >= room or (priority >= _BACKGROUND and background <= 0):
+                if len(found) >= room or (priority >= BACKGROUND and background <= 0):
                     continue
                 if await turns.may_begin(_want(members, albums), members, priority):
                     found.append((group, priority))
-                    background -= priority >= _BACKGROUND
+                    background -= priority >= BACKGROUND
         await turns.put_off_the_others()
         return found
 
@@ -310,25 +292,17 @@ class DirectStore:
         resumed: Collection[str],
     ) -> list[Work]:
         """Claim these items, by their download; returns what to do for each download."""
-        starts = [
-            Start(
-                item_id=item_id,
-                ticket_id=ticket_id,
-                resumed=ticket_id in resumed,
-                reason=_RESUMED if ticket_id in resumed else _FRESH,
-            )
-            for ticket_id, ids in linked.items()
-            for item_id in ids
-        ]
-        rows = await moves.claim_to_ticket(
-            connection, starts, worker=self._worker, lease_s=self._lease_s, actor=_ACTOR
+        by_ticket = await claim_items(
+            connection,
+            linked,
+            resumed=resumed,
+            reasons=_REASONS,
+            worker=self._worker,
+            lease_s=self._lease_s,
         )
-        ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
+        rows = [row for members in by_ticket.values() for row in members]
         intents = {row["id"]: row for row in await connection.fetch(_INTENTS, list(linked))}
         albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
-        by_ticket: defaultdict[str, list[Row]] = defaultdict(list)
-        for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
-            by_ticket[row["ticket_id"]].append(row)
         wants = {ticket_id: _want(members, albums) for ticket_id, members in by_ticket.items()}
         lacking = await releases.missing(connection, [want.memory for want in wants.values()])
         return [
@@ -338,7 +312,7 @@ class DirectStore:
                 want=wants[ticket_id],
                 priority=members[0]["priority"],
                 begun=_begun(intents[ticket_id]),
-                since=_since(lacking.get(wants[ticket_id].memory)),
+                since=since_of(lacking.get(wants[ticket_id].memory)),
             )
             for ticket_id, members in by_ticket.items()
         ]
@@ -470,89 +444,21 @@ class DirectStore:
             reason = f"the files of {title} are there already"[:500]
             if not await self._start(connection, work, reason):
                 return False
-            await moves.follow(connection, Stage.READY, {work.ticket_id: reason}, actor=_ACTOR)
+            await moves.follow(connection, Stage.READY, {work.ticket_id: reason}, actor=ACTOR)
             await download_moves.close_in_the_way(connection, work.ticket_id, path=path)
             return True
 
     async def _start(self, connection: Connection, work: Work, reason: str) -> bool:
         """The download of the items that are still ours has been started; False: none is."""
         moved = await moves.start(
-            connection, work.claims, torrentino_id=None, reason=reason, actor=_ACTOR
+            connection, work.claims, torrentino_id=None, reason=reason, actor=ACTOR
         )
         return bool(moved)
-
-
-class _Turns:
-    """Which of the due albums may begin now; the others are put off together."""
-
-    def __init__(
-        self, connection: Connection, store: DirectStore, *, searcher_wait_s: float
-    ) -> None:
-        self._connection = connection
-        self._store = store
-        self._searcher_wait_s = searcher_wait_s
-        self._waits: dict[bool, float] = {}
-        self._begun: int | None = None
-        self._off: dict[str, tuple[float, str]] = {}
-
-    async def may_begin(self, want: Want, members: Sequence[Row], priority: int) -> bool:
-        """Whether a download for these items may be begun."""
-        background = priority >= _BACKGROUND
-        lacking = (await releases.missing(self._connection, [want.memory])).get(want.memory)
-        if lacking and lacking.left_s > 0 and (background or lacking.age_s < _ASKED_AGAIN_S):
-            self._put_off(members, lacking.left_s, f"nothing was found: {lacking.told}")
-            return False
-        if await self._needs_no_search(want, since=_since(lacking)):
-            return True
-        if self._searcher_wait_s > 0:
-            self._put_off(members, self._searcher_wait_s, "waits: the indexers are away")
-            return False
-        if background not in self._waits:
-            self._waits[background] = await releases.wait_s(
-                self._connection, self._store.budget, background=background
-            )
-        if self._begun is None:
-            self._begun = await self._connection.fetchval(_ABOUT_TO_SEARCH)
-        gap_s = self._store.budget.gap_s
-        # With a gap only one search may be made now; the next ones come one gap apart.
-        wait_s = self._waits[background] + self._begun * gap_s
-        if wait_s > 0:
-            self._put_off(members, wait_s, "waits for its turn to search")
-            self._begun += 1
-            return False
-        self._begun += 1
-        return True
-
-    async def _needs_no_search(self, want: Want, *, since: datetime | None) -> bool:
-        first = want.queries[0]
-        ttl_s = self._store.ttl_s(want, first)
-        return await releases.is_fresh(self._connection, first.casefold(), ttl_s=ttl_s, since=since)
-
-    def _put_off(self, members: Sequence[Row], wait_s: float, reason: str) -> None:
-        for row in members:
-            self._off[row["id"]] = (max(wait_s, _LEAST_WAIT_S), reason[:500])
-
-    async def put_off_the_others(self) -> None:
-        """Let them be due when it is their turn."""
-        if self._off:
-            await self._connection.execute(
-                _PUT_OFF,
-                list(self._off),
-                [wait_s for wait_s, _ in self._off.values()],
-                [reason for _, reason in self._off.values()],
-            )
 
 
 def _want(rows: Sequence[Row], albums: Mapping[str, KnownAlbum]) -> Want:
     first = rows[0]
     return want_of([item_of(row) for row in rows], albums.get(first["album_id"]))
-
-
-def _since(lacking: Missing | None) -> datetime | None:
-    """From when on an answer is news; asked on another day, from now on."""
-    if lacking is None:
-        return None
-    return lacking.until if lacking.left_s <= 0 else lacking.at
 
 
 def _begun(row: Row) -> Chosen | None:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
+from shared.db import moves
 from shared.db.claims import Claim
-from shared.db.pool import Connection
+from shared.db.moves import Start
+from shared.db.pool import Connection, Row
+from shared.metrics import ITEMS_CLAIMED
 from shared.states import WAITING, DownloadState, Stage, in_sql
 
 # One ticketer at a time counts and claims, so that all together stay within the limits.
@@ -34,6 +38,17 @@ UPDATE queue_items q
 """  # noqa: S608 (made of constants)
 
 
+ACTOR = "ticketer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reasons:
+    """Why an item is claimed, for its history."""
+
+    fresh: str
+    resumed: str
+
+
 async def resumable(connection: Connection, way: str, limit: int) -> dict[str, Sequence[str]]:
     """The items of at most `limit` intents that an earlier run left behind, by ticket."""
     found: defaultdict[str, list[str]] = defaultdict(list)
@@ -48,3 +63,36 @@ async def keep(connection: Connection, claims: Sequence[Claim], *, for_s: float)
         _KEEP, [c.item_id for c in claims], [c.fence for c in claims], for_s
     )
     return bool(done != "UPDATE 0")
+
+
+async def claim_items(
+    connection: Connection,
+    linked: Mapping[str, Sequence[str]],
+    *,
+    resumed: Collection[str],
+    reasons: Reasons,
+    worker: str,
+    lease_s: float,
+) -> dict[str, list[Row]]:
+    """Claim these items, by the intent that each is linked to; rows of `moves.claim_to_ticket`.
+
+    The most urgent intent and item come first. `resumed`: the intents of an earlier run.
+    """
+    starts = [
+        Start(
+            item_id=item_id,
+            ticket_id=ticket_id,
+            resumed=ticket_id in resumed,
+            reason=reasons.resumed if ticket_id in resumed else reasons.fresh,
+        )
+        for ticket_id, item_ids in linked.items()
+        for item_id in item_ids
+    ]
+    rows = await moves.claim_to_ticket(
+        connection, starts, worker=worker, lease_s=lease_s, actor=ACTOR
+    )
+    ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
+    by_intent: defaultdict[str, list[Row]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
+        by_intent[row["ticket_id"]].append(row)
+    return dict(by_intent)

@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import uuid
-from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.ticketer.groups import Group, Grouping, Kind, grouped, may_share
-from services.ticketer.intents import ONE_AT_A_TIME, keep, resumable
+from services.ticketer.intents import (
+    ACTOR,
+    ONE_AT_A_TIME,
+    Reasons,
+    claim_items,
+    keep,
+    resumable,
+)
 from services.ticketer.wanted import Item, item_of
 from shared.crashpoints import reached
 from shared.db import download_moves, moves
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.claims import Claim
 from shared.db.download_moves import Intent
-from shared.db.moves import Joining, Start
+from shared.db.moves import Joining
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
-from shared.metrics import ITEMS_CLAIMED
 from shared.states import (
     LIVE_DOWNLOADS,
     SERVING_DOWNLOADS,
     WAITING,
     DownloadState,
-    Stage,
     in_sql,
 )
 
@@ -49,9 +53,7 @@ class Work:
         return [each.claim for each in self.items]
 
 
-_ACTOR = "ticketer"
-_FRESH_REASON = "asking for a ticket"
-_RESUMED = "looking for the ticket of an earlier try"
+_REASONS = Reasons(fresh="asking for a ticket", resumed="looking for the ticket of an earlier try")
 
 # A ticket that waits for approval keeps no place, up to ten times as many as there are places:
 # Torrentino does nothing for it, but the poller reads every one.
@@ -149,7 +151,7 @@ class Store:
                 connection,
                 [Joining(**row) for row in rows],
                 reason="joins the ticket of its album",
-                actor=_ACTOR,
+                actor=ACTOR,
             )
         return len(joined)
 
@@ -217,24 +219,16 @@ class Store:
         *,
         resumed: Collection[str],
     ) -> list[Work]:
-        starts = [
-            Start(
-                item_id=item_id,
-                ticket_id=ticket_id,
-                resumed=ticket_id in resumed,
-                reason=_RESUMED if ticket_id in resumed else _FRESH_REASON,
-            )
-            for ticket_id, ids in linked.items()
-            for item_id in ids
-        ]
-        rows = await moves.claim_to_ticket(
-            connection, starts, worker=self._worker, lease_s=self._lease_s, actor=_ACTOR
+        by_ticket = await claim_items(
+            connection,
+            linked,
+            resumed=resumed,
+            reasons=_REASONS,
+            worker=self._worker,
+            lease_s=self._lease_s,
         )
-        ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
+        rows = [row for members in by_ticket.values() for row in members]
         albums = await known_albums(connection, {row["ticket_album_id"] for row in rows} - {None})
-        by_ticket: defaultdict[str, list[Row]] = defaultdict(list)
-        for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
-            by_ticket[row["ticket_id"]].append(row)
         return [self._work(each, albums) for each in by_ticket.values()]
 
     def _work(self, rows: Sequence[Row], albums: dict[str, KnownAlbum]) -> Work:
@@ -262,7 +256,7 @@ class Store:
                 work.claims,
                 torrentino_id=torrentino_id,
                 reason="Torrentino has the ticket",
-                actor=_ACTOR,
+                actor=ACTOR,
             )
             if not moved:
                 return False

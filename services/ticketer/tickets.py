@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.ticketer.attempt import ACTOR, hand_back_all
+from services.ticketer.attempt import hand_back_all
+from services.ticketer.intents import ACTOR
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.store import Store, Work, close_intent
 from shared.acquisition.protocol import Begun, Found, ModeName

@@ -197,7 +197,8 @@ async def test_after_max_grabs_it_waits_with_the_evidence(plain: World) -> None:
     items = await plain.items()
     assert all(i["error_message"].startswith("2 downloads did not bring it") for i in items)
     assert all(i["error_evidence"] for i in items)
-    assert len(await downloads(plain)) == 2
+    # On a busy machine the items may fail one by one, and then do not share their second download.
+    assert {i["attempt"] for i in items} == {2}
 
 
 async def test_what_nobody_lists_is_searched_for_three_times_a_day(plain: World) -> None:
