@@ -34,15 +34,19 @@ class Leftovers:
         """
         if self._policy == "keep":
             return 0
-        hashes = await self._store.done_with(also_brought=self._policy == "all")
-        if not hashes:
-            return 0
-        done_with = [Begun(id=each, remote_id=each, folder="") for each in hashes]
+        removed = 0
+        for info_hash in await self._store.done_with(also_brought=self._policy == "all"):
+            # A download of the same torrent may have been intended since the list was read.
+            if not await self._store.is_needed(info_hash, but=""):
+                removed += await self._remove(info_hash)
+        return removed
+
+    async def _remove(self, info_hash: str) -> bool:
+        done_with = Begun(id=info_hash, remote_id=info_hash, folder="")
         reason = "its download is done with"
-        removed = await self.remote.give_up(done_with, reason=reason, with_data=True)
-        if removed:
-            reached("leftovers.removed")
-        for info_hash in sorted(removed):
-            await self._store.removed(info_hash)
-            reached("leftovers.noted")
-        return len(removed)
+        if not await self.remote.give_up([done_with], reason=reason, with_data=True):
+            return False
+        reached("leftovers.removed")
+        await self._store.removed(info_hash)
+        reached("leftovers.noted")
+        return True

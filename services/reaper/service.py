@@ -70,12 +70,13 @@ class Reaper:
         """
         await self._root.check()
         names = await asyncio.to_thread(_temp_names, self._root.path)
-        in_use = await self._store.in_use(names)
+        in_use, listed = await self._store.in_use(names), frozenset(names)
         removed = await asyncio.to_thread(
             sweep_temp,
             self._root.path,
             older_than_s=self.temp_age_s,
-            keep=lambda name: name in in_use,
+            # What has come since the list was read is not known to be unused.
+            keep=lambda name: name in in_use or name not in listed,
         )
         if removed:
             log.info("temporary_files_removed", count=len(removed))
