@@ -234,11 +234,18 @@ async def test_fetcher_in_its_download(world: World, api: httpx.AsyncClient) -> 
         assert set(world.files()) == set(wanted)
 
 
-def _slow_ffmpeg(folder: Path) -> str:
-    """A PATH whose ffmpeg reports its release, and never ends otherwise."""
+def _slow_ffmpeg(folder: Path, *, with_: str = "*") -> str:
+    """A PATH whose ffmpeg never ends when it is called with such an argument.
+
+    It reports its release, and does what it is told otherwise.
+    """
     folder.mkdir()
     tools = find_tools()
-    slow = f'[ "$1" != -version ] || exec "{tools.ffmpeg}" -version\nexec sleep 1000\n'
+    real = f'exec "{tools.ffmpeg}" "$@"'
+    slow = f"""[ "$1" != -version ] || {real}
+for each in "$@"; do case $each in {with_}) exec sleep 1000;; esac; done
+{real}
+"""
     for name, does in (("ffmpeg", slow), ("ffprobe", f'exec "{tools.ffprobe}" "$@"\n')):
         script = folder / name
         script.write_text(f"#!/bin/sh\n{does}")
@@ -253,11 +260,11 @@ def _named(process: psutil.Process) -> str:
         return ""  # an ffprobe that has just ended
 
 
-async def _decoding(
-    world: World, api: httpx.AsyncClient, **env: str
+async def _at_work(
+    world: World, api: httpx.AsyncClient, *, with_: str = "*", **env: str
 ) -> tuple[Process, list[psutil.Process]]:
-    """A fetcher-writer in the middle of a decode that does not end; its decoders."""
-    path = _slow_ffmpeg(world.folder / "bin")
+    """A fetcher-writer in a decode, or a conversion, that does not end; its processes for it."""
+    path = _slow_ffmpeg(world.folder / "bin", with_=with_)
     await _others(world, "fetcher_writer")
     process = await world.spawn("fetcher_writer", PATH=path, **env)
     await api.post(f"{V1}/album/{album_id(1)}")
@@ -273,12 +280,26 @@ async def test_fetcher_in_a_long_decode(world: World, api: httpx.AsyncClient) ->
     """L-26: work that does not end within the grace is handed back; decoder and file are gone."""
     wanted = world.add_album(1, 1, seconds=_SECONDS)
     async with outcome(world, "SIGTERM: decode") as timed:
-        process, decoders = await _decoding(world, api)
+        process, decoders = await _at_work(world, api)
         process.terminate()
         await _exited(process)
         [item] = await world.items()
         assert (item["stage"], item["lease_until"]) == ("ready", None)
         assert not any(decoder.is_running() for decoder in decoders)
+        await _finishes(world, "fetcher_writer", wanted, timed)
+
+
+async def test_fetcher_in_a_long_conversion(world: World, api: httpx.AsyncClient) -> None:
+    """L-26: the same for a file that is whole already and becomes what AUDIO_FORMAT asks for."""
+    wanted = world.add_album(1, 1, seconds=_SECONDS)
+    async with outcome(world, "SIGTERM: conversion") as timed:
+        process, encoders = await _at_work(world, api, with_="-c:a", AUDIO_FORMAT="opus")
+        assert [item["stage"] for item in await world.items()] == ["converting"]
+        process.terminate()
+        await _exited(process)
+        [item] = await world.items()
+        assert (item["stage"], item["lease_until"]) == ("ready", None)
+        assert not any(encoder.is_running() for encoder in encoders)
         await _finishes(world, "fetcher_writer", wanted, timed)
 
 
@@ -288,7 +309,7 @@ async def test_a_second_signal_ends_at_once(
 ) -> None:
     """A second signal does not wait for the grace."""
     world.add_album(1, 1, seconds=_SECONDS)
-    process, decoders = await _decoding(world, api, SHUTDOWN_GRACE_S="60")
+    process, decoders = await _at_work(world, api, SHUTDOWN_GRACE_S="60")
     process.send_signal(signal.SIGTERM)
     await _said(world, "stopping")
     process.send_signal(number)

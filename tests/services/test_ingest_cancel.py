@@ -170,9 +170,9 @@ async def test_the_ticket_is_a_tombstone_until_torrentino_agrees(
     assert await still.items() == []
 
 
-async def test_every_stage_can_be_cancelled(still: World, by_hand: Stages) -> None:
-    """From each stage that is not the end the item fails as cancelled, and its ticket goes with
-    it; every ticketing has an end in the history (L-24)."""
+async def test_a_followed_item_is_cancelled_with_its_ticket(still: World, by_hand: Stages) -> None:
+    """Wherever its ticket is at Torrentino, the item fails as cancelled, and the ticket with it;
+    every ticketing has an end in the history (L-24). test_moves.py cancels from every stage."""
     tracks = still.add_album(1, 5)
     api = await serve(still)
     items = [await queued(api, track, "A") for track in tracks]
