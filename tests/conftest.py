@@ -99,6 +99,12 @@ async def _start(server: Postgres) -> None:
     from shared.db.migrate import migrate
 
     await server.start()
+    import asyncpg
+    c = await asyncpg.connect(server.url("postgres"))
+    for s in ("full_page_writes = off",):
+        await c.execute(f"ALTER SYSTEM SET {s}")
+    await c.execute("SELECT pg_reload_conf()")
+    await c.close()
     await server.create_database("template")
     await migrate(server.url("template"))
 
