@@ -100,6 +100,7 @@ async def _start(server: Postgres) -> None:
 
     await server.start()
     import asyncpg
+
     c = await asyncpg.connect(server.url("postgres"))
     for s in ("full_page_writes = off",):
         await c.execute(f"ALTER SYSTEM SET {s}")

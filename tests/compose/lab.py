@@ -11,7 +11,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
@@ -176,6 +177,17 @@ class Lab:
             *("-f", "deploy/docker/Dockerfile", "-t", image, "."),
             cwd=tree,
         )
+
+    @contextmanager
+    def compose_file_of(self, commit: str) -> Iterator[None]:
+        """The docker-compose.yml of an earlier commit in the place of today's, for the block."""
+        place = self.checkout / "docker-compose.yml"
+        today = place.read_text()
+        place.write_text(self.run("git", "show", f"{commit}:docker-compose.yml", cwd=REPOSITORY))
+        try:
+            yield
+        finally:
+            place.write_text(today)
 
     def close(self, *, keep_images: bool) -> None:
         """Remove containers, volumes, network, images and folders."""

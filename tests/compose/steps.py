@@ -368,12 +368,13 @@ class Steps:
         return "12 tracks completed"
 
     def upgrade(self, commit: str) -> str:
-        """From the image of an earlier commit, with data in it and work under way."""
+        """From an earlier commit's installation, with data in it and work under way."""
         earlier = f"{self.lab.name}/earlier"
         self.lab.build_commit(commit, earlier)
         self.lab.compose("build", "ingest")
         self.lab.run("sh", "deploy/secrets.sh")
-        self.lab.compose("up", "-d", DOWNLOADS_IMAGE=earlier)
+        with self.lab.compose_file_of(commit):
+            self.lab.compose("up", "-d", DOWNLOADS_IMAGE=earlier)
         until(self.seen.api_answers, what="the earlier ingest answers")
         self.lab.ask("POST", f"album/{ALBUM_ID}")
         self.seen.arrives([ALBUM_ID])
