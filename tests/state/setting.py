@@ -455,6 +455,7 @@ async def setting(
             )
         finally:
             await sql.close()
+            world.drop_connections()
 
 
 def _songs(folder: Path) -> dict[str, Path]:

@@ -8,6 +8,10 @@ from pathlib import Path
 from services.local.audio import ToneCodec, make_tone
 from shared.media.tools import find_tools
 
+# A tone is made once in the life of a process and copied from then on: nearly every test has one.
+_made: dict[tuple[object, ...], bytes] = {}
+_KEPT_BYTES = 2 * 1024 * 1024
+
 
 def make_audio(
     path: Path,
@@ -18,9 +22,15 @@ def make_audio(
     cover: bool = False,
 ) -> Path:
     """Write a tone of exactly `seconds` to `path` and return it; the name does not matter."""
-    make_tone(
-        path, seconds=seconds, codec=codec, frequency=frequency, cover=cover, tools=find_tools()
-    )
+    tools = find_tools()
+    key = (seconds, codec, frequency, cover, tools)
+    if (made := _made.get(key)) is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(made)
+        return path
+    make_tone(path, seconds=seconds, codec=codec, frequency=frequency, cover=cover, tools=tools)
+    if path.stat().st_size <= _KEPT_BYTES:
+        _made[key] = path.read_bytes()
     return path
 
 

@@ -123,11 +123,7 @@ _USERS = "SELECT DISTINCT user_id FROM requests WHERE user_id IS NOT NULL"
 
 async def snapshot(world: World) -> Snapshot:
     """Everything that the invariants look at, of one instant."""
-    connection = await asyncpg.connect(world.database_url)
-    try:
-        return await snapshot_over(connection)
-    finally:
-        await connection.close()
+    return await world.over(snapshot_over)
 
 
 async def snapshot_over(connection: asyncpg.Connection[asyncpg.Record]) -> Snapshot:

@@ -304,7 +304,7 @@ def bare_world(folder: Path, database_url: str) -> Iterator[World]:
     for name in ("media", "incoming"):
         (folder / name).mkdir(parents=True)
     standin = Standin(StandinConfig(), SongList([]))
-    yield World(
+    world = World(
         folder=folder,
         database_url=database_url,
         nats=Nats(folder / "nats"),
@@ -319,4 +319,6 @@ def bare_world(folder: Path, database_url: str) -> Iterator[World]:
             "MEDIA_PATH": str(folder / "media"),
         },
     )
+    yield world
+    world.drop_connections()
     standin.core.database.close()

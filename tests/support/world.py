@@ -12,12 +12,14 @@ import os
 import re
 import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 import httpx
@@ -39,6 +41,7 @@ from shared.settings import SERVICES, Service, Settings, load
 from shared.states import DownloadState, ScanState, Stage, edges
 from shared.supervisor import serve
 from shared.web import WebServer
+from tests.support.kept_connection import Connection, KeptConnection
 from tests.support.music import Growing, Music, album_id, track_id
 from tests.support.waits import eventually
 
@@ -56,6 +59,7 @@ __all__ = [  # what tests import from here, wherever it is made
     "track_id",
 ]
 
+T = TypeVar("T")
 Row = dict[str, Any]
 
 ADMIN_KEY = "an-admin-key-for-tests"
@@ -120,6 +124,8 @@ class World(Music):
     env: dict[str, str]
     running: list[Running] = field(default_factory=list)
     _processes: list[asyncio.subprocess.Process] = field(default_factory=list)
+    _reading: KeptConnection = field(default_factory=lambda: KeptConnection(parses_json=True))
+    _writing: KeptConnection = field(default_factory=KeptConnection)
 
     @property
     def media(self) -> Path:
@@ -180,25 +186,26 @@ class World(Music):
 
     async def rows(self, sql: str, *args: object) -> list[Row]:
         """Rows of this world's database."""
-        connection = await asyncpg.connect(self.database_url)
-        try:
-            await connection.set_type_codec(
-                "jsonb", encoder=json.dumps, decoder=json.loads, schema="pg_catalog"
-            )
+
+        async def ask(connection: Connection) -> list[Row]:
             return [dict(row) for row in await connection.fetch(sql, *args)]
-        finally:
-            await connection.close()
+
+        return await self._reading.run(self.database_url, ask)
 
     async def execute(self, sql: str, *args: object) -> str:
         """Change this world's database without the services, to any state that a test needs."""
-        connection = await asyncpg.connect(self.database_url)
-        try:
+
+        async def ask(connection: Connection) -> str:
             if not _SETS_A_STATE.search(sql):
                 return str(await connection.execute(sql, *args))
             async with any_move(connection):
                 return str(await connection.execute(sql, *args))
-        finally:
-            await connection.close()
+
+        return await self.over(ask)
+
+    async def over(self, ask: Callable[[Connection], Awaitable[T]]) -> T:
+        """What `ask` returns, which is given a connection to this world's database."""
+        return await self._writing.run(self.database_url, ask)
 
     async def items(self) -> list[Row]:
         """All items in the order of the queue."""
@@ -297,6 +304,12 @@ class World(Music):
             if process.returncode is None:
                 process.send_signal(signal.SIGKILL)
             await process.wait()
+        self.drop_connections()
+
+    def drop_connections(self) -> None:
+        """End the connections of `rows`, `execute` and `over`."""
+        self._reading.drop()
+        self._writing.drop()
 
 
 def _parsed(data: bytes) -> Any:
@@ -304,6 +317,16 @@ def _parsed(data: bytes) -> Any:
         return json.loads(data)
     except (ValueError, RecursionError):
         return data
+
+
+@cache
+def _empty_catalog() -> bytes:
+    """A catalog without albums; SQLite waits for the disk as often as it makes a table."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "catalog.db"
+        create_catalog(path)
+        assert list(Path(folder).iterdir()) == [path]
+        return path.read_bytes()
 
 
 @asynccontextmanager
@@ -323,7 +346,7 @@ async def make_world(
     await server.start()
     for name in ("media", "incoming"):
         (folder / name).mkdir(parents=True)
-    create_catalog(folder / "catalog.db")
+    (folder / "catalog.db").write_bytes(_empty_catalog())
     config = config or StandinConfig(acquire_s=0.0, download_s=0.1, tick_s=0.02)
     downloads = config.downloads or folder / "downloads"
     downloads.mkdir(parents=True, exist_ok=True)
