@@ -153,8 +153,8 @@ async def as_another_user() -> Rows:
         first, second = await asyncio.gather(
             copy.make("run", args="--once"), copy.make("run", args="--once --data other")
         )
-        waited = [said for said in (first, second) if "waiting for its end" in said.text]
-        first.require(len(waited) == 1, "nobody waited for the other's set-up")
+        waited = [said for said in (first, second) if "waiting for it to end" in said.text]
+        first.require(len(waited) == 1, "no set-up waited for the other")
         _arrived(second)
         yield "two first runs at once, as another user", _arrived(first)
 
