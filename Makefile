@@ -1,8 +1,10 @@
 # One virtual environment, made from the locks; every target works from a fresh clone.
 PYTHON ?= python3
 BIN := .venv/bin
+# A Ctrl-C that comes before Python can handle it is kept until then, where env can do so.
+KEEP_SIGINT = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 # Only a Python that was asked for replaces the one that .venv has.
-MAKE_VENV = $(PYTHON) -IS deploy/environment.py \
+MAKE_VENV = $(KEEP_SIGINT) $(PYTHON) -IS deploy/environment.py \
 	$(if $(filter command environment,$(firstword $(origin PYTHON))),--this-python)
 
 .PHONY: setup setup-run run unit check lint test crash faults first-minute live compose-test bench lock clean
@@ -18,9 +20,6 @@ setup-run: have-python
 have-python:
 	@command -v "$(PYTHON)" >/dev/null || \
 		{ echo "there is no $(PYTHON): install Python 3.11 or newer, or name it: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
-
-# A Ctrl-C that comes before Python can handle it is kept until then, where env can do so.
-KEEP_SIGINT = $(shell env --block-signal=INT true 2>/dev/null && echo env --block-signal=INT)
 
 run: setup-run
 	@$(KEEP_SIGINT) $(BIN)/python -m services local $(ARGS)

@@ -57,6 +57,8 @@ def main() -> None:
     options = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
+        # make keeps a Ctrl-C back until it is handled here.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         if is_installed(options.what, read_stamp(this_python=options.this_python)):
             return
         with (ROOT / ".venv.lock").open("w", encoding="ascii") as lock:
