@@ -37,6 +37,9 @@ def _one_line(said: Said, *words: str) -> str:
 
 
 def _stopped(said: Said, files: int) -> str:
+    if not said.own():
+        said.require("Interrupt" in said.text, "nothing says that it was stopped")
+        return "stopped between two commands of make, which says so"
     last = said.own()[-1]
     there = f"stopped; {files} of {_TRACKS} in place"
     early = ("stopped", "stopped while setting up; the same command continues from here")
