@@ -6,6 +6,7 @@ import asyncio
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,7 +16,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from services.local.sample import ALBUM_ID, add_album, create_catalog
+from services.local.postgres import Postgres
+from services.local.sample import ALBUM_ID, add_album, create_catalog, write_sample
 from services.local.servers import free_port
 from services.local.torrentino import SongList, Standin, StandinConfig
 from tests.support.commands import command
@@ -81,6 +83,28 @@ def data(tmp_path: Path) -> Iterator[Path]:
         process.kill()
 
 
+@pytest.fixture(scope="session")
+def made_before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What a first run makes in the longest part of its start: the cluster and the songs."""
+    made = tmp_path_factory.mktemp("made-before")
+    write_sample(made / "sample")
+    asyncio.run(_make_cluster(made / "postgres"))
+    return made
+
+
+async def _make_cluster(folder: Path) -> None:
+    server = Postgres(folder)
+    await server.start()
+    await server.stop()
+
+
+@pytest.fixture
+def used(data: Path, made_before: Path) -> Path:
+    """The folder of an earlier run, for tests that are not about the first one."""
+    subprocess.run(["cp", "-a", str(made_before), str(data)], check=True)
+    return data
+
+
 def _left(data: Path) -> list[psutil.Process]:
     """The processes that run on this folder."""
     found = []
@@ -117,16 +141,16 @@ async def test_once_again_and_after_a_kill(data: Path) -> None:
     assert _left(data) == []
 
 
-async def test_serving_ends_with_ctrl_c(data: Path) -> None:
+async def test_serving_ends_with_ctrl_c(used: Path) -> None:
     """Ctrl-C, also in the middle of the album, ends with 0 within the grace and leaves nothing."""
-    async with _run(data) as run:
+    async with _run(used) as run:
         await run.says("downloading ")
         run.process.send_signal(signal.SIGINT)
         assert await run.ends(_GRACE_S) == 0, run.text
         assert "Traceback" not in run.text
-        there = len(_files(data))
+        there = len(_files(used))
         assert run.text.splitlines()[-1] == f"stopped; {there} of {_TRACKS} in place"
-    assert _left(data) == []
+    assert _left(used) == []
 
 
 async def test_umask_opens_the_media_and_nothing_else(data: Path) -> None:
@@ -146,36 +170,36 @@ async def test_umask_opens_the_media_and_nothing_else(data: Path) -> None:
         assert (data / closed).stat().st_mode & 0o777 == 0o700
 
 
-async def test_a_second_signal_ends_at_once_with_its_servers(data: Path) -> None:
+async def test_a_second_signal_ends_at_once_with_its_servers(used: Path) -> None:
     """Asked twice, it ends without waiting, and its servers are told to."""
-    async with _run(data) as run:
+    async with _run(used) as run:
         await run.says("downloading ")
         run.process.send_signal(signal.SIGINT)
 
         async def stopping() -> bool:
-            return '"stopping"' in (data / "service.log").read_text(encoding="utf-8")
+            return '"stopping"' in (used / "service.log").read_text(encoding="utf-8")
 
         await eventually(stopping)
         run.process.send_signal(signal.SIGINT)
         assert await run.ends(_GRACE_S) in (0, 128 + signal.SIGINT)
 
     async def left() -> list[psutil.Process]:
-        return _left(data)
+        return _left(used)
 
     await eventually(left, lambda processes: not processes)
 
 
-async def test_a_taken_port_is_one_line(data: Path) -> None:
+async def test_a_taken_port_is_one_line(used: Path) -> None:
     """Somebody else serves PORT: one line that says so, exit 1, nothing left running."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        async with _run(data, PORT=port) as run:
+        async with _run(used, PORT=port) as run:
             assert await run.ends() == 1
             assert "Traceback" not in run.text
             assert run.text.splitlines()[-1].startswith(f"PORT: cannot listen on 127.0.0.1:{port}")
-    assert _left(data) == []
+    assert _left(used) == []
 
 
 async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
@@ -188,10 +212,10 @@ async def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 
 
 async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
-    data: Path, tmp_path: Path
+    used: Path, tmp_path: Path
 ) -> None:
     """F9: also after a look at the sample: no ticket, its own state, how to ask for an album."""
-    async with _run(data) as sample:
+    async with _run(used) as sample:
         await sample.says("downloading ")
         sample.process.send_signal(signal.SIGINT)
         assert await sample.ends(_GRACE_S) == 0, sample.text
@@ -204,14 +228,14 @@ async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
             "CATALOG_DB": str(own),
             "MEDIA_PATH": str(tmp_path / "library"),
         }
-        async with _run(data, **named) as run:
+        async with _run(used, **named) as run:
             await run.says("Ctrl-C ends")
             assert "pezzottify-downloads album own-album-1" in run.text
             assert "Somebody - Real Songs (2 tracks)" in run.text
             assert "Kites" not in run.text
             assert torrentino.requests["POST /tickets"] == 0
             # Its own: the ticket that is asked for arrives there, and no other.
-            asked = await command("album", "own-album-1", cwd=data.parent, env=_at(data))
+            asked = await command("album", "own-album-1", cwd=used.parent, env=_at(used))
             assert asked.code == 0, asked
             await eventually(lambda: _posts(torrentino), lambda posts: posts > 0, within_s=20)
             bodies = [str(ticket) for ticket in torrentino.tickets()]
@@ -220,7 +244,7 @@ async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
             run.process.send_signal(signal.SIGINT)
             assert await run.ends(_GRACE_S) == 0, run.text
             assert run.text.splitlines()[-1] == "stopped"
-        async with _run(data, "--once", **named) as once:
+        async with _run(used, "--once", **named) as once:
             assert await once.ends() == 1
             assert "--once ends with the sample album" in once.text
     assert not list((tmp_path / "library/audio").rglob("*.*"))

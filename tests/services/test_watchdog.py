@@ -371,9 +371,9 @@ async def test_a_stop_does_not_wait_for_the_scan(world: World) -> None:
 
 
 async def test_a_large_catalog_is_scanned_in_bounded_memory(world: World) -> None:
-    """L-19: 200,000 tracks: progress shows while it runs, the report stays small, and the process
+    """L-19: 100,000 tracks: progress shows while it runs, the report stays small, and the process
     does not grow with the catalog."""
-    count = 200_000
+    count = 100_000
     _fill(world.catalog, count)
     api = await serve(world, "ingest", "watchdog")
     process, seen, rss = psutil.Process(), set(), [0]
@@ -391,7 +391,8 @@ async def test_a_large_catalog_is_scanned_in_bounded_memory(world: World) -> Non
     assert (found["scanned"], found["missing"], found["total"]) == (count, count, count)
     assert len(seen) > 3, "progress is visible"
     assert len(found["sample"]) < 100
-    assert max(rss) - rss[0] < 50 * MiB, f"grew by {(max(rss) - rss[0]) / MiB:.0f} MiB"
+    # All of them at once take over 50 MB.
+    assert max(rss) - rss[0] < 25 * MiB, f"grew by {(max(rss) - rss[0]) / MiB:.0f} MiB"
 
 
 async def test_scans_over_nats(world: World) -> None:

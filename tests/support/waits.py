@@ -8,6 +8,10 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+# What comes at once is seen at once, and what takes long is not asked for fifty times a second.
+_FIRST_PAUSE_S = 0.005
+_LONGEST_PAUSE_S = 0.05
+
 
 async def eventually(
     look: Callable[[], Awaitable[T]],
@@ -17,12 +21,14 @@ async def eventually(
 ) -> T:
     """What `look` gives as soon as `until` holds for it; fails with the last look otherwise."""
     last: T | None = None
+    pause_s = _FIRST_PAUSE_S
     try:
         async with asyncio.timeout(within_s):
             while True:
                 last = await look()
                 if until(last):
                     return last
-                await asyncio.sleep(0.02)
+                await asyncio.sleep(pause_s)
+                pause_s = min(1.2 * pause_s, _LONGEST_PAUSE_S)
     except TimeoutError:
         raise AssertionError(f"not within {within_s} s; last seen: {last!r}") from None
