@@ -76,13 +76,14 @@ def _draw_one_text() -> None:
 def postgres() -> Iterator[Postgres]:
     """One server; `template` in it is migrated once and copied for each test."""
     from services.local.postgres import Postgres
+    from tests.support.databases import start
 
     # Not pytest's folder: run by root, PostgreSQL is another user, who may not enter there.
     folder = Path(tempfile.mkdtemp(prefix="pezzottify-test-"))
     folder.chmod(0o755)
     server = Postgres(folder / "postgres", fsync=False)
     try:
-        asyncio.run(_start(server))
+        asyncio.run(start(server))
         yield server
     finally:
         # A last checkpoint of hundreds of databases that no test reads takes half a minute, and so
@@ -93,28 +94,6 @@ def postgres() -> Iterator[Postgres]:
             stdin=subprocess.DEVNULL,
             check=True,
         )
-
-
-async def _start(server: Postgres) -> None:
-    from shared.db.migrate import migrate
-
-    await server.start()
-    await _spare_what_no_test_reads(server)
-    await server.create_database("template")
-    await migrate(server.url("template"))
-
-
-async def _spare_what_no_test_reads(server: Postgres) -> None:
-    """Turn off what is for a crash of the machine and for old databases: a fifth of its work."""
-    import asyncpg
-
-    connection = await asyncpg.connect(server.url("postgres"))
-    try:
-        for name in ("full_page_writes", "autovacuum"):
-            await connection.execute(f"ALTER SYSTEM SET {name} = off")
-        await connection.execute("SELECT pg_reload_conf()")
-    finally:
-        await connection.close()
 
 
 @pytest.fixture
@@ -128,9 +107,9 @@ def folder() -> Iterator[Path]:
 @pytest.fixture
 async def database_url(postgres: Postgres) -> str:
     """A fresh, migrated database of this test's own."""
-    name = f"test_{next(_numbers)}"
-    await postgres.create_database(name, template="template")
-    return postgres.url(name)
+    from tests.support.databases import new_database
+
+    return await new_database(postgres, f"test_{next(_numbers)}")
 
 
 @pytest.fixture

@@ -20,10 +20,10 @@ from pathlib import Path
 
 from services.local.postgres import Postgres
 from shared.crashpoints import POINTS
-from shared.db.migrate import migrate
 from tests.crash.run import Result, run
 from tests.crash.schedule import Schedule, at_points, by_seed, pairs
 from tests.crash.zygote import Zygote
+from tests.support.databases import new_database, start
 
 
 def _arguments() -> argparse.Namespace:
@@ -72,8 +72,8 @@ class Search:
         for schedule in todo:
             number = next(self._numbers)
             database, folder = f"crash_{number}", self._logs / str(number)
-            await self._postgres.create_database(database, template="template")
-            result = await run(schedule, self._zygote, folder, self._postgres.url(database))
+            url = await new_database(self._postgres, database)
+            result = await run(schedule, self._zygote, folder, url)
             self.results.append(result)
             self._tell(result, folder)
 
@@ -117,9 +117,7 @@ async def _servers(folder: Path) -> AsyncIterator[tuple[Postgres, Zygote]]:
     postgres, zygote = Postgres(folder / "postgres", fsync=False), Zygote()
     await zygote.start()
     try:
-        await postgres.start()
-        await postgres.create_database("template")
-        await migrate(postgres.url("template"))
+        await start(postgres)
         yield postgres, zygote
     finally:
         await zygote.stop()

@@ -15,6 +15,7 @@ from shared.acquisition.protocol import ModeName
 from tests.state.direct import DirectMachine
 from tests.state.machine import Machine
 from tests.state.setting import setting
+from tests.support.databases import new_database
 
 _numbers = itertools.count()
 
@@ -39,9 +40,8 @@ def _set(machine: type[Machine], folder: Path, postgres: Postgres, way: ModeName
         stack = AsyncExitStack()
 
         async def enter() -> None:
-            name = f"state_{next(_numbers)}"
-            await postgres.create_database(name, template="template")
-            made = await stack.enter_async_context(setting(folder, postgres.url(name), way=way))
+            url = await new_database(postgres, f"state_{next(_numbers)}")
+            made = await stack.enter_async_context(setting(folder, url, way=way))
             machine.setting, machine.runner = made, runner
 
         runner.run(enter())

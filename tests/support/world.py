@@ -268,19 +268,18 @@ class World(Music):
             subscription = await js.subscribe(
                 filter_, stream=stream, ordered_consumer=True, deliver_policy=DeliverPolicy.ALL
             )
-            found = []
-            try:
-                while True:
-                    message = await subscription.next_msg(timeout=0.3)
-                    found.append(
-                        {
-                            "subject": message.subject,
-                            "headers": dict(message.headers or {}),
-                            "body": _parsed(message.data),
-                        }
-                    )
-            except nats.errors.TimeoutError:
-                return found
+            consumer = await subscription.consumer_info()
+            assert consumer.delivered is not None
+            count = consumer.delivered.consumer_seq + (consumer.num_pending or 0)
+            messages = [await subscription.next_msg(timeout=10) for _ in range(count)]
+            return [
+                {
+                    "subject": message.subject,
+                    "headers": dict(message.headers or {}),
+                    "body": _parsed(message.data),
+                }
+                for message in messages
+            ]
         finally:
             await client.close()
 
