@@ -7,8 +7,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-from tests.support import sources
-
 _ROOT = Path(__file__).parents[2]
 _ROW = re.compile(r"^\| (L-\d\d) \| (.+?) \| (.+) \|$", re.MULTILINE)
 _ALL = [f"L-{number:02d}" for number in range(1, 59)]
@@ -24,7 +22,7 @@ def _docstrings() -> dict[str, str]:
     """What each test says of itself, by `file::name`."""
     found = {}
     for path in (_ROOT / "tests").rglob("test_*.py"):
-        for node in ast.walk(sources.tree(path)):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 name = f"{path.relative_to(_ROOT).as_posix()}::{node.name}"
                 found[name] = ast.get_docstring(node) or ""

@@ -14,7 +14,6 @@ import pytest
 from shared.db import download_moves, moves
 from shared.db.queries import load_queries
 from shared.states import DownloadState, ScanState, Stage
-from tests.support import sources
 
 ROOT = Path(__file__).parents[2]
 SETS_STAGE = re.compile(
@@ -45,7 +44,7 @@ def _texts() -> Iterator[tuple[str, str]]:
             if path.suffix == ".sql":
                 yield name, path.read_text(encoding="utf-8")
             elif path.suffix == ".py":
-                for node in ast.walk(sources.tree(path)):
+                for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
                     if isinstance(node, ast.Constant) and isinstance(node.value, str):
                         yield name, node.value
 
