@@ -24,7 +24,6 @@ from services.ingest.user_routes import UserRoutes
 from services.registry import every_service
 from shared import metrics
 from shared.bus import subjects
-from shared.db.migrate import head
 from shared.settings import SECRETS, SERVICES, Settings
 from shared.states import REMOTE, TRANSITIONS, Stage
 
@@ -117,6 +116,8 @@ def test_every_table_of_the_database_is_described() -> None:
 
 def test_every_migration_has_its_sql() -> None:
     """Each revision has a Python file and an SQL file, and the newest is the head."""
+    from shared.db.migrate import head  # noqa: PLC0415 (Alembic's imports take half a second)
+
     versions = ROOT / "shared/db/migrations/versions"
     numbers = sorted(path.name[1:5] for path in versions.glob("v*.py"))
     assert numbers == sorted(path.name[:4] for path in versions.glob("*.sql"))
@@ -282,8 +283,8 @@ def private_members(tree: ast.Module) -> Iterator[tuple[int, str]]:
                 texts = [each.value for each in node.args[:2] if isinstance(each, ast.Constant)]
                 last = [str(text).rpartition(".")[2] for text in texts]
                 reached = [each for each in last if _PRIVATE.fullmatch(each)]
-            case ast.Tuple(elts=[first, ast.Constant(value=str(name)), *_]) if _is_owner(first):
-                reached = [name] if _PRIVATE.fullmatch(name) else []
+            case ast.Tuple(elts=[first, ast.Constant(value=str(name)), *_]):
+                reached = [name] if _PRIVATE.fullmatch(name) and _is_owner(first) else []
             case _:
                 continue
         yield from ((node.lineno, each) for each in reached)
