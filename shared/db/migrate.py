@@ -23,6 +23,13 @@ from shared.errors import DependencyDown, Misconfigured
 _HERE = Path(__file__).parent / "migrations"
 # Any number that no other program uses for an advisory lock on this server.
 _LOCK = 7_305_809_111
+# The errors of a connect. A server that is being set up has no database yet, and no role.
+_NOT_CONNECTED = (
+    asyncpg.PostgresConnectionError,
+    asyncpg.CannotConnectNowError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+)
 
 
 def _config() -> Config:
@@ -65,7 +72,7 @@ def _refusals() -> Iterator[None]:
     except DBAPIError as error:
         # Two adapters have wrapped the error of asyncpg.
         cause = getattr(error.orig, "__cause__", None) or error.orig
-        if error.connection_invalidated or isinstance(cause, asyncpg.PostgresConnectionError):
+        if error.connection_invalidated or isinstance(cause, _NOT_CONNECTED):
             raise DependencyDown("postgres", str(cause)) from error
         if isinstance(cause, asyncpg.InsufficientPrivilegeError):
             raise Misconfigured("postgres", f"{cause}; the owner of the schema migrates") from error

@@ -14,6 +14,7 @@ import asyncpg
 from services.local.postgres import Postgres
 from services.local.servers import free_port
 from shared.db.migrate import head, migrate
+from tests.support.waits import eventually
 
 _NATS = "nats://127.0.0.1:1"
 
@@ -79,6 +80,33 @@ async def test_waits_for_postgres() -> None:
         finally:
             await server.stop()
     assert process.returncode == 0, output
+
+
+async def test_waits_for_the_database(postgres: Postgres) -> None:
+    """PostgreSQL is up before its setup has created the database: `migrate` waits for that."""
+    process = await _start(postgres.url("migrate_late"))
+    # Its first try has failed: PostgreSQL has logged it.
+
+    async def refused() -> bool:
+        return 'database "migrate_late" does not exist' in postgres.log.read_text(encoding="utf-8")
+
+    await eventually(refused)
+    await _empty(postgres, "migrate_late")
+    output = await _end(process)
+    assert process.returncode == 0, output
+
+
+async def test_no_database_or_role_is_one_line(postgres: Postgres) -> None:
+    """What is still missing at the end of the wait is named in one line."""
+    url = postgres.url("no_such")
+    stranger = url.replace(url.partition("@")[0], "postgresql://stranger:x")
+    for at, missing in ((url, 'database "no_such"'), (stranger, 'user "stranger"')):
+        process = await _start(at, "--wait-s", "0")
+        output = await _end(process)
+        assert process.returncode == 1
+        assert output.startswith("postgres: ")
+        assert missing in output
+        assert len(output.splitlines()) == 1, output
 
 
 async def test_gives_up_with_one_line() -> None:
