@@ -20,7 +20,7 @@ from services.registry import every_service
 from shared import process
 from shared.errors import DependencyDown
 from shared.process import errors_in_lines
-from shared.settings import SERVICES, Service, load
+from shared.settings import EVERY_SERVICE, OPTIONAL_SERVICES, SERVICES, Service, bridge_wanted, load
 from shared.untrusted import printable
 
 T = TypeVar("T")
@@ -75,13 +75,17 @@ def local(
 
 @app.command()
 def run(
-    services: Annotated[list[str], typer.Argument(help="Service names, or: all")],
+    services: Annotated[
+        list[str], typer.Argument(help="Service names, or: all (with the bridge where it is set)")
+    ],
 ) -> None:
     """Run services in this process until SIGTERM."""
-    names = list(SERVICES) if services == ["all"] else [s.replace("-", "_") for s in services]
-    unknown = [name for name in names if name not in SERVICES]
+    names = [s.replace("-", "_") for s in services]
+    if names == ["all"]:
+        names = [*SERVICES, *(OPTIONAL_SERVICES if bridge_wanted() else ())]
+    unknown = [name for name in names if name not in EVERY_SERVICE]
     if unknown:
-        sys.exit(f"no service {', '.join(unknown)}; there are {', '.join(SERVICES)}, and: all")
+        sys.exit(f"no service {', '.join(unknown)}; there are {', '.join(EVERY_SERVICE)}, and: all")
     process.main(every_service(*cast("Sequence[Service]", names)))
 
 

@@ -9,7 +9,7 @@ from shared.settings import SERVICES, Service
 
 
 def every_service(*names: Service) -> dict[Service, Build]:
-    """The `build` of each named service, of all when none is named."""
+    """The `build` of each named service; of all that every installation runs, if none is named."""
     return {
         name: importlib.import_module(f"services.{name}.__main__").build
         for name in names or SERVICES

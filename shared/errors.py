@@ -33,6 +33,7 @@ Dependency = Literal[
     "searcher",
     "torrent_client",
     "catalog",
+    "catalog_server",
     "media",
     "space",
     "incoming",

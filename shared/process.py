@@ -36,7 +36,7 @@ def main(services: dict[Service, Build]) -> None:
 
 
 async def _run(settings: Settings, services: dict[Service, Build]) -> None:
-    name = "all" if len(services) == len(SERVICES) else "+".join(services)
+    name = "all" if set(services) >= set(SERVICES) else "+".join(services)
     stop = asyncio.Event()
     deadline = _Deadline(settings.shutdown_grace_s)
     on_signals(stop, stopping=deadline.start)

@@ -27,7 +27,8 @@ from shared.setting_types import (
     Word,
 )
 
-Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper"]
+Service = Literal["ingest", "ticketer", "poller", "fetcher_writer", "watchdog", "reaper", "bridge"]
+# Those that every installation runs.
 SERVICES: tuple[Service, ...] = (
     "ingest",
     "ticketer",
@@ -36,8 +37,17 @@ SERVICES: tuple[Service, ...] = (
     "watchdog",
     "reaper",
 )
+# Those that run where their settings switch something on.
+OPTIONAL_SERVICES: tuple[Service, ...] = ("bridge",)
+EVERY_SERVICE = SERVICES + OPTIONAL_SERVICES
 
-SECRETS = ("database_url", "nats_url", "torrentino_api_key", "bootstrap_admin_key")
+SECRETS = (
+    "database_url",
+    "nats_url",
+    "torrentino_api_key",
+    "catalog_server_password",
+    "bootstrap_admin_key",
+)
 
 # The settings that a service requires, beside DATABASE_URL and NATS_URL, which all services do.
 REQUIRED_BY: dict[str, frozenset[Service]] = {
@@ -45,6 +55,10 @@ REQUIRED_BY: dict[str, frozenset[Service]] = {
     "catalog_db": frozenset({"ingest", "watchdog"}),
     "media_path": frozenset({"ingest", "fetcher_writer", "watchdog", "reaper"}),
 }
+
+
+# What pydantic reads as false, and what is not set.
+_NO = {"", "0", "false", "f", "no", "n", "off"}
 
 
 class SettingsError(DownloadsError):
@@ -188,6 +202,47 @@ class Settings(BaseModel):
     media_path: Path | None = Field(
         None, description="the media root; files go to audio/… below it"
     )
+    replace_broken: bool = Field(
+        False,
+        description="whether a file that the catalog names, and that is not the whole audio of its"
+        " track, is replaced by a new one under audio/; the old file stays",
+    )
+    catalog_server_url: HttpUrl | None = Field(
+        None, description="the catalog server's address, e.g. http://pezzottify:3001"
+    )
+    catalog_server_user: str | None = Field(
+        None, description="the handle of an account at the catalog server"
+    )
+    catalog_server_password: SecretStr | None = Field(
+        None, description="the password of that account"
+    )
+    bridge_catalog_write: bool = Field(
+        False,
+        description="whether the bridge sets tracks.audio_uri of placed files in CATALOG_DB",
+    )
+    bridge_server_stopped: bool = Field(
+        False,
+        description="whether the bridge writes to CATALOG_DB while no catalog server has it open",
+    )
+    bridge_requests: bool = Field(
+        True,
+        description="whether the bridge takes over the requests that wait at the catalog server"
+        " (with CATALOG_SERVER_URL)",
+    )
+    bridge_availability: bool = Field(
+        True,
+        description="whether the bridge has the catalog server compute its availability flags after"
+        " a change, which needs the permission ServerAdmin (with CATALOG_SERVER_URL)",
+    )
+    bridge_close: Annotated[Literal["delete", "leave", "receipt"], Word] = Field(
+        "delete",
+        description="how a request ends at the catalog server once it plays: it is deleted"
+        " (`delete`), it stays (`leave`), or it is completed through the server's ingestion"
+        " (`receipt`), which has a risk: see docs/bridge.md",
+    )
+    bridge_poll_s: Seconds = Field(
+        5, ge=1, description="seconds between two looks at the catalog server's requests"
+    )
     umask: Umask = Field(
         "022",
         description="the rights in octal that new files and folders lack, e.g. `022`, `002` or"
@@ -274,6 +329,12 @@ class Settings(BaseModel):
         """The media root, for the services that require it."""
         assert self.media_path is not None, "media_path is required by this service"
         return self.media_path
+
+
+def bridge_wanted(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment switches a duty of the bridge on; its values are not checked."""
+    write = environ.get("BRIDGE_CATALOG_WRITE", "").strip().lower()
+    return bool(environ.get("CATALOG_SERVER_URL", "").strip()) or write not in _NO
 
 
 def load(services: Collection[Service], environ: Mapping[str, str] = os.environ) -> Settings:
@@ -365,6 +426,16 @@ def _contradictions(settings: Settings) -> dict[str, str]:
             f"AUDIO_QUALITY: got '{quality}', wants"
             f" {Settings.model_fields['audio_quality'].description} (AUDIO_FORMAT is {format_})"
         )
+    server = {
+        name: getattr(settings, name)
+        for name in ("catalog_server_url", "catalog_server_user", "catalog_server_password")
+    }
+    if any(server.values()):
+        at_fault |= {
+            name: f"{_not_set(name)} (the other CATALOG_SERVER_* are set)"
+            for name, value in server.items()
+            if value is None
+        }
     return at_fault
 
 
@@ -386,6 +457,13 @@ def _not_set(name: str) -> str:
 def _required(services: Collection[Service], values: Mapping[str, str]) -> list[str]:
     """The settings that these services require, beside the ones that all do."""
     names = [name for name, needed_by in REQUIRED_BY.items() if needed_by & set(services)]
+    if "bridge" in services:
+        writes = values.get("bridge_catalog_write", "").lower() not in _NO
+        if writes:
+            names += ["catalog_db", "media_path"]
+        elif "catalog_server_url" not in values:
+            # Without one of the two it has nothing to do.
+            names.append("catalog_server_url")
     over_http = values.get("torrentino_delivery", "").lower() == "http"
     if over_http and "fetcher_writer" in services:
         names.append("torrentino_files_url")

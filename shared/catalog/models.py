@@ -23,6 +23,8 @@ class Track:
     duration_ms: int | None
     isrc: str | None
     popularity: int | None
+    audio_uri: str | None = None
+    """Where the catalog server looks for the file, relative to its media root; not checked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -32,6 +32,7 @@ _TRACK_COLUMNS = (
     ("t", "duration_ms"),
     ("t", "external_id_isrc"),
     ("t", "popularity"),
+    ("t", "audio_uri"),
 )
 
 LAST_ROWID = "SELECT max(rowid) FROM tracks"

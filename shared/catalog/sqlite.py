@@ -251,7 +251,7 @@ class _Reader:
 
 
 def _track(row: Row, artists: list[str], album_artists: list[str]) -> Track:
-    _, _, track_id, name, album_id, album_name, disc, number, duration, isrc, popularity = row
+    _, _, track_id, name, album_id, album_name, disc, number, duration, isrc, popularity, uri = row
     album = _text(album_id)
     duration_ms = _whole(duration)
     return Track(
@@ -266,6 +266,7 @@ def _track(row: Row, artists: list[str], album_artists: list[str]) -> Track:
         duration_ms=duration_ms if duration_ms and duration_ms > 0 else None,
         isrc=_text(isrc),
         popularity=_whole(popularity),
+        audio_uri=uri if isinstance(uri, str) else None,
     )
 
 
