@@ -240,6 +240,9 @@ def scan(
         int | None, typer.Option(min=1, help="End after so many missing tracks.")
     ] = None,
     queue: Annotated[bool, typer.Option("--queue", help="Queue the missing tracks.")] = False,
+    adopt: Annotated[
+        bool, typer.Option("--adopt", help="Verify and record the files that the ledger lacks.")
+    ] = False,
     cancel_id: Annotated[
         str | None, typer.Option("--cancel", help="Cancel the scan with this id instead.")
     ] = None,
@@ -256,6 +259,7 @@ def scan(
         "album_id": album_id,
         "min_popularity": min_popularity,
         "limit": limit,
+        "adopt": adopt or None,
     }
     body = {name: value for name, value in fields.items() if value is not None}
 
@@ -296,6 +300,29 @@ async def _followed(api: ApiClient, scan_id: str) -> Json:
                 output.print_error(line)
                 printed_at, printed = clock(), line
             await asyncio.sleep(_POLL_S)
+
+
+@app.command()
+def problems(
+    kind: Annotated[str | None, typer.Option(help="outside, broken or second")] = None,
+    limit: Limit = 50,
+    offset: Offset = 0,
+    as_json: AsJson = False,
+    url: Url = "",
+    key: Key = "",
+) -> None:
+    """Show which files that the catalog names need a correction, and why."""
+    only = {} if kind is None else {"kind": kind}
+    page = _call(
+        url,
+        key,
+        lambda api: api.get("admin/presence-problems", limit=limit, offset=offset, **only),
+    )
+    if as_json:
+        output.print_json(page)
+        return
+    output.print_lines(words.presence_problem(each) for each in page["items"])
+    output.print_rest(page)
 
 
 @app.command()

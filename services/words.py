@@ -56,9 +56,11 @@ def answer(given: Json) -> str:
 
 def album_counts(given: Json) -> str:
     """The result of a request for an album, by its tracks."""
+    broken = given.get("broken")
     return (
         f"{given['queued']:,} queued, {given['already_queued']:,} already queued,"
         f" {given['already_available']:,} already available"
+        + (f", {len(given['broken']):,} with a broken file: see `problems`" if broken else "")
     )
 
 
@@ -90,9 +92,21 @@ def stats(value: Json) -> list[str]:
     )
     lines.append(f"Last hour: {hour}; last day: {day}, {size(rates['bytes_last_day'])}.")
     lines += [*_acquisition(value), *_health(value)]
+    if problems := _presence_problems(value["presence_problems"]):
+        lines.append(f"The catalog names files that need a correction: {problems}; see `problems`.")
     if value["outbox"]["waiting"]:
         lines.append(f"{_are(value['outbox']['waiting'], 'event')} waiting to be published.")
     return lines
+
+
+def _presence_problems(counts: Mapping[str, int]) -> str:
+    words = {"outside": "not usable", "broken": "broken", "second": "beside another file"}
+    return ", ".join(f"{counts[kind]:,} {word}" for kind, word in words.items() if counts[kind])
+
+
+def presence_problem(problem: Json) -> str:
+    """A row of `admin/presence-problems`."""
+    return f"{problem['track_id']}  {problem['kind']}: {problem['audio_uri']} ({problem['detail']})"
 
 
 def _acquisition(value: Json) -> list[str]:
@@ -149,9 +163,9 @@ def scan(report: Json) -> list[str]:
     lines = [f"Checked {report['scanned']:,}{_of_total(report)} tracks: {found}."]
     if report["unrecorded"]:
         lines.append(
-            f"{report['unrecorded']:,} have a file that is not verified: it is when they are"
-            " requested."
+            f"{report['unrecorded']:,} have a file that neither the ledger nor the catalog names."
         )
+    lines += _presence(report)
     if report["mode"] == "queue":
         lines.append(f"{_many(report['queued'], 'track')} queued.")
     elif report["missing"]:
@@ -166,13 +180,36 @@ def scan(report: Json) -> list[str]:
     return lines
 
 
+def _presence(report: Json) -> list[str]:
+    """What a scan says of files that the ledger lacks, or that cannot be used."""
+    lines = []
+    if report["adopted"] or report["scope"].get("adopt"):
+        lines.append(f"{_many(report['adopted'], 'file')} verified and recorded.")
+    elif report["to_adopt"]:
+        lines.append(
+            f"{_many(report['to_adopt'], 'file')} not verified yet: one is when its track is"
+            " requested, all are by --adopt."
+        )
+    if report["broken"]:
+        lines.append(f"{_are(report['broken'], 'named file')} broken: see `problems`.")
+    if report["refused"]:
+        lines.append(
+            f"{_many(report['refused'], 'path')} of the catalog may not be used: see `problems`."
+        )
+    return lines
+
+
 def scan_progress(report: Json) -> str:
     """The progress of a scan, or what it waits for, in a line."""
     if report["problem"]:
         return f"waits: {report['problem']}"
     if report["started_at"] is None:
         return "waits for the watchdog"
-    return f"{report['scanned']:,}{_of_total(report)} tracks, {report['missing']:,} without a file"
+    adopted = f", {report['adopted']:,} files recorded" if report["adopted"] else ""
+    return (
+        f"{report['scanned']:,}{_of_total(report)} tracks, {report['missing']:,} without a file"
+        f"{adopted}"
+    )
 
 
 def _of_total(report: Json) -> str:

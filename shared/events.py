@@ -160,12 +160,17 @@ class ScanOrder(BaseModel):
     min_popularity: Annotated[int, Field(ge=0, le=100)] | None = None
     # Missing tracks after which the scan ends.
     limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    # Whether files that the ledger lacks are verified and recorded.
+    adopt: bool = False
 
     @model_validator(mode="after")
     def _album_goes_with_its_scope(self) -> ScanOrder:
         if (self.scope == "album") != (self.album_id is not None):
             raise ValueError("album_id goes with scope 'album', and only with it")
         return self
+
+
+ADOPT_OR_QUEUE = "a scan adopts files or queues tracks, not both: leave out adopt or queue"
 
 
 class StartScan(ScanOrder):
@@ -178,6 +183,12 @@ class StartScan(ScanOrder):
     request_id: _Token
     user_id: _Token | None = None
     queue: bool = False
+
+    @model_validator(mode="after")
+    def _adopts_or_queues(self) -> StartScan:
+        if self.queue and self.adopt:
+            raise ValueError(ADOPT_OR_QUEUE)
+        return self
 
     def order(self) -> ScanOrder:
         """The scan without the message around it."""
@@ -319,6 +330,8 @@ class RequestAccepted(_OfContent):
     already_queued: int
     already_available: int
     item_ids: tuple[str, ...]
+    # Tracks that are not fetched, because the catalog names a broken file for them.
+    broken: tuple[str, ...] = ()
 
     @property
     def outbox_request(self) -> str | None:
@@ -338,12 +351,15 @@ class RequestRejected(_OfContent):
 
 @dataclass(frozen=True, kw_only=True)
 class AudioReady(Event):
-    """A file is in place and its item says COMPLETED. `audio_uri` is relative to MEDIA_PATH."""
+    """A file is in place, and its item says COMPLETED. `audio_uri` is relative to MEDIA_PATH.
+
+    `item_id` is None for a file that a scan has adopted.
+    """
 
     kind: ClassVar[str] = "audio.ready"
     subject_field: ClassVar[str | None] = "track_id"
 
-    item_id: str
+    item_id: str | None
     track_id: str
     album_id: str | None
     audio_uri: str

@@ -21,13 +21,15 @@ from services.fetcher_writer.recipe import Recipe
 from services.fetcher_writer.service import FetcherWriter
 from services.fetcher_writer.store import Store
 from shared.app import App
+from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
 from shared.duty import Duty, PeriodicDuty
+from shared.errors import Dependency
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
 from shared.media.tools import AudioTools, find_tools
 from shared.process import main
-from shared.readiness import first_checks
+from shared.readiness import Check, first_checks
 from shared.settings import Settings
 
 
@@ -80,6 +82,8 @@ def build(
         root=MediaRoot(app.database, settings.media_root),
         find_tools=tools or cache(find_tools),
         tolerance_s=settings.duration_tolerance_s,
+        catalog=_catalog(app),
+        replace_broken=settings.replace_broken,
     )
     publisher = Publisher(
         database=app.database, media=media, announcer=app.announcer, cleanup_wake=cleanup_wake
@@ -88,8 +92,20 @@ def build(
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
     cleaning = PeriodicDuty.of(app, "cleaning", clean, wake=cleanup_wake)
-    checks = first_checks(app, {"media": media.root.look, "incoming": collector.check})
+    first: dict[Dependency, Check] = {"media": media.root.look, "incoming": collector.check}
+    if media.catalog is not None:
+        first["catalog"] = media.catalog.check
+    checks = first_checks(app, first)
     return [fetcher, leases, cleaning, *checks]
+
+
+def _catalog(app: App) -> Catalog | None:
+    path = app.settings.catalog_db
+    if path is None:
+        return None
+    catalog = Catalog(path)
+    app.closers.append(catalog.close)
+    return catalog
 
 
 def _fetcher_writer(

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from shared.catalog.sqlite import Catalog
 from shared.db.claims import Claim
 from shared.db.media_root import MediaRoot
 from shared.media.paths import temp_file
@@ -22,6 +23,19 @@ class Media:
     root: MediaRoot
     find_tools: Callable[[], AudioTools]
     tolerance_s: float
+    catalog: Catalog | None = None
+    """Where the files of other programs are named; None: only the ledger knows of them."""
+    replace_broken: bool = False
+
+    async def uri_of(self, track_id: str) -> str | None:
+        """Where the catalog says that the track's file lies.
+
+        Raises:
+            DependencyDown: the catalog cannot be read.
+        """
+        if self.catalog is None:
+            return None
+        return (await self.catalog.audio_uris([track_id])).get(track_id)
 
     def temp(self, claim: Claim, number: int | None = None) -> Path:
         """Where the work on this claim writes a file; see `temp_file`."""

@@ -58,6 +58,10 @@ class Preconditions:
             # Before the claim: an outage must not fill the items' histories.
             await self._collector.check()
             self._health.up("incoming")
+        catalog = self._media.catalog
+        if catalog is not None and not self._health.breaker("catalog").ok:
+            await catalog.check()
+            self._health.up("catalog")
         copied = await self._collector.taking_room(self._media.root.path)
         if not copied and not self._converter.converts:
             return None

@@ -1,4 +1,4 @@
-"""The file under the track's final name: an earlier one, or the finished one that gets the name.
+"""The track's file: one that it has already, or the finished one that gets its final name.
 
 The file gets its name while the item's row is locked by our fence, in the transaction that
 completes the item. docs/architecture.md, "Placing a file", goes through each crash.
@@ -7,6 +7,7 @@ completes the item. docs/architecture.md, "Placing a file", goes through each cr
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -19,14 +20,15 @@ from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db.ledger import complete
 from shared.db.media_root import MediaRoot
-from shared.db.pool import Database
+from shared.db.pool import Connection, Database
+from shared.db.presence import Notes, Problem, Seen, known, note
 from shared.errors import AttemptFailed, DependencyDown, ErrorType
 from shared.media.paths import audio_uri, source_uri, taken_in_another_case
 from shared.media.place import publish, translated
-from shared.media.placed_file import find_placed
+from shared.media.placed_file import Whole
 from shared.media.refused import move_aside
-from shared.media.verify import AudioFacts
 from shared.metrics import BYTES_PLACED, FILES_PLACED
+from shared.present import kept, present
 
 log = structlog.get_logger()
 
@@ -50,41 +52,63 @@ class Publisher:
         self._announcer = announcer
         self._cleanup_wake = cleanup_wake
 
-    async def placed_already(self, work: Work) -> AudioFacts | None:
-        """The facts of a whole file under the final name; broken files there are moved aside.
+    async def placed_already(self, work: Work) -> Whole | None:
+        """The whole file that the track has: in the ledger, in the catalog, or under its name.
+
+        Broken files under the track's own name are moved aside.
 
         Raises:
             Stale: there is a broken file, and the item is another worker's.
-            AttemptFailed, Unavailable: as `find_placed`.
+            AttemptFailed: REJECTED, the catalog names a broken file, which is not to be replaced;
+                a file there cannot be read.
+            Unavailable: the disk, ffmpeg or the catalog cannot be used now.
         """
         media = self.media
-        placed = await find_placed(
+        seen = await self._look(work)
+        found = await present(
             media.root.path,
-            work.track_id,
+            seen,
             expected_ms=work.duration_ms,
             tolerance_s=media.tolerance_s,
             tools=media.find_tools(),
         )
         reached("fetcher.looked")
-        if placed.refused:
+        if found.refused:
             async with self.database.transaction() as connection:
                 # A worker that lost the item may have seen a file that is replaced by now.
                 await hold(connection, work.claim)
-                await asyncio.to_thread(move_aside, media.root.path, placed.refused)
+                await asyncio.to_thread(move_aside, media.root.path, found.refused)
                 reached("fetcher.moved_aside")
-        return placed.facts
+        if found.broken is not None:
+            await self._note_broken(found.broken)
+            if found.whole is None and not media.replace_broken:
+                raise AttemptFailed(ErrorType.REJECTED, str(kept(found.broken)))
+        return found.whole
 
-    async def adopt(self, work: Work, facts: AudioFacts) -> None:
+    async def _look(self, work: Work) -> Seen:
+        """What there is for the track, by the status of the files; the ledger's is verified too."""
+        uris = {work.track_id: await self.media.uri_of(work.track_id)}
+        async with self.database.connection() as connection:
+            rows = await known(connection, [work.track_id])
+        look = partial(rows.look, self.media.root.path, uris, trusted=False)
+        return (await asyncio.to_thread(look))[work.track_id]
+
+    async def _note_broken(self, broken: Problem) -> None:
+        async with self.database.transaction() as connection:
+            await note(connection, Notes(problems=[broken]))
+
+    async def adopt(self, work: Work, whole: Whole) -> None:
         """Complete the item with the file that was placed already."""
         reached("fetcher.adopting")
         async with self.database.transaction() as connection:
             adopted = await complete(
                 connection,
                 work.claim.item_id,
-                facts,
+                whole.facts,
                 fence=work.claim.fence,
                 reason="a whole file was in place already",
                 actor=ACTOR,
+                uri=whole.uri,
             )
         reached("fetcher.adopted")
         await self._announcer.announce()
@@ -110,13 +134,15 @@ class Publisher:
         raise DependencyDown("media", f"the name of {work.track_id} is taken again and again")
 
     async def _publish(self, work: Work, finished: Finished) -> bool:
-        """False: the name is taken."""
+        """False: the name is taken, or another file may be the track's."""
         root, facts = self.media.root, finished.facts
         final = root.path / audio_uri(work.track_id, facts.ext)
         async with self.database.transaction() as connection:
             # From here to the commit no other worker can move this item or place a file for it.
             await hold(connection, work.claim)
             reached("fetcher.locked")
+            if await self._has_another(connection, work):
+                return False
             if finished.original is not None:
                 # Before the name: a completed item would not collect the original again.
                 await asyncio.to_thread(_keep, root, work.track_id, finished.original)
@@ -141,6 +167,14 @@ class Publisher:
         BYTES_PLACED.inc(facts.size_bytes)
         log.info("file_placed", item_id=work.claim.item_id, path=str(final), how=finished.how)
         return True
+
+    async def _has_another(self, connection: Connection, work: Work) -> bool:
+        """Whether a file was recorded or named since it was checked that there is none."""
+        uris = {work.track_id: await self.media.uri_of(work.track_id)}
+        rows = await known(connection, [work.track_id])
+        seen = await asyncio.to_thread(rows.look, self.media.root.path, uris)
+        now = seen[work.track_id]
+        return now.recorded is not None or bool(now.candidates)
 
 
 # --- in threads

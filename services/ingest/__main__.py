@@ -12,6 +12,7 @@ from services.ingest.decisions import Decisions
 from services.ingest.http import make_api
 from services.ingest.items import Items
 from services.ingest.limits import Limits
+from services.ingest.presence_problems import PresenceProblems
 from services.ingest.retries import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Requests
@@ -44,9 +45,11 @@ def build(app: App) -> list[Duty]:
     )
     availability = Availability(
         database=app.database,
+        catalog=catalog,
         root=root,
         tools=cache(find_tools),
         tolerance_s=settings.duration_tolerance_s,
+        replace_broken=settings.replace_broken,
     )
     requests = Requests(
         database=app.database,
@@ -99,6 +102,7 @@ def _admin_routes(app: App, keys: Keys, items: Items, root: MediaRoot) -> AdminR
         items=items,
         decisions=Decisions(database=app.database, announcer=app.announcer, retries=app.retries),
         scans=Scans(app.database, app.announcer),
+        problems=PresenceProblems(app.database),
         statistics=Statistics(
             database=app.database,
             root=root,

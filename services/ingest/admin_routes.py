@@ -10,6 +10,7 @@ from services.ingest.auth import Keys
 from services.ingest.decisions import Decisions
 from services.ingest.items import Items
 from services.ingest.parameters import json_body, paging
+from services.ingest.presence_problems import PresenceProblems
 from services.ingest.scans import Scans
 from services.ingest.stats import Statistics
 
@@ -27,12 +28,14 @@ class AdminRoutes:
         decisions: Decisions,
         scans: Scans,
         statistics: Statistics,
+        problems: PresenceProblems,
     ) -> None:
         self._keys = keys
         self._items = items
         self._decisions = decisions
         self._scans = scans
         self._statistics = statistics
+        self._problems = problems
 
     def routes(self) -> list[Route]:
         """The routes; `:rest` is registered in `parameters`."""
@@ -44,6 +47,7 @@ class AdminRoutes:
             Route(f"{BASE}/stats", self.stats),
             Route(f"{BASE}/failed", self.failed),
             Route(f"{BASE}/attention", self.attention),
+            Route(f"{BASE}/presence-problems", self.presence_problems),
             Route(f"{BASE}/items/{{item_id:rest}}/approve", self.approve, methods=["POST"]),
             Route(f"{BASE}/items/{{item_id:rest}}/reject", self.reject, methods=["POST"]),
         ]
@@ -87,6 +91,13 @@ class AdminRoutes:
         self._keys.admin(request)
         limit, offset = paging(request)
         page = await self._items.attention(limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def presence_problems(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = paging(request)
+        kind = request.query_params.get("kind")
+        page = await self._problems.page(kind, limit=limit, offset=offset)
         return JSONResponse(page.to_json())
 
     async def approve(self, request: Request) -> Response:

@@ -6,7 +6,7 @@ from services.ingest.limits import Caller
 from services.ingest.service import Order, Requests
 from services.ingest.withdrawals import Withdrawals
 from shared.bus import subjects
-from shared.errors import InvalidRequest, LimitReached, Unknown
+from shared.errors import Conflict, InvalidRequest, LimitReached, Unknown
 from shared.events import CancelRequest, RequestAlbum, RequestTrack, parse
 
 DURABLE = "ingest"
@@ -43,7 +43,7 @@ class RequestMessages:
                 await self.requests.track(order, carried=command.carried())
             else:
                 await self.requests.album(order, carried=command.carried())
-        except (Unknown, LimitReached) as refusal:
+        except (Unknown, LimitReached, Conflict) as refusal:
             await self.requests.refuse(order, refusal)
 
 

@@ -69,6 +69,7 @@ class Retries:
         self._health.up("media")
         if available.recorded or available.found:
             raise _in_place(track.id)
+        available.require_no_broken(track.id)
         with taken("the track was queued at this very moment; request the track to join it"):
             async with self._database.transaction() as connection:
                 await self._limits.lock(connection, caller)

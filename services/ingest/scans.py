@@ -9,8 +9,8 @@ from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.db.scans import cancel, start
-from shared.errors import Unknown
-from shared.events import parse_order
+from shared.errors import InvalidRequest, Unknown
+from shared.events import ADOPT_OR_QUEUE, parse_order
 from shared.untrusted import token
 
 Json: TypeAlias = dict[str, Any]
@@ -31,6 +31,8 @@ class Scans:
             Conflict: another scan has not ended.
         """
         order = parse_order(body)
+        if queue and order.adopt:
+            raise InvalidRequest(ADOPT_OR_QUEUE)
         scan_id = await start(self._database, order, queue=queue, requested_by=user_id)
         reached("ingest.scan_ordered")
         await self._announcer.announce("scan")
@@ -71,6 +73,10 @@ class Scans:
             "in_queue": row["active"],
             "missing": row["missing"],
             "unrecorded": row["unrecorded"],
+            "to_adopt": row["to_adopt"],
+            "adopted": row["adopted"],
+            "broken": row["broken"],
+            "refused": row["refused"],
             "queued": row["queued"],
             "sample": row["sample"],
             "limit_reached": bool(row["max_items"]) and row["missing"] >= row["max_items"],

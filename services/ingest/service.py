@@ -80,6 +80,8 @@ class Accepted:
     joined: Mapping[str, str] = field(default_factory=dict)
     # Available tracks; the id is None for a file that no item brought.
     available: Mapping[str, str | None] = field(default_factory=dict)
+    # Tracks of an album for which the catalog names a broken file that is not to be replaced.
+    broken: Sequence[str] = ()
     # The same request came before; nothing was done now.
     repeated: bool = False
 
@@ -108,7 +110,7 @@ class Requests:
         """Request one track; `carried` are its catalog data, where the message has them.
 
         Raises:
-            InvalidRequest, Unknown, LimitReached: it is refused.
+            InvalidRequest, Unknown, LimitReached, Conflict: it is refused.
             Unavailable: it cannot be decided now.
         """
         content_id(order.content_id, what="track id")
@@ -167,6 +169,8 @@ class Requests:
             available = await self.availability.check(wanted.tracks)
             self._health.up("media")
             reached("ingest.looked")
+            if order.kind == "track":
+                available.require_no_broken(order.content_id)
             try:
                 accepted = await self._decide(order, wanted, available)
             except Stale as stale:
@@ -196,6 +200,7 @@ class Requests:
                 queued=len(accepted.queued),
                 joined=len(accepted.joined),
                 available=len(accepted.available),
+                broken=len(accepted.broken),
             )
         return accepted
 
@@ -204,7 +209,7 @@ class Requests:
     ) -> Accepted:
         request = _request(order, wanted)
         found = available.found.keys() - await busy(connection, available.found)
-        there = available.recorded.keys() | found
+        there = available.recorded.keys() | found | available.broken.keys()
         missing = [track for track in wanted.tracks if track.id not in there]
         # Adopted files get an item, and are counted by it when the album is complete.
         recorded = len(available.recorded)
@@ -221,7 +226,15 @@ class Requests:
         )
         if enqueued.charged:
             await self._limits.check_request(connection, order.caller)
-        events: list[Event] = [_accepted(order, request, enqueued, recorded + len(adopted))]
+        events: list[Event] = [
+            _accepted(
+                order,
+                request,
+                enqueued,
+                available=recorded + len(adopted),
+                broken=tuple(available.broken),
+            )
+        ]
         if order.kind == "album" and not missing:
             events.append(_completed(order, request, recorded, len(adopted)))
         await record_events(connection, events, actor=ACTOR)
@@ -230,6 +243,7 @@ class Requests:
             queued=enqueued.queued,
             joined=enqueued.joined,
             available=dict.fromkeys(available.recorded) | adopted,
+            broken=list(available.broken),
         )
 
 
@@ -294,7 +308,12 @@ async def _adopt(
 
 
 def _accepted(
-    order: Order, request: Request, enqueued: Enqueued, available: int
+    order: Order,
+    request: Request,
+    enqueued: Enqueued,
+    *,
+    available: int,
+    broken: tuple[str, ...],
 ) -> RequestAccepted:
     return RequestAccepted(
         request_id=request.id,
@@ -307,6 +326,7 @@ def _accepted(
         already_queued=len(enqueued.joined),
         already_available=available,
         item_ids=(*enqueued.queued.values(), *enqueued.joined.values()),
+        broken=broken,
     )
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from services.ingest.explain import paused
+from services.ingest.presence_problems import KINDS
 from services.ingest.store import reports as store
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
@@ -116,6 +117,7 @@ def _queue(numbers: store.Numbers) -> Json:
             "waiting": outbox["waiting"],
             "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),
         },
+        "presence_problems": {kind: numbers.presence_problems.get(kind, 0) for kind in KINDS},
     }
 
 

@@ -90,6 +90,7 @@ class UserRoutes:
                 "queued": len(accepted.queued),
                 "already_queued": len(accepted.joined),
                 "already_available": len(accepted.available),
+                "broken": list(accepted.broken),
                 "items": await self._items.by_ids(ids),
             },
             status_code=202,

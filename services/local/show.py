@@ -185,13 +185,14 @@ class Show:
                 self.console.print(f"not right  {track.name}: {corrupt.message}", markup=False)
                 failed += 1
                 continue
-            if found.facts is None or found.path is None:
+            if found.whole is None:
                 self.console.print(f"not there  {track.name}")
                 failed += 1
             else:
                 self.console.print(
-                    f"in place   {_relative(found.path)}  {found.facts.codec},"
-                    f" {found.facts.duration_ms / 1000:.1f} s, {found.facts.size_bytes:,} bytes",
+                    f"in place   {_relative(self.settings.media_root / found.whole.uri)} "
+                    f" {found.whole.facts.codec}, {found.whole.facts.duration_ms / 1000:.1f} s,"
+                    f" {found.whole.facts.size_bytes:,} bytes",
                     markup=False,
                 )
         good = len(album.tracks) - failed

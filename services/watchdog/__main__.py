@@ -1,5 +1,8 @@
 """`python -m services.watchdog`."""
 
+from functools import cache
+
+from services.watchdog.adoption import Adoption
 from services.watchdog.commands import DURABLE, FILTERS, ScanCommands
 from services.watchdog.service import Watchdog
 from services.watchdog.store import Store
@@ -8,6 +11,7 @@ from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
 from shared.duty import Duty, PeriodicDuty
+from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
 
@@ -19,12 +23,21 @@ def build(app: App) -> list[Duty]:
     catalog = Catalog(settings.catalog_db)
     app.closers.append(catalog.close)
     root = MediaRoot(app.database, settings.media_root)
+    store = Store(app.database, lease_s=settings.lease_s)
     watchdog = Watchdog(
-        store=Store(app.database, lease_s=settings.lease_s),
+        store=store,
         catalog=catalog,
         root=root,
         announcer=app.announcer,
         health=app.health,
+        adoption=Adoption(
+            store=store,
+            root=root,
+            announcer=app.announcer,
+            tools=cache(find_tools),
+            tolerance_s=settings.duration_tolerance_s,
+        ),
+        replace_broken=settings.replace_broken,
     )
     scanning = PeriodicDuty.of(app, "watchdog", watchdog.run_once)
     app.bus.listen("scan", scanning.wake, queue="watchdog")

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Any, TypeAlias
 
 import structlog
 
+from services.watchdog.adoption import Adoption
+from services.watchdog.page_check import PageCheck
+from services.watchdog.partial_albums import PartialAlbums
 from services.watchdog.store import ACTOR, Findings, Scan, Store
 from shared.announcer import Announcer
 from shared.catalog.models import Album, Scope, Track
@@ -23,12 +26,11 @@ from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.albums import remember_albums
 from shared.db.enqueue import Request, enqueue, record_request
-from shared.db.ledger import Placed, unreadable
 from shared.db.media_root import MediaRoot
+from shared.db.presence import note
 from shared.errors import AttemptFailed, DependencyDown, Refused, Stale, Unavailable
 from shared.events import ScanOrder
 from shared.health import Health
-from shared.media.paths import find_audio
 from shared.metrics import SCAN_TRACKS
 from shared.states import ScanState
 
@@ -52,6 +54,8 @@ class Watchdog:
         root: MediaRoot,
         announcer: Announcer,
         health: Health,
+        adoption: Adoption,
+        replace_broken: bool = False,
         page_size: int = 1000,
         turn_s: float = 1.0,
     ) -> None:
@@ -60,6 +64,9 @@ class Watchdog:
         self._root = root
         self._announcer = announcer
         self._health = health
+        self._adoption = adoption
+        self._replace_broken = replace_broken
+        self._partial = PartialAlbums(catalog=catalog, store=store, root=root)
         self._page_size = page_size
         self._turn_s = turn_s
 
@@ -114,11 +121,24 @@ class Watchdog:
             await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
         if await self._pages(scan):
             reached("watchdog.through")
-            await self._store.end(scan, ScanState.DONE)
-            reached("watchdog.ended")
-            log.info("scan_done", scan_id=scan.id)
+            await self._end(scan)
         else:
             await self._store.pause(scan, None, for_s=0)
+
+    async def _end(self, scan: Scan) -> None:
+        if scan.order.scope == "all" and not scan.max_items:
+            await self._forget_deleted_tracks()
+        await self._store.end(scan, ScanState.DONE)
+        reached("watchdog.ended")
+        log.info("scan_done", scan_id=scan.id)
+
+    async def _forget_deleted_tracks(self) -> None:
+        """Delete the problems of tracks that are not in the catalog, which no page shows."""
+        last = ""
+        while ids := await self._store.problems_after(last):
+            uris = await self._catalog.audio_uris(ids)
+            await self._store.forget_problems(set(ids) - uris.keys())
+            last = ids[-1]
 
     async def _refuse(self, scan: Scan, why: str) -> None:
         await self._store.end(scan, ScanState.REFUSED, why)
@@ -126,16 +146,19 @@ class Watchdog:
 
     async def _pages(self, scan: Scan) -> bool:
         """Check pages until the turn is over; True if the scan is through."""
-        missing = scan.missing
+        missing, scope = scan.missing, _scope(scan.order)
         turn_over = time.monotonic() + self._turn_s
-        pages = self._catalog.pages(
-            _scope(scan.order), after_rowid=scan.after_rowid, page_size=self._page_size
-        )
+        reader = self._partial if scope.kind == "partial_albums" else self._catalog
+        pages = reader.pages(scope, after_rowid=scan.after_rowid, page_size=self._page_size)
         async with aclosing(pages):
             async for rowid, tracks in pages:
                 self._health.up("catalog")
                 left = scan.max_items - missing if scan.max_items else None
-                missing += await self._page(scan, rowid, tracks, left=left)
+                checked = await self._checked(scan, tracks, turn_over)
+                if checked is None:
+                    return False
+                missing += await self._page(scan, rowid, checked, left=left)
+                scan = replace(scan, after_rowid=rowid)
                 SCAN_TRACKS.inc(len(tracks))
                 if scan.max_items and missing >= scan.max_items:
                     return True
@@ -143,49 +166,50 @@ class Watchdog:
                     return False
         return True
 
-    async def _page(
-        self, scan: Scan, rowid: int, tracks: Sequence[Track], *, left: int | None
-    ) -> int:
-        ledger, active = await self._store.known([track.id for track in tracks])
-        waiting = [track for track in tracks if track.id not in active]
-        present, unrecorded = await asyncio.to_thread(self._on_disk, waiting, ledger)
-        reached("watchdog.looked")
-        missing = [t for t in waiting if t.id not in present and t.id not in unrecorded][:left]
-        found = Findings(
-            scanned=len(tracks),
-            present=len(present),
-            active=len(active),
-            missing=len(missing),
-            unrecorded=len(unrecorded),
-            sample=[_sample(track) for track in missing[:_SAMPLE_A_PAGE]],
+    async def _checked(
+        self, scan: Scan, tracks: Sequence[Track], turn_over: float
+    ) -> PageCheck | None:
+        """The page's check; with `adopt` when its files are recorded, None: the turn is over."""
+        checked = await self._check(tracks)
+        lacking = checked.to_adopt
+        if not scan.order.adopt or not lacking:
+            return checked
+        done = await self._adoption.adopt(
+            scan,
+            lacking,
+            checked.before,
+            checked.seen,
+            go_on=lambda: time.monotonic() < turn_over,
         )
-        await self._record(scan, rowid, missing, found)
+        return await self._check(tracks) if done else None
+
+    async def _check(self, tracks: Sequence[Track]) -> PageCheck:
+        before, active = await self._store.known([track.id for track in tracks])
+        uris = {track.id: track.audio_uri for track in tracks}
+        seen = await asyncio.to_thread(before.look, self._root.path, uris)
+        reached("watchdog.looked")
+        return PageCheck(
+            tracks=tracks,
+            before=before,
+            active=active,
+            seen=seen,
+            replace_broken=self._replace_broken,
+        )
+
+    async def _page(self, scan: Scan, rowid: int, checked: PageCheck, *, left: int | None) -> int:
+        missing = checked.missing[:left]
+        found = checked.findings(missing=len(missing))
+        sample = [_sample(track) for track in missing[:_SAMPLE_A_PAGE]]
+        await self._record(scan, rowid, checked, missing, replace(found, sample=sample))
         return len(missing)
 
-    def _on_disk(
-        self, tracks: Sequence[Track], ledger: Mapping[str, Placed]
-    ) -> tuple[set[str], set[str]]:
-        """The tracks whose recorded file is present, and those with an unrecorded file. Blocks.
-
-        A recorded file that is gone, or has another size, is missing.
-        """
-        present: set[str] = set()
-        unrecorded: set[str] = set()
-        try:
-            for track in tracks:
-                file = ledger.get(track.id)
-                if file is not None and file.is_there(self._root.path):
-                    present.add(track.id)
-                    continue
-                damaged = file and self._root.path / file.audio_uri
-                if any(path != damaged for path in find_audio(self._root.path, track.id)):
-                    unrecorded.add(track.id)
-        except OSError as error:
-            raise unreadable(error, "checking for files") from error
-        return present, unrecorded
-
     async def _record(
-        self, scan: Scan, rowid: int, missing: Sequence[Track], found: Findings
+        self,
+        scan: Scan,
+        rowid: int,
+        checked: PageCheck,
+        missing: Sequence[Track],
+        found: Findings,
     ) -> None:
         # A disk that was unmounted during the page made its tracks look missing.
         if missing:
@@ -199,6 +223,7 @@ class Watchdog:
                 found = replace(found, queued=len(enqueued.queued))
                 await remember_albums(connection, albums)
                 reached("watchdog.queued")
+            await note(connection, checked.notes())
             await self._store.progress(connection, scan, rowid, found)
         reached("watchdog.page")
         if found.queued:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from shared.db.albums import known_albums
-from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database
+from shared.db.presence import Known, known
 from shared.errors import Stale
 from shared.events import ScanOrder
 from shared.states import ScanState, allowed_from
@@ -42,7 +43,18 @@ class Findings:
     missing: int
     unrecorded: int
     queued: int = 0
+    to_adopt: int = 0
+    broken: int = 0
+    refused: int = 0
     sample: list[Json] = field(default_factory=list)
+
+
+class ScanLost(Stale):
+    """Another watchdog has the scan, or it has ended."""
+
+
+def _lost(scan: Scan) -> ScanLost:
+    return ScanLost(f"scan {scan.id} has another fence or has ended")
 
 
 _CLAIM = """
@@ -63,9 +75,27 @@ UPDATE scans
    SET after_rowid = $3, scanned = scanned + $4, present = present + $5, active = active + $6,
        missing = missing + $7, unrecorded = unrecorded + $8, queued = queued + $9,
        sample = CASE WHEN jsonb_array_length(sample) >= 50 THEN sample ELSE sample || $10 END,
-       lease_until = now() + make_interval(secs => $11), problem = NULL
+       lease_until = now() + make_interval(secs => $11), problem = NULL,
+       to_adopt = to_adopt + $13, broken = broken + $14, refused = refused + $15
  WHERE id = $1 AND fence = $2 AND state = $12
 """
+
+_ADOPTED = """
+UPDATE scans SET adopted = adopted + 1 WHERE id = $1 AND fence = $2 AND state = $3
+"""
+
+_RENEW = """
+UPDATE scans SET lease_until = now() + make_interval(secs => $3)
+ WHERE id = $1 AND fence = $2 AND state = $4
+"""
+
+_WITH_FILES = "SELECT DISTINCT album_id FROM media_files WHERE album_id = ANY($1)"
+
+_PROBLEMS_AFTER = """
+SELECT track_id FROM presence_problems WHERE track_id > $1 ORDER BY track_id LIMIT 1000
+"""
+
+_FORGET = "DELETE FROM presence_problems WHERE track_id = ANY($1)"
 
 _END = """
 UPDATE scans SET state = $3, problem = $4, finished_at = now(), lease_until = NULL
@@ -108,12 +138,55 @@ class Store:
             missing=row["missing"],
         )
 
-    async def known(self, track_ids: Sequence[str]) -> tuple[dict[str, Placed], set[str]]:
-        """The ledger's rows of these tracks, and which of them are in the queue."""
+    async def known(self, track_ids: Sequence[str]) -> tuple[Known, set[str]]:
+        """What is recorded of these tracks, and which of them are in the queue."""
         async with self.database.connection() as connection:
-            ledger = await placed(connection, track_ids)
+            found = await known(connection, track_ids)
             rows = await connection.fetch(_ACTIVE, list(track_ids))
-        return ledger, {row["track_id"] for row in rows}
+        return found, {row["track_id"] for row in rows}
+
+    async def albums_with_files(self, album_ids: Sequence[str]) -> set[str]:
+        """Those of these albums of which the ledger has a file."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_WITH_FILES, list(album_ids))
+        return {row["album_id"] for row in rows}
+
+    async def adopted(self, connection: Connection, scan: Scan) -> None:
+        """Count a file that this transaction records.
+
+        Raises:
+            ScanLost: another watchdog has the scan, or it was cancelled.
+        """
+        done = await connection.execute(_ADOPTED, scan.id, scan.fence, ScanState.RUNNING)
+        if done != "UPDATE 1":
+            raise _lost(scan)
+
+    async def keep_lease(self, scan: Scan) -> None:
+        """Renew the scan's lease until this is cancelled.
+
+        Raises:
+            ScanLost: another watchdog has the scan, or it was cancelled.
+            DependencyDown: PostgreSQL is away.
+        """
+        while True:
+            await asyncio.sleep(self._lease_s / 3)
+            async with self.database.connection() as connection:
+                done = await connection.execute(
+                    _RENEW, scan.id, scan.fence, self._lease_s, ScanState.RUNNING
+                )
+            if done != "UPDATE 1":
+                raise _lost(scan)
+
+    async def problems_after(self, track_id: str) -> list[str]:
+        """The next tracks with a presence problem, by their ids; at most 1,000."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_PROBLEMS_AFTER, track_id)
+        return [row["track_id"] for row in rows]
+
+    async def forget_problems(self, track_ids: Collection[str]) -> None:
+        """Delete the presence problems of tracks that the catalog does not have any more."""
+        async with self.database.connection() as connection:
+            await connection.execute(_FORGET, list(track_ids))
 
     async def known_albums(self, album_ids: Collection[str]) -> set[str]:
         """Those of these albums whose tracklist is known."""
@@ -131,7 +204,7 @@ class Store:
         """Add a page's findings and keep the lease.
 
         Raises:
-            Stale: another watchdog has the scan, or it was cancelled.
+            ScanLost: another watchdog has the scan, or it was cancelled.
         """
         done = await connection.execute(
             _PROGRESS,
@@ -147,9 +220,12 @@ class Store:
             found.sample,
             self._lease_s,
             ScanState.RUNNING,
+            found.to_adopt,
+            found.broken,
+            found.refused,
         )
         if done != "UPDATE 1":
-            raise Stale(f"scan {scan.id} has another fence or has ended")
+            raise _lost(scan)
 
     async def end(self, scan: Scan, state: ScanState, problem: str | None = None) -> None:
         """The scan has ended; REFUSED with the problem."""

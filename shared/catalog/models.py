@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -24,7 +25,10 @@ class Track:
     isrc: str | None
     popularity: int | None
     audio_uri: str | None = None
-    """Where the catalog server looks for the file, relative to its media root; not checked."""
+    """Where the catalog server looks for the file, relative to its media root; not checked.
+
+    It begins with NUL if the catalog has something else than a text there.
+    """
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +45,28 @@ class Album:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageAlbum:
+    """An album of which a page has a track; `named`: one of its tracks has an `audio_uri`."""
+
+    rowid: int
+    id: str
+    named: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlbumUris:
+    """The `audio_uri` of an album's tracks by id; `whole` is false if there are more tracks."""
+
+    uris: Mapping[str, str | None]
+    whole: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Scope:
     """Which tracks a scan checks.
 
-    `min_popularity` narrows every kind; it leaves out tracks of unknown popularity.
+    `min_popularity` narrows every kind; it leaves out tracks of unknown popularity. Which albums
+    are partial depends on their files, which the catalog does not know.
     """
 
     kind: Literal["all", "partial_albums", "album"] = "all"

@@ -35,6 +35,11 @@ _TRACK_COLUMNS = (
     ("t", "audio_uri"),
 )
 
+# So many tracks of an album are read to tell whether it is partial.
+MOST_OF_AN_ALBUM = 2000
+
+_AUDIO_URIS = "SELECT id, audio_uri FROM tracks WHERE id IN (SELECT value FROM json_each(?))"
+
 LAST_ROWID = "SELECT max(rowid) FROM tracks"
 # The end of a page does not depend on the filter, so that no query reads more than one page.
 PAGE_END = """
@@ -57,6 +62,14 @@ class Queries:
     album_tracks: str
     page: str
     """Parameters: after, end (rowids), and those of the filter."""
+    page_albums: str
+    """The albums of a page. Parameters as `page`. Rows: rowid, id, whether a track has a file."""
+    page_of_albums: str
+    """A page of these albums only. Parameters: `albums`, a JSON array of rowids, and as `page`."""
+    album_uris: str
+    """Parameters: an album's rowid, the most rows. Rows: track id, audio_uri."""
+    audio_uris: str | None
+    """Parameter: a JSON array of track ids. Rows: track id, audio_uri. None without the column."""
     album_page: str
     """Parameters: album_id, after, limit, and those of the filter."""
     track_artists: str
@@ -111,6 +124,9 @@ def _build(columns: Mapping[str, frozenset[str]]) -> Queries:
         " LEFT JOIN albums al ON al.rowid = t.album_rowid WHERE"
     )
     kept = _filter(columns)
+    between = f"t.rowid > :after AND t.rowid <= :end AND {kept}"
+    has_uri = "audio_uri" in columns["tracks"]
+    uri = "audio_uri" if has_uri else "NULL"
     disc, number = (
         f"t.{name}" if name in columns["tracks"] else "NULL"
         for name in ("disc_number", "track_number")
@@ -122,7 +138,14 @@ def _build(columns: Mapping[str, frozenset[str]]) -> Queries:
         track=f"{head} t.id = ?",
         album=f"SELECT rowid, id, name, {date}, {kind} FROM albums WHERE id = ?",  # noqa: S608
         album_tracks=f"{head} t.album_rowid = ? ORDER BY {disc}, {number}, t.rowid",
-        page=f"{head} t.rowid > :after AND t.rowid <= :end AND {kept} ORDER BY t.rowid",
+        page=f"{head} {between} ORDER BY t.rowid",
+        page_albums=_page_albums(between, uri),
+        page_of_albums=(
+            f"{head} {between}"  # noqa: S608
+            " AND t.album_rowid IN (SELECT value FROM json_each(:albums)) ORDER BY t.rowid"
+        ),
+        album_uris=f"SELECT id, {uri} FROM tracks WHERE album_rowid = ? LIMIT ?",  # noqa: S608
+        audio_uris=_AUDIO_URIS if has_uri else None,
         album_page=(
             f"{head} t.album_rowid = (SELECT rowid FROM albums WHERE id = :album_id)"  # noqa: S608
             f" AND t.rowid > :after AND {kept} ORDER BY t.rowid LIMIT :limit"
@@ -138,9 +161,17 @@ def _filter(columns: Mapping[str, frozenset[str]]) -> str:
     clauses = []
     if "popularity" in columns["tracks"]:
         clauses.append("(:min_popularity IS NULL OR t.popularity >= :min_popularity)")
-    if "album_availability" in columns["albums"]:
-        clauses.append("(NOT :partial OR al.album_availability = 'partial')")
     return " AND ".join(clauses) or "1"
+
+
+def _page_albums(between: str, uri: str) -> str:
+    # The LIMIT bounds the work for an album of any number of tracks.
+    return (
+        "SELECT al.rowid, al.id, EXISTS (SELECT 1 FROM"  # noqa: S608
+        f" (SELECT {uri} AS uri FROM tracks WHERE album_rowid = al.rowid LIMIT {MOST_OF_AN_ALBUM})"
+        " WHERE uri <> '')"
+        f" FROM albums al WHERE al.rowid IN (SELECT t.album_rowid FROM tracks t WHERE {between})"
+    )
 
 
 def _track_artists(has_role: bool) -> str:

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 from shared.catalog import queries
-from shared.catalog.models import Album, Scope, Track
-from shared.catalog.queries import Queries
+from shared.catalog.models import Album, AlbumUris, PageAlbum, Scope, Track
+from shared.catalog.queries import MOST_OF_AN_ALBUM, Queries
 from shared.errors import DependencyDown, InvalidRequest
 from shared.untrusted import content_id
 
@@ -53,6 +53,37 @@ class Catalog:
         """The album with this id and its tracks; None if the catalog has none."""
         return await self._read(lambda reader: reader.album(album_id))
 
+    async def audio_uris(self, track_ids: Iterable[str]) -> dict[str, str | None]:
+        """The `audio_uri` of those of these tracks that the catalog has, as in `Track`.
+
+        Empty if the catalog does not have the column.
+        """
+        ids = list(track_ids)
+        return await self._read(lambda reader: reader.audio_uris(ids))
+
+    async def page_albums(
+        self, scope: Scope, *, after_rowid: int, page_size: int
+    ) -> tuple[int, list[PageAlbum]] | None:
+        """The next page of tracks as its albums: (rowid of its end, albums); None after the last.
+
+        Raises:
+            InvalidRequest: the scope needs a column that this catalog lacks.
+        """
+        return await self._read(lambda reader: reader.page_albums(scope, after_rowid, page_size))
+
+    async def album_uris(self, album: PageAlbum) -> AlbumUris:
+        """Where the album's tracks have their files, of the first 2,000 tracks."""
+        return await self._read(lambda reader: reader.album_uris(album.rowid))
+
+    async def page_of_albums(
+        self, scope: Scope, *, after_rowid: int, end: int, albums: Iterable[PageAlbum]
+    ) -> list[Track]:
+        """The tracks of these albums on the page that ends at the rowid `end`."""
+        rowids = [album.rowid for album in albums]
+        return await self._read(
+            lambda reader: reader.page_of_albums(scope, after_rowid, end, rowids)
+        )
+
     async def pages(
         self, scope: Scope, *, after_rowid: int = 0, page_size: int = 2000
     ) -> AsyncGenerator[tuple[int, list[Track]], None]:
@@ -60,11 +91,12 @@ class Catalog:
 
         A page is empty if the scope leaves out all of its rows. Rows whose id cannot be a file name
         are left out. Each page is one read transaction: tracks that are added or removed meanwhile
-        may be missed, all others are returned once.
+        may be missed, all others are returned once. Not for partial albums: see `page_albums`.
 
         Raises:
             InvalidRequest: the scope names no album, or needs a column that this catalog lacks.
         """
+        assert scope.kind != "partial_albums", "the catalog does not know which are"
         while True:
             page = await self._page(scope, after_rowid, page_size)
             if page is None:
@@ -194,21 +226,56 @@ class _Reader:
     def page(self, scope: Scope, after: int, page_size: int) -> tuple[int, list[Track]] | None:
         """The next page; None after the last."""
         self._check_scope(scope)
-        parameters: dict[str, object] = {
-            "after": after,
-            "limit": page_size,
-            "min_popularity": scope.min_popularity,
-            "partial": scope.kind == "partial_albums",
-            "album_id": scope.album_id,
-        }
         if scope.kind == "album":
-            rows = self._connection.execute(self._sql.album_page, parameters).fetchall()
+            narrowed = {"after": after, "limit": page_size, "album_id": scope.album_id}
+            narrowed["min_popularity"] = scope.min_popularity
+            rows = self._connection.execute(self._sql.album_page, narrowed).fetchall()
             return (rows[-1][0], self._tracks(rows)) if rows else None
-        (end,) = self._connection.execute(queries.PAGE_END, parameters).fetchone()
+        end = self._page_end(after, page_size)
         if end is None:
             return None
-        rows = self._connection.execute(self._sql.page, parameters | {"end": end}).fetchall()
-        return end, self._tracks(rows)
+        between = _between(scope, after, end)
+        return end, self._tracks(self._connection.execute(self._sql.page, between).fetchall())
+
+    def _page_end(self, after: int, page_size: int) -> int | None:
+        limits = {"after": after, "limit": page_size}
+        (end,) = self._connection.execute(queries.PAGE_END, limits).fetchone()
+        return _whole(end)
+
+    def page_albums(
+        self, scope: Scope, after: int, page_size: int
+    ) -> tuple[int, list[PageAlbum]] | None:
+        """The albums of the next page; None after the last."""
+        self._check_scope(scope)
+        end = self._page_end(after, page_size)
+        if end is None:
+            return None
+        rows = self._connection.execute(self._sql.page_albums, _between(scope, after, end))
+        return end, [
+            PageAlbum(rowid=rowid, id=album_id, named=bool(named))
+            for rowid, album_id, named in rows
+            if isinstance(album_id, str)
+        ]
+
+    def album_uris(self, rowid: int) -> AlbumUris:
+        rows = self._connection.execute(
+            self._sql.album_uris, (rowid, MOST_OF_AN_ALBUM + 1)
+        ).fetchall()
+        uris = {track_id: _uri(uri) for track_id, uri in rows if _is_id(track_id)}
+        return AlbumUris(uris=uris, whole=len(rows) <= MOST_OF_AN_ALBUM)
+
+    def page_of_albums(
+        self, scope: Scope, after: int, end: int, rowids: Sequence[int]
+    ) -> list[Track]:
+        parameters = _between(scope, after, end) | {"albums": json.dumps(list(rowids))}
+        rows = self._connection.execute(self._sql.page_of_albums, parameters).fetchall()
+        return self._tracks(rows)
+
+    def audio_uris(self, track_ids: Sequence[str]) -> dict[str, str | None]:
+        if self._sql.audio_uris is None:
+            return {}
+        rows = self._connection.execute(self._sql.audio_uris, (json.dumps(list(track_ids)),))
+        return {track_id: _uri(uri) for track_id, uri in rows}
 
     def count(self, scope: Scope) -> int | None:
         self._check_scope(scope)
@@ -225,8 +292,6 @@ class _Reader:
     def _check_scope(self, scope: Scope) -> None:
         if scope.kind == "album" and scope.album_id is None:
             raise InvalidRequest("the scope 'album' needs an album_id")
-        if scope.kind == "partial_albums":
-            self._sql.require("albums", "album_availability", "tell partial albums")
         if scope.min_popularity is not None:
             self._sql.require("tracks", "popularity", "filter by popularity")
 
@@ -250,6 +315,10 @@ class _Reader:
         return names
 
 
+def _between(scope: Scope, after: int, end: int) -> dict[str, object]:
+    return {"after": after, "end": end, "min_popularity": scope.min_popularity}
+
+
 def _track(row: Row, artists: list[str], album_artists: list[str]) -> Track:
     _, _, track_id, name, album_id, album_name, disc, number, duration, isrc, popularity, uri = row
     album = _text(album_id)
@@ -266,8 +335,13 @@ def _track(row: Row, artists: list[str], album_artists: list[str]) -> Track:
         duration_ms=duration_ms if duration_ms and duration_ms > 0 else None,
         isrc=_text(isrc),
         popularity=_whole(popularity),
-        audio_uri=uri if isinstance(uri, str) else None,
+        audio_uri=_uri(uri),
     )
+
+
+def _uri(value: object) -> str | None:
+    """As it is, because it is a path; what is not a text becomes one that no path can be."""
+    return value if value is None or isinstance(value, str) else f"\0{value!r:.80}"
 
 
 def _is_id(value: object) -> bool:

@@ -6,13 +6,16 @@ import uuid
 from collections.abc import Collection
 
 from shared.catalog.models import Track
+from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.enqueue import Request
-from shared.db.ledger import Placed, complete, placed
+from shared.db.ledger import File, Placed, announce_ready, complete, placed, record_adopted
 from shared.db.pool import Connection
 from shared.errors import Stale
-from shared.media.verify import AudioFacts
+from shared.media.placed_file import Whole
 from shared.states import LEASED, Stage, allowed_from
+
+_REASON = "a whole file lies in place"
 
 _ACTIVE = """
 SELECT id, track_id, stage FROM queue_items
@@ -43,7 +46,7 @@ async def adopt(
     connection: Connection,
     request: Request,
     track: Track,
-    facts: AudioFacts,
+    whole: Whole,
     *,
     known: Placed | None,
     actor: str,
@@ -76,7 +79,55 @@ async def adopt(
         raise Stale(f"{track.id} was placed at this very moment")
     await connection.execute(_ADD_REQUESTER, item_id, request.id, request.user_id)
     if not await complete(
-        connection, item_id, facts, fence=None, reason="a whole file lies in place", actor=actor
+        connection,
+        item_id,
+        whole.facts,
+        fence=None,
+        reason=_REASON,
+        actor=actor,
+        uri=whole.uri,
     ):
         raise Stale(f"{track.id} was taken up at this very moment")
     return item_id
+
+
+async def adopt_unasked(
+    connection: Connection,
+    track: Track,
+    whole: Whole,
+    *,
+    known: Placed | None,
+    named: bool,
+    actor: str,
+) -> None:
+    """Record a verified file that is in place, without a request.
+
+    An item that waits for its turn is completed with it; one that a worker or Torrentino has is
+    left to its worker, which finds the file. `audio.ready` is written with the item, or if the
+    catalog has not `named` the file. `known` is as for `adopt`.
+
+    Raises:
+        Stale: another transaction has queued or recorded the track; check again.
+    """
+    active = await connection.fetchrow(_ACTIVE, [track.id])
+    if (await placed(connection, [track.id])).get(track.id) != known:
+        raise Stale(f"{track.id} was placed at this very moment")
+    if active is not None and active["stage"] in _IDLE:
+        item_id: str = active["id"]
+        done = await complete(
+            connection,
+            item_id,
+            whole.facts,
+            fence=None,
+            reason=_REASON,
+            actor=actor,
+            uri=whole.uri,
+        )
+        assert done, "the row is locked, and no worker has it"
+        return
+    file = File(track_id=track.id, album_id=track.album_id, uri=whole.uri, facts=whole.facts)
+    if not await record_adopted(connection, file, known=known):
+        raise Stale(f"{track.id} was placed at this very moment")
+    reached("adopt.recorded")
+    if not named:
+        await announce_ready(connection, file, item_id=None, actor=actor)

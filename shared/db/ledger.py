@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -17,17 +17,21 @@ from shared.errors import AttemptFailed, DependencyDown
 from shared.events import AudioReady
 from shared.media.paths import audio_uri
 from shared.media.place import storage_error
+from shared.media.presence import NamedFile, named_file
 from shared.media.verify import AudioFacts
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placed:
-    """A file of the ledger."""
+    """A file of the ledger. Its content is equal to another's if these four fields are."""
 
     track_id: str
     audio_uri: str
     size_bytes: int
     verified_at: datetime
+    album_id: str | None = field(default=None, compare=False)
+    adopted: bool = field(default=False, compare=False)
+    published_at: datetime | None = field(default=None, compare=False)
 
     def is_there(self, media_path: Path) -> bool:
         """Whether the file is at its place, with the size that it had. Blocks.
@@ -36,11 +40,10 @@ class Placed:
             DependencyDown: the disk cannot be read.
         """
         try:
-            return (media_path / self.audio_uri).stat().st_size == self.size_bytes
-        except (FileNotFoundError, NotADirectoryError):
-            return False
+            found = named_file(media_path, self.audio_uri)
         except OSError as error:
             raise unreadable(error, f"looking at {self.audio_uri}") from error
+        return isinstance(found, NamedFile) and found.size_bytes == self.size_bytes
 
 
 def unreadable(error: OSError, what: str) -> DependencyDown:
@@ -53,32 +56,32 @@ def unreadable(error: OSError, what: str) -> DependencyDown:
 
 
 _FIND = """
-SELECT track_id, audio_uri, size_bytes, verified_at FROM media_files WHERE track_id = ANY($1)
+SELECT track_id, audio_uri, size_bytes, verified_at, album_id, adopted, published_at
+  FROM media_files WHERE track_id = ANY($1)
 """
 
 
 async def placed(connection: Connection, track_ids: Sequence[str]) -> dict[str, Placed]:
     """The ledger's rows for these tracks, by track id."""
     rows = await connection.fetch(_FIND, list(track_ids))
-    return {
-        row["track_id"]: Placed(
-            track_id=row["track_id"],
-            audio_uri=row["audio_uri"],
-            size_bytes=row["size_bytes"],
-            verified_at=row["verified_at"],
-        )
-        for row in rows
-    }
+    return {row["track_id"]: Placed(**dict(row)) for row in rows}
 
 
+# A file at another path is not the one that the catalog was seen to name. The two last parameters
+# are the row as it was read: with $13 it has to be that one, or to be missing.
 _UPSERT = """
-INSERT INTO media_files (track_id, audio_uri, ext, size_bytes, sha256, duration_ms, codec,
-                         bitrate_kbps, item_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+INSERT INTO media_files AS f (track_id, album_id, audio_uri, adopted, ext, size_bytes, sha256,
+                              duration_ms, codec, bitrate_kbps, item_id)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
 ON CONFLICT (track_id) DO UPDATE
-   SET audio_uri = excluded.audio_uri, ext = excluded.ext, size_bytes = excluded.size_bytes,
+   SET album_id = coalesce(excluded.album_id, f.album_id), audio_uri = excluded.audio_uri,
+       adopted = excluded.adopted, ext = excluded.ext, size_bytes = excluded.size_bytes,
        sha256 = excluded.sha256, duration_ms = excluded.duration_ms, codec = excluded.codec,
-       bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id
+       bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id,
+       published_at = CASE WHEN f.audio_uri = excluded.audio_uri THEN f.published_at END,
+       playable_at = CASE WHEN f.audio_uri = excluded.audio_uri THEN f.playable_at END,
+       not_playable = CASE WHEN f.audio_uri = excluded.audio_uri THEN f.not_playable END
+ WHERE NOT $12 OR (f.audio_uri, f.verified_at) = ($13, $14)
 """
 
 # Stored with the download, which is kept longer than its items: a torrent with a placed file seeds
@@ -103,10 +106,12 @@ async def complete(
     fence: int | None,
     reason: str,
     actor: str,
+    uri: str | None = None,
 ) -> bool:
-    """Record the placed file, complete its item and write `audio.ready`, all or nothing.
+    """Record the file, complete its item and write `audio.ready`, all or nothing.
 
-    Call it in a transaction, when the file is in place. False: the item has moved meanwhile.
+    Call it in a transaction, when the file is in place: at `uri`, by default at the path of our
+    rule. False: the item has moved meanwhile.
     """
     item = item_id if fence is None else Claim(item_id=item_id, fence=fence)
     rows = await moves.complete(connection, {item: facts.size_bytes}, reason=reason, actor=actor)
@@ -115,29 +120,59 @@ async def complete(
     (row,) = rows
     reached("ledger.completed")
     await connection.execute(_BROUGHT, item_id)
-    await record_file(
-        connection, row["track_id"], row["album_id"], facts, item_id=item_id, actor=actor
+    file = File(
+        track_id=row["track_id"],
+        album_id=row["album_id"],
+        uri=uri or audio_uri(row["track_id"], facts.ext),
+        facts=facts,
     )
+    await _upsert(connection, file, item_id=item_id)
+    reached("ledger.recorded")
+    await announce_ready(connection, file, item_id=item_id, actor=actor)
     reached("ledger.ready")
     await settle_albums(connection, [item_id], actor=actor)
     return True
 
 
-async def record_file(
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """A whole file of a track, at `uri`."""
+
+    track_id: str
+    album_id: str | None
+    uri: str
+    facts: AudioFacts
+
+    @property
+    def adopted(self) -> bool:
+        """Whether it has another path than our rule's, so that another program placed it."""
+        return self.uri != audio_uri(self.track_id, self.facts.ext)
+
+
+async def record_adopted(connection: Connection, file: File, *, known: Placed | None) -> bool:
+    """Write a file without an item into the ledger, in place of the row `known`.
+
+    False: the ledger has another row by now.
+    """
+    uri, verified_at = (known.audio_uri, known.verified_at) if known else (None, None)
+    done = await _upsert(connection, file, item_id=None, guard=(True, uri, verified_at))
+    return done != "INSERT 0 0"
+
+
+async def _upsert(
     connection: Connection,
-    track_id: str,
-    album_id: str | None,
-    facts: AudioFacts,
+    file: File,
     *,
-    item_id: str,
-    actor: str,
-) -> None:
-    """Write a file into the ledger and its `audio.ready` into the outbox."""
-    uri = audio_uri(track_id, facts.ext)
-    await connection.execute(
+    item_id: str | None,
+    guard: tuple[bool, str | None, datetime | None] = (False, None, None),
+) -> str:
+    facts = file.facts
+    return await connection.execute(
         _UPSERT,
-        track_id,
-        uri,
+        file.track_id,
+        file.album_id,
+        file.uri,
+        file.adopted,
         facts.ext,
         facts.size_bytes,
         facts.sha256,
@@ -145,15 +180,22 @@ async def record_file(
         facts.codec,
         facts.bitrate_kbps,
         item_id,
+        *guard,
     )
-    reached("ledger.recorded")
+
+
+async def announce_ready(
+    connection: Connection, file: File, *, item_id: str | None, actor: str
+) -> None:
+    """Write the file's `audio.ready` into the outbox, for the item's requesters."""
     requesters = await connection.fetch(_REQUESTERS, item_id)
     users = {row["user_id"]: None for row in requesters if row["user_id"] is not None}
+    facts = file.facts
     ready = AudioReady(
         item_id=item_id,
-        track_id=track_id,
-        album_id=album_id,
-        audio_uri=uri,
+        track_id=file.track_id,
+        album_id=file.album_id,
+        audio_uri=file.uri,
         ext=facts.ext,
         codec=facts.codec,
         duration_ms=facts.duration_ms,

@@ -16,6 +16,11 @@ def audio_uri(track_id: str, ext: str) -> str:
     return f"audio/{track_id[0:2]}/{track_id[2:4]}/{track_id[4:6]}/{track_id}.{ext}"
 
 
+def is_own(track_id: str, uri: str) -> bool:
+    """Whether `uri` is the path of our rule for this track, with any extension."""
+    return uri in {audio_uri(track_id, ext) for ext in PLAYABLE}
+
+
 def audio_dir(media_path: Path, track_id: str) -> Path:
     """The folder that holds a track's file, whatever its extension."""
     return media_path / "audio" / track_id[0:2] / track_id[2:4] / track_id[4:6]

@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 
 from shared.errors import CorruptAudio
-from shared.media.paths import find_audio
+from shared.media.paths import audio_uri, find_audio
 from shared.media.place import storage_error
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
@@ -18,11 +18,18 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
-    """The facts and path of the whole file, None without one; and the files that are not whole."""
+class Whole:
+    """A file that is the whole audio of its track; `uri` is relative to the media root."""
 
-    facts: AudioFacts | None
-    path: Path | None
+    uri: str
+    facts: AudioFacts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placed:
+    """The whole file, None without one; and the files that are not whole."""
+
+    whole: Whole | None
     refused: tuple[Path, ...]
 
 
@@ -55,7 +62,8 @@ async def find_placed(
             refused.append(file)
             continue
         if f".{facts.ext}" == file.suffix:
-            return Placed(facts=facts, path=file, refused=tuple(refused))
+            whole = Whole(uri=audio_uri(track_id, facts.ext), facts=facts)
+            return Placed(whole=whole, refused=tuple(refused))
         log.warning("existing_file_misnamed", path=str(file), ext=facts.ext)
         refused.append(file)
-    return Placed(facts=None, path=None, refused=tuple(refused))
+    return Placed(whole=None, refused=tuple(refused))

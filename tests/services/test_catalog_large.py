@@ -38,7 +38,7 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
             FROM n;
         INSERT INTO track_artists SELECT i * 3, i % 1000 + 1, 0 FROM n;
         INSERT INTO artist_albums SELECT i % 1000 + 1, i, 0, 0, 0 FROM n WHERE i <= 20000;
-        UPDATE albums SET album_availability = 'partial' WHERE rowid = 20000;
+        UPDATE tracks SET popularity = 101 WHERE album_rowid = 20000;
         COMMIT;
         """,
     )
@@ -67,7 +67,7 @@ async def test_a_large_catalog_needs_one_page_of_memory(large: Path) -> None:
 async def test_a_rare_filter_does_not_scan_in_one_query(large: Path) -> None:
     """Pages that keep nothing still come, so a walk can be watched and stopped."""
     catalog = Catalog(large)
-    pages = [p async for p in catalog.pages(Scope(kind="partial_albums"), page_size=20_000)]
+    pages = [p async for p in catalog.pages(Scope(min_popularity=101), page_size=20_000)]
     await catalog.close()
     assert [len(tracks) for _, tracks in pages] == [0] * 9 + [10]
     assert [last for last, _ in pages] == [60_000 * n for n in range(1, 11)]

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from services.local.sample import add_album
+from services.watchdog.adoption import Adoption
 from services.watchdog.service import Watchdog
 from services.watchdog.store import Findings, Store
 from shared.app import App, make_app
@@ -24,6 +25,7 @@ from shared.db.media_root import MediaRoot
 from shared.db.scans import start
 from shared.errors import DependencyDown, Stale
 from shared.events import ScanOrder
+from shared.media.tools import find_tools
 from shared.states import ScanState
 from tests.support.audio import make_audio
 from tests.support.ingest_helpers import (
@@ -33,6 +35,7 @@ from tests.support.ingest_helpers import (
     assert_problem,
     dead,
     in_outbox,
+    name_file,
     put_file,
     serve,
     unhandled,
@@ -82,12 +85,16 @@ def watchdog(world: World, app: App, *, page_size: int = 2, turn_s: float = 0) -
     """A watchdog that does one small page a turn."""
     catalog = Catalog(world.catalog)
     app.closers.append(catalog.close)
+    store, root = Store(app.database, lease_s=60), MediaRoot(app.database, world.media)
     return Watchdog(
-        store=Store(app.database, lease_s=60),
+        store=store,
         catalog=catalog,
-        root=MediaRoot(app.database, world.media),
+        root=root,
         announcer=app.announcer,
         health=app.health,
+        adoption=Adoption(
+            store=store, root=root, announcer=app.announcer, tools=find_tools, tolerance_s=6
+        ),
         page_size=page_size,
         turn_s=turn_s,
     )
@@ -247,16 +254,15 @@ async def test_background_work_never_comes_before_a_users(world: World) -> None:
 async def test_a_scope_narrows_the_scan(world: World) -> None:
     """One album, partly present albums, and a least popularity look at nothing else."""
     first, second = world.add_album(1, 3), world.add_album(2, 3)
+    song = make_audio(world.folder / "song.flac", seconds=8)
+    name_file(world, second[0], "here/it is.flac", song)
     with closing(sqlite3.connect(world.catalog)) as catalog, catalog:
-        catalog.execute(
-            "UPDATE albums SET album_availability = 'partial' WHERE id = ?", (album_id(2),)
-        )
         catalog.execute("UPDATE tracks SET popularity = 90 WHERE id = ?", (first[0],))
         catalog.execute("UPDATE tracks SET popularity = 10 WHERE id = ?", (first[1],))
     api = await serve(world, "ingest", "watchdog")
     for body, missing in (
         ({"scope": "album", "album_id": album_id(1)}, first),
-        ({"scope": "partial_albums"}, second),
+        ({"scope": "partial_albums"}, second[1:]),
         ({"min_popularity": 60}, first[:1]),
         ({"scope": "album", "album_id": album_id(1), "min_popularity": 40}, [first[0], first[2]]),
         ({"scope": "album", "album_id": "NoSuchAlbum"}, []),
@@ -265,19 +271,18 @@ async def test_a_scope_narrows_the_scan(world: World) -> None:
         assert [entry["track_id"] for entry in found["sample"]] == missing, body
         assert found["missing"] == len(missing)
     found = await ended(api, await order(api, "queue-all", scope="partial_albums"))
-    assert [item["track_id"] for item in await world.items()] == second
+    assert [item["track_id"] for item in await world.items()] == second[1:]
 
 
 async def test_a_catalog_without_the_column_refuses_the_scope(world: World) -> None:
-    """An old catalog that cannot tell partial albums says so; it does not scan everything."""
+    """An old catalog that cannot tell what is popular says so; it does not scan everything."""
     world.add_album(1, 1)
     with closing(sqlite3.connect(world.catalog)) as catalog, catalog:
-        catalog.execute("DROP INDEX idx_albums_availability")
-        catalog.execute("ALTER TABLE albums DROP COLUMN album_availability")
+        catalog.execute("ALTER TABLE tracks DROP COLUMN popularity")
     api = await serve(world, "ingest", "watchdog")
-    found = await ended(api, await order(api, "queue-all", scope="partial_albums"))
+    found = await ended(api, await order(api, "queue-all", min_popularity=5))
     assert found["state"] == "refused"
-    assert "album_availability" in found["problem"]
+    assert "tracks.popularity" in found["problem"]
     assert await world.items() == []
 
 

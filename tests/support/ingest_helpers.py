@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
+import sqlite3
 import uuid
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +96,22 @@ def put_file(world: World, track: str, source: Path, ext: str = "flac") -> Path:
     folder = audio_dir(world.media, track)
     folder.mkdir(parents=True, exist_ok=True)
     return Path(shutil.copyfile(source, folder / f"{track}.{ext}"))
+
+
+def name_file(world: World, track: str, uri: str | None, source: Path | None = None) -> Path:
+    """Let the catalog name a file for a track, and put it there if a source is given."""
+    with closing(sqlite3.connect(world.catalog)) as catalog, catalog:
+        catalog.execute("UPDATE tracks SET audio_uri = ? WHERE id = ?", (uri, track))
+    path = world.media / (uri or "")
+    if source is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, path)
+    return path
+
+
+def servers_uri(track: str, ext: str = "ogg") -> str:
+    """Where the catalog server's own ingestion puts a track's file: two levels."""
+    return f"audio/{track[0:2]}/{track[2:4]}/{track}.{ext}"
 
 
 def everything_below(folder: Path) -> set[str]:

@@ -11,7 +11,7 @@ from shared.errors import Dependency
 from shared.states import TERMINAL, Stage
 
 SEARCH = {"torrentino", "torrent_client", "searcher"}
-COLLECT = {"media", "space", "incoming", "ffmpeg"}
+COLLECT = {"media", "space", "incoming", "ffmpeg", "catalog"}
 # By stage: without what an item of a ticket stands still.
 STOPPED_BY: dict[Stage, set[str]] = {
     Stage.QUEUED: SEARCH,

@@ -47,9 +47,20 @@ SELECT count(*) AS waiting, extract(epoch FROM now() - min(at)) AS oldest_s
   FROM events WHERE published_at IS NULL
 """
 
+_PROBLEM_COUNTS = "SELECT kind, count(*) AS count FROM presence_problems GROUP BY kind"
+
+_PROBLEMS = """
+SELECT track_id, audio_uri, kind, detail, size_bytes,
+       extract(epoch FROM seen_at)::bigint AS seen_at
+  FROM presence_problems WHERE $1::text IS NULL OR kind = $1
+ ORDER BY seen_at DESC, track_id LIMIT $2 OFFSET $3
+"""
+
+_PROBLEM_TOTAL = "SELECT count(*) FROM presence_problems WHERE $1::text IS NULL OR kind = $1"
+
 _SCAN = """
 SELECT id, queue, scope, max_items, state, problem, total, scanned, present, active, missing,
-       unrecorded, queued, sample,
+       unrecorded, to_adopt, adopted, broken, refused, queued, sample,
        extract(epoch FROM created_at)::bigint AS created_at,
        extract(epoch FROM started_at)::bigint AS started_at,
        extract(epoch FROM finished_at)::bigint AS finished_at,
@@ -72,6 +83,8 @@ class Numbers:
     # None until a ticketer has chosen the acquisition mode.
     acquisition: Row | None
     outbox: Row
+    # How many rows `presence_problems` has, by kind.
+    presence_problems: dict[str, int]
     now: int
 
 
@@ -91,8 +104,19 @@ async def numbers(connection: Connection) -> Numbers:
         searches=await connection.fetchval(_SEARCHES),
         acquisition=await connection.fetchrow(_ACQUISITION),
         outbox=outbox,
+        presence_problems={
+            row["kind"]: row["count"] for row in await connection.fetch(_PROBLEM_COUNTS)
+        },
         now=await connection.fetchval(_NOW),
     )
+
+
+async def presence_problems(
+    connection: Connection, kind: str | None, *, limit: int, offset: int
+) -> tuple[Sequence[Row], int]:
+    """The presence problems of a kind, newest first, and how many there are."""
+    total: int = await connection.fetchval(_PROBLEM_TOTAL, kind)
+    return await connection.fetch(_PROBLEMS, kind, limit, offset), total
 
 
 async def scan(connection: Connection, scan_id: str) -> Row | None:

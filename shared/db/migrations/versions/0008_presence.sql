@@ -32,3 +32,11 @@ CREATE TABLE presence_problems (
     seen_at     timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX presence_problems_seen ON presence_problems (seen_at);
+
+-- Of the tracks of a scan: how many files the ledger lacks, how many the scan has recorded, how many
+-- are known to be broken, and how many paths of the catalog may not be used.
+ALTER TABLE scans
+    ADD COLUMN to_adopt bigint NOT NULL DEFAULT 0,
+    ADD COLUMN adopted bigint NOT NULL DEFAULT 0,
+    ADD COLUMN broken bigint NOT NULL DEFAULT 0,
+    ADD COLUMN refused bigint NOT NULL DEFAULT 0;
