@@ -16,6 +16,7 @@ POINTS: dict[str, str] = {
     "consumer.acked": "it is acknowledged | nothing",
     "consumer.buried": "a message is in the dead stream | it is not acknowledged",
     "ingest.looked": "the disk is checked | nothing is decided",
+    "ingest.noted": "problems of named files are committed | the request is not decided",
     "ingest.requested": "the request is recorded, uncommitted | no item is queued",
     "ingest.queued": "items are queued, uncommitted | limits are not checked, no event is written",
     "ingest.decided": "all of a request is written | not committed",
@@ -131,6 +132,9 @@ POINTS: dict[str, str] = {
     "watchdog.looked": "a page of the catalog is checked | nothing is written",
     "watchdog.queued": "the page's tracks are queued, uncommitted | the scan is not advanced",
     "watchdog.page": "a page is committed | no wake-up is sent",
+    "adopt.decoded": "a file that the ledger lacks is decoded | it is not recorded",
+    "adopt.recorded": "the ledger has an adopted file, uncommitted | it is not counted",
+    "adopt.committed": "an adopted file is committed | no wake-up is sent",
     "watchdog.through": "all pages are committed | the scan is not ended",
     "watchdog.ended": "the scan is ended | nothing",
 }

@@ -7,9 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
+from services.fetcher_writer import publish as publisher
 from services.fetcher_writer.collected_files import CollectedFiles
 from services.fetcher_writer.finish import Collected, Finished
 from services.fetcher_writer.match import Found
+from services.fetcher_writer.media import Media
 from services.fetcher_writer.recipe import Recipe
 from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import ACTOR, Work
@@ -17,6 +19,7 @@ from services.ticketer.direct_store import DirectStore
 from services.ticketer.direct_store import Work as Downloading
 from shared.acquisition.tickets import Tickets
 from shared.db.ledger import complete
+from shared.db.presence import Known
 from shared.media.paths import audio_uri
 from shared.media.place import publish
 
@@ -64,6 +67,19 @@ def _forget_intents() -> None:
     Tickets.find = find  # type: ignore[method-assign,assignment]
 
 
+def _forget_other_files() -> None:
+    """A file is placed whatever the ledger and the catalog have."""
+
+    async def nothing(_connection: object, _track_ids: object) -> Known:
+        return Known(ledger={}, problems={})
+
+    async def nowhere(_self: Media, _track_id: str) -> None:
+        return None
+
+    publisher.known = nothing  # type: ignore[attr-defined]
+    Media.uri_of = nowhere  # type: ignore[method-assign,assignment]
+
+
 def _take_all_for_ours() -> None:
     """A torrent that somebody else has added is removed as if it were ours."""
 
@@ -89,6 +105,7 @@ BUGS: dict[str, Callable[[], None]] = {
     "complete before placing": _complete_before_placing,
     "place before verifying": _place_before_verifying,
     "forget intents": _forget_intents,
+    "forget other files": _forget_other_files,
     "take all for ours": _take_all_for_ours,
     "forget what was begun": _forget_what_was_begun,
 }

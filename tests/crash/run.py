@@ -195,6 +195,7 @@ class _Run:
                 self._work.wanted,
                 burned=self._work.burned + self._refusals,
                 folders_stay=self._schedule.delivery == "http",
+                adopted=self._work.adopted,
             )
             await self._work.check_the_end(deaths=self._deaths)
             self._no_bugs()

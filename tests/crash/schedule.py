@@ -23,7 +23,7 @@ _PREFIXES: dict[Service, tuple[str, ...]] = {
     "ticketer": ("ticketer", "direct", "relay"),
     "poller": ("poller", "tidying", "torrents", "leftovers", "relay"),
     "fetcher_writer": ("fetcher", "cleaning", "download", "media", "ledger", "relay"),
-    "watchdog": ("watchdog", "consumer", "relay"),
+    "watchdog": ("watchdog", "adopt", "consumer", "relay"),
     "reaper": ("reaper", "relay"),
 }
 _ONLY: dict[str, Delivery] = {
@@ -33,6 +33,8 @@ _ONLY: dict[str, Delivery] = {
     "media.copied": "copy",
     "media.linked": "link",
     "cleaning": "link",
+    "adopt": "link",
+    "ingest.noted": "link",
     "poller.processing": "link",
     "poller.processed": "link",
     "tidying.ticket_removed": "link",

@@ -58,6 +58,7 @@ _UNHARMED = tuple(replace(process, kills=()) for process in at_points("relay.tak
 PLANTED = {
     "complete before placing": (at_points("media.folders"), r"I[34]\b"),
     "place before verifying": (Schedule(replay="", processes=_UNHARMED), r"I[34]\b"),
+    "forget other files": (Schedule(replay="", processes=_UNHARMED), r"I3\b|two files"),
     "take all for ours": (at_points("leftovers.noted"), r"I10\b"),
     "forget what was begun": (at_points("direct.added", plain=True), r"I11\b"),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Awaitable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import asyncpg
@@ -25,6 +25,7 @@ from shared.bus.subjects import (
 )
 from shared.media.paths import audio_uri
 from tests.support.audio import cut, make_audio
+from tests.support.ingest_helpers import name_file, servers_uri
 from tests.support.world import ADMIN, Row, World, album_id, as_user, eventually
 
 SECONDS = 1.0
@@ -46,6 +47,9 @@ class Asking:
         # From then on whatever may go away may do so.
         self.begun = asyncio.Event()
         self.begun.set()
+
+    # Tracks whose file a scan has to record, without an item.
+    adopted: Sequence[str] = ()
 
     @property
     def wanted(self) -> list[str]:
@@ -75,6 +79,10 @@ class Asking:
             return not active and done == set(self.wanted)
 
         await eventually(self._items, over, within_s=_WITHIN_S)
+        await eventually(self._recorded, set(self.adopted).issubset, within_s=_WITHIN_S)
+
+    async def _recorded(self) -> set[str]:
+        return {row["track_id"] for row in await self._rows("SELECT track_id FROM media_files")}
 
     def broken_now(self) -> list[str]:
         """What does not hold of it at this instant, beside the invariants of all work."""
@@ -156,9 +164,10 @@ class Asking:
 class Work(Asking):
     """By tickets, and not only the good case: a misnamed and a good file that lie in place, a
     broken delivery, an answer of Torrentino that is lost, a withdrawal and a retry, a message that
-    nobody understands, and a scan; a torrent of an album that lacks a track, and, if `unclear`,
-    one whose files only a person can tell apart. All tracks end COMPLETED. `plain` is an album of
-    two good tracks and no more.
+    nobody understands, and a scan; files that the catalog names, one of them while its track is
+    under way, and a scan that adopts them; a torrent of an album that lacks a track, and, if
+    `unclear`, one whose files only a person can tell apart. All tracks end COMPLETED, or recorded.
+    `plain` is an album of two good tracks and no more.
     """
 
     def __init__(self, world: World, *, plain: bool, unclear: bool) -> None:
@@ -170,6 +179,8 @@ class Work(Asking):
         self._found_missing = [] if plain else self._add_album(3, 1)
         self._in_torrent = [] if plain else self._add_torrent(4, lacks=1)
         self._unclear = self._add_unclear(5) if unclear and not plain else []
+        self._named = [] if plain else self._add_album(6, 3)
+        self.adopted = self._named[1:]
         # Attempts that the broken delivery costs.
         self.burned = 0 if plain else 1
 
@@ -177,7 +188,7 @@ class Work(Asking):
     def wanted(self) -> list[str]:
         """Every track that has to arrive."""
         albums = [*self._album, *self._others, *self._found_missing]
-        return [*albums, *self._in_torrent, *self._unclear]
+        return [*albums, *self._in_torrent, *self._unclear, *self._named[:1]]
 
     def _add_album(self, number: int, count: int, artist: str = "The Testers") -> list[str]:
         return self._world.add_album(
@@ -215,7 +226,12 @@ class Work(Asking):
         faults.database_locked_after_effect, faults.only = 1, "POST /tickets"
         for track in self._others[1:]:
             faults.fates[_title(track)] = "stuck_downloading"
+        faults.fates[_title(self._named[0])] = "stuck_downloading"
         _lay(self._song, world.media / audio_uri(misnamed, "mp3"))
+        for track in self.adopted:
+            self._name(track)
+        # Refused, and so fetched.
+        name_file(world, self._others[0], "/etc/hostname")
         orphan = world.media / ".incoming" / "somebody.7.part"
         orphan.parent.mkdir()
         orphan.write_bytes(b"left behind long ago")
@@ -237,6 +253,7 @@ class Work(Asking):
                 self._misunderstood(),
                 self._withdrawn_and_retried(self._others[1]),
                 self._found_in_place(self._others[2]),
+                self._named_meanwhile(self._named[0]),
             ]
         await asyncio.gather(*asking)
 
@@ -272,6 +289,27 @@ class Work(Asking):
         await self._until(track, "downloading")
         _lay(self._song, self._world.media / audio_uri(track, "flac"))
         del self._world.faults.fates[_title(track)]
+
+    async def _named_meanwhile(self, track: str) -> None:
+        """Let the catalog name a file of a track that is under way, and a scan adopt all of it."""
+        await self._over_nats(track)
+        await self._until(track, "downloading")
+        self._name(track)
+        await self._scanned({"adopt": True, "scope": "album", "album_id": album_id(6)})
+        del self._world.faults.fates[_title(track)]
+
+    def _name(self, track: str) -> None:
+        _lay(self._song, self._world.media / servers_uri(track))
+        name_file(self._world, track, servers_uri(track))
+
+    async def _scanned(self, body: dict[str, object]) -> None:
+        """Order a scan, when no other one is open."""
+
+        async def ordered() -> bool:
+            await self._post("admin/scan", body)
+            return bool(await self._rows("SELECT 1 FROM scans WHERE scope @> '{\"adopt\": true}'"))
+
+        await eventually(ordered, within_s=_WITHIN_S)
 
     async def _joined_by_one(self, tracks: list[str]) -> None:
         """Ask for all but one of the album, and for that one when the ticket is at work."""

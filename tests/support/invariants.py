@@ -5,7 +5,8 @@ is over; `watching` looks at files and tickets all the while. Every fault test u
 
     I1  every active item has a next action, and somebody or something that starts it
     I2  at most one live ticket per track
-    I3  a name under audio/ is whole and verified; at most one file per track
+    I3  a name under audio/ is whole and verified; at most one file per track, of those that the
+        ledger has, that the catalog names, and that have the track's own name
     I4  COMPLETED implies file, ledger row and one audio.ready (on the wire once by id)
     I5  terminal is final: nothing leaves COMPLETED, only a retry leaves FAILED
     I6  the history is gapless and lawful; replaying it gives the row
@@ -37,6 +38,8 @@ from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.db.releases import LADDER_DAYS
 from shared.health import Health
+from shared.media.paths import find_audio
+from shared.media.presence import NamedFile, named_file
 from shared.media.tools import find_tools
 from shared.media.verify import verify
 from shared.states import LEASED, REMOTE, TRANSITIONS, Stage
@@ -65,6 +68,8 @@ class Snapshot:
     ready: list[Row]
     ledger: list[Row]
     albums: list[Row]
+    # Tracks whose other file is reported.
+    reported: set[str]
     # By user: (requests today, in the queue), as the limits count them, and by the rows.
     usage: dict[str, tuple[int, int]]
     counted: dict[str, tuple[int, int]]
@@ -98,6 +103,8 @@ SELECT item_id, from_stage, stage, status, attempt, retry_count FROM events
 _READY = "SELECT id, item_id FROM events WHERE kind = 'audio.ready'"
 
 _LEDGER = "SELECT track_id, audio_uri, size_bytes, sha256 FROM media_files"
+
+_REPORTED = "SELECT track_id FROM presence_problems WHERE kind IN ('broken', 'second')"
 
 _ALBUMS = """
 SELECT r.id, r.settled_at, i.item_id
@@ -143,6 +150,7 @@ async def snapshot_over(connection: asyncpg.Connection[asyncpg.Record]) -> Snaps
             ready=await rows(_READY),
             ledger=await rows(_LEDGER),
             albums=await rows(_ALBUMS),
+            reported={row["track_id"] for row in await rows(_REPORTED)},
             usage={user: await _usage(connection, user) for user in users},
             counted={user: (today.get(user, 0), waiting[user]) for user in users},
         )
@@ -173,6 +181,7 @@ async def check(
         assert (why := without_next_action(seen, item)) is None, f"I1: {why}: {item}"
     _one_open_ticket_per_track(seen)
     assert (two := _live(world, excused)) == [], two
+    await asyncio.to_thread(_one_file_per_track, world, seen)
     await _files_are_whole(world, seen)
     await _completed_is_complete(world, seen, lost)
     _terminal_is_final(seen)
@@ -226,6 +235,20 @@ def _live(world: World, excused: Collection[str] = ()) -> list[str]:
     tickets = [ticket for ticket in world.live_tickets() if ticket["id"] not in excused]
     live = Counter(str(ticket["query_context"]["description"]) for ticket in tickets)
     return [f"I2: {n} live tickets for {what}" for what, n in live.items() if n > 1]
+
+
+def _one_file_per_track(world: World, seen: Snapshot) -> None:
+    """I3: no track has two files, wherever they lie, unless the other one is reported."""
+    ledger = {row["track_id"]: str(row["audio_uri"]) for row in seen.ledger}
+    named = world.named()
+    for track in (ledger.keys() | named.keys()) - seen.reported:
+        uris = [each for each in (ledger.get(track), named.get(track)) if each]
+        found = (named_file(world.media, uri) for uri in uris)
+        files = {each.inode: each.uri for each in found if isinstance(each, NamedFile)}
+        for path in find_audio(world.media, track):
+            if (inode := _identity(path)) is not None:
+                files[inode] = str(path)
+        assert len(files) <= 1, f"I3: {track} has several files: {sorted(files.values())}"
 
 
 async def _files_are_whole(world: World, seen: Snapshot) -> None:
@@ -286,9 +309,11 @@ async def check_the_end(
     failed: Collection[str] = (),
     burned: int = 0,
     folders_stay: bool = False,
+    adopted: Collection[str] = (),
 ) -> None:
     """All work is over: what was wanted arrived, the rest failed, and nothing is left behind.
 
+    `adopted` are tracks whose file was there before, and that no item was for.
     `failed` are the tracks whose items may have FAILED, with a reason. `burned` is how many
     attempts may have been used up; none, where a crash or an outage was the only fault. With
     `http` delivery the incoming `folders_stay`. Needs PostgreSQL and NATS.
@@ -296,7 +321,10 @@ async def check_the_end(
     await check_always(world)
     seen = await snapshot(world)
     _all_ended(seen, set(wanted), set(failed))
-    assert set(world.files()) == set(wanted), "I3: files without an item that asked for them"
+    files = set(world.files())
+    assert files == {*wanted, *adopted}, "I3: files without an item that asked for them"
+    unrecorded = set(adopted) - {row["track_id"] for row in seen.ledger}
+    assert unrecorded == set(), "I4: files without a ledger row"
     _albums_are_settled(seen)
     await _ready_on_the_wire(world, seen)
     _burned(seen, burned)
@@ -470,10 +498,16 @@ async def _broken(path: Path, *, expected_ms: int | None) -> str | None:
 
 
 def _inode(path: Path) -> int | None:
+    found = _identity(path)
+    return None if found is None else found[1]
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        return path.stat().st_ino
+        found = path.stat()
     except FileNotFoundError:
         return None
+    return found.st_dev, found.st_ino
 
 
 def _differ(one: Path, other: Path) -> bool:
