@@ -115,9 +115,10 @@ class Watchdog:
             await self._refuse(scan, unmounted.detail)
             return
         self._health.up("media")
-        if scan.after_rowid == 0:
+        if scan.fresh:
             order = scan.order.model_dump(exclude_none=True)
             log.info("scan_started", scan_id=scan.id, queue=scan.queue, **order)
+        if scan.after_rowid == 0:
             await self._store.total(scan, await self._catalog.count(_scope(scan.order)))
         if await self._pages(scan):
             reached("watchdog.through")

@@ -31,6 +31,8 @@ class Scan:
     max_items: int
     after_rowid: int
     missing: int
+    # This is its first claim.
+    fresh: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +66,7 @@ UPDATE scans
  WHERE id = (SELECT id FROM scans
               WHERE state = ANY($3) OR (state = $2 AND lease_until <= now())
               ORDER BY created_at LIMIT 1 FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING id, fence, queue, scope, max_items, after_rowid, missing
+RETURNING id, fence, queue, scope, max_items, after_rowid, missing, started_at = now() AS fresh
 """
 
 _TOTAL = "UPDATE scans SET total = $3 WHERE id = $1 AND fence = $2"
@@ -136,6 +138,7 @@ class Store:
             max_items=row["max_items"],
             after_rowid=row["after_rowid"],
             missing=row["missing"],
+            fresh=row["fresh"],
         )
 
     async def known(self, track_ids: Sequence[str]) -> tuple[Known, set[str]]:

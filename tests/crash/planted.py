@@ -76,7 +76,7 @@ def _forget_other_files() -> None:
     async def nowhere(_self: Media, _track_id: str) -> None:
         return None
 
-    publisher.known = nothing  # type: ignore[attr-defined]
+    publisher.known = nothing  # type: ignore[attr-defined,assignment]
     Media.uri_of = nowhere  # type: ignore[method-assign,assignment]
 
 
