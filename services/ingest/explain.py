@@ -27,7 +27,7 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
         ("fetching", "fetcher_writer"),
         ("scanning", "watchdog"),
     ),
-    "catalog_server": (("the catalog server's requests", "bridge"),),
+    "catalog_server": (("bridging", "bridge"),),
     "media": (("requesting", "ingest"), ("fetching", "fetcher_writer"), ("scanning", "watchdog")),
     "space": (("fetching", "fetcher_writer"),),
     "incoming": (("fetching", "fetcher_writer"),),

@@ -73,11 +73,11 @@ def _forget_other_files() -> None:
     async def nothing(_connection: object, _track_ids: object) -> Known:
         return Known(ledger={}, problems={})
 
-    async def nowhere(_self: Media, _track_id: str) -> None:
+    async def no_path(_self: Media, _track_id: str) -> None:
         return None
 
     publisher.known = nothing  # type: ignore[attr-defined,assignment]
-    Media.uri_of = nowhere  # type: ignore[method-assign,assignment]
+    Media.uri_of = no_path  # type: ignore[method-assign,assignment]
 
 
 def _take_all_for_ours() -> None:

@@ -93,7 +93,7 @@ MOVED = ItemMoved(
             {
                 "request_id": "r", "user_id": "42", "album_id": "a", "content_name": "Album",
                 "artist_name": None, "queued": 1, "already_queued": 2, "already_available": 3,
-                "item_ids": ["i", "j"],
+                "item_ids": ["i", "j"], "broken": [],
             },
         ),
         (

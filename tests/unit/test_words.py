@@ -54,6 +54,7 @@ STATS: dict[str, Any] = {
     "searches": {"last_hour": 7, "per_hour": 60},
     "tickets": {"in_flight": 3, "max_in_flight": 50, "need_approval": 1},
     "outbox": {"waiting": 0, "oldest_s": None},
+    "presence_problems": {"outside": 0, "broken": 0, "second": 0},
     "paused": [
         {"dependency": "space", "stage": "fetching", "to_do": "free some space", "why": "x"},
     ],
@@ -96,6 +97,11 @@ SCAN: dict[str, Any] = {
     "in_queue": 5,
     "missing": 995,
     "unrecorded": 0,
+    "to_adopt": 0,
+    "adopted": 0,
+    "broken": 0,
+    "refused": 0,
+    "scope": {"scope": "all", "adopt": False},
     "queued": 0,
     "limit": None,
     "limit_reached": False,
@@ -125,6 +131,32 @@ def test_a_scan_is_sentences() -> None:
     assert lines[-1] == "The scan was cancelled: cancelled by admin."
     queued = words.scan(SCAN | {"mode": "queue", "queued": 1, "missing": 1, "sample": []})
     assert queued[1] == "1 track queued."
+
+
+def test_a_scan_says_what_it_found_of_files() -> None:
+    """What a dry run leaves to --adopt, what that recorded, and what has to be corrected."""
+    lines = words.scan(SCAN | {"to_adopt": 1, "broken": 2, "refused": 1, "missing": 0})
+    assert lines[1:4] == [
+        "1 file not verified yet: one is when its track is requested, all are by --adopt.",
+        "2 named files are broken: see `problems`.",
+        "1 path of the catalog may not be used: see `problems`.",
+    ]
+    adopting = SCAN | {"adopted": 7, "scope": {"scope": "all", "adopt": True}}
+    assert words.scan(adopting)[1] == "7 files verified and recorded."
+    assert words.scan_progress(adopting).endswith(", 7 files recorded")
+
+
+def test_presence_problems_are_lines() -> None:
+    """In the statistics by their number, in the list one by one."""
+    lines = words.stats(STATS | {"presence_problems": {"outside": 1, "broken": 0, "second": 2}})
+    assert (
+        "The catalog names files that need a correction: 1 not usable, 2 beside another file;"
+        " see `problems`."
+    ) in lines
+    row = {"track_id": "t", "kind": "outside", "audio_uri": "../x", "detail": "why"}
+    assert words.presence_problem(row) == "t  outside: ../x (why)"
+    album = {"queued": 1, "already_queued": 0, "already_available": 2, "broken": ["t"]}
+    assert words.album_counts(album).endswith("1 with a broken file: see `problems`")
 
 
 def test_a_scan_says_how_far_it_is_and_what_keeps_it() -> None:
