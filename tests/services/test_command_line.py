@@ -9,8 +9,9 @@ from pathlib import Path
 
 import httpx
 
+from tests.support.audio import make_audio
 from tests.support.commands import Said, command, end, start
-from tests.support.ingest_helpers import V1, ask_album, serve
+from tests.support.ingest_helpers import V1, ask_album, name_file, serve, servers_uri
 from tests.support.world import ADMIN_KEY, World, album_id, eventually
 
 
@@ -85,6 +86,26 @@ async def test_statistics_and_scans_are_sentences(world: World) -> None:
     assert "3 tracks queued." in scan.lines
     assert tracks[0] in scan.out
     assert json.loads((await said(api, "stats", "--json")).out)["by_status"]["PENDING"] == 3
+
+
+async def test_files_that_the_catalog_names_are_adopted_and_listed(world: World) -> None:
+    """`scan --adopt` says what it recorded, `stats` and `problems` what is wrong."""
+    good, outside = world.add_album(1, 2)
+    song = make_audio(world.folder / "song.flac", seconds=8)
+    name_file(world, good, servers_uri(good), song)
+    name_file(world, outside, "../else\x1b[31mwhere.flac")
+    api = await serve(world, "ingest", "watchdog")
+    scan = await said(api, "scan", "--adopt")
+    assert "1 file verified and recorded." in scan.lines
+    assert "1 path of the catalog may not be used: see `problems`." in scan.lines
+    assert "1 not usable" in (await said(api, "stats")).out
+    listed = await said(api, "problems", COLUMNS="200")
+    assert listed.lines[0].startswith(f"{outside}  outside: ../else")
+    assert "\x1b" not in listed.out
+    assert (await said(api, "problems", "--kind", "broken")).lines == []
+    as_json = json.loads((await said(api, "problems", "--json")).out)
+    assert as_json["items"][0]["kind"] == "outside"
+    assert (await said(api, "problems", "--kind", "x")).code == 1
 
 
 async def test_a_scan_says_what_keeps_it_and_ends_with_ctrl_c(world: World) -> None:

@@ -140,6 +140,23 @@ async def test_a_broken_named_file_is_replaced_where_the_setting_says_so(
         assert problems == [{"track_id": track, "kind": "broken"}]
 
 
+async def test_a_file_at_another_path_is_to_be_published(world: World, song: Path) -> None:
+    """L-12: an adopted file that is gone is fetched again, to our own path, which is new to all."""
+    track = await asked(world)
+    async with stages(world) as by_hand:
+        await by_hand.until_ready()
+        path = name_file(world, track, servers_uri(track), song)
+        await by_hand.fetch()
+        await world.execute("UPDATE media_files SET published_at = now(), playable_at = now()")
+        path.unlink()
+        await queue(world, [track], seconds=SECONDS)
+        await by_hand.until_ready()
+        await by_hand.fetch()
+        rows = await world.rows("SELECT adopted, published_at, playable_at FROM media_files")
+        assert rows == [{"adopted": False, "published_at": None, "playable_at": None}]
+        assert in_audio(world) == [f"{track}.flac"]
+
+
 async def test_a_catalog_that_goes_away_hands_the_item_back(world: World) -> None:
     """An outage uses no attempt, and fetching continues when it is over."""
     await asked(world)

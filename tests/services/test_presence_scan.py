@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import sqlite3
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from services.local.sample import add_album
 from shared.bus.subjects import COMMAND_SCAN
+from shared.present import Present, present
 from tests.support.audio import cut, make_audio
 from tests.support.ingest_helpers import (
     V1,
@@ -226,6 +229,9 @@ async def test_partial_albums_are_told_by_their_files(world: World, song: Path) 
         catalog.execute("ALTER TABLE tracks DROP COLUMN audio_uri")
         catalog.execute("DROP INDEX idx_albums_availability")
         catalog.execute("ALTER TABLE albums DROP COLUMN album_availability")
+    # Another file, so that it is opened anew.
+    shutil.copy(world.catalog, world.folder / "older.db")
+    (world.folder / "older.db").replace(world.catalog)
     found = await scanned(api, scope="partial_albums")
     assert {row["track_id"] for row in found["sample"]} == {by_ledger[1]}
     assert nothing
@@ -276,9 +282,9 @@ async def test_requests_and_an_adopt_scan_at_once(world: World) -> None:
     source = make_audio(world.folder / "song.ogg", seconds=1, codec="vorbis")
     tracks = _servers_files(world, 40, [source])
     api = await serve(world, "ingest", "watchdog")
-    scan, *answers = await asyncio.gather(
-        scanned(api, adopt=True), *(ask(api, track) for track in reversed(tracks))
-    )
+    scanning = asyncio.create_task(scanned(api, adopt=True))
+    answers = await asyncio.gather(*(ask(api, track) for track in reversed(tracks)))
+    scan = await scanning
     assert {answer.status_code for answer in answers} == {200}
     assert scan["missing"] == 0
     rows = await world.rows(_LEDGER)
@@ -286,3 +292,52 @@ async def test_requests_and_an_adopt_scan_at_once(world: World) -> None:
     assert {item["status"] for item in await world.items()} <= {"COMPLETED"}
     ready = await in_outbox(world, "audio.ready")
     assert len(ready) == len(await world.items())
+
+
+async def test_the_lease_is_kept_while_a_file_is_decoded(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A decode may take longer than LEASE_S: no other watchdog takes the scan meanwhile."""
+    source = make_audio(world.folder / "song.ogg", seconds=1, codec="vorbis")
+    [track] = _servers_files(world, 1, [source])
+
+    async def slow(*args: Any, **named: Any) -> Present:
+        [before] = await world.rows("SELECT lease_until, fence FROM scans")
+        [after] = await eventually(
+            lambda: world.rows("SELECT lease_until, fence FROM scans"),
+            lambda rows: rows[0]["lease_until"] > before["lease_until"],
+        )
+        assert after["fence"] == before["fence"]
+        return await present(*args, **named)
+
+    monkeypatch.setattr("services.watchdog.adoption.present", slow)
+    api = await serve(world, "ingest", "watchdog", LEASE_S="1")
+    assert (await scanned(api, adopt=True))["adopted"] == 1
+    assert [row["track_id"] for row in await world.rows(_LEDGER)] == [track]
+
+
+async def test_a_cancelled_scan_records_nothing_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Cancelled while a file is decoded: it is not recorded, and not counted."""
+    source = make_audio(world.folder / "song.ogg", seconds=1, codec="vorbis")
+    _servers_files(world, 1, [source])
+    api = await serve(world)
+    dropped = asyncio.Event()
+
+    async def cancelled(*args: Any, **named: Any) -> Present:
+        found = await present(*args, **named)
+        await api.delete(f"{V1}/admin/scan/{scan_id}")
+        dropped.set()
+        return found
+
+    monkeypatch.setattr("services.watchdog.adoption.present", cancelled)
+    scan_id = (await api.post(f"{V1}/admin/scan", json={"adopt": True})).json()["scan_id"]
+    running = await world.run("watchdog")
+    await asyncio.wait_for(dropped.wait(), 30)
+    # Its end waits for the turn in hand.
+    await running.end()
+    world.running.remove(running)
+    assert await world.rows(_LEDGER) == []
+    [row] = await world.rows("SELECT state, adopted FROM scans")
+    assert row == {"state": "cancelled", "adopted": 0}
