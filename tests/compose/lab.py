@@ -49,7 +49,7 @@ COMMANDS = {**documented("docs/operations.md"), **documented("README.md")}
 
 
 class Away(Failed):
-    """Nobody answers at ingest's address."""
+    """No server answers at ingest's address."""
 
 
 class Lab:
@@ -57,7 +57,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.name = f"pdmtest{secrets.token_hex(3)}"
-        # Not below a folder of ours: the containers' user must be able to enter it.
+        # Not below a folder that only we may enter: the containers' user must be able to enter it.
         self.folder = Path(tempfile.mkdtemp(prefix="pezzottify-compose-"))
         self.folder.chmod(0o755)
         self.checkout = self.folder / "checkout"
@@ -197,7 +197,7 @@ class Lab:
             tags = ("docker", "images", "--format", "{{.Repository}}:{{.Tag}}", f"{self.name}/*")
             if made := self.run(*tags, cwd=self.folder).split():
                 self.run("docker", "rmi", *made, cwd=self.folder)
-            # The stages of the builds. One may stand on another, so whoever has none goes first.
+            # The stages of the builds. One may stand on another, so a stage without one goes first.
             while left := self._removable(self._dangling() - self._images_before):
                 self.run("docker", "rmi", *left, cwd=self.folder)
         shutil.rmtree(self.folder)
@@ -331,7 +331,7 @@ class Lab:
 
         Raises:
             Failed: it refuses.
-            Away: nobody is there.
+            Away: no server is there.
         """
         key = self.secret("admin_key")
         try:

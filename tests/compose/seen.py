@@ -44,7 +44,7 @@ class Seen:
             until(partial(self.lab.ask, "POST", f"album/{album_id}"), what="a request is taken")
 
     def forget_files(self) -> None:
-        """As if somebody had deleted them: the next request brings them again."""
+        """As if a user had deleted them: the next request brings them again."""
         for path in (self.library / "audio").rglob("*.*"):
             path.unlink()
 

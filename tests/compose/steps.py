@@ -79,7 +79,7 @@ class Steps:
         self.report.add("start: all containers healthy", time.monotonic() - began, "likewise")
 
     def hardened(self) -> str:
-        """Only ingest is published, on one address; nobody may do more than his work needs."""
+        """Only ingest is published, on one address; no service may do more than its work needs."""
         published = {}
         for container in self.lab.containers():
             service = container["Config"]["Labels"]["com.docker.compose.service"]
@@ -151,7 +151,7 @@ class Steps:
             )
 
     def scale_each(self) -> str:
-        """Each service runs three times, and once again, while work goes on."""
+        """Each service runs three times, and once again, while work continues."""
         began = time.monotonic()
         for name in ("scale", "scale-ingest"):
             self.lab.as_documented(name)
@@ -172,7 +172,7 @@ class Steps:
         self.lab.compose("up", "-d", *scales)
 
     def stop_and_start(self) -> str:
-        """A stop hands everything back, a start goes on; what there was is kept."""
+        """A stop hands everything back, a start continues; what there was is kept."""
         before = self.seen.completed()
         self.seen.ask_anew()
         began = time.monotonic()
@@ -214,7 +214,7 @@ class Steps:
     # --- operations
 
     def back_up_and_restore(self) -> str:
-        """A backup, made while work goes on, brings everything back into empty volumes."""
+        """A backup, made while work continues, brings everything back into empty volumes."""
         self.seen.ask_anew()
         self.lab.as_documented("backup")
         self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
@@ -232,7 +232,7 @@ class Steps:
         return f"{len(kept)} completed items, dump of {size / 1000:.0f} kB"
 
     def move(self) -> str:
-        """The media go to another folder, and everything goes on."""
+        """The media go to another folder, and all work continues."""
         new = self.lab.make_folder(self.lab.storage / "elsewhere")
         self.lab.as_documented("move", OLD=str(self.seen.library), NEW=str(new))
         self.seen.library = new
@@ -342,7 +342,7 @@ class Steps:
         return "12 files, hard links to the torrent's"
 
     def build_neighbours(self) -> None:
-        """Images in the places of Torrentino's and Pezzottify's own, which nobody publishes."""
+        """Images in the places of Torrentino's and Pezzottify's own, which are not published."""
         standin = ["python", "-m", "services.local.torrentino", "--host=0.0.0.0", "--port=8080"]
         standin += ["--songs=/catalog/songs.json", "--downloads=/media/downloads"]
         for name, command in (("torrentino", standin), ("pezzottify", ["sleep", "infinity"])):

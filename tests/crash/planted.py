@@ -66,7 +66,7 @@ def _forget_intents() -> None:
 
 
 def _take_all_for_ours() -> None:
-    """A torrent that somebody else has added is removed as if it were ours."""
+    """A torrent that another client has added is removed as if we had added it."""
 
     async def is_ours(_self: DirectStore, _info_hash: str, **_: object) -> bool:
         return True
@@ -75,7 +75,7 @@ def _take_all_for_ours() -> None:
 
 
 def _forget_what_was_begun() -> None:
-    """An intent whose torrent may be there is begun anew."""
+    """An intent whose torrent may be there is begun again."""
     DirectClaims.mark = _as_if_new(DirectClaims.mark)  # type: ignore[method-assign]
 
 

@@ -97,7 +97,7 @@ def test_root_makes_them_for_puid(checkout: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root can give files to any group")
 def test_a_group_that_is_not_ours_is_an_error(checkout: Path) -> None:
-    """The containers could not read the files, and nobody would know why."""
+    """The containers could not read the files, and no message would say why."""
     failed = make(checkout, PGID="4242")
     assert failed.returncode == 1
     assert "PGID" in failed.stderr

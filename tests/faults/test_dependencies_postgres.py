@@ -67,13 +67,13 @@ async def test_postgres_restarted_and_killed_under_load(folder: Path) -> None:
                 await end()
                 await postgres.start()
             timed.removed()
-        # It is known to be back without anybody asking /readyz.
+        # It is known to be back without a call of /readyz.
         assert running.app.health.conditions()["postgres"].ok
         await running.end()
 
 
 async def test_postgres_refuses_connections(world: World) -> None:
-    """While nobody gets a connection all stands still; then all goes on."""
+    """While there is no connection all work stands still; then it continues."""
     async with (
         _through_a_proxy(world) as proxy,
         under_load(world, "PostgreSQL refuses connections") as (running, timed),
@@ -124,7 +124,7 @@ async def test_only_the_answers_of_postgres_are_lost(
 
 
 async def test_one_connection_is_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L-20: nobody asks for a second connection while he has one: a pool of one serves all."""
+    """L-20: no task asks for a second connection while it has one: a pool of one serves all."""
     monkeypatch.setattr(Database.__init__, "__kwdefaults__", {"max_size": 1})
     monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 3)
     async with under_load(world, "PostgreSQL pool of one connection") as (running, _):

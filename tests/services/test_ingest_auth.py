@@ -1,4 +1,4 @@
-"""No route is open without credentials, and nobody sees what is another's."""
+"""No route is open without credentials, and no user sees what is another's."""
 
 from __future__ import annotations
 

@@ -321,7 +321,7 @@ async def test_what_an_answer_carries_to_a_closed_subject(server: ShippedNats) -
 
 
 async def test_what_a_consumer_carries_to_a_closed_subject(server: ShippedNats) -> None:
-    """Events can be delivered into another stream, but keep their subject: no consumer of ours
+    """Events can be delivered into another stream, but keep their subject: none of our consumers
     takes them for a request or a command; and never into their own stream."""
     event = f"{P}.event.x"
     async with visitor(server.url) as operator, visitor(server.url_of("catalog")) as catalog:

@@ -15,7 +15,7 @@ from shared.media.tools import find_tools
 from shared.media.verify import AudioFacts, verify
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 6: "5.1", 8: "7.1"}
-# Name of ours -> encoder and container of ffmpeg.
+# Our name -> encoder and container of ffmpeg.
 ENCODERS: Mapping[str, tuple[str, ...]] = {
     "flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"),
     "flac24": ("-c:a", "flac", "-sample_fmt", "s32", "-f", "flac"),

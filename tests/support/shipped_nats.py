@@ -113,7 +113,7 @@ class Visitor:
 
 @asynccontextmanager
 async def visitor(url: str, *, inbox_prefix: str = "_INBOX") -> AsyncIterator[Visitor]:
-    """Connect as somebody else's program does, which knows nothing of our `Bus`."""
+    """Connect as another program does, which knows nothing of our `Bus`."""
     made = Visitor(Client())
 
     async def on_error(error: Exception) -> None:

@@ -114,7 +114,7 @@ def test_no_container_may_do_more_than_it_needs(service: str) -> None:
 
 
 def test_only_ingest_is_published_and_to_this_machine_alone() -> None:
-    """Whoever wants more says so in .env."""
+    """A user who wants more sets it in .env."""
     published = {n: s["ports"] for n, s in COMPOSE["services"].items() if "ports" in s}
     assert published == {"ingest": ["${BIND_ADDRESS:-127.0.0.1}:${PORT:-3002}:3002"]}
 

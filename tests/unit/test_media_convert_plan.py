@@ -83,7 +83,7 @@ def test_lossy_never_becomes_lossless(codec: str) -> None:
 
 
 def test_the_same_codec_elsewhere() -> None:
-    """Raw AAC is put into MP4 untouched; FLAC in Ogg is encoded anew, which costs nothing."""
+    """Raw AAC is put into MP4 untouched; FLAC in Ogg is encoded again, which loses nothing."""
     raw = made(facts("aac", container="adts", kbps=128), "aac")
     assert (raw.encoder, raw.filters, raw.bitrate_kbps) == ("copy", None, None)
     assert made(facts("flac", container="ogg"), "flac").encoder == "flac"

@@ -321,7 +321,7 @@ def test_own_members_are_not_private_to_a_test() -> None:
 
 
 def test_every_metric_is_used() -> None:
-    """A metric that nobody sets would show zero for ever."""
+    """A metric that no code sets would show zero for ever."""
     declared = [
         name for name in vars(metrics) if isinstance(vars(metrics)[name], MetricWrapperBase)
     ]
