@@ -134,6 +134,35 @@ async def test_one_connection_is_enough(world: World, monkeypatch: pytest.Monkey
     )
 
 
+async def test_connections_that_became_read_only_are_replaced(
+    postgres: Postgres, database_url: str
+) -> None:
+    """F27: sessions keep to be read-only after a promotion: they are closed, and new ones made."""
+    name = database_url.rpartition("/")[2]
+    administrator = await asyncpg.connect(postgres.url("postgres"))
+    database = Database(database_url, max_size=3)
+    write = "UPDATE installation SET media_root_id = media_root_id"
+    try:
+        await administrator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        async with (
+            database.connection() as one,
+            database.connection() as two,
+            database.connection() as three,
+        ):
+            for each in (one, two, three):
+                await each.fetchval("SELECT 1")
+        await administrator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        with pytest.raises(DependencyDown, match="read-only"):
+            async with database.connection() as connection:
+                await connection.execute(write)
+        for _ in range(3):
+            async with database.transaction() as connection:
+                await connection.execute(write)
+    finally:
+        await database.close()
+        await administrator.close()
+
+
 async def test_postgres_has_no_connection_left(folder: Path) -> None:
     """`too many clients` is an outage like any other."""
     async with _own_world(folder, max_connections=20) as (world, _):
