@@ -64,6 +64,7 @@ def test_a_refusal_names_the_field() -> None:
     for change, where in (
         ({"request_id": "a b"}, "request_id"),
         ({"user_id": ""}, "user_id"),
+        ({"user_id": "admin"}, "user_id"),
         ({"priority": 9}, "priority"),
         ({"track": {"id": ID, "name": 7}}, "track.name"),
     ):
