@@ -183,7 +183,11 @@ class Settings(BaseModel):
     )
     audio_format: Annotated[
         Literal["original", "ogg_vorbis", "opus", "mp3", "flac", "aac"], Word
-    ] = Field("original", description="the format that verified files are converted to")
+    ] = Field(
+        "original",
+        description="the format that verified files are converted to; `original`: only what"
+        " browsers do not play is converted, to FLAC or Opus",
+    )
     audio_quality: int | None = Field(
         None,
         ge=0,

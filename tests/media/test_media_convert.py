@@ -25,6 +25,7 @@ from tests.support.conversion import (
     planned,
     probed,
     samples,
+    samples32,
     tags_in,
 )
 from tests.support.mounts import tmpfs
@@ -138,6 +139,34 @@ async def test_flac_keeps_the_depth(kind: str, bits: int, sources: Sources, tmp_
     path = tmp_path / "x.part"
     await converted(sources, Source(kind), Target(format="flac"), path)
     assert int(probed(path)["streams"][0]["bits_per_raw_sample"]) == bits
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        ("alac", "flac"),
+        ("alac24", "flac"),
+        ("wav_double", "flac"),
+        ("wma", "opus"),
+        ("wma1", "opus"),
+    ],
+)
+async def test_what_browsers_do_not_play(
+    kind: str, codec: str, sources: Sources, tmp_path: Path
+) -> None:
+    """With AUDIO_FORMAT=original: all of it is there, the lossless sample by sample."""
+    source, path = Source(kind, seconds=4.0), tmp_path / "x.part"
+    before = await sources.facts(source)
+    found = await converted(sources, source, Target(format="original"), path)
+    assert found.codec == codec
+    assert abs(found.duration_ms - before.duration_ms) < 20
+    if kind.startswith("alac"):
+        assert samples32(path) == samples32(sources.path(source))
+        depth = "24" if kind == "alac24" else "16"
+        assert probed(path)["streams"][0]["bits_per_raw_sample"] == depth
+    if codec == "opus":
+        assert audio_kbps(found) <= before.bitrate_kbps * 1.05
+    assert tags_in(path).items() >= TAGS.items()
 
 
 async def test_raw_aac_is_not_encoded_again(sources: Sources, tmp_path: Path) -> None:
