@@ -359,7 +359,7 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
     missing = {name: _not_set(name) for name in _required(services, values) if name not in values}
     at_fault |= missing | at_fault
     if settings is not None:
-        at_fault |= _contradictions(settings) | at_fault
+        at_fault |= _contradictions(services, settings) | at_fault
     if settings is None or at_fault:
         ordered = [at_fault[name] for name in Settings.model_fields if name in at_fault]
         raise SettingsError("\n".join(ordered))
@@ -407,7 +407,7 @@ def _add_from_files(
     return at_fault
 
 
-def _contradictions(settings: Settings) -> dict[str, str]:
+def _contradictions(services: Collection[Service], settings: Settings) -> dict[str, str]:
     """The lines for values that are usable alone but not together."""
     at_fault = {}
     if settings.torrentino_downloads_mount and not settings.torrentino_downloads_root:
@@ -434,7 +434,8 @@ def _contradictions(settings: Settings) -> dict[str, str]:
         name: getattr(settings, name)
         for name in ("catalog_server_url", "catalog_server_user", "catalog_server_password")
     }
-    if any(server.values()):
+    # The others may have the address, and never the password.
+    if "bridge" in services and any(server.values()):
         at_fault |= {
             name: f"{_not_set(name)} (the other CATALOG_SERVER_* are set)"
             for name, value in server.items()

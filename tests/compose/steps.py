@@ -372,8 +372,8 @@ class Steps:
         earlier = f"{self.lab.name}/earlier"
         self.lab.build_commit(commit, earlier)
         self.lab.compose("build", "ingest")
-        self.lab.run("sh", "deploy/secrets.sh")
-        with self.lab.compose_file_of(commit):
+        with self.lab.files_of(commit):
+            self.lab.run("sh", "deploy/secrets.sh")
             self.lab.compose("up", "-d", DOWNLOADS_IMAGE=earlier)
         until(self.seen.api_answers, what="the earlier ingest answers")
         self.lab.ask("POST", f"album/{ALBUM_ID}")
@@ -388,6 +388,8 @@ class Steps:
         require(before <= self.seen.completed(), "items are missing after the upgrade")
         images = {c["Config"]["Image"] for c in self.lab.containers()}
         require(earlier not in images, f"the earlier image still runs: {images}")
+        users = set(re.findall(r"^(\w+)_PASSWORD:", self.lab.secret("nats_passwords"), re.M))
+        require("BRIDGE" in users, f"secrets.sh has added no user: {users}")
         return f"from {commit[:8]} in {took:.1f} s; 12 items kept, 5 arrived across it"
 
 
