@@ -40,6 +40,7 @@ COMMANDS = {command.name or command.callback.__name__ for command in cli.registe
 # Neither settings of a service nor of .env: the command line's address, Compose's own, streams.
 OTHER_VARIABLES = {
     "COMPOSE_FILE",
+    "COMPOSE_PROFILES",
     "FIRST_MINUTE_PYTHONS",
     "NATS_TLS_DIR",
     "PEZZOTTIFY_DOWNLOADS_URL",
