@@ -119,6 +119,28 @@ class Steps:
             )
         return f"{remark}; audio.ready with the SHA-256 of each file"
 
+    def bridge(self) -> str:
+        """With its profile the catalog names every placed file; before, it named none."""
+        tracks = set(self.seen.tracks([ALBUM_ID, SECOND_ALBUM_ID]))
+        require(not self.seen.named(), "the catalog names files without the bridge")
+        profiles = self.lab.environ["COMPOSE_PROFILES"]
+        self.lab.environ["COMPOSE_PROFILES"] = f"{profiles},bridge"
+        # No catalog server has this catalog open.
+        self.lab.change(BRIDGE_CATALOG_WRITE="true", BRIDGE_SERVER_STOPPED="true")
+        began = time.monotonic()
+        self.lab.compose("up", "-d")
+        until(lambda: self.seen.named().keys() == tracks, what="the catalog names every file")
+        took = time.monotonic() - began
+        lost = {t: u for t, u in self.seen.named().items() if not (self.seen.library / u).is_file()}
+        require(not lost, f"the catalog names what is not there: {lost}")
+        self.seen.healthy()
+        self.lab.compose("rm", "-sf", "bridge")
+        self.lab.environ["COMPOSE_PROFILES"] = profiles
+        self.lab.change(BRIDGE_CATALOG_WRITE="", BRIDGE_SERVER_STOPPED="")
+        self.lab.compose("up", "-d")
+        self.seen.healthy()
+        return f"{len(tracks)} tracks named {took:.1f} s after `up`"
+
     def rights(self) -> str:
         """The catalog server may not publish what is not its own."""
         for subject in ("event.item.failed.1", "work.fetch", "command.scan", "dead"):
