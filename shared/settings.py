@@ -201,7 +201,9 @@ class Settings(BaseModel):
         " MEDIA_PATH",
     )
     catalog_db: Path | None = Field(
-        None, description="the path of the catalog server's catalog.db; opened read-only"
+        None,
+        description="the path of the catalog server's catalog.db; opened read-only, except by the"
+        " bridge with BRIDGE_CATALOG_WRITE",
     )
     media_path: Path | None = Field(
         None, description="the media root; files go to audio/… below it"

@@ -117,8 +117,10 @@ KINDS = ("ogg_flac", "alac", "wav", "wav_float", "mp3", "aac", "adts", "opus", "
 async def test_other_sources(
     kind: str, format_: AudioFormat, sources: Sources, tmp_path: Path
 ) -> None:
-    """Whatever we take converts with its tags, unless it is in the format or FLAC is no use; Windows
-    Media becomes Opus then."""
+    """Whatever we take converts with its tags, unless it is in the format or FLAC is no use.
+
+    Windows Media becomes Opus then.
+    """
     source = Source(kind)
     lossy = kind in ("mp3", "aac", "adts", "opus", "vorbis", "wma")
     same = (kind, format_) in {("mp3", "mp3"), ("aac", "aac"), ("opus", "opus")}
