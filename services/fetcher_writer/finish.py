@@ -156,7 +156,7 @@ class Converter:
             Stale: another worker has the item, or it was cancelled.
         """
         unchanged = Finished(path=collected.path, facts=facts, how=collected.how)
-        plays = plays_in_browsers(facts.codec)
+        plays = plays_in_browsers(facts.codec, facts.sample_bits)
         if plays and not self.converts:
             return unchanged
         planned = plan(facts, self._target, await capabilities(self._media.find_tools()))

@@ -217,7 +217,7 @@ def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
         Misconfigured: this ffmpeg lacks the encoder.
     """
     planned = _to_target(facts, target, has)
-    if planned is None and not plays_in_browsers(facts.codec):
+    if planned is None and not plays_in_browsers(facts.codec, facts.sample_bits):
         return _for_browsers(facts, has)
     return planned
 

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -174,6 +175,19 @@ async def test_what_browsers_do_not_play(
     if codec == "opus":
         assert audio_kbps(found) <= before.bitrate_kbps * 1.05
     assert tags_in(path).items() >= TAGS.items()
+
+
+async def test_flac_with_32_bits(sources: Sources, tmp_path: Path) -> None:
+    """Firefox does not play it: it becomes FLAC with 24."""
+    source, path = Source("flac32"), tmp_path / "x.part"
+    try:
+        facts = await sources.facts(source)
+    except CalledProcessError:
+        pytest.skip("this ffmpeg cannot make one")
+    assert facts.sample_bits == 32
+    found = await converted(sources, source, Target(format="original"), path)
+    assert (found.codec, found.sample_bits) == ("flac", 24)
+    assert await planned(found, Target(format="original")) is None
 
 
 async def test_raw_aac_is_not_encoded_again(sources: Sources, tmp_path: Path) -> None:

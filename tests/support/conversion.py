@@ -19,6 +19,11 @@ LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 6: "5.1", 8: "7.1"}
 ENCODERS: Mapping[str, tuple[str, ...]] = {
     "flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"),
     "flac24": ("-c:a", "flac", "-sample_fmt", "s32", "-f", "flac"),
+    "flac32": (
+        *("-c:a", "flac", "-strict", "experimental", "-bits_per_raw_sample", "32"),
+        "-f",
+        "flac",
+    ),
     "ogg_flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "ogg"),
     "alac": ("-c:a", "alac", "-sample_fmt", "s16p", "-f", "ipod"),
     "alac24": ("-c:a", "alac", "-sample_fmt", "s32p", "-f", "ipod"),
