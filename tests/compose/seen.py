@@ -116,6 +116,12 @@ class Seen:
                 )
             }
 
+    def named(self) -> dict[str, str]:
+        """The catalog's `audio_uri` of each track that has one."""
+        catalog = self.lab.storage / "catalog/catalog.db"
+        with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True)) as connection:
+            return dict(connection.execute("SELECT id, audio_uri FROM tracks WHERE audio_uri > ''"))
+
     # --- the catalog server
 
     def heard(self) -> list[Json]:

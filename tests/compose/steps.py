@@ -119,6 +119,28 @@ class Steps:
             )
         return f"{remark}; audio.ready with the SHA-256 of each file"
 
+    def bridge(self) -> str:
+        """With its profile the catalog names every placed file; before, it named none."""
+        tracks = set(self.seen.tracks([ALBUM_ID, SECOND_ALBUM_ID]))
+        require(not self.seen.named(), "the catalog names files without the bridge")
+        profiles = self.lab.environ["COMPOSE_PROFILES"]
+        self.lab.environ["COMPOSE_PROFILES"] = f"{profiles},bridge"
+        # No catalog server has this catalog open.
+        self.lab.change(BRIDGE_CATALOG_WRITE="true", BRIDGE_SERVER_STOPPED="true")
+        began = time.monotonic()
+        self.lab.compose("up", "-d")
+        until(lambda: self.seen.named().keys() == tracks, what="the catalog names every file")
+        took = time.monotonic() - began
+        lost = {t: u for t, u in self.seen.named().items() if not (self.seen.library / u).is_file()}
+        require(not lost, f"the catalog names what is not there: {lost}")
+        self.seen.healthy()
+        self.lab.compose("rm", "-sf", "bridge")
+        self.lab.environ["COMPOSE_PROFILES"] = profiles
+        self.lab.change(BRIDGE_CATALOG_WRITE="", BRIDGE_SERVER_STOPPED="")
+        self.lab.compose("up", "-d")
+        self.seen.healthy()
+        return f"{len(tracks)} tracks named {took:.1f} s after `up`"
+
     def rights(self) -> str:
         """The catalog server may not publish what is not its own."""
         for subject in ("event.item.failed.1", "work.fetch", "command.scan", "dead"):
@@ -372,8 +394,8 @@ class Steps:
         earlier = f"{self.lab.name}/earlier"
         self.lab.build_commit(commit, earlier)
         self.lab.compose("build", "ingest")
-        self.lab.run("sh", "deploy/secrets.sh")
-        with self.lab.compose_file_of(commit):
+        with self.lab.files_of(commit):
+            self.lab.run("sh", "deploy/secrets.sh")
             self.lab.compose("up", "-d", DOWNLOADS_IMAGE=earlier)
         until(self.seen.api_answers, what="the earlier ingest answers")
         self.lab.ask("POST", f"album/{ALBUM_ID}")
@@ -388,6 +410,8 @@ class Steps:
         require(before <= self.seen.completed(), "items are missing after the upgrade")
         images = {c["Config"]["Image"] for c in self.lab.containers()}
         require(earlier not in images, f"the earlier image still runs: {images}")
+        users = set(re.findall(r"^(\w+)_PASSWORD:", self.lab.secret("nats_passwords"), re.M))
+        require("BRIDGE" in users, f"secrets.sh has added no user: {users}")
         return f"from {commit[:8]} in {took:.1f} s; 12 items kept, 5 arrived across it"
 
 
