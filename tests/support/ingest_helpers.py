@@ -115,7 +115,7 @@ def servers_uri(track: str, ext: str = "ogg") -> str:
 
 
 def everything_below(folder: Path) -> set[str]:
-    """Every file of the media root but the mark of our own."""
+    """Every file of the media root but our mark."""
     return {str(p) for p in folder.rglob("*") if p.is_file() and p.name != ".media-root"}
 
 
