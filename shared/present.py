@@ -24,7 +24,7 @@ log = structlog.get_logger()
 class Present:
     """The whole file of a track, None without one.
 
-    `broken`: what the catalog names is not its whole audio, and is no file of ours to replace.
+    `broken`: what the catalog names is not its whole audio, and another program placed it.
     `refused` are the files under the track's own name that are not whole.
     """
 

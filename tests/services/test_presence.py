@@ -133,7 +133,7 @@ async def test_a_broken_named_file_is_kept(world: World, song: Path) -> None:
 async def test_a_broken_file_is_decoded_once(
     world: World, song: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it is the same, its problem is the answer, also for a service that starts anew."""
+    """While it is the same, its problem is the answer, also after a restart of the service."""
     [track] = world.add_album(1, 1)
     path = cut(name_file(world, track, servers_uri(track), song), song)
     decoded = []

@@ -102,6 +102,7 @@ async def test_files_of_the_server_are_present(world: World) -> None:
     ]
     tracks = _servers_files(world, _FILES, songs)
     api = await serve(world, "ingest", "watchdog", "ticketer")
+    before = _state(world.catalog)
     found = await scanned(api)
     assert counts(found) == {"scanned": _FILES, "present": _FILES, "to_adopt": _FILES}
     assert found["is_clean"] is True
@@ -118,7 +119,14 @@ async def test_files_of_the_server_are_present(world: World) -> None:
     assert {answer.status_code for answer in answers} == {200}
     assert counts(await scanned(api, adopt=True)) == {"scanned": _FILES, "present": _FILES}
     assert world.standin.tickets() == []
+    assert _state(world.catalog) == before, "nothing is written to the catalog"
     assert {item["status"] for item in await world.items()} == {"COMPLETED"}
+
+
+def _state(catalog: Path) -> tuple[bytes, int, list[str]]:
+    """The catalog's content, its time, and what lies beside it."""
+    beside = [path.name for path in catalog.parent.glob("catalog.db*")]
+    return catalog.read_bytes(), catalog.stat().st_mtime_ns, beside
 
 
 async def test_each_track_counts_as_what_it_is(world: World, song: Path) -> None:
@@ -229,7 +237,7 @@ async def test_partial_albums_are_told_by_their_files(world: World, song: Path) 
         catalog.execute("ALTER TABLE tracks DROP COLUMN audio_uri")
         catalog.execute("DROP INDEX idx_albums_availability")
         catalog.execute("ALTER TABLE albums DROP COLUMN album_availability")
-    # Another file, so that it is opened anew.
+    # Another file, so that it is opened again.
     shutil.copy(world.catalog, world.folder / "older.db")
     (world.folder / "older.db").replace(world.catalog)
     found = await scanned(api, scope="partial_albums")
