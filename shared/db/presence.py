@@ -100,7 +100,8 @@ class Known:
                 or _second(track_id, named, file, root),
                 unpublished=row.published_at is not None and found is None,
             )
-        possible = _candidates(track_id, named, file, ours=row is not None and not row.adopted)
+        ours = row is not None and not row.adopted
+        possible = _candidates(track_id, named, file, ours=ours, whole=whole)
         broken = next((told for each in possible if told and told.is_of(each)), None)
         own = find_audio(root, track_id)
         return Seen(
@@ -114,16 +115,18 @@ class Known:
 
 
 def _candidates(
-    track_id: str, named: NamedFile | None, file: NamedFile | None, *, ours: bool
+    track_id: str, named: NamedFile | None, file: NamedFile | None, *, ours: bool, whole: bool
 ) -> list[NamedFile]:
-    """The file that the catalog names, then that of the ledger, which may be `ours`."""
-    possible = [named] if named is not None else []
-    if file is not None and ours and is_own(track_id, file.uri):
+    """The file that the catalog names, and that of the ledger: first if it has its size."""
+    others = [named] if named and (file is None or named.inode != file.inode) else []
+    if file is None:
+        return others
+    if whole:
+        return [file, *others]
+    if ours and is_own(track_id, file.uri):
         # It is checked under the track's own name; a damaged one is replaced in any case.
-        return [each for each in possible if each.inode != file.inode]
-    if file is not None and all(each.inode != file.inode for each in possible):
-        possible.append(file)
-    return possible
+        return others
+    return [*others, file]
 
 
 def _outside(track_id: str, found: NamedFile | Outside | None) -> Problem | None:

@@ -108,6 +108,23 @@ async def test_a_file_recorded_while_ours_was_verified_is_adopted(
         await the_only_file(world, servers_uri(track))
 
 
+async def test_the_ledgers_file_comes_before_a_named_one(world: World, song: Path) -> None:
+    """Both are whole: the item completes with the ledger's, and nothing is changed."""
+    track = await asked(world)
+    async with stages(world) as by_hand:
+        await by_hand.until_ready()
+        await by_hand.fetch()
+        before = await world.rows("SELECT audio_uri, adopted FROM media_files")
+        await queue(world, [track], seconds=SECONDS)
+        await by_hand.until_ready()
+        name_file(world, track, servers_uri(track), song)
+        await by_hand.fetch()
+        assert {item["status"] for item in await world.items()} == {"COMPLETED"}
+        assert await world.rows("SELECT audio_uri, adopted FROM media_files") == before
+        assert before[0]["adopted"] is False
+        assert in_audio(world) == [f"{track}.flac", f"{track}.ogg"]
+
+
 async def test_a_broken_named_file_is_not_replaced(world: World, song: Path) -> None:
     """Without REPLACE_BROKEN the item is FAILED at once, with the file and the setting."""
     track = await asked(world)
