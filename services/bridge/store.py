@@ -1,0 +1,101 @@
+"""The ledger as publishing reads and marks it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+
+from shared.db.pool import Database
+
+# Of all files, or of those that the catalog was not seen to name.
+_ALL = """
+SELECT track_id, audio_uri, size_bytes FROM media_files
+ WHERE track_id > $1 ORDER BY track_id LIMIT $2
+"""
+_WAITING = """
+SELECT track_id, audio_uri, size_bytes FROM media_files
+ WHERE track_id > $1 AND published_at IS NULL AND ($3 OR not_playable IS NULL)
+ ORDER BY track_id LIMIT $2
+"""
+_NAMED = """
+SELECT track_id, audio_uri, size_bytes FROM media_files WHERE track_id = ANY($1)
+"""
+
+# Each statement is guarded by the path: a file that was placed elsewhere meanwhile is another one.
+_WROTE = """
+UPDATE media_files f SET published_at = now(), playable_at = NULL, not_playable = NULL
+  FROM unnest($1::text[], $2::text[]) AS p (track_id, audio_uri)
+ WHERE f.track_id = p.track_id AND f.audio_uri = p.audio_uri
+"""
+_FOUND = """
+UPDATE media_files f SET published_at = now(), not_playable = NULL
+  FROM unnest($1::text[], $2::text[]) AS p (track_id, audio_uri)
+ WHERE f.track_id = p.track_id AND f.audio_uri = p.audio_uri AND f.published_at IS NULL
+"""
+_CANNOT = """
+UPDATE media_files f SET published_at = NULL, playable_at = NULL, not_playable = p.reason
+  FROM unnest($1::text[], $2::text[], $3::text[]) AS p (track_id, audio_uri, reason)
+ WHERE f.track_id = p.track_id AND f.audio_uri = p.audio_uri
+   AND (f.published_at IS NOT NULL OR f.not_playable IS DISTINCT FROM p.reason)
+"""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class LedgerFile:
+    """A file of the ledger, by where it lies and how long it was."""
+
+    track_id: str
+    audio_uri: str
+    size_bytes: int
+
+
+class Store:
+    """Reads files page by page, and writes down what the catalog says of them.
+
+    Every method raises DependencyDown when PostgreSQL is away.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def all_files(self, *, after: str, limit: int) -> list[LedgerFile]:
+        """The files after this track id, by track id."""
+        return await self._files(_ALL, after, limit)
+
+    async def waiting(self, *, after: str, limit: int, with_reason: bool) -> list[LedgerFile]:
+        """Those of them that are not published; `with_reason`: also those that cannot be."""
+        return await self._files(_WAITING, after, limit, with_reason)
+
+    async def named(self, track_ids: Collection[str]) -> list[LedgerFile]:
+        """The files of these tracks."""
+        return await self._files(_NAMED, list(track_ids))
+
+    async def wrote(self, files: Sequence[LedgerFile]) -> None:
+        """The catalog names these files, because the bridge has just written it."""
+        await self._mark(_WROTE, files)
+
+    async def found(self, files: Sequence[LedgerFile]) -> None:
+        """The catalog names a file for these tracks."""
+        await self._mark(_FOUND, files)
+
+    async def cannot(self, reasons: Mapping[LedgerFile, str]) -> None:
+        """These cannot be published, and why."""
+        await self._mark(_CANNOT, list(reasons), list(reasons.values()))
+
+    async def _files(self, sql: str, *parameters: object) -> list[LedgerFile]:
+        async with self._database.connection() as connection:
+            rows = await connection.fetch(sql, *parameters)
+        return [
+            LedgerFile(
+                track_id=row["track_id"], audio_uri=row["audio_uri"], size_bytes=row["size_bytes"]
+            )
+            for row in rows
+        ]
+
+    async def _mark(self, sql: str, files: Sequence[LedgerFile], *more: object) -> None:
+        if not files:
+            return
+        async with self._database.connection() as connection:
+            await connection.execute(
+                sql, [file.track_id for file in files], [file.audio_uri for file in files], *more
+            )
