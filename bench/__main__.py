@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import albums, conversion, latency, matching, reference, throughput
+from bench import albums, conversion, latency, matching, publish, reference, throughput
 from bench.setting import bench_world
 from tests.support.world import World
 
@@ -30,6 +30,7 @@ BENCHES: dict[str, Bench] = {
     "albums": albums.run,
     "conversion": conversion.run,
     "matching": matching.run,
+    "publish": publish.run,
 }
 
 
