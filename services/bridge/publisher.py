@@ -130,6 +130,10 @@ class Publisher:
         await self._read(now, files)
         await self._write(now)
         self.placed -= ids
+        if self._pass is not None:
+            # It has read them as they were before.
+            changes = [each for each in self._pass.changes if each[1].track_id not in ids]
+            self._pass.changes = changes
         return len(ids)
 
     async def _step(self) -> int:
@@ -191,6 +195,8 @@ class Publisher:
         found = await self._catalog.find([f.track_id for f in files], of=current.catalog)
         self._health.up("catalog_write")
         current.catalog = found.catalog
+        if self._catalog_seen is None:
+            self._catalog_seen = found.catalog
         named, changes = await asyncio.to_thread(self._compare, files, found)
         unknown = {file: NO_TRACK for file in files if file.track_id not in found.entries}
         await self._store.found(list(named))
@@ -274,6 +280,6 @@ class Publisher:
         counts = current.counts
         if current.of_all:
             self._all_due_at = self._clock.monotonic() + _EVERY_S
-            self._catalog_seen = current.catalog
+            self._catalog_seen = current.catalog or self._catalog_seen
         if current.of_all or counts.written or counts.changed_meanwhile:
             log.info("published", whole_ledger=current.of_all, **vars(counts))
