@@ -87,6 +87,10 @@ class CatalogFile:
         self._wrote_at = float("-inf")
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="catalog-write")
 
+    def recall(self, known: CatalogId) -> None:
+        """Tell which catalog an earlier process used last, before the first call of another."""
+        self._guard.recall(known)
+
     async def which(self) -> CatalogId:
         """The file that is at the path now; nothing is opened."""
         return await self._in_thread(lambda: identify(self._path))

@@ -34,20 +34,14 @@ _STATX_BTIME_AT = 80
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileId:
-    """One file, whatever its name: its number, and when it was made (0: not known)."""
-
-    device: int
-    inode: int
-    born_ns: int
-
-
-@dataclass(frozen=True, kw_only=True)
 class CatalogId:
-    """One catalog.db, with the -shm that the server's connections share beside it."""
+    """One catalog.db, with the -shm that the server's connections share beside it.
 
-    database: FileId
-    shm: FileId | None
+    Each as `device:number:when it was made`, which stays when the file gets another name.
+    """
+
+    database: str
+    shm: str | None
 
 
 def identify(path: Path) -> CatalogId:
@@ -64,16 +58,16 @@ def identify(path: Path) -> CatalogId:
         ) from error
 
 
-def _shm_id(path: Path) -> FileId | None:
+def _shm_id(path: Path) -> str | None:
     try:
         return _file_id(beside(path, "-shm"))
     except FileNotFoundError:
         return None
 
 
-def _file_id(path: Path) -> FileId:
+def _file_id(path: Path) -> str:
     found = path.stat()
-    return FileId(device=found.st_dev, inode=found.st_ino, born_ns=_born_ns(path))
+    return f"{found.st_dev}:{found.st_ino}:{_born_ns(path)}"
 
 
 def beside(path: Path, ending: str) -> Path:
@@ -101,6 +95,10 @@ class CatalogGuard:
         self._path = path
         self._server_stopped = server_stopped
         self._known: CatalogId | None = None
+
+    def recall(self, known: CatalogId) -> None:
+        """What an earlier process used last, unless this one has used a catalog already."""
+        self._known = self._known or known
 
     def admit(self) -> CatalogId:
         """The catalog at the path, before a connection is opened.

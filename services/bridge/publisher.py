@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import structlog
 
-from services.bridge.catalog_file import ROWS_AT_ONCE, CatalogFile, Change, Found
+from services.bridge.catalog_file import ROWS_AT_ONCE, CatalogFile, Change, Entry
 from services.bridge.catalog_guard import CatalogId
 from services.bridge.store import LedgerFile, Store
 from services.bridge.uris import is_outside, leads_to_a_file
@@ -92,7 +92,8 @@ class Publisher:
         self._pass: _Pass | None = None
         self._all_due_at = float("-inf")
         self._again_at = float("-inf")
-        self._catalog_seen: CatalogId | None = None
+        # The catalog that was read last, as the database has it, too.
+        self._used: CatalogId | None = None
 
     async def run_once(self) -> int:
         """Make the next step; 0 when there is nothing to do until the next sweep.
@@ -151,11 +152,9 @@ class Publisher:
             await self._catalog.check()
             self._health.up("catalog_write")
         now = self._clock.monotonic()
-        if now < self._all_due_at and self._catalog_seen is not None:
+        if self._used is not None and (await self._catalog.which()).database != self._used.database:
             # A catalog that was replaced may name no file at all.
-            replaced = (await self._catalog.which()).database != self._catalog_seen.database
-            if replaced:
-                self._all_due_at = now
+            self._all_due_at = now
         of_all, again = now >= self._all_due_at, now >= self._again_at
         if again:
             self._again_at = now + _AGAIN_S
@@ -192,13 +191,9 @@ class Publisher:
             return
         await self._root.check()
         self._health.up("media")
-        found = await self._catalog.find([f.track_id for f in files], of=current.catalog)
-        self._health.up("catalog_write")
-        current.catalog = found.catalog
-        if self._catalog_seen is None:
-            self._catalog_seen = found.catalog
-        named, changes = await asyncio.to_thread(self._compare, files, found)
-        unknown = {file: NO_TRACK for file in files if file.track_id not in found.entries}
+        current.catalog, entries = await self._find(current, files)
+        named, changes = await asyncio.to_thread(self._compare, files, entries)
+        unknown = {file: NO_TRACK for file in files if file.track_id not in entries}
         await self._store.found(list(named))
         await self._store.cannot(unknown)
         counts = current.counts
@@ -208,8 +203,21 @@ class Publisher:
         counts.not_publishable += len(unknown)
         current.changes += changes
 
+    async def _find(
+        self, current: _Pass, files: Sequence[LedgerFile]
+    ) -> tuple[CatalogId, dict[str, Entry]]:
+        """The catalog, and its rows of these files."""
+        if self._used is None and (known := await self._store.catalog_used()) is not None:
+            self._catalog.recall(known)
+        found = await self._catalog.find([f.track_id for f in files], of=current.catalog)
+        self._health.up("catalog_write")
+        if found.catalog != self._used:
+            await self._store.use_catalog(found.catalog)
+            self._used = found.catalog
+        return found.catalog, found.entries
+
     def _compare(
-        self, files: Sequence[LedgerFile], found: Found
+        self, files: Sequence[LedgerFile], entries: Mapping[str, Entry]
     ) -> tuple[dict[LedgerFile, bytes], list[tuple[Change, LedgerFile]]]:
         """The files for which the catalog names one that exists, with its value; and the changes.
 
@@ -218,7 +226,7 @@ class Publisher:
         named: dict[LedgerFile, bytes] = {}
         changes = []
         for file in files:
-            entry = found.entries.get(file.track_id)
+            entry = entries.get(file.track_id)
             if entry is None:
                 continue
             try:
@@ -280,6 +288,5 @@ class Publisher:
         counts = current.counts
         if current.of_all:
             self._all_due_at = self._clock.monotonic() + _EVERY_S
-            self._catalog_seen = current.catalog or self._catalog_seen
         if current.of_all or counts.written or counts.changed_meanwhile:
             log.info("published", whole_ledger=current.of_all, **vars(counts))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
+from services.bridge.catalog_guard import CatalogId
 from shared.db.pool import Database
 
 # Of all files, or of those that the catalog was not seen to name.
@@ -37,6 +38,14 @@ UPDATE media_files f SET published_at = NULL, playable_at = NULL, not_playable =
   FROM unnest($1::text[], $2::text[], $3::text[]) AS p (track_id, audio_uri, reason)
  WHERE f.track_id = p.track_id AND f.audio_uri = p.audio_uri
    AND (f.published_at IS NOT NULL OR f.not_playable IS DISTINCT FROM p.reason)
+"""
+
+
+_USED = "SELECT database_file, shm_file FROM catalog_used"
+_USE = """
+INSERT INTO catalog_used (database_file, shm_file) VALUES ($1, $2)
+ON CONFLICT (singleton) DO UPDATE
+   SET database_file = excluded.database_file, shm_file = excluded.shm_file, used_at = now()
 """
 
 
@@ -81,6 +90,19 @@ class Store:
     async def cannot(self, reasons: Mapping[LedgerFile, str]) -> None:
         """These cannot be published, and why."""
         await self._mark(_CANNOT, list(reasons), list(reasons.values()))
+
+    async def catalog_used(self) -> CatalogId | None:
+        """The catalog that a bridge used last; None before the first."""
+        async with self._database.connection() as connection:
+            row = await connection.fetchrow(_USED)
+        if row is None:
+            return None
+        return CatalogId(database=row["database_file"], shm=row["shm_file"])
+
+    async def use_catalog(self, catalog: CatalogId) -> None:
+        """Remember it for the processes after this one."""
+        async with self._database.connection() as connection:
+            await connection.execute(_USE, catalog.database, catalog.shm)
 
     async def _files(self, sql: str, *parameters: object) -> list[LedgerFile]:
         async with self._database.connection() as connection:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shared.media.paths import audio_uri
 from tests.support.catalog_server import create_server_catalog
+from tests.support.waits import eventually
 from tests.support.world import World
 
 _LEDGER = """
@@ -56,6 +57,22 @@ async def named_files_are_whole(world: World) -> None:
     uris = [uri for uri in named(world.catalog).values() if uri is not None]
     wrong = [uri for uri in uris if not _is_whole(world.media / uri, sizes.get(uri))]
     assert wrong == [], f"named by the catalog, and not whole: {wrong}"
+
+
+async def all_are_named(world: World) -> None:
+    """Soon each file of the ledger is named, and marked as published."""
+
+    async def waiting() -> list[str]:
+        uris = named(world.catalog)
+        rows = await world.rows("SELECT track_id, audio_uri, published_at FROM media_files")
+        return [
+            row["track_id"]
+            for row in rows
+            if row["published_at"] is None or uris.get(row["track_id"]) != row["audio_uri"]
+        ]
+
+    await eventually(waiting, lambda left: left == [], within_s=30)
+    await named_files_are_whole(world)
 
 
 def _is_whole(path: Path, size_bytes: int | None) -> bool:
