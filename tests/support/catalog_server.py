@@ -143,7 +143,7 @@ class Orders:
 
     def edit_all(self) -> None:
         """The same of all tracks."""
-        self._writer.execute("UPDATE tracks SET audio_uri = NULL")
+        self._writer.execute("UPDATE tracks SET popularity = popularity + 1, audio_uri = NULL")
 
     def tidy(self, media: str) -> int:
         """The availability job; returns the number of changed rows."""
