@@ -26,7 +26,7 @@ def duties(app: App) -> list[Duty]:
     app.closers.append(catalog.close)
     root = MediaRoot(app.database, settings.media_root)
     publisher = Publisher(
-        store=Store(app.database),
+        store=Store(app.database, replace_broken=settings.replace_broken),
         catalog=catalog,
         root=root,
         health=app.health,

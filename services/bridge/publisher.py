@@ -229,13 +229,7 @@ class Publisher:
             entry = entries.get(file.track_id)
             if entry is None:
                 continue
-            try:
-                plays = leads_to_a_file(self._root.path, entry.audio_uri)
-            except OSError as error:
-                raise unreadable(
-                    error, f"checking the catalog's file of {file.track_id}"
-                ) from error
-            if plays:
+            if self._plays(file, entry.audio_uri):
                 named[file] = entry.audio_uri or b""
                 continue
             change = Change(
@@ -246,6 +240,20 @@ class Publisher:
             )
             changes.append((change, file))
         return named, changes
+
+    def _plays(self, file: LedgerFile, uri: bytes | None) -> bool:
+        """Whether the catalog's value leads to a file, and not to one that is to be replaced."""
+        root, broken = self._root.path, file.broken
+        try:
+            if broken is not None and uri == broken.audio_uri.encode():
+                now = os.stat(root / broken.audio_uri)  # noqa: PTH116 (as uris.py)
+                if (now.st_size, now.st_mtime_ns) == (broken.size_bytes, broken.modified_ns):
+                    return False
+            return leads_to_a_file(root, uri)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise unreadable(error, f"checking the catalog's file of {file.track_id}") from error
 
     async def _write(self, current: _Pass) -> None:
         """Write the next rows, and mark them when they are written."""

@@ -6,21 +6,24 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from services.bridge.catalog_guard import CatalogId
-from shared.db.pool import Database
+from shared.db.pool import Database, Row
 
+# With the file of the track that is known to be broken and is to be replaced, if there is one.
+_FILES = """
+SELECT f.track_id, f.audio_uri, f.size_bytes,
+       p.audio_uri AS broken_uri, p.size_bytes AS broken_bytes, p.modified_ns AS broken_ns
+  FROM media_files f
+  LEFT JOIN presence_problems p
+         ON $1 AND p.track_id = f.track_id AND p.kind = 'broken' AND p.audio_uri <> f.audio_uri
+"""
 # Of all files, or of those that the catalog was not seen to name.
-_ALL = """
-SELECT track_id, audio_uri, size_bytes FROM media_files
- WHERE track_id > $1 ORDER BY track_id LIMIT $2
+_ALL = f"{_FILES} WHERE f.track_id > $2 ORDER BY f.track_id LIMIT $3"
+_WAITING = f"""
+{_FILES}
+ WHERE f.track_id > $2 AND f.published_at IS NULL AND ($4 OR f.not_playable IS NULL)
+ ORDER BY f.track_id LIMIT $3
 """
-_WAITING = """
-SELECT track_id, audio_uri, size_bytes FROM media_files
- WHERE track_id > $1 AND published_at IS NULL AND ($3 OR not_playable IS NULL)
- ORDER BY track_id LIMIT $2
-"""
-_NAMED = """
-SELECT track_id, audio_uri, size_bytes FROM media_files WHERE track_id = ANY($1)
-"""
+_NAMED = f"{_FILES} WHERE f.track_id = ANY($2)"
 
 # Each statement is guarded by the path: a file that was placed elsewhere meanwhile is another one.
 _WROTE = """
@@ -50,12 +53,25 @@ ON CONFLICT (singleton) DO UPDATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class BrokenFile:
+    """A file that is not the whole audio of its track, as it was when it was decoded."""
+
+    audio_uri: str
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class LedgerFile:
-    """A file of the ledger, by where it lies and how long it was."""
+    """A file of the ledger, by where it lies and how long it was.
+
+    `broken`: another file of the track, which this one replaces.
+    """
 
     track_id: str
     audio_uri: str
     size_bytes: int
+    broken: BrokenFile | None = None
 
 
 class Store:
@@ -64,8 +80,10 @@ class Store:
     Every method raises DependencyDown when PostgreSQL is away.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, replace_broken: bool = False) -> None:
+        """`replace_broken`: whether files take the place of those that are known to be broken."""
         self._database = database
+        self._replace_broken = replace_broken
 
     async def all_files(self, *, after: str, limit: int) -> list[LedgerFile]:
         """The files after this track id, by track id."""
@@ -106,13 +124,8 @@ class Store:
 
     async def _files(self, sql: str, *parameters: object) -> list[LedgerFile]:
         async with self._database.connection() as connection:
-            rows = await connection.fetch(sql, *parameters)
-        return [
-            LedgerFile(
-                track_id=row["track_id"], audio_uri=row["audio_uri"], size_bytes=row["size_bytes"]
-            )
-            for row in rows
-        ]
+            rows = await connection.fetch(sql, self._replace_broken, *parameters)
+        return [_file(row) for row in rows]
 
     async def _mark(self, sql: str, files: Sequence[LedgerFile], *more: object) -> None:
         if not files:
@@ -121,3 +134,19 @@ class Store:
             await connection.execute(
                 sql, [file.track_id for file in files], [file.audio_uri for file in files], *more
             )
+
+
+def _file(row: Row) -> LedgerFile:
+    broken = None
+    if row["broken_uri"] is not None and row["broken_ns"] is not None:
+        broken = BrokenFile(
+            audio_uri=row["broken_uri"],
+            size_bytes=row["broken_bytes"],
+            modified_ns=row["broken_ns"],
+        )
+    return LedgerFile(
+        track_id=row["track_id"],
+        audio_uri=row["audio_uri"],
+        size_bytes=row["size_bytes"],
+        broken=broken,
+    )

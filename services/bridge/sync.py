@@ -45,7 +45,7 @@ async def sync_ledger(settings: Settings) -> Counts:
     catalog = CatalogFile(settings.catalog_db, server_stopped=settings.bridge_server_stopped)
     try:
         publisher = Publisher(
-            store=Store(database),
+            store=Store(database, replace_broken=settings.replace_broken),
             catalog=catalog,
             root=MediaRoot(database, settings.media_root),
             health=Health(clock),

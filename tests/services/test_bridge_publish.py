@@ -78,7 +78,11 @@ async def server(place: World, ids: list[str]) -> AsyncIterator[CatalogServer]:
 
 @asynccontextmanager
 async def publisher_of(
-    world: World, *, server_stopped: bool = False, busy_timeout_s: float = 0.05
+    world: World,
+    *,
+    server_stopped: bool = False,
+    busy_timeout_s: float = 0.05,
+    replace_broken: bool = False,
 ) -> AsyncIterator[Publisher]:
     """The bridge's publishing, one step at a time."""
     database, clock = Database(world.database_url), SystemClock()
@@ -87,7 +91,7 @@ async def publisher_of(
     )
     try:
         yield Publisher(
-            store=Store(database),
+            store=Store(database, replace_broken=replace_broken),
             catalog=catalog,
             root=MediaRoot(database, world.media),
             health=Health(clock),
@@ -232,6 +236,29 @@ async def test_a_value_that_leads_to_no_file_is_replaced(
     set_uri(place.catalog, ids[0], value)
     assert await publisher.publish_all() == Counts(checked=1, written=1)
     assert named(place.catalog)[ids[0]] == uri
+
+
+@pytest.mark.parametrize("case", ["replaced", "setting is off", "changed since"])
+async def test_a_broken_file_is_replaced_only_by_the_setting(
+    case: str, place: World, ids: list[str], server: CatalogServer
+) -> None:
+    """The catalog then names ours; a file that was changed since it was found broken stays."""
+    [uri, *_] = await place_files(place, ids[:1])
+    old = place.media / "old.ogg"
+    old.write_bytes(b"half a file")
+    set_uri(place.catalog, ids[0], "old.ogg")
+    await place.execute(_BROKEN, ids[0], old.stat().st_size, old.stat().st_mtime_ns)
+    if case == "changed since":
+        old.write_bytes(b"a whole file by now")
+    async with publisher_of(place, replace_broken=case != "setting is off") as publisher:
+        await publisher.publish_all()
+    assert named(place.catalog)[ids[0]] == (uri if case == "replaced" else "old.ogg")
+
+
+_BROKEN = """
+INSERT INTO presence_problems (track_id, audio_uri, kind, detail, size_bytes, modified_ns)
+VALUES ($1, 'old.ogg', 'broken', 'half of it', $2, $3)
+"""
 
 
 async def test_the_server_s_own_edit_is_made_good(
