@@ -16,7 +16,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-from bench import albums, conversion, latency, matching, presence, reference, throughput
+from bench import (
+    albums,
+    conversion,
+    latency,
+    matching,
+    presence,
+    publish,
+    reference,
+    throughput,
+)
 from bench.setting import bench_world
 from tests.support.world import World
 
@@ -31,6 +40,7 @@ BENCHES: dict[str, Bench] = {
     "conversion": conversion.run,
     "matching": matching.run,
     "presence": presence.run,
+    "publish": publish.run,
 }
 
 

@@ -17,7 +17,7 @@ from services import output, words
 from services.address import Address, find_address
 from services.client import ApiClient, ApiError, Json, NoAnswer
 from services.registry import every_service
-from shared import process
+from shared import logs, process
 from shared.errors import DependencyDown
 from shared.process import errors_in_lines
 from shared.settings import EVERY_SERVICE, OPTIONAL_SERVICES, SERVICES, Service, bridge_wanted, load
@@ -32,6 +32,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+bridge = typer.Typer(
+    help="What the bridge does at the catalog, by hand.", no_args_is_help=True, add_completion=False
+)
+app.add_typer(bridge, name="bridge")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Url = Annotated[
@@ -116,6 +121,22 @@ async def _migrate(url: str, wait_s: float) -> str:
             if asyncio.get_running_loop().time() >= deadline:
                 raise
             await asyncio.sleep(1)
+
+
+@bridge.command()
+def sync(as_json: AsJson = False) -> None:
+    """Publish all placed files once, with the settings of the bridge; NATS is not used."""
+    # Only this command needs the bridge's modules.
+    from services.bridge.sync import settings_for_sync, sync_ledger  # noqa: PLC0415
+
+    with errors_in_lines():
+        settings = settings_for_sync(os.environ)
+        logs.configure(settings)
+        counts = asyncio.run(sync_ledger(settings))
+    if as_json:
+        output.print_json(vars(counts))
+    else:
+        output.print_line(words.synced(vars(counts)))
 
 
 @app.command()

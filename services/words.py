@@ -91,7 +91,7 @@ def stats(value: Json) -> list[str]:
         for span in ("hour", "day")
     )
     lines.append(f"Last hour: {hour}; last day: {day}, {size(rates['bytes_last_day'])}.")
-    lines += [*_acquisition(value), *_health(value)]
+    lines += [*_library(value["library"]), *_acquisition(value), *_health(value)]
     if problems := _presence_problems(value["presence_problems"]):
         lines.append(f"The catalog names files that need a correction: {problems}; see `problems`.")
     if value["outbox"]["waiting"]:
@@ -107,6 +107,29 @@ def _presence_problems(counts: Mapping[str, int]) -> str:
 def presence_problem(problem: Json) -> str:
     """A row of `admin/presence-problems`."""
     return f"{problem['track_id']}  {problem['kind']}: {problem['audio_uri']} ({problem['detail']})"
+
+
+def _library(library: Json) -> list[str]:
+    """How many files there are for the catalog server, and why it does not play the others."""
+    counts = ", ".join(f"{name} {library[name]:,}" for name in ("placed", "published", "playable"))
+    reasons = [f"    {each['count']:,} {each['reason']}" for each in library["not_playable"]]
+    return [f"Files: {counts}.", *reasons]
+
+
+def synced(counts: Json) -> str:
+    """What `bridge sync` did, in a line."""
+    parts = [
+        f"{counts['checked']:,} files checked",
+        f"{counts['written']:,} written to the catalog",
+        f"{counts['named']:,} named there already",
+    ]
+    if counts["outside"]:
+        parts.append(f"{counts['outside']:,} of them outside of the media root")
+    if counts["not_publishable"]:
+        parts.append(f"{counts['not_publishable']:,} that cannot be: `stats` says why")
+    if counts["changed_meanwhile"]:
+        parts.append(f"{counts['changed_meanwhile']:,} changed by the server meanwhile")
+    return ", ".join(parts)
 
 
 def _acquisition(value: Json) -> list[str]:

@@ -24,9 +24,10 @@ from shared.clock import Clock
 from shared.errors import Dependency, Misconfigured, Unavailable
 
 _PAUSES = Backoff(first_s=0.5, longest_s=30)
-# Calling our own servers again is cheap, and all work waits for their return.
+# Calling our own servers again is cheap, and all work waits for their return. So is a check whether
+# the catalog server has its file open.
 _PAUSES_OWN = Backoff(first_s=0.5, longest_s=5)
-_OWN: frozenset[Dependency] = frozenset({"postgres", "nats"})
+_OWN: frozenset[Dependency] = frozenset({"postgres", "nats", "catalog_write"})
 # Calls fail until an operator changes a setting, and the change has to be noticed.
 _PAUSES_MISCONFIGURED = Backoff(first_s=2, longest_s=60)
 # How often the others check whether a probe has ended without a verdict.

@@ -127,6 +127,11 @@ POINTS: dict[str, str] = {
     "reaper.gave_back": "the items of a dead worker are handed back | no wake-up is sent",
     "reaper.temp_removed": "one temporary file is removed | others are not",
     "reaper.pruning": "old items are deleted | their requests are not",
+    # bridge
+    "bridge.checked": "the files of rows are checked | nothing is written to the catalog",
+    "bridge.set": "audio_uri is set in the catalog, uncommitted | the rest of the rows are not",
+    "bridge.written": "audio_uri is committed in the catalog | the ledger has no record of it",
+    "bridge.marked": "the ledger says that the files are published | nothing",
     # watchdog
     "watchdog.claimed": "a scan is claimed | it is not started",
     "watchdog.looked": "a page of the catalog is checked | nothing is written",

@@ -25,6 +25,7 @@ from enum import StrEnum
 from typing import Literal
 
 # "media" is the media root, "space" the free space on its disk: a full disk can still be read.
+# The catalog may be read while it cannot be written to ("catalog_write", for the bridge).
 # "searcher" and "torrent_client" are behind Torrentino, and may be away while it answers.
 Dependency = Literal[
     "postgres",
@@ -33,6 +34,7 @@ Dependency = Literal[
     "searcher",
     "torrent_client",
     "catalog",
+    "catalog_write",
     "catalog_server",
     "media",
     "space",

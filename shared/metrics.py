@@ -67,3 +67,16 @@ LEASES_RECOVERED = Counter(
 )
 SCAN_TRACKS = Counter(f"{_PREFIX}_scan_tracks_total", "Catalog tracks that scans have checked")
 MEDIA_FREE_BYTES = Gauge(f"{_PREFIX}_media_free_bytes", "Free space on the media disk")
+CATALOG_ROWS = Counter(
+    f"{_PREFIX}_catalog_rows_total", "Rows of the catalog whose audio_uri the bridge has set"
+)
+FILES = Gauge(
+    f"{_PREFIX}_files",
+    "Files of the ledger: all, named by the catalog, and played by its server",
+    ["state"],
+)
+FILES_NOT_PLAYABLE = Gauge(
+    f"{_PREFIX}_files_not_playable",
+    "Files of the ledger that are not known to play, by reason",
+    ["reason"],
+)

@@ -1,6 +1,6 @@
 """`python -m services.bridge`."""
 
-from services.bridge import publish, server
+from services.bridge import figures, publish, server
 from shared.app import App
 from shared.duty import Duty
 from shared.process import main
@@ -8,7 +8,7 @@ from shared.process import main
 
 def build(app: App) -> list[Duty]:
     """The bridge's duties, wired: those that its settings switch on."""
-    duties: list[Duty] = []
+    duties = figures.duties(app)
     if app.settings.bridge_catalog_write:
         duties += publish.duties(app)
     if app.settings.catalog_server_url is not None:

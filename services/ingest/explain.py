@@ -28,6 +28,7 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
         ("scanning", "watchdog"),
     ),
     "catalog_server": (("bridging", "bridge"),),
+    "catalog_write": (("publishing to the catalog", "bridge"),),
     "media": (("requesting", "ingest"), ("fetching", "fetcher_writer"), ("scanning", "watchdog")),
     "space": (("fetching", "fetcher_writer"),),
     "incoming": (("fetching", "fetcher_writer"),),
@@ -43,6 +44,7 @@ _TO_DO: dict[Dependency, str] = {
     "catalog": "check that CATALOG_DB exists and can be read",
     "catalog_server": "check that the catalog server runs and that CATALOG_SERVER_URL is its"
     " address; without it the queue works, but requests there wait",
+    "catalog_write": "check that the catalog server runs and lets the bridge write to CATALOG_DB",
     "media": "check that MEDIA_PATH is mounted and can be written to",
     "space": "free some space on the disk of MEDIA_PATH",
     "incoming": "check that the incoming folder exists and is Torrentino's",

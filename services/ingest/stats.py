@@ -13,6 +13,7 @@ from services.ingest.store import reports as store
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Database, Row
+from shared.db.publication import publication
 from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
 from shared.media.place import free_mb
@@ -68,7 +69,13 @@ class Statistics:
         """
         async with self._database.connection() as connection:
             numbers = await store.numbers(connection)
-        return {**_queue(numbers), **_acquisition(numbers, self._bounds), **await self._world()}
+            library = await publication(connection)
+        return {
+            **_queue(numbers),
+            **_acquisition(numbers, self._bounds),
+            "library": library.as_json(),
+            **await self._world(),
+        }
 
     async def _world(self) -> Json:
         free = await self._free_mb()

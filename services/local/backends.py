@@ -17,7 +17,13 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from services.local.postgres import Postgres
-from services.local.sample import ALBUM_ID, create_catalog, sample_track_ids, write_sample
+from services.local.sample import (
+    ALBUM_ID,
+    audio_uris,
+    create_catalog,
+    sample_track_ids,
+    write_sample,
+)
 from services.local.servers import Nats, write_secret
 from services.local.torrentino import SongList, Standin, StandinConfig
 from services.local.torrentino.source import load_songs
@@ -26,7 +32,7 @@ from shared.db.media_root import forget_unused_root
 from shared.db.pool import Database
 from shared.errors import DownloadsError, Unavailable
 from shared.media.paths import find_audio
-from shared.settings import Settings
+from shared.settings import Service, Settings
 from shared.web import listener
 
 
@@ -39,6 +45,7 @@ class Backends:
     """The back ends of a run: from the environment, or to be started."""
 
     settings: Settings
+    services: tuple[Service, ...]
     # Shared by all runs: the key, the log, the address of the API.
     data: Path
     state: Path
@@ -60,6 +67,19 @@ class Backends:
         """How many of the sample's tracks have a file, and how many there are. Blocks."""
         ids = sample_track_ids(ALBUM_ID)
         return sum(bool(find_audio(self.settings.media_root, id_)) for id_ in ids), len(ids)
+
+    def playable(self) -> tuple[int, int]:
+        """How many of the sample's tracks the catalog server would play, and how many there are.
+
+        By its own rule: the value of audio_uri is not empty, and exists below the media root.
+        Blocks.
+        """
+        ids = sample_track_ids(ALBUM_ID)
+        named = audio_uris(self.catalog)
+        uris = [named.get(id_) for id_ in ids]
+        return sum(bool(uri and (self.settings.media_root / uri).exists()) for uri in uris), len(
+            ids
+        )
 
     def end_now(self) -> None:
         """Signal the embedded servers to end, without waiting."""

@@ -138,7 +138,7 @@ async def _serve_and_show(
     once: bool,
 ) -> int:
     app = make_app(settings, name="all")
-    duties = [*build_all(app, every_service()), OpsServer(app)]
+    duties = [*build_all(app, every_service(*backends.services)), OpsServer(app)]
     [server] = [duty for duty in duties if isinstance(duty, WebServer)]
     serving = asyncio.create_task(serve(app, duties, stop))
     show = Show(console=console, backends=backends, settings=settings, server=server)

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
+from urllib.parse import quote
 
 from services.local.audio import ToneCodec, make_tone
 from shared.media.tools import AudioTools, find_tools
@@ -162,6 +163,12 @@ def create_catalog(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.executescript(_SCHEMA.read_text())
+
+
+def audio_uris(path: Path) -> dict[str, str | None]:
+    """What a catalog says of each track's file, by track id."""
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as connection:
+        return dict(connection.execute("SELECT id, audio_uri FROM tracks"))
 
 
 def add_album(

@@ -11,7 +11,14 @@ from services.local.backends import Backends, CannotStart
 from services.local.postgres import Postgres
 from services.local.servers import Nats, free_port, kept_secret
 from services.local.torrentino import StandinConfig
-from shared.settings import SERVICES, Settings, load
+from shared.settings import (
+    OPTIONAL_SERVICES,
+    SERVICES,
+    Service,
+    Settings,
+    bridge_wanted,
+    load,
+)
 from shared.web import AddressInUse, listener
 
 _MIB = 1024 * 1024
@@ -56,10 +63,16 @@ def select_backends(data: Path, given: Mapping[str, str]) -> Backends:
         environ, own_catalog=own_catalog, remarks=remarks
     )
     needed = {name: text for name, text in _PLACEHOLDERS.items() if not _names(environ, name)}
-    settings = load(SERVICES, defaults | environ | needed)
+    chosen = defaults | environ
+    services: tuple[Service, ...] = (
+        *SERVICES,
+        *(OPTIONAL_SERVICES if bridge_wanted(chosen) else ()),
+    )
+    settings = load(services, chosen | needed)
     _check_folders(settings, environ)
     return Backends(
         settings=settings,
+        services=services,
         data=data,
         state=state,
         postgres=postgres,
@@ -84,6 +97,9 @@ def _defaults(
     if "CATALOG_DB" not in environ:
         sample = "sample/catalog.db" if standin is not None else "empty.db"
         defaults["CATALOG_DB"] = str(state / sample)
+        if standin is not None:
+            # The sample's catalog is of this run alone: no server has it open.
+            defaults |= {"BRIDGE_CATALOG_WRITE": "true", "BRIDGE_SERVER_STOPPED": "true"}
     if standin is not None:
         defaults |= _of_standin(standin, state)
     if not _names(environ, "BOOTSTRAP_ADMIN_KEY"):

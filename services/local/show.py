@@ -33,6 +33,8 @@ _POLL_S = 0.25
 _ONCE_TIMEOUT_S = 180.0
 # After so long without a change the items are stuck, and `--once` ends.
 _STANDSTILL_S = 15.0
+# Publishing takes a moment after the last file; what cannot be published never is.
+_PUBLISHED_S = 10.0
 _ENDED = (Status.COMPLETED, Status.FAILED)
 _DOWNLOADED = (Stage.PROCESSING, Stage.READY, Stage.FETCHING, Stage.VERIFYING, Stage.COMPLETED)
 _COLUMNS = (
@@ -141,7 +143,7 @@ class Show:
         answer = await api.post("album", album.id)
         self.console.print(f"{album.artist} - {album.name}: {album_counts(answer)}\n")
         await self._follow(api, [item["id"] for item in answer["items"]], once=once)
-        return await self._check(album)
+        return await self._check(album) + await self._show_playable()
 
     async def _follow(self, api: ApiClient, item_ids: Sequence[str], *, once: bool) -> None:
         """Show the items until all have ended.
@@ -198,6 +200,19 @@ class Show:
         good = len(album.tracks) - failed
         self.console.print(f"\n{good} of {len(album.tracks)} files are in place and decode.")
         return failed
+
+    async def _show_playable(self) -> int:
+        """Show how many tracks the catalog server would play; return how many it would not."""
+        if not self.settings.bridge_catalog_write:
+            self.console.print("BRIDGE_CATALOG_WRITE is off: the catalog names none of them.")
+            return 0
+        until = asyncio.get_running_loop().time() + _PUBLISHED_S
+        playable, wanted = await asyncio.to_thread(self.backends.playable)
+        while playable < wanted and asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(_POLL_S)
+            playable, wanted = await asyncio.to_thread(self.backends.playable)
+        self.console.print(f"The catalog names them: playable {playable} of {wanted}.")
+        return wanted - playable
 
 
 class _Progress:

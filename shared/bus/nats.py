@@ -94,6 +94,7 @@ class Bus:
         self._js: JetStreamContext | None = None
         self._wakes: dict[Wake, list[asyncio.Event]] = {}
         self._queues: dict[Wake, str] = {}
+        self._heard: list[tuple[str, Callable[[str], None]]] = []
         self.connected = asyncio.Event()
         # Awaited before the stream of events is made; the relay sets it.
         self.before_new_events: Callable[[], Awaitable[None]] | None = None
@@ -105,6 +106,13 @@ class Bus:
         """Set `wake` when a wake-up of this kind arrives; one process of `queue` gets each."""
         self._wakes.setdefault(kind, []).append(wake)
         self._queues[kind] = queue
+
+    def hear(self, subject: str, heard: Callable[[str], None]) -> None:
+        """Call `heard` with the subject of each message on `subject`, as a hint.
+
+        Call it before `run`. What is sent while there is no connection is not heard.
+        """
+        self._heard.append((subject, heard))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Connect, connect again when the connection has ended, and drain at the stop."""
@@ -182,6 +190,12 @@ class Bus:
                     wake.set()
 
             await client.subscribe(wake_subject(kind), queue=self._queues[kind], cb=woken)
+        for subject, heard in self._heard:
+
+            async def said(message: Msg, heard: Callable[[str], None] = heard) -> None:
+                heard(message.subject)
+
+            await client.subscribe(subject, cb=said)
 
     async def _on_error(self, error: Exception) -> None:
         what = access.forbidden(error)

@@ -22,6 +22,7 @@ from tests.crash.work import SECONDS, Asking, Work
 from tests.crash.zygote import Forked, Start, Zygote
 from tests.support.autoindex import Autoindex
 from tests.support.invariants import check_always, check_the_end, watching
+from tests.support.published import all_are_named, named_files_are_whole
 from tests.support.world import World, make_world
 
 _QUICK = {
@@ -30,6 +31,9 @@ _QUICK = {
     "SWEEP_INTERVAL_S": "0.4",
     "RETRY_INITIAL_S": "0.1",
     "LOG_FORMAT": "console",
+    # No server has the catalog open.
+    "BRIDGE_CATALOG_WRITE": "true",
+    "BRIDGE_SERVER_STOPPED": "true",
 }
 _STANDIN = StandinConfig(
     acquire_s=0.0,
@@ -198,6 +202,7 @@ class _Run:
                 adopted=self._work.adopted,
             )
             await self._work.check_the_end(deaths=self._deaths)
+            await all_are_named(self._world)
             self._no_bugs()
             for task in tasks:
                 task.cancel()
@@ -235,6 +240,7 @@ class _Run:
             self._deaths += 1
             pending = self._mourn(pending)
             await check_always(self._world)
+            await named_files_are_whole(self._world)
 
     def _mourn(self, pending: Sequence[Kill]) -> list[Kill]:
         """Note at which points processes died; returns the kills that are still to come."""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from services.local.torrentino.config import Client
 from shared.crashpoints import POINTS
-from shared.settings import SERVICES, Service
+from shared.settings import EVERY_SERVICE, Service
 
 # link, copy, http: what Torrentino has placed, on this filesystem, another, or over HTTP.
 # torrent: the torrents' own folder. direct: what we have searched for and followed ourselves.
@@ -25,6 +25,7 @@ _PREFIXES: dict[Service, tuple[str, ...]] = {
     "fetcher_writer": ("fetcher", "cleaning", "download", "media", "ledger", "relay"),
     "watchdog": ("watchdog", "adopt", "consumer", "relay"),
     "reaper": ("reaper", "relay"),
+    "bridge": ("bridge", "relay"),
 }
 _ONLY: dict[str, Delivery] = {
     "download": "http",
@@ -118,7 +119,7 @@ def at_points(text: str, *, plain: bool = False, bug: str = "") -> Schedule:
         kills = ((_BEFORE[first], 1), *kills)
     return Schedule(
         replay=f"--points {text}{' --plain' if plain else ''}",
-        processes=(Process(services=SERVICES, kills=kills, in_turn=True),),
+        processes=(Process(services=EVERY_SERVICE, kills=kills, in_turn=True),),
         delivery=_delivery([point for point, _ in kills]) or "link",
         plain=plain,
         bug=bug,
@@ -181,17 +182,17 @@ def _away(rng: random.Random) -> tuple[Away, float, float]:
 
 
 _LAYOUTS: list[tuple[tuple[Service, ...], ...]] = [
-    (SERVICES,),
-    (SERVICES, ("ticketer", "poller", "fetcher_writer", "reaper")),
-    (("ingest", "watchdog"), ("ticketer", "poller"), ("fetcher_writer", "reaper")),
+    (EVERY_SERVICE,),
+    (EVERY_SERVICE, ("ticketer", "poller", "fetcher_writer", "reaper", "bridge")),
+    (("ingest", "watchdog"), ("ticketer", "poller"), ("fetcher_writer", "reaper", "bridge")),
     (
-        ("ingest", "watchdog", "reaper"),
+        ("ingest", "watchdog", "reaper", "bridge"),
         ("ticketer", "poller"),
         ("ticketer", "poller"),
         ("fetcher_writer",),
         ("fetcher_writer",),
     ),
-    tuple((service,) for service in SERVICES),
+    tuple((service,) for service in EVERY_SERVICE),
 ]
 
 

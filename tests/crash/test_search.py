@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from shared.crashpoints import POINTS
-from shared.settings import SERVICES
+from shared.settings import EVERY_SERVICE
 from tests.crash.run import Result, logs_of, run
 from tests.crash.schedule import FILE_PATH, Schedule, at_points, by_seed, reachable
 from tests.crash.zygote import Zygote
@@ -96,7 +96,7 @@ def test_every_point_is_used_once() -> None:
 
 def test_every_service_has_points() -> None:
     """Each service has points of its own, and all of them together have all."""
-    of_all = {service: set(reachable([service])) for service in SERVICES}
+    of_all = {service: set(reachable([service])) for service in EVERY_SERVICE}
     relay = {point for point in POINTS if point.startswith("relay")}
     assert all(points - relay for points in of_all.values())
     assert set.union(*of_all.values()) == set(POINTS)

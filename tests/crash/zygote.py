@@ -26,7 +26,7 @@ from services.registry import every_service
 from shared import crashpoints, process
 from shared.bus.nats import Bus
 from shared.errors import AttemptFailed, ErrorType
-from shared.settings import SERVICES, Service
+from shared.settings import EVERY_SERVICE, Service
 from tests.crash.planted import BUGS
 
 # What a crash costs by the clock, scaled down so that hundreds fit an hour: nothing else changes.
@@ -161,7 +161,7 @@ def _fork(start: Start, forget: Callable[[], None]) -> int:
 def serve() -> None:
     """Fork as told until the input ends, then kill what is left."""
     _scale_down()
-    every_service(*SERVICES)
+    every_service(*EVERY_SERVICE)
     selector = selectors.DefaultSelector()
     selector.register(0, selectors.EVENT_READ)
     alive: dict[int, int] = {}  # pid by pidfd

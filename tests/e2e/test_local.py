@@ -133,6 +133,7 @@ async def test_once_again_and_after_a_kill(data: Path) -> None:
     async with _run(data, "--once", LEASE_S="2", STALL_TIMEOUT_S="4", RETRY_INITIAL_S="1") as again:
         assert await again.ends() == 0, again.text
         assert f"{_TRACKS} of {_TRACKS} files are in place and decode" in again.text
+        assert f"playable {_TRACKS} of {_TRACKS}" in again.text
     assert len(_files(data)) == _TRACKS
     assert _left(data) == []
     async with _run(data, "--once") as third:
@@ -220,6 +221,7 @@ async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
         sample.process.send_signal(signal.SIGINT)
         assert await sample.ends(_GRACE_S) == 0, sample.text
     own = write_own(tmp_path)
+    before = own.read_bytes(), own.stat().st_mtime_ns
     config = StandinConfig(downloads=tmp_path / "downloads")
     async with Standin(config, SongList([])) as torrentino:
         named = {
@@ -248,6 +250,10 @@ async def test_with_a_real_torrentino_nothing_invented_is_asked_for(
             assert await once.ends() == 1
             assert "--once ends with the sample album" in once.text
     assert not list((tmp_path / "library/audio").rglob("*.*"))
+    # The sample's catalog is written to without a setting, and no other.
+    assert (own.read_bytes(), own.stat().st_mtime_ns) == before
+    wal = own.with_name("catalog.db-wal")
+    assert not wal.exists() or wal.stat().st_size == 0
 
 
 def write_own(folder: Path) -> Path:

@@ -37,6 +37,7 @@ PAGES = sorted(
     ]
 )
 COMMANDS = {command.name or command.callback.__name__ for command in cli.registered_commands}  # type: ignore[union-attr]
+COMMANDS |= {str(group.name) for group in cli.registered_groups}
 # Neither settings of a service nor of .env: the command line's address, Compose's own, streams.
 OTHER_VARIABLES = {
     "COMPOSE_FILE",

@@ -49,6 +49,15 @@ STATS: dict[str, Any] = {
         "failed_last_day": 2,
         "bytes_last_day": 312_400_000,
     },
+    "library": {
+        "placed": 1040,
+        "published": 40,
+        "playable": 38,
+        "not_playable": [
+            {"reason": "not published", "count": 1000},
+            {"reason": "the server says no", "count": 2},
+        ],
+    },
     "acquisition": {"way": "direct", "reason": "ACQUISITION says so"},
     "downloads": {"in_flight": 2, "max_in_flight": 20},
     "searches": {"last_hour": 7, "per_hour": 60},
@@ -70,11 +79,14 @@ STATS: dict[str, Any] = {
 def test_statistics_are_sentences() -> None:
     """Counts, ages, what is well, and what is not with what to do."""
     lines = words.stats(STATS)
-    assert lines[:8] == [
+    assert lines[:11] == [
         "Queue: 1,200 waiting, 3 in work, 40 completed, 2 failed.",
         "1 item needs a decision: see `attention`.",
         "The oldest has been waiting for 3 d 2 h.",
         "Last hour: 1 completed and 0 failed; last day: 40 completed and 2 failed, 312.4 MB.",
+        "Files: placed 1,040, published 40, playable 38.",
+        "    1,000 not published",
+        "    2 the server says no",
         "Acquisition mode: direct (ACQUISITION says so).",
         "At Torrentino: 3 of at most 50 tickets, 1 to be approved there.",
         "At the torrent client: 2 of at most 20 downloads. Searches in the last hour: 7 of 60.",

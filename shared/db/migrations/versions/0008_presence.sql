@@ -18,6 +18,15 @@ CREATE INDEX media_files_album ON media_files (album_id);
 CREATE INDEX media_files_unpublished ON media_files (track_id) WHERE published_at IS NULL;
 CREATE INDEX media_files_unplayable ON media_files (track_id) WHERE playable_at IS NULL;
 
+-- The catalog.db that the bridge used last, with the -shm of its server: one of them is never replaced
+-- without the other.
+CREATE TABLE catalog_used (
+    singleton     boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    database_file text NOT NULL,
+    shm_file      text,
+    used_at       timestamptz NOT NULL DEFAULT now()
+);
+
 -- What the catalog says of a file and an operator has to correct.
 CREATE TABLE presence_problems (
     track_id    text PRIMARY KEY,
