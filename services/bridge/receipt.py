@@ -30,7 +30,7 @@ LENGTH_MS = 100
 _FAR_MS = 7_000
 _LOOK_S = 0.5
 # After an upload whose answer was lost, its job may still appear.
-_UPLOAD_S = 20.0
+UPLOAD_S = 20.0
 _MOST_UPLOADS = 3
 _JOB_WAIT_S = 600.0
 _REVIEW_WAIT_S = 120.0
@@ -131,9 +131,9 @@ class Receipts:
                 return job.id
         if request.receipt_tries >= _MOST_UPLOADS:
             raise NoReceipt(f"{_MOST_UPLOADS} uploads had no answer")
-        await self._requests.uploading(request, again_in_s=_UPLOAD_S)
+        await self._requests.uploading(request, again_in_s=UPLOAD_S)
         reached("bridge.receipt_uploading")
-        job_id = await self._server.upload(request.remote_id, filename=name, data=_silence())
+        job_id = await self._server.upload(request.remote_id, filename=name, data=silence())
         reached("bridge.receipt_uploaded")
         await self._requests.uploaded(request, job_id)
         return job_id
@@ -189,7 +189,7 @@ def _name(request: Taken) -> str:
     return f"receipt-{request.request_id}.wav"
 
 
-def _silence() -> bytes:
+def silence() -> bytes:
     """A tenth of a second of silence, at a bitrate that the server does not ask about."""
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:

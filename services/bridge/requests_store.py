@@ -24,8 +24,8 @@ How = Literal["deleted", "left", "receipt"]
 # A reset of the count of listings that lacked it belongs to each row that is listed.
 MISSED_UNTIL_GONE = 2
 _MOST = 500
-_ANNOUNCE_S = 15.0
-_ANNOUNCE_MOST_S = 600.0
+ANNOUNCE_S = 15.0
+ANNOUNCE_MOST_S = 600.0
 REJECTED_S = 3600.0
 
 _COLUMNS = """remote_id, request_id, kind, content_id, user_id, priority, state, round, problem,
@@ -310,7 +310,7 @@ class RequestsStore:
         """The requests to announce now; each is due again later, should the message be lost."""
         async with self.database.connection() as connection:
             rows = await connection.fetch(
-                _TO_ANNOUNCE, ServerRequestState.FOUND, _ANNOUNCE_S, _ANNOUNCE_MOST_S
+                _TO_ANNOUNCE, ServerRequestState.FOUND, ANNOUNCE_S, ANNOUNCE_MOST_S
             )
         return [_taken(row) for row in rows]
 
@@ -320,8 +320,8 @@ class RequestsStore:
             rows = await connection.fetch(
                 _TO_CANCEL,
                 ServerRequestState.WITHDRAWN,
-                _ANNOUNCE_S,
-                _ANNOUNCE_MOST_S,
+                ANNOUNCE_S,
+                ANNOUNCE_MOST_S,
                 values(ACTIVE_STATUSES),
             )
         return [_taken(row) for row in rows]

@@ -18,7 +18,7 @@ from shared.app import App
 from shared.duty import Duty, PeriodicDuty
 
 # A request is to be seen within BRIDGE_POLL_S of its making, the reading included.
-_POLL_SHARE = 0.9
+_POLL_SHARE = 0.8
 # Reads PostgreSQL alone while nothing is due.
 _LOOK_S = 1.0
 _PRUNE_S = 3600.0

@@ -1,0 +1,311 @@
+"""What the bridge asks of the catalog server: listings, receipts, availability, what plays."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from starlette.responses import HTMLResponse, PlainTextResponse
+
+from services.bridge import receipt
+from services.bridge.server_http import ADMIN_GAP_S, AFTER_429_S
+from shared.errors import DependencyDown, Misconfigured
+from tests.support.bridge_parts import Parts, parts
+from tests.support.bridged import bridged
+from tests.support.waits import eventually
+from tests.support.world import World
+
+
+@pytest.fixture
+async def bridge(still: World) -> AsyncIterator[Parts]:
+    """The parts of a bridge, and a catalog server."""
+    async with bridged(still) as made, parts(made) as found:
+        yield found
+
+
+async def playing(bridge: Parts, number: int, count: int, *, seconds: float = 8.0) -> list[str]:
+    """An album of which every track is placed and published."""
+    tracks = bridge.bridge.world.add_album(number, count, seconds=seconds)
+    await bridge.bridge.place(*tracks)
+    await bridge.bridge.publish(*tracks)
+    return tracks
+
+
+async def states(bridge: Parts) -> dict[str, tuple[str, int]]:
+    """The state of each request, and how many listings lacked it."""
+    rows = await bridge.bridge.world.rows("SELECT * FROM bridge_requests")
+    return {row["remote_id"]: (row["state"], row["missed"]) for row in rows}
+
+
+# --- the queue
+
+
+async def test_every_page_is_read(bridge: Parts) -> None:
+    """Also where many requests were made within one second, which the server does not order."""
+    bridge.bridge.server.ask("1", "ALBUM", "done00", status="COMPLETED", created_at=1)
+    asked = {bridge.bridge.server.ask("1", "ALBUM", f"album{n}", created_at=5) for n in range(7)}
+    busy = bridge.bridge.server.ask("1", "ALBUM", "busy00", status="IN_PROGRESS")
+    await bridge.intake(page=3).run_once()
+    found = await states(bridge)
+    assert found == dict.fromkeys(asked, ("found", 0))
+    assert busy not in found
+
+
+async def test_only_two_whole_listings_in_a_row_say_that_a_request_is_gone(bridge: Parts) -> None:
+    """One that ended early, or in which rows moved, says nothing."""
+    server, intake = bridge.bridge.server, bridge.intake(page=3)
+    ids = [server.ask("1", "ALBUM", f"album{n}", created_at=n) for n in range(6)]
+    await intake.run_once()
+    item = server.queue.pop(ids[4])
+    await intake.run_once()
+    assert (await states(bridge))[ids[4]] == ("found", 1)
+    # Between the pages one of the first rows goes: the second page begins elsewhere.
+    moving = server.queue[ids[0]]
+
+    def move() -> None:
+        server.queue.pop(ids[0], None)
+
+    server.odd.between_pages = move
+    await intake.run_once()
+    assert (await states(bridge))[ids[4]] == ("found", 1)
+    server.odd.between_pages = None
+    server.odd.answers["/admin/requests"] = lambda: PlainTextResponse("", 500)
+    with pytest.raises(DependencyDown):
+        await intake.run_once()
+    server.odd.answers.clear()
+    server.queue[ids[0]] = moving
+    assert (await states(bridge))[ids[4]] == ("found", 1)
+    await intake.run_once()
+    assert (await states(bridge))[ids[4]] == ("withdrawn", 2)
+    server.queue[ids[4]] = item
+    await intake.run_once()
+    assert (await states(bridge))[ids[4]] == ("found", 0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "error", "text"),
+    [
+        (PlainTextResponse("", 502), DependencyDown, "answered 502"),
+        (PlainTextResponse("database is locked", 400), DependencyDown, "database is locked"),
+        (PlainTextResponse("x", 429, headers={"retry-after": "0"}), DependencyDown, "429"),
+        (PlainTextResponse("Download manager not enabled", 503), Misconfigured, "not enabled"),
+        (HTMLResponse("<html>"), Misconfigured, "with HTML"),
+        (PlainTextResponse("{}"), Misconfigured, "not a list"),
+        (PlainTextResponse("gone", 404), Misconfigured, "CATALOG_SERVER_URL"),
+        (
+            PlainTextResponse("", 307, headers={"location": "http://elsewhere/"}),
+            Misconfigured,
+            "307",
+        ),
+    ],
+)
+async def test_an_answer_that_is_none_is_named(
+    bridge: Parts, answer: PlainTextResponse, error: type[Exception], text: str
+) -> None:
+    """What passes by itself, and what an operator has to change."""
+    bridge.bridge.server.odd.answers["/admin/requests"] = lambda: answer
+    with pytest.raises(error, match=text):
+        await bridge.intake(page=3).run_once()
+
+
+async def test_after_429_the_bridge_waits_its_own_time(bridge: Parts) -> None:
+    """`retry-after: 0` is not meant."""
+    server = bridge.bridge.server
+    server.odd.answers["/admin/requests"] = lambda: PlainTextResponse("slow down", 429)
+    with pytest.raises(DependencyDown):
+        await bridge.server.requests(offset=0)
+    server.odd.answers.clear()
+    calls = len(server.calls)
+    with pytest.raises(DependencyDown, match="fewer"):
+        await bridge.server.requests(offset=0)
+    assert len(server.calls) == calls
+    bridge.clock.ahead_s += AFTER_429_S
+    assert await bridge.server.requests(offset=0) == []
+
+
+async def test_the_device_is_the_same_after_a_restart(bridge: Parts) -> None:
+    """And another one for another account."""
+    ids = [await bridge.store.device_uuid(url="http://a", user=user) for user in ("x", "x", "y")]
+    assert ids[0] == ids[1] != ids[2]
+
+
+# --- receipts
+
+
+async def test_a_receipt_comes_after_the_flags_are_computed(bridge: Parts) -> None:
+    """So the event that it causes tells the clients of an album that is there."""
+    await playing(bridge, 1, 3)
+    bridge.bridge.server.ingestion = True
+    remote_id = await bridge.follow(1)
+    row = await bridge.until_ended(bridge.endings("receipt"), remote_id)
+    assert (row["how"], row["problem"]) == ("receipt", None)
+    assert bridge.bridge.flags(1) == ("complete", 3)
+    [bell] = bridge.bridge.server.bells
+    assert bell["request_id"] == remote_id
+    assert len(bridge.bridge.server.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("case", "problem"),
+    [
+        ("ingestion is off", "Ingestion manager not enabled"),
+        ("a track", "requests of albums only"),
+        ("a short album", "as short as a receipt"),
+        ("no flags", "BRIDGE_AVAILABILITY is false"),
+        ("another review", "asks something else"),
+        ("answers are checked", "Album not in catalog"),
+        ("the file was taken", "changed the files"),
+    ],
+)
+async def test_where_a_receipt_is_not_possible_the_request_is_deleted(
+    bridge: Parts, case: str, problem: str
+) -> None:
+    """And that is said once, with the reason."""
+    server = bridge.bridge.server
+    server.ingestion = case != "ingestion is off"
+    tracks = await playing(bridge, 1, 1 if case == "a short album" else 2, seconds=2.0)
+    server.odd.options = ["track:1", "no_match"] if case == "another review" else None
+    server.odd.checks_answers = case == "answers are checked"
+    server.odd.converts_receipts = case == "the file was taken"
+    kind, asked = ("TRACK_AUDIO", tracks[0]) if case == "a track" else ("ALBUM", "")
+    remote_id = await bridge.follow(1, kind, asked)
+    endings = bridge.endings("receipt", availability=case != "no flags")
+    row = await bridge.until_ended(endings, remote_id)
+    assert (row["how"], problem in row["problem"]) == ("deleted", True), row["problem"]
+    assert server.queue == {}
+    [said] = await bridge.bridge.world.rows("SELECT problems FROM bridge_server")
+    assert problem in said["problems"]["receipt"]
+
+
+async def test_an_upload_whose_answer_is_lost_is_found_again(
+    bridge: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not uploaded twice."""
+    monkeypatch.setattr(receipt, "UPLOAD_S", 0.1)
+    await playing(bridge, 1, 2)
+    bridge.bridge.server.ingestion = True
+    bridge.bridge.server.odd.lost["/upload"] = 1
+    remote_id = await bridge.follow(1)
+    endings = bridge.endings("receipt")
+
+    async def lost() -> bool:
+        try:
+            await endings.run_once()
+            await bridge.availability.run_once()
+        except DependencyDown:
+            return True
+        return False
+
+    await eventually(lost)
+    row = await bridge.until_ended(endings, remote_id)
+    assert (row["how"], len(bridge.bridge.server.jobs)) == ("receipt", 1)
+
+
+# --- availability
+
+
+async def test_the_job_runs_after_a_change_and_not_again(bridge: Parts) -> None:
+    """What is published while it runs needs another run; calls are a second apart."""
+    await playing(bridge, 1, 3)
+    server = bridge.bridge.server
+
+    async def ran(times: int) -> bool:
+        await bridge.availability.run_once()
+        return len(server.job_runs) == times and not (await bridge.store.changes()).asked
+
+    await eventually(lambda: ran(1))
+    assert bridge.bridge.flags(1) == ("complete", 3)
+    await bridge.availability.run_once()
+    assert len(server.job_runs) == 1
+    await playing(bridge, 2, 1)
+    await eventually(lambda: ran(2))
+    assert bridge.bridge.flags(2) == ("complete", 1)
+    # The question that follows an order has waited for what was missing to the distance.
+    assert len(bridge.slept) >= len(server.job_runs)
+    assert max(bridge.slept) <= ADMIN_GAP_S
+
+
+async def test_a_run_that_was_under_way_does_not_count(bridge: Parts) -> None:
+    """409: it may have begun before the last change."""
+    bridge.bridge.server.job_s = 1.5
+    await bridge.server.trigger_availability()
+    await playing(bridge, 1, 1)
+
+    async def ran() -> bool:
+        bridge.clock.ahead_s += 1
+        await bridge.availability.run_once()
+        return len(bridge.bridge.server.job_runs) == 2
+
+    await eventually(ran)
+    statuses = [s for _, path, s in bridge.bridge.server.calls if path.endswith("/trigger")]
+    assert statuses[0] == statuses[-1] == 202
+    assert 409 in statuses
+
+
+async def test_a_large_run_is_announced_before_it_is_asked_for(bridge: Parts) -> None:
+    """50,001 files: a warning in the statistics first, and the run ten minutes later."""
+    await bridge.bridge.world.execute(
+        "INSERT INTO media_files (track_id, audio_uri, ext, size_bytes, sha256, duration_ms, codec,"
+        " bitrate_kbps, published_at, playable_at)"
+        " SELECT 'track' || n, 'audio/' || n, 'ogg', 1, '', 1, 'vorbis', 1,"
+        " now() - interval '1 minute', now() FROM generate_series(1, 50001) n"
+    )
+    await bridge.availability.run_once()
+    [row] = await bridge.bridge.world.rows("SELECT problems FROM bridge_server")
+    assert "repairs 50001 tracks" in row["problems"]["availability"]
+    bridge.clock.ahead_s += 60
+    await bridge.availability.run_once()
+    assert not bridge.bridge.server.calls
+    await bridge.bridge.world.execute(
+        "UPDATE bridge_server SET availability_warned_at = now() - interval '11 minutes'"
+    )
+    bridge.clock.ahead_s += 60
+    await bridge.availability.run_once()
+    assert (await bridge.store.changes()).asked
+
+
+# --- what plays
+
+
+async def test_what_plays_is_kept_in_the_ledger_with_the_reason_where_it_does_not(
+    bridge: Parts,
+) -> None:
+    """150 tracks in two calls; one that is lost later is noticed."""
+    tracks = await playing(bridge, 1, 150)
+    world = bridge.bridge.world
+    (world.media / _uri(tracks[7])).unlink()
+    placed = bridge.bridge.world.add_album(2, 1)
+    await bridge.bridge.place(*placed)
+    assert await bridge.playable.run_once() == 150
+    batches = [1 for _, path, _ in bridge.bridge.server.calls if path.endswith("/batch")]
+    assert len(batches) == 3  # and one again for what does not play
+    rows = await world.rows("SELECT * FROM media_files WHERE playable_at IS NULL ORDER BY track_id")
+    assert {row["track_id"] for row in rows} == {tracks[7], placed[0]}
+    reasons = {row["track_id"]: row["not_playable"] for row in rows}
+    assert reasons[placed[0]] is None
+    assert reasons[tracks[7]] == (
+        f"the catalog server finds no file at {_uri(tracks[7])} below its media path"
+    )
+    (world.media / _uri(tracks[7])).write_bytes(b"fLaC")
+    bridge.clock.ahead_s += 61
+    await bridge.playable.run_once()
+    rows = await world.rows("SELECT 1 FROM media_files WHERE playable_at IS NULL")
+    assert len(rows) == 1
+
+
+async def test_a_track_that_plays_no_more_is_noticed_within_a_day(bridge: Parts) -> None:
+    """So the figures stay true."""
+    [track] = await playing(bridge, 1, 1)
+    await bridge.playable.run_once()
+    world = bridge.bridge.world
+    await world.execute("UPDATE media_files SET playable_at = now() - interval '25 hours'")
+    (world.media / _uri(track)).unlink()
+    bridge.clock.ahead_s += 61
+    await bridge.playable.run_once()
+    [row] = await world.rows("SELECT playable_at, not_playable FROM media_files")
+    assert row["playable_at"] is None
+    assert row["not_playable"] is not None
+
+
+def _uri(track: str) -> str:
+    return f"audio/{track[:2]}/{track[2:4]}/{track[4:6]}/{track}.flac"
