@@ -20,7 +20,7 @@ from shared.duty import Duty, PeriodicDuty
 # A request is to be seen within BRIDGE_POLL_S of its making, the reading included.
 _POLL_SHARE = 0.8
 # Reads PostgreSQL alone while nothing is due.
-_LOOK_S = 1.0
+_LOOK_S = 0.5
 _PRUNE_S = 3600.0
 _DAY_S = 86_400.0
 

@@ -38,7 +38,7 @@ _NUMBERS = {
 }
 _START_S = 30.0
 
-_CONFIG = """db_dir = "{folder}/db"
+_CONFIG = """db_dir = "{db}"
 media_path = "{media}"
 port = {port}
 metrics_port = {metrics_port}
@@ -66,6 +66,8 @@ class Pezzottify:
     folder: Path
     media: Path
     ingestion: bool = False
+    # Where its databases are; by default below its folder.
+    databases: Path | None = None
     port: int = 0
     _process: subprocess.Popen[bytes] | None = None
 
@@ -77,18 +79,24 @@ class Pezzottify:
     @property
     def catalog(self) -> Path:
         """Its catalog.db, made at its first start."""
-        return self.folder / "db/catalog.db"
+        return self.db / "catalog.db"
+
+    @property
+    def db(self) -> Path:
+        """Where its databases are."""
+        return self.databases or self.folder / "db"
 
     async def start(self) -> None:
         """Start it, and wait until it answers."""
         self.port = self.port or free_port()
-        for folder in (self.folder / "db", self.folder / "web", self.media):
+        for folder in (self.db, self.folder / "web", self.media):
             folder.mkdir(parents=True, exist_ok=True)
         (self.folder / "web/index.html").write_text("<html>the web app</html>")
         config = self.folder / "config.toml"
         config.write_text(
             _CONFIG.format(
                 folder=self.folder,
+                db=self.db,
                 media=self.media,
                 port=self.port,
                 metrics_port=free_port(),
@@ -122,7 +130,7 @@ class Pezzottify:
 
     def add_user(self, handle: str, permissions: Sequence[str]) -> str:
         """An account with the password `PASSWORD`; its number as text."""
-        with closing(sqlite3.connect(self.folder / "db/user.db", timeout=10)) as db, db:
+        with closing(sqlite3.connect(self.db / "user.db", timeout=10)) as db, db:
             number = db.execute("INSERT INTO user (handle) VALUES (?)", (handle,)).lastrowid
             db.execute(
                 "INSERT INTO user_password_credentials (user_id, salt, hash, hasher)"
@@ -138,6 +146,6 @@ class Pezzottify:
 
     def bells(self) -> list[tuple[str, str]]:
         """Every notification: whose, and its title."""
-        with closing(sqlite3.connect(self.folder / "db/user.db", timeout=10)) as db:
+        with closing(sqlite3.connect(self.db / "user.db", timeout=10)) as db:
             rows = db.execute("SELECT user_id, title FROM user_notifications").fetchall()
         return [(str(user_id), title) for user_id, title in rows]
