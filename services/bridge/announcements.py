@@ -42,13 +42,13 @@ class Announcements:
         messages = [message for request in due if (message := await self._message(request))]
         messages += [_cancellation(request) for request in await self._store.to_cancel()]
         if messages:
-            reached("bridge.announcing")
+            reached("server.announcing")
             try:
                 await self._publish(messages)
             except Unavailable:
                 await self._store.not_announced([message.id for message in messages])
                 raise
-            reached("bridge.announced")
+            reached("server.announced")
         return decided
 
     async def _decided(self) -> int:
@@ -60,7 +60,7 @@ class Announcements:
             SERVER_REQUESTS.labels("rejected").inc()
             log.warning("server_request_rejected", request_id=row["remote_id"], why=row["problem"])
         if accepted or rejected:
-            reached("bridge.decided")
+            reached("server.decided")
         return len(accepted) + len(rejected)
 
     async def _message(self, request: Taken) -> Outgoing | None:

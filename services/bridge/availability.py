@@ -88,13 +88,13 @@ class Availability:
 
     async def _trigger(self) -> None:
         await self._store.asking()
-        reached("bridge.availability_asking")
+        reached("server.availability_asking")
         if await self._server.trigger_availability() == "running":
             # It may have begun before the last change.
             await self._store.not_asked()
             self._not_before = self._clock.monotonic() + _RUNNING_S
             return
-        reached("bridge.availability_asked")
+        reached("server.availability_asked")
 
     async def _follow(self, changes: Changes) -> None:
         run = await self._server.availability()
@@ -109,7 +109,7 @@ class Availability:
             await self._fail(f"the run ended {run.status}: {run.error}", again_in_s=_FAILED_S)
             return
         await self._store.ran(run=run.started_at, took_s=run.took_s)
-        reached("bridge.availability_ran")
+        reached("server.availability_ran")
         self.refused = None
         await self._store.say(PROBLEM, None)
         AVAILABILITY_RUNS.labels("completed").inc()

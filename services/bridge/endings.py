@@ -10,9 +10,10 @@ from typing import Literal
 import structlog
 
 from services.bridge.catalog_server import BATCH, CatalogServer, RemoteTrack
+from services.bridge.endings_store import EndingsStore, How, Progress
 from services.bridge.playable import Playable, silent, why_not
 from services.bridge.receipt import NoReceipt, Receipts
-from services.bridge.requests_store import How, Progress, RequestsStore, Taken
+from services.bridge.requests_store import Taken
 from services.bridge.server_http import CallRefused, Forbidden
 from services.bridge.server_store import ServerStore
 from shared.backoff import Backoff
@@ -48,7 +49,7 @@ class Endings:
         self,
         *,
         server: CatalogServer,
-        requests: RequestsStore,
+        requests: EndingsStore,
         store: ServerStore,
         playable: Playable,
         receipts: Receipts,
@@ -142,7 +143,7 @@ class Endings:
                 taken = await self._requests.close_by(
                     request, ServerRequestState.RECEIPT, audio_uris=uris
                 )
-                reached("bridge.receipt_intended")
+                reached("server.receipt_intended")
                 return await self._receipt(taken)
 
     async def _receipt(self, request: Taken) -> bool:
@@ -161,7 +162,7 @@ class Endings:
 
     async def _delete_next(self, request: Taken, problem: str | None) -> bool:
         taken = await self._requests.close_by(request, ServerRequestState.ENDING, problem=problem)
-        reached("bridge.ending")
+        reached("server.ending")
         return await self._delete(taken)
 
     async def _delete(self, request: Taken) -> bool:
@@ -171,7 +172,7 @@ class Endings:
             return await self._not_deleted(request, forbidden.detail)
         except CallRefused as refused:
             return await self._not_deleted(request, str(refused))
-        reached("bridge.deleted")
+        reached("server.deleted")
         await self._store.say(PROBLEM, None)
         if not there:
             log.info("server_request_was_gone", request_id=request.remote_id)
@@ -185,7 +186,7 @@ class Endings:
 
     async def _ended(self, request: Taken, how: How, problem: str | None = None) -> bool:
         took_s = await self._requests.end(request, how, problem=problem)
-        reached("bridge.ended")
+        reached("server.ended")
         SERVER_REQUESTS.labels(how).inc()
         log.info("server_request_ended", request_id=request.remote_id, how=how, took_s=took_s)
         return True

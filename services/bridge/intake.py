@@ -61,7 +61,7 @@ class Intake:
             last = rows[-1].id
         if whole:
             withdrawn = len(await self._store.listed(seen, since=since))
-            reached("bridge.listed")
+            reached("server.listed")
         if taken or withdrawn:
             log.info("server_requests_taken", taken=taken, withdrawn=withdrawn)
             self._wake()
@@ -72,5 +72,5 @@ class Intake:
         waiting = [row for row in rows if row.status == "PENDING" and row.kind is not None]
         taken = await self._store.take(list({row.id: row for row in waiting}.values()))
         if taken:
-            reached("bridge.taken")
+            reached("server.taken")
         return len(taken)

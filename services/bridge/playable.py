@@ -115,12 +115,12 @@ class Playable:
 
 
 def why_not(track: RemoteTrack | None) -> str:
-    """Why a track does not play, in words."""
+    """Why a track does not play, in words; few of them, for they are a label of a metric."""
     if track is None:
         return "the catalog server does not know the track"
     if not track.audio_uri:
         return "the catalog server names no file for it"
-    return f"the catalog server finds no file at {track.audio_uri} below its media path"
+    return "the catalog server finds no file where the catalog names one"
 
 
 def silent(tracks: Iterable[RemoteTrack | None]) -> list[RemoteTrack | None]:

@@ -16,7 +16,8 @@ import structlog
 
 from services.bridge.availability import Availability
 from services.bridge.catalog_server import PAGE, CatalogServer, IngestionJob, RemoteTrack
-from services.bridge.requests_store import RequestsStore, Taken
+from services.bridge.endings_store import EndingsStore
+from services.bridge.requests_store import Taken
 from services.bridge.server_http import Forbidden, NotEnabled
 from services.bridge.server_store import ServerStore
 from shared.crashpoints import reached
@@ -49,7 +50,7 @@ class Receipts:
         self,
         *,
         server: CatalogServer,
-        requests: RequestsStore,
+        requests: EndingsStore,
         store: ServerStore,
         availability: Availability | None,
     ) -> None:
@@ -132,9 +133,9 @@ class Receipts:
         if request.receipt_tries >= _MOST_UPLOADS:
             raise NoReceipt(f"{_MOST_UPLOADS} uploads had no answer")
         await self._requests.uploading(request, again_in_s=UPLOAD_S)
-        reached("bridge.receipt_uploading")
+        reached("server.receipt_uploading")
         job_id = await self._server.upload(request.remote_id, filename=name, data=silence())
-        reached("bridge.receipt_uploaded")
+        reached("server.receipt_uploaded")
         await self._requests.uploaded(request, job_id)
         return job_id
 
@@ -144,10 +145,10 @@ class Receipts:
         if job.matched or job.converted or expected not in options:
             await self._server.delete_job(job.id)
             raise NoReceipt(f"its review asks something else: {', '.join(options)[:200]}")
-        reached("bridge.receipt_resolving")
+        reached("server.receipt_resolving")
         if not await self._server.resolve(job.id, _CONTINUE):
             log.info("receipt_not_resolved", request_id=request.remote_id, job=job.id)
-        reached("bridge.receipt_resolved")
+        reached("server.receipt_resolved")
         await self._wait(request, job.status, at_most_s=_REVIEW_WAIT_S)
 
     async def _wait(self, request: Taken, status: str, *, at_most_s: float) -> None:

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from services.bridge.catalog_server import RemoteRequest
 from shared.db.pool import Database, Row
-from shared.errors import Stale
 from shared.events import ContentKind
 from shared.states import (
     ACTIVE_STATUSES,
     LISTED_SERVER_REQUESTS,
     ServerRequestState,
-    Status,
     allowed_from,
     values,
 )
 
-How = Literal["deleted", "left", "receipt"]
-
 # A reset of the count of listings that lacked it belongs to each row that is listed.
 MISSED_UNTIL_GONE = 2
-_MOST = 500
+MOST = 500
 ANNOUNCE_S = 15.0
 ANNOUNCE_MOST_S = 600.0
 REJECTED_S = 3600.0
 
-_COLUMNS = """remote_id, request_id, kind, content_id, user_id, priority, state, round, problem,
+COLUMNS = """remote_id, request_id, kind, content_id, user_id, priority, state, round, problem,
        due_at, receipt_at, receipt_tries, receipt_job, audio_uris"""
 
 
@@ -49,20 +44,6 @@ class Taken:
     audio_uris: Mapping[str, str | None] | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class Progress:
-    """What has become of our items of a request that is followed."""
-
-    request: Taken
-    # In the queue or under way; COMPLETED; FAILED.
-    open: int
-    completed: int
-    failed: int
-    # Of one of the failed ones.
-    why: str | None
-    track_ids: tuple[str, ...]
-
-
 # --- intake
 
 _INSERT = f"""
@@ -80,7 +61,7 @@ ON CONFLICT (remote_id) DO UPDATE
                     ELSE bridge_requests.request_id END,
        asked_at = now(), announced = 0
  WHERE bridge_requests.state = $9 OR (bridge_requests.state = $12 AND bridge_requests.how <> 'left')
-RETURNING {_COLUMNS}
+RETURNING {COLUMNS}
 """  # noqa: S608 (made of constants)
 
 # A row that is younger than the listing may have been written by another bridge.
@@ -93,7 +74,7 @@ UPDATE bridge_requests SET missed = CASE WHEN remote_id = ANY($1) THEN 0 ELSE mi
 _WITHDRAW = f"""
 UPDATE bridge_requests SET state = $1, problem = $2, due_at = now(), announced = 0
  WHERE state = ANY($3) AND missed >= $4
-RETURNING {_COLUMNS}
+RETURNING {COLUMNS}
 """  # noqa: S608 (made of constants)
 
 # --- announcing
@@ -102,7 +83,7 @@ _ACCEPTED = f"""
 UPDATE bridge_requests b SET state = $1, problem = NULL, due_at = now()
  WHERE b.state = $2
    AND EXISTS (SELECT 1 FROM requests r WHERE r.id = b.request_id AND r.source <> 'withdrawn')
-RETURNING {_COLUMNS}
+RETURNING {COLUMNS}
 """  # noqa: S608 (made of constants)
 
 _REJECTED = """
@@ -136,9 +117,9 @@ UPDATE bridge_requests
        due_at = now() + make_interval(secs => least($2 * power(2, least(announced, 16)), $3))
  WHERE remote_id IN (SELECT remote_id FROM bridge_requests
                       WHERE state = $1 AND due_at <= now()
-                      ORDER BY priority, requested_at, remote_id LIMIT {_MOST}
+                      ORDER BY priority, requested_at, remote_id LIMIT {MOST}
                         FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING {_COLUMNS}
+RETURNING {COLUMNS}
 """  # noqa: S608 (made of constants)
 
 # Until ingest has withdrawn all of it, and also where it comes back to life later.
@@ -153,80 +134,13 @@ UPDATE bridge_requests b
                OR EXISTS (SELECT 1 FROM item_requesters i JOIN queue_items q ON q.id = i.item_id
                            WHERE i.request_id = c.request_id AND i.withdrawn_at IS NULL
                              AND q.status = ANY($4)))
-        LIMIT {_MOST} FOR NO KEY UPDATE SKIP LOCKED)
-RETURNING {_COLUMNS}
+        LIMIT {MOST} FOR NO KEY UPDATE SKIP LOCKED)
+RETURNING {COLUMNS}
 """  # noqa: S608 (made of constants)
 
 _NOT_ANNOUNCED = """
 UPDATE bridge_requests SET announced = greatest(announced - 1, 0), due_at = now()
  WHERE request_id = ANY($1) AND state IN ($2, $3)
-"""
-
-# --- following
-
-_FOLLOWED = f"""
-SELECT b.{", b.".join(part.strip() for part in _COLUMNS.split(","))},
-       c.open, c.completed, c.failed, c.why, c.track_ids
-  FROM bridge_requests b
-  CROSS JOIN LATERAL (
-       SELECT count(*) FILTER (WHERE q.status = ANY($2)) AS open,
-              count(*) FILTER (WHERE q.status = $3) AS completed,
-              count(*) FILTER (WHERE q.status = $4) AS failed,
-              min(q.error_message) FILTER (WHERE q.status = $4) AS why,
-              coalesce(array_agg(q.track_id) FILTER (WHERE q.id IS NOT NULL), '{{}}') AS track_ids
-         FROM item_requesters i JOIN queue_items q ON q.id = i.item_id
-        WHERE i.request_id = b.request_id AND i.withdrawn_at IS NULL) c
- WHERE b.state = $1 AND b.due_at <= now() AND c.open = 0
- ORDER BY b.due_at LIMIT {_MOST}
-"""  # noqa: S608 (made of constants)
-
-_CLOSING = f"""
-SELECT {_COLUMNS} FROM bridge_requests
- WHERE state = ANY($1) AND due_at <= now() ORDER BY due_at LIMIT {_MOST}
-"""  # noqa: S608 (made of constants)
-
-_LATER = """
-UPDATE bridge_requests SET problem = $3, due_at = now() + make_interval(secs => $4)
- WHERE remote_id = $1 AND state = $2
-RETURNING 1
-"""
-
-_PLAYS = f"""
-UPDATE bridge_requests
-   SET state = $2, plays_at = coalesce(plays_at, now()), due_at = now(), problem = $4,
-       audio_uris = coalesce($5, audio_uris)
- WHERE remote_id = $1 AND state = ANY($3)
-RETURNING {_COLUMNS}
-"""  # noqa: S608 (made of constants)
-
-_END = """
-UPDATE bridge_requests
-   SET state = $2, how = $4, ended_at = now(), plays_at = coalesce(plays_at, now()), problem = $5
- WHERE remote_id = $1 AND state = ANY($3)
-RETURNING extract(epoch FROM now())::bigint - requested_at AS took_s
-"""
-
-_UPLOADING = """
-UPDATE bridge_requests
-   SET receipt_at = now(), receipt_tries = receipt_tries + 1,
-       due_at = now() + make_interval(secs => $3)
- WHERE remote_id = $1 AND state = $2
-RETURNING 1
-"""
-
-_UPLOADED = """
-UPDATE bridge_requests SET receipt_job = $3, due_at = now()
- WHERE remote_id = $1 AND state = $2
-RETURNING 1
-"""
-
-_SINCE_UPLOAD = """
-SELECT extract(epoch FROM now() - receipt_at) FROM bridge_requests WHERE remote_id = $1
-"""
-
-_PUBLISHED = """
-SELECT count(*) = cardinality($1::text[]) FROM media_files
- WHERE track_id = ANY($1) AND published_at IS NOT NULL
 """
 
 # An id that the server still has must stay known, or it would be asked for again.
@@ -235,7 +149,7 @@ DELETE FROM bridge_requests
  WHERE remote_id IN (SELECT remote_id FROM bridge_requests
                       WHERE state = ANY($1) AND (how IS DISTINCT FROM 'left' OR missed >= $3)
                         AND coalesce(ended_at, due_at) < now() - make_interval(secs => $2)
-                      LIMIT {_MOST})
+                      LIMIT {MOST})
 """  # noqa: S608 (made of constants)
 
 
@@ -272,7 +186,7 @@ class RequestsStore:
                 ServerRequestState.FOLLOWED,
                 ServerRequestState.ENDED,
             )
-        return [_taken(row) for row in rows]
+        return [taken(row) for row in rows]
 
     async def listed(self, ids: Collection[str], *, since: object) -> list[Taken]:
         """Count a complete listing, begun at `since`; those that two in a row lacked, withdrawn."""
@@ -285,7 +199,7 @@ class RequestsStore:
                 allowed_from(ServerRequestState.WITHDRAWN),
                 MISSED_UNTIL_GONE,
             )
-        return [_taken(row) for row in rows]
+        return [taken(row) for row in rows]
 
     # --- announcing
 
@@ -296,7 +210,7 @@ class RequestsStore:
             accepted = await connection.fetch(_ACCEPTED, ServerRequestState.FOLLOWED, found)
             refused = await connection.fetch(_REJECTED, rejected, found, REJECTED_S)
             await connection.execute(_ASK_AGAIN, found, allowed_from(found), rejected)
-        return [_taken(row) for row in accepted], refused
+        return [taken(row) for row in accepted], refused
 
     async def refuse(self, request: Taken, why: str) -> None:
         """Record that a request can never be announced."""
@@ -312,7 +226,7 @@ class RequestsStore:
             rows = await connection.fetch(
                 _TO_ANNOUNCE, ServerRequestState.FOUND, ANNOUNCE_S, ANNOUNCE_MOST_S
             )
-        return [_taken(row) for row in rows]
+        return [taken(row) for row in rows]
 
     async def to_cancel(self) -> list[Taken]:
         """The withdrawn requests whose cancellation ingest has not carried out yet."""
@@ -324,7 +238,7 @@ class RequestsStore:
                 ANNOUNCE_MOST_S,
                 values(ACTIVE_STATUSES),
             )
-        return [_taken(row) for row in rows]
+        return [taken(row) for row in rows]
 
     async def not_announced(self, request_ids: Sequence[str]) -> None:
         """NATS did not take these messages: they are due again at once."""
@@ -336,113 +250,6 @@ class RequestsStore:
                 ServerRequestState.WITHDRAWN,
             )
 
-    # --- following
-
-    async def followed(self) -> list[Progress]:
-        """The due requests of which no item is under way any more."""
-        async with self.database.connection() as connection:
-            rows = await connection.fetch(
-                _FOLLOWED,
-                ServerRequestState.FOLLOWED,
-                values(ACTIVE_STATUSES),
-                Status.COMPLETED,
-                Status.FAILED,
-            )
-        return [
-            Progress(
-                request=_taken(row),
-                open=row["open"],
-                completed=row["completed"],
-                failed=row["failed"],
-                why=row["why"],
-                track_ids=tuple(dict.fromkeys(row["track_ids"])),
-            )
-            for row in rows
-        ]
-
-    async def closing(self, state: ServerRequestState) -> list[Taken]:
-        """The due requests that are being ended there in this way."""
-        async with self.database.connection() as connection:
-            rows = await connection.fetch(_CLOSING, [state.value])
-        return [_taken(row) for row in rows]
-
-    async def later(self, request: Taken, problem: str | None, *, in_s: float) -> None:
-        """Put a request off; its state stays."""
-        async with self.database.connection() as connection:
-            await connection.execute(
-                _LATER, request.remote_id, request.state, problem and problem[:1000], in_s
-            )
-
-    async def close_by(
-        self,
-        request: Taken,
-        state: ServerRequestState,
-        *,
-        problem: str | None = None,
-        audio_uris: Mapping[str, str | None] | None = None,
-    ) -> Taken:
-        """Record the intent to end a request there.
-
-        Raises:
-            Stale: another bridge was faster.
-        """
-        async with self.database.connection() as connection:
-            row = await connection.fetchrow(
-                _PLAYS,
-                request.remote_id,
-                state,
-                allowed_from(state),
-                problem and problem[:1000],
-                None if audio_uris is None else dict(audio_uris),
-            )
-        if row is None:
-            raise Stale(f"{request.remote_id} is not to be ended any more")
-        return _taken(row)
-
-    async def end(self, request: Taken, how: How, *, problem: str | None = None) -> int | None:
-        """Record that a request is ended there; seconds since it was made, by two clocks.
-
-        Raises:
-            Stale: another bridge was faster.
-        """
-        ended = ServerRequestState.ENDED
-        async with self.database.connection() as connection:
-            row = await connection.fetchrow(
-                _END, request.remote_id, ended, allowed_from(ended), how, problem
-            )
-        if row is None:
-            raise Stale(f"{request.remote_id} is ended already")
-        took: int | None = row["took_s"]
-        return took
-
-    async def uploading(self, request: Taken, *, again_in_s: float) -> None:
-        """Record that a receipt is about to be uploaded.
-
-        Raises:
-            Stale: another bridge was faster.
-        """
-        async with self.database.connection() as connection:
-            done = await connection.fetchval(
-                _UPLOADING, request.remote_id, request.state, again_in_s
-            )
-        if done is None:
-            raise Stale(f"{request.remote_id} wants no receipt any more")
-
-    async def uploaded(self, request: Taken, job_id: str) -> None:
-        """Record the job of a receipt."""
-        async with self.database.connection() as connection:
-            await connection.execute(_UPLOADED, request.remote_id, request.state, job_id)
-
-    async def since_upload_s(self, request: Taken) -> float:
-        """Seconds since its receipt was uploaded last; 0 where none was."""
-        async with self.database.connection() as connection:
-            return float(await connection.fetchval(_SINCE_UPLOAD, request.remote_id) or 0)
-
-    async def published(self, track_ids: Sequence[str]) -> bool:
-        """Whether the catalog names a file for each of these tracks, as far as we know."""
-        async with self.database.connection() as connection:
-            return bool(track_ids) and bool(await connection.fetchval(_PUBLISHED, list(track_ids)))
-
     async def prune(self, *, older_than_s: float) -> int:
         """Forget requests that were ended long ago; how many."""
         over = [ServerRequestState.ENDED, ServerRequestState.WITHDRAWN]
@@ -453,7 +260,7 @@ class RequestsStore:
         return int(done.rsplit(maxsplit=1)[-1])
 
 
-def _taken(row: Row) -> Taken:
+def taken(row: Row) -> Taken:
     return Taken(
         remote_id=row["remote_id"],
         request_id=row["request_id"],

@@ -8,6 +8,7 @@ from services.bridge.announcements import Announcements
 from services.bridge.availability import Availability
 from services.bridge.catalog_server import CatalogServer
 from services.bridge.endings import Endings
+from services.bridge.endings_store import EndingsStore
 from services.bridge.intake import Intake
 from services.bridge.playable import Playable
 from services.bridge.receipt import Receipts
@@ -73,10 +74,11 @@ def _requests(
         needs=["nats"],
     )
     intake = Intake(server=server, store=requests, wake=announcing.wake.set)
-    receipts = Receipts(server=server, requests=requests, store=store, availability=availability)
+    ending = EndingsStore(app.database)
+    receipts = Receipts(server=server, requests=ending, store=store, availability=availability)
     endings = Endings(
         server=server,
-        requests=requests,
+        requests=ending,
         store=store,
         playable=playable,
         receipts=receipts,

@@ -12,6 +12,7 @@ from services.ingest.store import reports as store
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Database, Row
+from shared.db.server_requests import server_requests
 from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
 from shared.media.place import free_mb
@@ -67,7 +68,13 @@ class Statistics:
         """
         async with self._database.connection() as connection:
             numbers = await store.numbers(connection)
-        return {**_queue(numbers), **_acquisition(numbers, self._bounds), **await self._world()}
+            at_server = await server_requests(connection)
+        return {
+            **_queue(numbers),
+            **_acquisition(numbers, self._bounds),
+            "catalog_server": at_server.as_json(),
+            **await self._world(),
+        }
 
     async def _world(self) -> Json:
         free = await self._free_mb()

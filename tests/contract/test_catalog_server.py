@@ -22,7 +22,7 @@ from shared.clock import Clock, SystemClock
 from shared.errors import DependencyDown, Misconfigured
 from shared.health import Health
 from tests.support import pezzottify
-from tests.support.catalog_server import EVERYTHING, LISTENER, CatalogServerStandin
+from tests.support.catalog_server_api import EVERYTHING, LISTENER, CatalogServerStandin
 from tests.support.music import album_id, track_id
 from tests.support.pezzottify import Pezzottify
 from tests.support.waits import eventually

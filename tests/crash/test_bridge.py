@@ -10,6 +10,7 @@ import signal
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,8 @@ from tests.support.music import album_id, track_id
 from tests.support.waits import eventually
 from tests.support.world import World
 
-BRIDGE = [point for point in POINTS if point.startswith("bridge.")]
-_ONLY_RECEIPT = "bridge.receipt_"
+BRIDGE = [point for point in POINTS if point.startswith("server.")]
+_ONLY_RECEIPT = "server.receipt_"
 _WITHIN_S = 90.0
 # A message of the stand-in's web server, whose caller was killed in the middle of a request.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
@@ -58,7 +59,8 @@ class Killed:
                 )
             )
             stopping = asyncio.create_task(stop.wait())
-            await asyncio.wait({stopping, forked.ended}, return_when=asyncio.FIRST_COMPLETED)
+            ended: set[asyncio.Future[Any]] = {stopping, forked.ended}
+            await asyncio.wait(ended, return_when=asyncio.FIRST_COMPLETED)
             stopping.cancel()
             if not forked.ended.done():
                 forked.send(signal.SIGTERM)
@@ -129,7 +131,7 @@ async def _nothing_is_doubled(bridge: Bridged, requests: list[str], close: str) 
     ids = [row["id"] for row in await bridge.world.rows("SELECT id FROM requests")]
     assert len(ids) == len(set(ids)) == 4
     queue = bridge.server.queue
-    bells = Counter(bell["request_id"] for bell in bridge.server.bells)
+    bells = Counter(bell["request_id"] for bell in bridge.server.uploads.bells)
     if close == "delete":
         assert not bells
         assert not set(requests) & queue.keys()
@@ -138,5 +140,5 @@ async def _nothing_is_doubled(bridge: Bridged, requests: list[str], close: str) 
     assert bells == Counter(requests[:2])
     assert [queue[each].status for each in requests[:2]] == ["COMPLETED", "COMPLETED"]
     assert requests[2] not in queue
-    uploads = Counter(job.context_id for job in bridge.server.jobs.values())
+    uploads = Counter(job.context_id for job in bridge.server.uploads.jobs.values())
     assert uploads == Counter(requests[:2])

@@ -48,8 +48,13 @@ def main() -> int:
     report = Report(_RESULTS)
     # Whoever ends us in order, with whatever signal, leaves nothing behind.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    held = _catalog_server(given, report)
-    return max(held, _torrentino(given, report))
+    try:
+        return max(_catalog_server(given, report), _torrentino(given, report))
+    except KeyboardInterrupt:
+        report.say("stopped")
+    except (DownloadsError, Failed) as error:
+        report.say(f"{error}")
+    return 1
 
 
 def _catalog_server(given: argparse.Namespace, report: Report) -> int:
@@ -68,9 +73,6 @@ def _catalog_server(given: argparse.Namespace, report: Report) -> int:
         with _folder(given.keep) as folder:
             folder.chmod(0o755)
             return 0 if asyncio.run(catalog.run(folder, binary, report)) else 1
-    except (DownloadsError, Failed) as error:
-        report.say(f"{error}")
-        return 1
     finally:
         if made is not None:
             shutil.rmtree(made)
@@ -97,15 +99,8 @@ def _torrentino(given: argparse.Namespace, report: Report) -> int:
         names = "\n  ".join(trial.name for trial in TRIALS)
         report.say(f"nothing to run; the trials are:\n  {names}")
         return 1
-    try:
-        with _folder(given.keep) as folder:
-            asyncio.run(_each_way(folder, Path(binary), runs, report, given))
-    except KeyboardInterrupt:
-        report.say("stopped")
-        return 1
-    except (DownloadsError, Failed) as error:
-        report.say(f"{error}")
-        return 1
+    with _folder(given.keep) as folder:
+        asyncio.run(_each_way(folder, Path(binary), runs, report, given))
     report.table()
     return 0 if report.held() else 1
 

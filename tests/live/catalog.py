@@ -20,7 +20,7 @@ from shared.db.migrate import migrate
 from shared.settings import SERVICES
 from tests.live.programs import Failed
 from tests.live.report import Report
-from tests.support.catalog_server import EVERYTHING, LISTENER
+from tests.support.catalog_server_api import EVERYTHING, LISTENER
 from tests.support.music import album_id
 from tests.support.pezzottify import PASSWORD, Pezzottify
 from tests.support.waits import eventually

@@ -9,7 +9,7 @@ import pytest
 
 from services.bridge import requests_store, server_http
 from tests.support.bridged import Bridged, bridged
-from tests.support.catalog_server import QueueItem
+from tests.support.catalog_server_jobs import QueueItem
 from tests.support.waits import eventually
 from tests.support.world import World, album_id, track_id
 
@@ -50,7 +50,7 @@ async def test_what_is_pressed_is_queued_and_ends_there_once_it_plays(
     assert (row["how"], row["problem"]) == (how, None)
     found = bridge.server.queue.get(remote_id)
     assert (found.status if found else None) == status
-    bells = [bell["user_id"] for bell in bridge.server.bells]
+    bells = [bell["user_id"] for bell in bridge.server.uploads.bells]
     assert bells == ([bridge.listener] if close == "receipt" else [])
     assert (
         await bridge.world.rows("SELECT track_id FROM media_files WHERE playable_at IS NULL") == []

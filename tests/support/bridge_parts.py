@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from services.bridge.availability import Availability
 from services.bridge.catalog_server import CatalogServer
 from services.bridge.endings import Close, Endings
+from services.bridge.endings_store import EndingsStore
 from services.bridge.intake import Intake
 from services.bridge.playable import Playable
 from services.bridge.receipt import Receipts
@@ -59,13 +60,13 @@ class Parts:
         """What ends requests in this way."""
         receipts = Receipts(
             server=self.server,
-            requests=self.requests,
+            requests=EndingsStore(self.database),
             store=self.store,
             availability=self.availability if availability else None,
         )
         return Endings(
             server=self.server,
-            requests=self.requests,
+            requests=EndingsStore(self.database),
             store=self.store,
             playable=self.playable,
             receipts=receipts,

@@ -12,7 +12,7 @@ import httpx
 
 from shared.media.paths import audio_uri
 from shared.settings import Service
-from tests.support.catalog_server import LISTENER, CatalogServerStandin
+from tests.support.catalog_server_api import LISTENER, CatalogServerStandin
 from tests.support.waits import eventually
 from tests.support.world import Row, Running, World, album_id
 
