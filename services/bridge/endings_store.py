@@ -70,11 +70,12 @@ UPDATE bridge_requests
 RETURNING extract(epoch FROM now())::bigint - requested_at AS took_s
 """
 
+# Of two bridges that come this far, one finds it due.
 _UPLOADING = """
 UPDATE bridge_requests
    SET receipt_at = now(), receipt_tries = receipt_tries + 1,
        due_at = now() + make_interval(secs => $3)
- WHERE remote_id = $1 AND state = $2
+ WHERE remote_id = $1 AND state = $2 AND due_at <= now()
 RETURNING 1
 """
 
