@@ -108,10 +108,17 @@ class Endings:
 
     async def _published(self, progress: Progress) -> Verdict:
         """Without the right to ask: it counts as playing when all of it is published."""
-        if progress.failed or not progress.completed:
-            return Verdict(plays=False, why="not all of its tracks are here")
-        if not await self._requests.published(progress.track_ids):
-            return Verdict(plays=False, why="not all of its tracks are published")
+        request = progress.request
+        if progress.failed:
+            return Verdict(plays=False)
+        # What was in place before has no item.
+        tracks = {*progress.track_ids}
+        if request.kind == "album":
+            tracks.update(await self._requests.files_of(request.content_id))
+        else:
+            tracks.add(request.content_id)
+        if not await self._requests.published(sorted(tracks)):
+            return Verdict(plays=False, why="not all of its files are published")
         return Verdict(plays=True)
 
     # --- what follows from that

@@ -89,6 +89,8 @@ _SINCE_UPLOAD = """
 SELECT extract(epoch FROM now() - receipt_at) FROM bridge_requests WHERE remote_id = $1
 """
 
+_ALBUM_FILES = "SELECT track_id FROM media_files WHERE album_id = $1"
+
 _PUBLISHED = """
 SELECT count(*) = cardinality($1::text[]) FROM media_files
  WHERE track_id = ANY($1) AND published_at IS NOT NULL
@@ -200,6 +202,12 @@ class EndingsStore:
         """Seconds since its receipt was uploaded last; 0 where none was."""
         async with self.database.connection() as connection:
             return float(await connection.fetchval(_SINCE_UPLOAD, request.remote_id) or 0)
+
+    async def files_of(self, album_id: str) -> list[str]:
+        """The tracks of an album that have a file here."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_ALBUM_FILES, album_id)
+        return [row["track_id"] for row in rows]
 
     async def published(self, track_ids: Sequence[str]) -> bool:
         """Whether the catalog names a file for each of these tracks, as far as we know."""

@@ -49,8 +49,13 @@ class Taken:
 _INSERT = f"""
 INSERT INTO bridge_requests (remote_id, request_id, kind, content_id, user_id, priority,
                              content_name, artist_name, requested_at)
-SELECT * FROM unnest($1::text[], $1::text[], $2::text[], $3::text[], $4::text[], $5::int[],
-                     $6::text[], $7::text[], $8::bigint[])
+SELECT n.* FROM unnest($1::text[], $1::text[], $2::text[], $3::text[], $4::text[], $5::int[],
+                       $6::text[], $7::text[], $8::bigint[])
+         AS n (remote_id, request_id, kind, content_id, user_id, priority, content_name,
+               artist_name, requested_at)
+  LEFT JOIN bridge_requests b ON b.remote_id = n.remote_id
+ -- Known ones are listed every few seconds: a conflict would lock, and so write, each of them.
+ WHERE b.remote_id IS NULL OR b.state = $9 OR (b.state = $12 AND b.how <> 'left')
 ON CONFLICT (remote_id) DO UPDATE
    SET state = CASE bridge_requests.state WHEN $9 THEN $10 ELSE $11 END,
        missed = 0, how = NULL, ended_at = NULL, due_at = now(),

@@ -13,7 +13,7 @@ from shared.errors import DependencyDown, Misconfigured
 from tests.support.bridge_parts import Parts, parts
 from tests.support.bridged import bridged
 from tests.support.waits import eventually
-from tests.support.world import World
+from tests.support.world import World, album_id
 
 
 @pytest.fixture
@@ -199,6 +199,26 @@ async def test_an_upload_whose_answer_is_lost_is_found_again(
     await eventually(lost)
     row = await bridge.until_ended(endings, remote_id)
     assert (row["how"], len(bridge.bridge.server.uploads.jobs)) == ("receipt", 1)
+
+
+async def test_without_the_right_to_ask_what_was_in_place_before_ends_too(bridge: Parts) -> None:
+    """Such a request has no item of ours: its files tell."""
+    server = bridge.bridge.server
+    server.users["bridge"].permissions.discard("AccessCatalog")
+    album, track = bridge.bridge.world.add_album(1, 2), bridge.bridge.world.add_album(2, 1)
+    await bridge.bridge.place(*album, *track)
+    await bridge.bridge.world.execute(
+        "UPDATE media_files SET album_id = $1 WHERE track_id = ANY($2)", album_id(1), album
+    )
+    asked = [await bridge.follow(1), await bridge.follow(2, "TRACK_AUDIO", track[0])]
+    endings = bridge.endings("delete")
+    await endings.run_once()
+    assert asked == list(server.queue)
+    await bridge.bridge.publish(*album, *track)
+    await bridge.bridge.world.execute("UPDATE bridge_requests SET due_at = now()")
+    for remote_id in asked:
+        await bridge.until_ended(endings, remote_id)
+    assert server.queue == {}
 
 
 # --- availability
