@@ -1,11 +1,11 @@
 #!/bin/sh
 # Makes the secrets of docker-compose.yml: random passwords, one file each, in ./secrets.
 #
-#   sh deploy/secrets.sh            makes the missing ones only
-#   sh deploy/secrets.sh NAME...    replaces these: postgres, nats, admin, torrentino
+#   sh deploy/secrets.sh            makes the missing ones only, also of single users of NATS
+#   sh deploy/secrets.sh NAME...    replaces these: postgres, nats, admin, torrentino, catalog_server
 #
-# secrets/torrentino_api_key is made empty: put Torrentino's API key into it. docs/operations.md has
-# the further steps after a replacement. PUID, PGID, SECRETS_DIR and NATS_SCHEME (nats or tls) come
+# secrets/torrentino_api_key and secrets/catalog_server_password are made empty: put Torrentino's API key
+# and the password of the bridge's account into them. docs/operations.md has the further steps after a replacement. PUID, PGID, SECRETS_DIR and NATS_SCHEME (nats or tls) come
 # from the environment or from .env.
 set -eu
 cd "$(dirname "$0")/.."
@@ -20,7 +20,7 @@ folder=$(setting SECRETS_DIR ./secrets)
 owner=$(setting PUID 1000)
 group=$(setting PGID 1000)
 scheme=$(setting NATS_SCHEME nats)
-users='ingest ticketer poller fetcher_writer watchdog reaper catalog operator'
+users='ingest ticketer poller fetcher_writer watchdog reaper bridge catalog operator'
 
 password() { od -An -N 24 -tx1 /dev/urandom | tr -d ' \n'; }
 
@@ -36,32 +36,52 @@ make_postgres() {
     echo "postgresql://pezzottify:$secret@postgres/pezzottify" | keep database_url
 }
 
-make_nats() {
-    lines=
+variable_of() { echo "$1_PASSWORD" | tr '[:lower:]' '[:upper:]'; }
+
+missing_users() { # those without a password, as after an upgrade that brings a new user
     for user in $users; do
+        grep -qs "^$(variable_of "$user"):" "$folder/nats_passwords" || echo "$user"
+    done
+}
+
+give_passwords() { # LINES USER...: writes these lines of nats_passwords, and new ones for the users
+    lines=${1:+$1
+}
+    shift
+    for user; do
         secret=$(password)
-        lines="$lines$(echo "$user" | tr '[:lower:]' '[:upper:]')_PASSWORD: \"$secret\"
+        lines="$lines$(variable_of "$user"): \"$secret\"
 "
         echo "$scheme://$user:$secret@nats:4222" | keep "nats_url_$user"
     done
     printf '%s' "$lines" | keep nats_passwords
 }
 
+make_nats() { give_passwords '' $users; }
+
+add_nats_users() { # USER...: the others keep their passwords
+    give_passwords "$(cat "$folder/nats_passwords" 2>/dev/null || :)" "$@"
+}
+
 make_admin() { password | keep admin_key; }
 
 make_torrentino() { : | keep torrentino_api_key; } # empty: no key
 
+make_catalog_server() { : | keep catalog_server_password; } # empty: the bridge only publishes
+
 mkdir -p "$folder"
 [ $# -gt 0 ] || {
     [ -e "$folder/database_url" ] || set -- postgres
-    [ -e "$folder/nats_passwords" ] || set -- "$@" nats
+    missing=$(missing_users)
+    [ -z "$missing" ] || add_nats_users $missing
     [ -e "$folder/admin_key" ] || set -- "$@" admin
     [ -e "$folder/torrentino_api_key" ] || set -- "$@" torrentino
+    [ -e "$folder/catalog_server_password" ] || set -- "$@" catalog_server
 }
 for name; do
     case $name in
-    postgres | nats | admin | torrentino) "make_$name" ;;
-    *) echo "$name: there are postgres, nats, admin and torrentino" >&2 && exit 2 ;;
+    postgres | nats | admin | torrentino | catalog_server) "make_$name" ;;
+    *) echo "$name: there are postgres, nats, admin, torrentino and catalog_server" >&2 && exit 2 ;;
     esac
 done
 

@@ -69,6 +69,7 @@ def local(
     # take a second to import.
     from services.local.run import run as run_local  # noqa: PLC0415
 
+    process.keep_environment_private()
     with errors_in_lines():
         sys.exit(asyncio.run(run_local(data, once=once)))
 

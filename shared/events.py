@@ -24,7 +24,7 @@ from pydantic import (
 from shared.bus import subjects
 from shared.catalog.models import Album, Track
 from shared.errors import InvalidRequest
-from shared.untrusted import content_id, json_object, token
+from shared.untrusted import content_id, json_object, token, user
 
 Json: TypeAlias = dict[str, Any]
 ContentKind = Literal["track", "album"]
@@ -46,7 +46,15 @@ def _check_token(value: str) -> str:
         raise ValueError(str(error)) from error
 
 
+def _check_user(value: str) -> str:
+    try:
+        return user(value, what="id")
+    except InvalidRequest as error:
+        raise ValueError(str(error)) from error
+
+
 _Token = Annotated[str, AfterValidator(_check_token)]
+_User = Annotated[str, AfterValidator(_check_user)]
 _Version = Annotated[int, Field(ge=1, le=1)]
 _MAX_TRACKS = 2000
 
@@ -93,7 +101,7 @@ class TrackData(_Message):
 class _Request(_Message):
     v: _Version
     request_id: _Token
-    user_id: _Token | None = None
+    user_id: _User | None = None
     priority: Annotated[int, Field(ge=1, le=3)] = 2
 
 
@@ -146,7 +154,7 @@ class CancelRequest(_Message):
 
     v: _Version
     request_id: _Token
-    user_id: _Token | None = None
+    user_id: _User | None = None
 
 
 class ScanOrder(BaseModel):
@@ -176,7 +184,7 @@ class StartScan(ScanOrder):
 
     v: _Version
     request_id: _Token
-    user_id: _Token | None = None
+    user_id: _User | None = None
     queue: bool = False
 
     def order(self) -> ScanOrder:

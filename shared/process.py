@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import os
 import sys
 import threading
@@ -22,6 +23,8 @@ from shared.supervisor import serve
 
 log = structlog.get_logger()
 
+_PR_SET_DUMPABLE = 4  # linux/prctl.h
+
 Build = Callable[[App], list[Duty]]
 
 
@@ -32,7 +35,19 @@ def main(services: dict[Service, Build]) -> None:
         # Not the umask that the process inherited: the catalog server reads the placed files.
         os.umask(settings.umask_bits)
         logs.configure(settings)
+        keep_environment_private()
         asyncio.run(_run(settings, services))
+
+
+def keep_environment_private() -> None:
+    """Let no other process of this user read this one's environment, which has its passwords.
+
+    Files of strangers are decoded by children of this process. Only root can read it then.
+    """
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None, use_errno=True)
+        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+            log.warning("environment_is_readable", error=os.strerror(ctypes.get_errno()))
 
 
 async def _run(settings: Settings, services: dict[Service, Build]) -> None:

@@ -183,7 +183,11 @@ class Settings(BaseModel):
     )
     audio_format: Annotated[
         Literal["original", "ogg_vorbis", "opus", "mp3", "flac", "aac"], Word
-    ] = Field("original", description="the format that verified files are converted to")
+    ] = Field(
+        "original",
+        description="the format that verified files are converted to; `original`: only what"
+        " browsers do not play is converted, to FLAC or Opus",
+    )
     audio_quality: int | None = Field(
         None,
         ge=0,
@@ -197,7 +201,9 @@ class Settings(BaseModel):
         " MEDIA_PATH",
     )
     catalog_db: Path | None = Field(
-        None, description="the path of the catalog server's catalog.db; opened read-only"
+        None,
+        description="the path of the catalog server's catalog.db; opened read-only, except by the"
+        " bridge with BRIDGE_CATALOG_WRITE",
     )
     media_path: Path | None = Field(
         None, description="the media root; files go to audio/… below it"
@@ -355,7 +361,7 @@ def load(services: Collection[Service], environ: Mapping[str, str] = os.environ)
     missing = {name: _not_set(name) for name in _required(services, values) if name not in values}
     at_fault |= missing | at_fault
     if settings is not None:
-        at_fault |= _contradictions(settings) | at_fault
+        at_fault |= _contradictions(services, settings) | at_fault
     if settings is None or at_fault:
         ordered = [at_fault[name] for name in Settings.model_fields if name in at_fault]
         raise SettingsError("\n".join(ordered))
@@ -403,7 +409,7 @@ def _add_from_files(
     return at_fault
 
 
-def _contradictions(settings: Settings) -> dict[str, str]:
+def _contradictions(services: Collection[Service], settings: Settings) -> dict[str, str]:
     """The lines for values that are usable alone but not together."""
     at_fault = {}
     if settings.torrentino_downloads_mount and not settings.torrentino_downloads_root:
@@ -430,7 +436,8 @@ def _contradictions(settings: Settings) -> dict[str, str]:
         name: getattr(settings, name)
         for name in ("catalog_server_url", "catalog_server_user", "catalog_server_password")
     }
-    if any(server.values()):
+    # The others may have the address, and never the password.
+    if "bridge" in services and any(server.values()):
         at_fault |= {
             name: f"{_not_set(name)} (the other CATALOG_SERVER_* are set)"
             for name, value in server.items()

@@ -78,6 +78,21 @@ def token(value: str, *, what: str) -> str:
     return value
 
 
+# The user id of a caller with the administrator's key.
+ADMINISTRATOR = "admin"
+
+
+def user(value: str, *, what: str) -> str:
+    """Return `value` if it can be the id of a user.
+
+    Raises:
+        InvalidRequest: as `token`; or it is the administrator's, whose items it would then see.
+    """
+    if token(value, what=what) == ADMINISTRATOR:
+        raise InvalidRequest(f"{what}: {ADMINISTRATOR!r} is the administrator: send a user's id")
+    return value
+
+
 # Control and format characters (ESC, the marks that change the direction of writing, and characters
 # without width among them), separators of lines and paragraphs, halves of surrogate pairs.
 _UNSAFE = frozenset({"Cc", "Cf", "Cs", "Co", "Zl", "Zp"})

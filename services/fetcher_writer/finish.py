@@ -19,6 +19,7 @@ from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.claims import Claim
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
+from shared.media.browsers import plays_in_browsers
 from shared.media.convert import Slots, convert
 from shared.media.encoders import Plan, Target, capabilities, plan
 from shared.media.place import written
@@ -120,6 +121,8 @@ def _only_zeros(path: Path) -> bool:
 class Converter:
     """Converts a verified file to the target's format, where that loses no quality in vain.
 
+    With the target `original` it converts only what browsers do not play.
+
     `keep_originals`: whether the file that a converted one was made from is kept.
     """
 
@@ -141,7 +144,7 @@ class Converter:
 
     @property
     def converts(self) -> bool:
-        """Whether any file may be converted."""
+        """Whether any file may be converted, whatever its format."""
         return self._target.format != "original"
 
     async def finished(self, claim: Claim, collected: Collected, facts: AudioFacts) -> Finished:
@@ -153,12 +156,14 @@ class Converter:
             Stale: another worker has the item, or it was cancelled.
         """
         unchanged = Finished(path=collected.path, facts=facts, how=collected.how)
-        if not self.converts:
+        plays = plays_in_browsers(facts.codec, facts.sample_bits)
+        if plays and not self.converts:
             return unchanged
         planned = plan(facts, self._target, await capabilities(self._media.find_tools()))
         if planned is None:
             return unchanged
-        await self._begin(claim, f"converting {facts.codec} to {planned.codec}")
+        why = "" if plays else ", because browsers do not play it"
+        await self._begin(claim, f"converting {facts.codec} to {planned.codec}{why}")
         converted = await self._converted(claim, collected.path, facts, planned)
         original = Original(path=collected.path, ext=facts.ext) if self._keep_originals else None
         return Finished(

@@ -9,7 +9,7 @@ from starlette.routing import Route
 from services.ingest.auth import Keys
 from services.ingest.decisions import Decisions
 from services.ingest.items import Items
-from services.ingest.parameters import json_body, paging
+from services.ingest.parameters import PAGING, json_body, paging, route
 from services.ingest.scans import Scans
 from services.ingest.stats import Statistics
 
@@ -37,15 +37,15 @@ class AdminRoutes:
     def routes(self) -> list[Route]:
         """The routes; `:rest` is registered in `parameters`."""
         return [
-            Route(f"{BASE}/scan", self.scan, methods=["POST"]),
-            Route(f"{BASE}/queue-all", self.queue_all, methods=["POST"]),
-            Route(f"{BASE}/scan/{{scan_id:rest}}", self.scan_report, methods=["GET"]),
-            Route(f"{BASE}/scan/{{scan_id:rest}}", self.cancel_scan, methods=["DELETE"]),
-            Route(f"{BASE}/stats", self.stats),
-            Route(f"{BASE}/failed", self.failed),
-            Route(f"{BASE}/attention", self.attention),
-            Route(f"{BASE}/items/{{item_id:rest}}/approve", self.approve, methods=["POST"]),
-            Route(f"{BASE}/items/{{item_id:rest}}/reject", self.reject, methods=["POST"]),
+            route(f"{BASE}/scan", self.scan, method="POST"),
+            route(f"{BASE}/queue-all", self.queue_all, method="POST"),
+            route(f"{BASE}/scan/{{scan_id:rest}}", self.scan_report),
+            route(f"{BASE}/scan/{{scan_id:rest}}", self.cancel_scan, method="DELETE"),
+            route(f"{BASE}/stats", self.stats),
+            route(f"{BASE}/failed", self.failed, takes=PAGING),
+            route(f"{BASE}/attention", self.attention, takes=PAGING),
+            route(f"{BASE}/items/{{item_id:rest}}/approve", self.approve, method="POST"),
+            route(f"{BASE}/items/{{item_id:rest}}/reject", self.reject, method="POST"),
         ]
 
     async def scan(self, request: Request) -> Response:

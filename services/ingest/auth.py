@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from starlette.requests import Request
 
 from services.ingest.limits import Caller
-from shared.errors import Refused
-from shared.untrusted import token
-
-_ADMIN = "admin"
+from shared.errors import InvalidRequest, Refused
+from shared.untrusted import ADMINISTRATOR, user
 
 
 class NotAuthenticated(Refused):
@@ -36,13 +34,13 @@ class Principal:
     def caller(self) -> Caller:
         """The caller as a requester: a user has limits, the administrator has none."""
         if self.acting_for is None:
-            return Caller(user_id=_ADMIN, unlimited=True)
+            return Caller(user_id=ADMINISTRATOR, unlimited=True)
         return Caller(user_id=self.acting_for, unlimited=False)
 
     @property
     def name(self) -> str:
         """The caller's user id."""
-        return self.acting_for or _ADMIN
+        return self.acting_for or ADMINISTRATOR
 
     @property
     def sees_only(self) -> str | None:
@@ -61,8 +59,12 @@ class Keys:
 
         Raises:
             NotAuthenticated: there is no key, or an unknown one.
-            InvalidRequest: X-User-Id is not usable.
+            InvalidRequest: X-User-Id is not usable, or one of the two headers is doubled.
         """
+        for name in ("Authorization", "X-User-Id"):
+            # A proxy in between may read another one than we do.
+            if len(request.headers.getlist(name)) > 1:
+                raise InvalidRequest(f"{name} is given twice: send it once")
         scheme, _, key = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not key.strip():
             raise NotAuthenticated("send an API key: 'Authorization: Bearer <key>'")
@@ -86,5 +88,5 @@ class Keys:
 
     @staticmethod
     def _acting_for(request: Request) -> str | None:
-        user_id = request.headers.get("x-user-id")
-        return None if user_id is None else token(user_id, what="X-User-Id")
+        user_ids = request.headers.getlist("x-user-id")
+        return user(user_ids[0], what="X-User-Id") if user_ids else None

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Sequence
+from functools import wraps
 from typing import Any, NamedTuple, TypeAlias
 
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from shared.errors import InvalidRequest
 from shared.untrusted import json_object
 
 Json: TypeAlias = dict[str, Any]
+Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
 
 _MAX_PER_PAGE = 200
 _PER_PAGE = 50
@@ -28,6 +33,30 @@ class _Rest(StringConvertor):
 
 
 register_url_convertor("rest", _Rest())
+
+
+PAGING = ("limit", "offset")
+
+
+def route(path: str, handler: Handler, *, method: str = "GET", takes: Sequence[str] = ()) -> Route:
+    """A route that takes only these query parameters, each once.
+
+    A filter that is not known, or misspelt, would be left out silently, and the answer would have
+    rows that were not asked for.
+    """
+
+    @wraps(handler)
+    async def checked(request: Request) -> Response:
+        names = [name for name, _ in request.query_params.multi_items()]
+        for name in names:
+            if name not in takes:
+                known = ", ".join(takes) or "none"
+                raise InvalidRequest(f"{name[:40]!r} is no parameter here; this route has: {known}")
+            if names.count(name) > 1:
+                raise InvalidRequest(f"{name} is given {names.count(name)} times: send it once")
+        return await handler(request)
+
+    return Route(path, checked, methods=[method])
 
 
 class Paging(NamedTuple):

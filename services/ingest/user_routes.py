@@ -9,7 +9,7 @@ from starlette.routing import Route
 from services.ingest.auth import Keys, NotAllowed
 from services.ingest.items import Items
 from services.ingest.limits import Limits
-from services.ingest.parameters import flag, paging
+from services.ingest.parameters import PAGING, flag, paging, route
 from services.ingest.retries import Retries
 from services.ingest.service import Order, Requests
 from services.ingest.withdrawals import Withdrawals
@@ -40,13 +40,18 @@ class UserRoutes:
     def routes(self) -> list[Route]:
         """The routes; `:rest` is registered in `parameters`."""
         return [
-            Route(f"{BASE}/track/{{track_id:rest}}", self.track, methods=["POST"]),
-            Route(f"{BASE}/album/{{album_id:rest}}", self.album, methods=["POST"]),
-            Route(f"{BASE}/my-requests", self.my_requests),
-            Route(f"{BASE}/limits", self.limits),
-            Route(f"{BASE}/items/{{item_id:rest}}/retry", self.retry, methods=["POST"]),
-            Route(f"{BASE}/items/{{item_id:rest}}", self.item, methods=["GET"]),
-            Route(f"{BASE}/items/{{item_id:rest}}", self.withdraw, methods=["DELETE"]),
+            route(f"{BASE}/track/{{track_id:rest}}", self.track, method="POST"),
+            route(f"{BASE}/album/{{album_id:rest}}", self.album, method="POST"),
+            route(f"{BASE}/my-requests", self.my_requests, takes=PAGING),
+            route(f"{BASE}/limits", self.limits),
+            route(f"{BASE}/items/{{item_id:rest}}/retry", self.retry, method="POST"),
+            route(f"{BASE}/items/{{item_id:rest}}", self.item),
+            route(
+                f"{BASE}/items/{{item_id:rest}}",
+                self.withdraw,
+                method="DELETE",
+                takes=["for_all"],
+            ),
         ]
 
     async def track(self, request: Request) -> Response:

@@ -6,10 +6,12 @@ from typing import Any
 from services.ticketer.adder import Adder
 from services.ticketer.attempt import Starter
 from services.ticketer.direct import DirectStarter
+from services.ticketer.direct_claims import DirectClaims
 from services.ticketer.direct_store import DirectStore
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.release_choice import Chooser
 from services.ticketer.release_search import ReleaseSearch
+from services.ticketer.search_turns import SearchLimits
 from services.ticketer.service import Ticketer
 from services.ticketer.store import Store
 from services.ticketer.tickets import TicketStarter
@@ -60,17 +62,29 @@ def _tickets(app: App, client: TorrentinoClient, choice: ModeChoice) -> TicketSt
 
 def _direct(app: App, client: TorrentinoClient, choice: ModeChoice) -> DirectStarter:
     settings = app.settings
-    store = DirectStore(
-        app.database,
-        max_downloads=settings.max_downloads,
+    limits = SearchLimits(
         budget=Budget(per_hour=settings.searches_per_hour, gap_s=settings.search_gap_s),
         ttl_s=settings.releases_ttl_h * _HOUR_S,
+    )
+    claims = DirectClaims(
+        app.database,
+        max_downloads=settings.max_downloads,
+        limits=limits,
         lease_s=settings.lease_s,
         worker=app.worker,
     )
+    store = DirectStore(app.database)
     mode = Direct(client, downloads_root=settings.torrentino_downloads_root)
-    chooser = Chooser(ReleaseSearch(store, client, app.health), _profile(settings))
-    return DirectStarter(app, mode, store, choice, chooser=chooser, adder=Adder(store, mode))
+    search = ReleaseSearch(app.database, limits, client, app.health)
+    return DirectStarter(
+        app,
+        mode,
+        claims,
+        store,
+        choice,
+        chooser=Chooser(search, _profile(settings)),
+        adder=Adder(store, mode),
+    )
 
 
 # The modes of acquisition; a further one is a part like these two, and a line here.

@@ -9,7 +9,8 @@ from dataclasses import replace
 import structlog
 
 from services.ticketer.attempt import NoTurn
-from services.ticketer.direct_store import Chosen, DirectStore, Work
+from services.ticketer.direct_claims import Chosen, Work
+from services.ticketer.direct_store import DirectStore
 from services.ticketer.groups import Kind
 from services.ticketer.release_choice import Candidate
 from shared.acquisition.direct import Direct, TorrentOrder

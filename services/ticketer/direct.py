@@ -11,7 +11,8 @@ from dataclasses import dataclass
 
 from services.ticketer.adder import Adder
 from services.ticketer.attempt import NoTurn, hand_back_all
-from services.ticketer.direct_store import DirectStore, Work
+from services.ticketer.direct_claims import DirectClaims, Work
+from services.ticketer.direct_store import DirectStore
 from services.ticketer.intents import ACTOR
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.release_choice import Candidate, Chooser, NothingSuitable
@@ -69,6 +70,7 @@ class DirectStarter:
         self,
         app: App,
         mode: Direct,
+        claims: DirectClaims,
         store: DirectStore,
         choice: ModeChoice,
         *,
@@ -78,6 +80,7 @@ class DirectStarter:
         self.mode: ModeName = mode.name
         self.needs: Collection[Dependency] = mode.needs
         self.remote = mode
+        self._claims = claims
         self.store = store
         self.choice = choice
         self._app = app
@@ -96,7 +99,7 @@ class DirectStarter:
 
     async def claim(self, limit: int) -> Sequence[DirectAttempt]:
         """Take items for at most `limit` downloads; what is new only where this is the mode."""
-        batch = await self.store.claim(
+        batch = await self._claims.claim(
             limit,
             takes_new=await self.choice.mode() == self.mode,
             searcher_wait_s=self._search.wait_s(),

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.ticketer.direct_store import Work
+from services.ticketer.direct_claims import Work
 from services.ticketer.groups import Kind
 from services.ticketer.release_search import ReleaseSearch
 from services.ticketer.wanted import Want

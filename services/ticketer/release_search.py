@@ -7,9 +7,11 @@ import asyncio
 import structlog
 
 from services.ticketer.attempt import NoTurn
-from services.ticketer.direct_store import DirectStore, Work
+from services.ticketer.direct_claims import Work
+from services.ticketer.search_turns import SearchLimits
 from shared.crashpoints import reached
 from shared.db import releases
+from shared.db.pool import Database
 from shared.db.releases import Remembered
 from shared.errors import Unavailable
 from shared.health import Health
@@ -26,8 +28,15 @@ _SOON_S = 2.0
 class ReleaseSearch:
     """Answers from what is remembered, and asks the indexers for the rest."""
 
-    def __init__(self, store: DirectStore, client: TorrentinoClient, health: Health) -> None:
-        self._store = store
+    def __init__(
+        self,
+        database: Database,
+        limits: SearchLimits,
+        client: TorrentinoClient,
+        health: Health,
+    ) -> None:
+        self._database = database
+        self._limits = limits
         self._client = client
         self._health = health
         self._searcher = health.breaker("searcher")
@@ -44,10 +53,10 @@ class ReleaseSearch:
             NoTurn: the budget allows no search now, or another ticketer asks the same.
             Unavailable: Torrentino, its indexers or PostgreSQL are away.
         """
-        ttl_s = self._store.ttl_s(work.want, query)
+        ttl_s = self._limits.ttl_of(work.want, query)
         # Indexers make no difference between capitals and small letters.
         query = query.casefold()
-        async with self._store.database.connection() as connection:
+        async with self._database.connection() as connection:
             known = await releases.read(connection, query, ttl_s=ttl_s, since=work.since)
         if known is not None:
             return known
@@ -63,7 +72,7 @@ class ReleaseSearch:
                 done, _ = await asyncio.wait([asking], timeout=releases.ASKING_S / 3)
                 if done:
                     return await asking
-                async with self._store.database.connection() as connection:
+                async with self._database.connection() as connection:
                     await releases.go_on_asking(connection, query)
         finally:
             asking.cancel()
@@ -72,9 +81,9 @@ class ReleaseSearch:
     async def _search(self, work: Work, query: str, *, ttl_s: float) -> Remembered:
         if self.wait_s() > 0:
             raise NoTurn(self.wait_s(), "waits: the indexers are away")
-        async with self._store.database.transaction() as connection:
+        async with self._database.transaction() as connection:
             wait_s = await releases.wait_s(
-                connection, self._store.budget, background=work.background, lock=True
+                connection, self._limits.budget, background=work.background, lock=True
             )
             # It may have been answered while we waited for the lock.
             known = await releases.read(connection, query, ttl_s=ttl_s, since=work.since)
@@ -90,7 +99,7 @@ class ReleaseSearch:
             with self._searcher.probing():
                 found = await self._asked(query)
         except BaseException as error:
-            async with self._store.database.transaction() as connection:
+            async with self._database.transaction() as connection:
                 await releases.give_up(connection, query, made)
             if isinstance(error, Unavailable):
                 self._health.failed(error)
@@ -99,7 +108,7 @@ class ReleaseSearch:
         SEARCHES.labels("found" if found.releases else "nothing").inc()
         log.info("searched", query=query, releases=len(found.releases), failed=list(found.failed))
         reached("direct.searched")
-        async with self._store.database.transaction() as connection:
+        async with self._database.transaction() as connection:
             await releases.keep(connection, query, found)
             kept = await releases.read(connection, query, ttl_s=ttl_s, since=None)
         assert kept is not None, "it was answered this moment"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from services.ticketer.wanted import Want
@@ -16,6 +17,8 @@ BACKGROUND = 3
 # What was not found is searched for again at once when a user asks for it on another day.
 _ASKED_AGAIN_S = 86_400.0
 _LEAST_WAIT_S = 1.0
+# Results for the artist serve all of the artist's albums.
+_ARTIST_WIDE = 3
 
 # No move: what waits for its turn stays where it is.
 _PUT_OFF = f"""
@@ -35,20 +38,30 @@ SELECT count(*) FROM tickets t
 """  # noqa: S608 (made of constants)
 
 
+@dataclass(frozen=True, kw_only=True)
+class SearchLimits:
+    """How often the indexers are asked, and for how long (in seconds) an answer is used."""
+
+    budget: Budget
+    ttl_s: float
+
+    def ttl_of(self, want: Want, query: str) -> float:
+        """For how long the answer to this query of it is used again, in seconds."""
+        return self.ttl_s * (_ARTIST_WIDE if query in want.artist_wide else 1)
+
+
 class SearchTurns:
     """Which of the due albums may begin now; the others are put off together."""
 
     def __init__(
         self,
         connection: Connection,
-        budget: Budget,
-        ttl_s: Callable[[Want, str], float],
+        limits: SearchLimits,
         *,
         searcher_wait_s: float,
     ) -> None:
         self._connection = connection
-        self._budget = budget
-        self._ttl_s = ttl_s
+        self._limits = limits
         self._searcher_wait_s = searcher_wait_s
         self._waits: dict[bool, float] = {}
         self._begun: int | None = None
@@ -68,11 +81,11 @@ class SearchTurns:
             return False
         if background not in self._waits:
             self._waits[background] = await releases.wait_s(
-                self._connection, self._budget, background=background
+                self._connection, self._limits.budget, background=background
             )
         if self._begun is None:
             self._begun = await self._connection.fetchval(_ABOUT_TO_SEARCH)
-        gap_s = self._budget.gap_s
+        gap_s = self._limits.budget.gap_s
         # With a gap only one search may be made now; the next ones come one gap apart.
         wait_s = self._waits[background] + self._begun * gap_s
         if wait_s > 0:
@@ -84,7 +97,7 @@ class SearchTurns:
 
     async def _needs_no_search(self, want: Want, *, since: datetime | None) -> bool:
         first = want.queries[0]
-        ttl_s = self._ttl_s(want, first)
+        ttl_s = self._limits.ttl_of(want, first)
         return await releases.is_fresh(self._connection, first.casefold(), ttl_s=ttl_s, since=since)
 
     def _put_off(self, members: Sequence[Row], wait_s: float, reason: str) -> None:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from shared.choosing import vocabulary as words
 from shared.choosing.model import Wanted
 from shared.choosing.title import Reading, numbered
-from shared.matching.titles import BRACKETED
+from shared.matching.titles import BRACKETED, one_line
 
 # The segments that name, each with whether it follows another one behind a slash.
 Row: TypeAlias = list[tuple[tuple[str, ...], bool]]
@@ -82,7 +82,7 @@ def name_of(wanted: Wanted) -> Name:
 
 def plain_album(album: str) -> str:
     """The catalog's name of an album without its editions, guests and kinds."""
-    return _SUFFIX.sub("", BRACKETED.sub(" ", album).strip())
+    return _SUFFIX.sub("", one_line(BRACKETED.sub(" ", album)))
 
 
 def _tells(word: str) -> bool:
@@ -96,7 +96,7 @@ def _is_year(word: str) -> bool:
 def _joint(text: str, whole: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """The artist, and several of them in the other order."""
     yield whole
-    parts = [tuple(numbered(part)) for part in re.split(r"\s*(?:&|,|\band\b|\bx\b)\s*", text)]
+    parts = [tuple(numbered(part)) for part in re.split(r"&|,|\band\b|\bx\b", text)]
     if len(parts) == 2 and all(parts):
         yield (*parts[1], *parts[0])
 

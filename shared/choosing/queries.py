@@ -16,7 +16,7 @@ from shared.choosing.naming import name_of, plain_album
 
 _APOSTROPHES = re.compile("[`\u2018\u2019\u00b4\u02bc\u2032]")
 _NO_WORD = re.compile(r"[^\w']+")
-_JOINT = re.compile(r"\s*(?:&|,|/|\bfeat\b\.?|\bx\b)\s*", re.IGNORECASE)
+_JOINT = re.compile(r"&|,|/|\bfeat\b\.?|\bx\b", re.IGNORECASE)
 # Below, a name is a part of too many others.
 _SHORT_ALBUM, _SHORT_ARTIST, _FEW_WORDS = 4, 5, 3
 
@@ -56,7 +56,7 @@ def _artist_wide(artist: str) -> str:
 
 
 def _second(artist: str) -> str:
-    parts = [part for part in _JOINT.split(artist) if part]
+    parts = [part for part in _JOINT.split(artist) if part.strip()]
     return _asked(parts[1]) if len(parts) > 1 else ""
 
 

@@ -18,7 +18,6 @@ from shared.choosing import vocabulary as words
 from shared.matching import titles
 from shared.matching.titles import fold
 
-_LONGEST = 400
 # Also the full-width ones of Chinese and Japanese.
 _OPENING = dict(zip("([{\uff08\u3010\u300c", ")]}\uff09\u3011\u300d", strict=True))
 # A title in quotes is a name, not a remark.
@@ -90,10 +89,10 @@ def numbered(text: str) -> list[str]:
 @lru_cache(maxsize=4096)
 def read(title: str) -> Reading:
     """Take a title apart; one of any length takes bounded time."""
-    text = unicodedata.normalize("NFKC", title)[:_LONGEST]
-    if " " not in text.strip():
+    text = titles.one_line(unicodedata.normalize("NFKC", title[: titles.LONGEST]))
+    if " " not in text:
         # The scene's form: underscores are blanks, hyphens separate.
-        text = text.replace("-", " - ").replace("_", " ")
+        text = titles.one_line(text.replace("-", " - ").replace("_", " "))
     text = _DATE.sub(r"\1 concertdate", text)
     years = _YEARS_APART if _SET.search(text) else _YEARS
     text = years.sub(r" \1to\2 ", text)
@@ -172,7 +171,7 @@ def _with_roles(segments: tuple[Segment, ...]) -> Reading:
 
 
 def _rate(every: list[str], *, lossless: bool) -> int | None:
-    for word, following in zip(every, [*every[1:], ""], strict=True):
+    for word, following in pairwise([*every, ""]):
         if word in words.VARIABLE_KBPS:
             return words.VARIABLE_KBPS[word]
         found = _RATE.match(word)
@@ -191,7 +190,7 @@ def _count(every: list[str]) -> int | None:
 
 
 def _disc(every: list[str]) -> int | None:
-    for word, following in zip(every, [*every[1:], ""], strict=True):
+    for word, following in pairwise([*every, ""]):
         if found := _DISC.match(word):
             return int(found.group(1))
         if word in ("disc", "disk", "cd") and following.isdecimal() and int(following) < 20:

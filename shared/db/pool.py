@@ -133,6 +133,11 @@ class Database:
                 with suppress(asyncpg.InterfaceError):  # it has ended by itself
                     connection.terminate()
                 raise
+            except asyncpg.ReadOnlySQLTransactionError:
+                # The session keeps what its server was when it connected: a new one may reach the
+                # primary, or a server that is one by now.
+                await pool.expire_connections()
+                raise
             finally:
                 await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 

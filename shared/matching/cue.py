@@ -12,8 +12,8 @@ MAX_BYTES = 256 * 1024
 MAX_TRACKS = 200
 _FRAMES_PER_S = 75
 
-_LINE = re.compile(r"^\s*(REM\s+\w+|\w+)\s*(.*?)\s*$", re.IGNORECASE)
-_FILE = re.compile(r'^(?:"([^"]*)"|(.*?))(?:\s+\w+)?$')
+_LONGEST_LINE = 1000
+_WORD = re.compile(r"\w+")
 _TRACK = re.compile(r"^(\d{1,3})\s+(\w+)", re.IGNORECASE)
 _INDEX = re.compile(r"^(\d{1,2})\s+(\d{1,4}):(\d{1,2}):(\d{1,2})$")
 _KANA = re.compile(r"[\u3041-\u30ff]{2}")
@@ -68,8 +68,10 @@ def parse(data: bytes) -> CueSheet:
         raise ValueError(f"a sheet of {len(data)} bytes; at most {MAX_BYTES} are read")
     reading = _Reading()
     for line in _decoded(data).splitlines():
-        if found := _LINE.match(line):
-            _read(reading, " ".join(found[1].upper().split()), found[2])
+        word, rest = _command(line)
+        if len(line) > _LONGEST_LINE and not word.startswith("REM"):
+            raise ValueError(f"a line of {len(line)} characters; at most {_LONGEST_LINE} are read")
+        _read(reading, word, rest[:_LONGEST_LINE])
     _end_track(reading)
     if not reading.count:
         raise ValueError("names no track")
@@ -152,6 +154,20 @@ def _strictly(data: bytes, encoding: str) -> str | None:
         return None
 
 
+def _command(line: str) -> tuple[str, str]:
+    """The command of a line in upper case ("REM" with its kind), and the text behind it."""
+    word, rest = _first_word(line.strip())
+    if word.upper() == "REM":
+        kind, rest = _first_word(rest)
+        word = f"{word} {kind}"
+    return word.upper(), rest
+
+
+def _first_word(text: str) -> tuple[str, str]:
+    found = _WORD.match(text)
+    return (found[0], text[found.end() :].strip()) if found else ("", text)
+
+
 def _read(reading: _Reading, word: str, rest: str) -> None:
     match word:
         case "FILE":
@@ -170,15 +186,21 @@ def _read(reading: _Reading, word: str, rest: str) -> None:
 
 
 def _begin_file(reading: _Reading, rest: str) -> None:
-    found = _FILE.match(rest)
-    name = (found[1] if found and found[1] is not None else found and found[2]) or ""
-    base = name.replace("\\", "/").rpartition("/")[2].strip()
+    base = _named(rest).replace("\\", "/").rpartition("/")[2].strip()
     if not base:
         raise ValueError("a FILE without a name")
     # A track without its INDEX 01 yet continues in this file.
     if reading.track is not None and reading.track.start_s >= 0:
         _end_track(reading)
     reading.files.append((base, []))
+
+
+def _named(rest: str) -> str:
+    """The name in `"name" TYPE` or `name TYPE`; the type may be missing."""
+    if rest.startswith('"') and (end := rest.find('"', 1)) > 0:
+        return rest[1:end]
+    name, *kind = rest.rsplit(maxsplit=1) or [""]
+    return name if kind and _WORD.fullmatch(kind[0]) else rest
 
 
 def _begin_track(reading: _Reading, rest: str) -> None:

@@ -13,7 +13,16 @@ from dataclasses import dataclass, replace
 
 from rapidfuzz import fuzz
 
-from shared.matching.titles import BRACKETED, Likeness, Title, fold, is_code, title_of
+from shared.matching.titles import (
+    BRACKETED,
+    LONGEST,
+    Likeness,
+    Title,
+    fold,
+    is_code,
+    one_line,
+    title_of,
+)
 from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
 
 _PART = re.compile(r"#(\d+)$")
@@ -162,13 +171,11 @@ def _repeated(pieces: Sequence[str]) -> frozenset[str]:
 
 def _stem_of(path: str) -> str:
     """The file's name without folders and endings; underscores and dots become spaces."""
-    name = without_appended(path.rpartition("/")[2])
+    name = without_appended(path.rpartition("/")[2][-LONGEST:])
     audio = extension_of(name) in AUDIO_OR_VIDEO
     stem = (name.rpartition(".")[0] if audio else name).strip()
-    if " " in stem:
-        return stem.replace("_", " ")
-    if "_" in stem:
-        return stem.replace("_", " ").strip()
+    if " " in stem or "_" in stem:
+        return one_line(stem.replace("_", " "))
     # "04.Some.Title", but not "R.E.M."
     dotted = stem.count(".") > 1 and re.search(r"[^\W\d]{2}\.[^\W\d]{2}", stem)
     return re.sub(r"\.(?=\D)|(?<=\D)\.", " ", stem) if dotted else stem

@@ -16,7 +16,9 @@ from rapidfuzz import fuzz
 
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4\u02bc\u2032]")
 _DOTTED_LETTERS = re.compile(r"(?<=\b\w)\.(?=\w\b)")
-_AND = re.compile(r"\s*&\s*|\s\+\s")
+_AND = re.compile(r"&|\s\+\s")
+# The names of files have at most 255 bytes, and no title of a song is longer.
+LONGEST = 400
 # Letters that Unicode does not decompose.
 _PLAIN = str.maketrans(
     {
@@ -45,7 +47,7 @@ _REMASTERED = re.compile(
     r"(?: (?:19|20)\d\d)?(?: version)?$"
 )
 # Names that programs make: "8f3a2b9c", "dQw4w9WgXcQ".
-_CODE = re.compile(r"(?=\w*\d\w*[a-z]|\w*[a-z]\w*\d)(?:[0-9a-f]{8,}|[0-9a-z]{11,})$")
+_CODE = re.compile(r"[0-9a-f]{8,}|[0-9a-z]{11,}")
 _NUMBER = re.compile(r"\d+|[一二三四五六七八九十]")
 
 
@@ -147,9 +149,15 @@ def fold(text: str) -> str:
     return " ".join(words.split()) or "".join(whole.split())
 
 
+def one_line(text: str) -> str:
+    """The first `LONGEST` characters, with single blanks: no pattern takes long for them."""
+    return " ".join(text[:LONGEST].split())
+
+
 @lru_cache(maxsize=8192)
 def title_of(text: str) -> Title:
     """The title in `text`; texts in brackets and after dashes count only if they tell it apart."""
+    text = one_line(text)
     plain, added = _taken_apart(text)
     base = numbered(_REMASTERED.sub("", fold(_GUESTS.sub("", plain))))
     kept = [numbered(words) for words in added if not _says_nothing(words)]
@@ -186,7 +194,9 @@ def likeness(track: Title, file: Title, *, usual: frozenset[str] = frozenset()) 
 
 def is_code(title: Title) -> bool:
     """Whether it is a name that a program made."""
-    return _CODE.match(title.core) is not None
+    core = title.core
+    mixed = any(char.isdecimal() for char in core) and any(char.isalpha() for char in core)
+    return mixed and _CODE.fullmatch(core) is not None
 
 
 def score(track: Title, file: Title) -> int:

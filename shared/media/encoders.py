@@ -9,6 +9,7 @@ from typing import Literal
 
 from shared.errors import Misconfigured
 from shared.media.bitrates import bounds, mp3_steps, native_vorbis_quality
+from shared.media.browsers import plays_in_browsers
 from shared.media.ffmpeg_process import child_of, first_bytes
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
@@ -209,9 +210,19 @@ def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
     bit rate than it has. Sample rate and channels are not raised, except for Opus, which has only
     48 kHz, and for mono where the encoder has only stereo.
 
+    A file that browsers do not play never stays: what `target` leaves becomes FLAC if it is
+    lossless, otherwise Opus, at the encoder's least where that is more than the source has.
+
     Raises:
         Misconfigured: this ffmpeg lacks the encoder.
     """
+    planned = _to_target(facts, target, has)
+    if planned is None and not plays_in_browsers(facts.codec, facts.sample_bits):
+        return _for_browsers(facts, has)
+    return planned
+
+
+def _to_target(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
     if target.format == "original" or facts.channels > _MOST_CHANNELS:
         return None
     form = _FORMATS[target.format]
@@ -222,6 +233,20 @@ def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
     if facts.codec == form.codec:
         return _in_another_container(facts, form)
     return _to_lossy(facts, form, target, encoder_of(target.format, has))
+
+
+def _for_browsers(facts: AudioFacts, has: Capabilities) -> Plan:
+    if facts.channels <= _MOST_CHANNELS:
+        flac = Target(format="flac")
+        planned = _to_flac(facts, _FORMATS["flac"], flac, encoder_of("flac", has))
+        if planned is not None:
+            return planned
+    # Every ffmpeg has an AAC encoder of its own.
+    format_: AudioFormat = "opus" if "libopus" in has.encoders else "aac"
+    target, encoder = Target(format=format_), encoder_of(format_, has)
+    planned = _to_lossy(facts, _FORMATS[format_], target, encoder, required=True)
+    assert planned is not None, "a required conversion is planned"
+    return planned
 
 
 def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
@@ -244,12 +269,19 @@ def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> 
     )
 
 
-def _to_lossy(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
+def _to_lossy(
+    facts: AudioFacts, form: _Format, target: Target, encoder: str, *, required: bool = False
+) -> Plan | None:
+    """None: the source is below what the encoder takes, and `required` is not set."""
     channels = _channels(facts.channels, form, encoder)
     rate_hz = _sample_rate(facts.sample_rate_hz, form)
+    if rate_hz is None and required:
+        rate_hz = min(form.rates_hz)
     if rate_hz is None:
         return None
     kbps = _bitrate(facts, form, target, encoder, channels=channels, rate_hz=rate_hz)
+    if kbps is None and required:
+        kbps, _ = bounds(encoder, channels, rate_hz)
     if kbps is None:
         return None
     ceiling = None if is_lossless(facts.codec) else facts.bitrate_kbps

@@ -46,6 +46,8 @@ class ProbeResult:
     bitrate_bps: int | None
     sample_rate_hz: int
     channels: int
+    # Of lossless audio; None where ffprobe does not say.
+    sample_bits: int | None
     # Where the audio ends, in bytes, if tags follow that may confuse its decoder.
     audio_end: int | None
     # "title", "track" and "disc", where the file has them.
@@ -148,6 +150,7 @@ def _result(
         bitrate_bps=int(_number(stream.get("bit_rate")) or 0) or None,
         sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
         channels=int(_number(stream["channels"]) or 0),
+        sample_bits=int(_number(stream.get("bits_per_raw_sample")) or 0) or None,
         audio_end=audio_end(path) if container in ("flac", "mp3") else None,
         tags=_tags(form, stream),
     )

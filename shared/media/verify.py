@@ -44,6 +44,8 @@ class AudioFacts:
     channels: int
     size_bytes: int
     sha256: str
+    # Of lossless audio; None where it is not known.
+    sample_bits: int | None = None
 
 
 async def verify(
@@ -195,4 +197,5 @@ def _facts(probed: ProbeResult, decoded: Decoded, size_bytes: int, sha256: str) 
         channels=probed.channels,
         size_bytes=size_bytes,
         sha256=sha256,
+        sample_bits=probed.sample_bits,
     )

@@ -62,6 +62,7 @@ def _all(steps: Steps, report: Report) -> None:
     report.timed("who may do what", steps.hardened)
     report.timed("an album over HTTP", steps.album_over_http)
     report.timed("an album over NATS", steps.album_over_nats)
+    report.timed("the bridge names the files in the catalog", steps.bridge)
     report.timed("rights at NATS", steps.rights)
     report.timed("read a stuck item", steps.read_a_stuck_item)
     steps.kill_each()

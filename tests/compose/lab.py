@@ -25,6 +25,7 @@ REPOSITORY = Path(__file__).parents[2]
 # Of the loopback network, but not where an installation of this machine would be.
 ADDRESS = "127.0.0.77"
 SERVICES = ("ingest", "ticketer", "poller", "fetcher-writer", "watchdog", "reaper")
+_INSTALLED_FROM = ("docker-compose.yml", "deploy/secrets.sh", "deploy/nats/nats-server.conf")
 _LOOK_S = 0.1
 _COMMAND_S = 900
 _BLOCK = re.compile(r"<!-- run: ([\w-]+) -->\n```sh\n(.*?)^```", re.M | re.S)
@@ -49,7 +50,7 @@ COMMANDS = {**documented("docs/operations.md"), **documented("README.md")}
 
 
 class Away(Failed):
-    """Nobody answers at ingest's address."""
+    """No server answers at ingest's address."""
 
 
 class Lab:
@@ -57,7 +58,7 @@ class Lab:
 
     def __init__(self) -> None:
         self.name = f"pdmtest{secrets.token_hex(3)}"
-        # Not below a folder of ours: the containers' user must be able to enter it.
+        # Not below a folder that only we may enter: the containers' user must be able to enter it.
         self.folder = Path(tempfile.mkdtemp(prefix="pezzottify-compose-"))
         self.folder.chmod(0o755)
         self.checkout = self.folder / "checkout"
@@ -179,15 +180,17 @@ class Lab:
         )
 
     @contextmanager
-    def compose_file_of(self, commit: str) -> Iterator[None]:
-        """The docker-compose.yml of an earlier commit in the place of today's, for the block."""
-        place = self.checkout / "docker-compose.yml"
-        today = place.read_text()
-        place.write_text(self.run("git", "show", f"{commit}:docker-compose.yml", cwd=REPOSITORY))
+    def files_of(self, commit: str) -> Iterator[None]:
+        """What an earlier commit installs from, in the place of today's files, for the block."""
+        today = {name: (self.checkout / name).read_text() for name in _INSTALLED_FROM}
+        for name in today:
+            earlier = self.run("git", "show", f"{commit}:{name}", cwd=REPOSITORY)
+            (self.checkout / name).write_text(earlier)
         try:
             yield
         finally:
-            place.write_text(today)
+            for name, text in today.items():
+                (self.checkout / name).write_text(text)
 
     def close(self, *, keep_images: bool) -> None:
         """Remove containers, volumes, network, images and folders."""
@@ -197,7 +200,7 @@ class Lab:
             tags = ("docker", "images", "--format", "{{.Repository}}:{{.Tag}}", f"{self.name}/*")
             if made := self.run(*tags, cwd=self.folder).split():
                 self.run("docker", "rmi", *made, cwd=self.folder)
-            # The stages of the builds. One may stand on another, so whoever has none goes first.
+            # The stages of the builds. One may stand on another, so a stage without one goes first.
             while left := self._removable(self._dangling() - self._images_before):
                 self.run("docker", "rmi", *left, cwd=self.folder)
         shutil.rmtree(self.folder)
@@ -331,7 +334,7 @@ class Lab:
 
         Raises:
             Failed: it refuses.
-            Away: nobody is there.
+            Away: no server is there.
         """
         key = self.secret("admin_key")
         try:

@@ -44,7 +44,7 @@ class Seen:
             until(partial(self.lab.ask, "POST", f"album/{album_id}"), what="a request is taken")
 
     def forget_files(self) -> None:
-        """As if somebody had deleted them: the next request brings them again."""
+        """As if a user had deleted them: the next request brings them again."""
         for path in (self.library / "audio").rglob("*.*"):
             path.unlink()
 
@@ -115,6 +115,12 @@ class Seen:
                     f"{_TRACKS} WHERE a.id = ?", (album_id,)
                 )
             }
+
+    def named(self) -> dict[str, str]:
+        """The catalog's `audio_uri` of each track that has one."""
+        catalog = self.lab.storage / "catalog/catalog.db"
+        with closing(sqlite3.connect(f"file:{catalog}?mode=ro", uri=True)) as connection:
+            return dict(connection.execute("SELECT id, audio_uri FROM tracks WHERE audio_uri > ''"))
 
     # --- the catalog server
 

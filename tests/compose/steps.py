@@ -79,7 +79,7 @@ class Steps:
         self.report.add("start: all containers healthy", time.monotonic() - began, "likewise")
 
     def hardened(self) -> str:
-        """Only ingest is published, on one address; nobody may do more than his work needs."""
+        """Only ingest is published, on one address; no service may do more than its work needs."""
         published = {}
         for container in self.lab.containers():
             service = container["Config"]["Labels"]["com.docker.compose.service"]
@@ -119,6 +119,28 @@ class Steps:
             )
         return f"{remark}; audio.ready with the SHA-256 of each file"
 
+    def bridge(self) -> str:
+        """With its profile the catalog names every placed file; before, it named none."""
+        tracks = set(self.seen.tracks([ALBUM_ID, SECOND_ALBUM_ID]))
+        require(not self.seen.named(), "the catalog names files without the bridge")
+        profiles = self.lab.environ["COMPOSE_PROFILES"]
+        self.lab.environ["COMPOSE_PROFILES"] = f"{profiles},bridge"
+        # No catalog server has this catalog open.
+        self.lab.change(BRIDGE_CATALOG_WRITE="true", BRIDGE_SERVER_STOPPED="true")
+        began = time.monotonic()
+        self.lab.compose("up", "-d")
+        until(lambda: self.seen.named().keys() == tracks, what="the catalog names every file")
+        took = time.monotonic() - began
+        lost = {t: u for t, u in self.seen.named().items() if not (self.seen.library / u).is_file()}
+        require(not lost, f"the catalog names what is not there: {lost}")
+        self.seen.healthy()
+        self.lab.compose("rm", "-sf", "bridge")
+        self.lab.environ["COMPOSE_PROFILES"] = profiles
+        self.lab.change(BRIDGE_CATALOG_WRITE="", BRIDGE_SERVER_STOPPED="")
+        self.lab.compose("up", "-d")
+        self.seen.healthy()
+        return f"{len(tracks)} tracks named {took:.1f} s after `up`"
+
     def rights(self) -> str:
         """The catalog server may not publish what is not its own."""
         for subject in ("event.item.failed.1", "work.fetch", "command.scan", "dead"):
@@ -151,7 +173,7 @@ class Steps:
             )
 
     def scale_each(self) -> str:
-        """Each service runs three times, and once again, while work goes on."""
+        """Each service runs three times, and once again, while work continues."""
         began = time.monotonic()
         for name in ("scale", "scale-ingest"):
             self.lab.as_documented(name)
@@ -172,7 +194,7 @@ class Steps:
         self.lab.compose("up", "-d", *scales)
 
     def stop_and_start(self) -> str:
-        """A stop hands everything back, a start goes on; what there was is kept."""
+        """A stop hands everything back, a start continues; what there was is kept."""
         before = self.seen.completed()
         self.seen.ask_anew()
         began = time.monotonic()
@@ -214,7 +236,7 @@ class Steps:
     # --- operations
 
     def back_up_and_restore(self) -> str:
-        """A backup, made while work goes on, brings everything back into empty volumes."""
+        """A backup, made while work continues, brings everything back into empty volumes."""
         self.seen.ask_anew()
         self.lab.as_documented("backup")
         self.seen.arrives([ALBUM_ID, SECOND_ALBUM_ID])
@@ -232,7 +254,7 @@ class Steps:
         return f"{len(kept)} completed items, dump of {size / 1000:.0f} kB"
 
     def move(self) -> str:
-        """The media go to another folder, and everything goes on."""
+        """The media go to another folder, and all work continues."""
         new = self.lab.make_folder(self.lab.storage / "elsewhere")
         self.lab.as_documented("move", OLD=str(self.seen.library), NEW=str(new))
         self.seen.library = new
@@ -342,7 +364,7 @@ class Steps:
         return "12 files, hard links to the torrent's"
 
     def build_neighbours(self) -> None:
-        """Images in the places of Torrentino's and Pezzottify's own, which nobody publishes."""
+        """Images in the places of Torrentino's and Pezzottify's own, which are not published."""
         standin = ["python", "-m", "services.local.torrentino", "--host=0.0.0.0", "--port=8080"]
         standin += ["--songs=/catalog/songs.json", "--downloads=/media/downloads"]
         for name, command in (("torrentino", standin), ("pezzottify", ["sleep", "infinity"])):
@@ -372,8 +394,8 @@ class Steps:
         earlier = f"{self.lab.name}/earlier"
         self.lab.build_commit(commit, earlier)
         self.lab.compose("build", "ingest")
-        self.lab.run("sh", "deploy/secrets.sh")
-        with self.lab.compose_file_of(commit):
+        with self.lab.files_of(commit):
+            self.lab.run("sh", "deploy/secrets.sh")
             self.lab.compose("up", "-d", DOWNLOADS_IMAGE=earlier)
         until(self.seen.api_answers, what="the earlier ingest answers")
         self.lab.ask("POST", f"album/{ALBUM_ID}")
@@ -388,6 +410,8 @@ class Steps:
         require(before <= self.seen.completed(), "items are missing after the upgrade")
         images = {c["Config"]["Image"] for c in self.lab.containers()}
         require(earlier not in images, f"the earlier image still runs: {images}")
+        users = set(re.findall(r"^(\w+)_PASSWORD:", self.lab.secret("nats_passwords"), re.M))
+        require("BRIDGE" in users, f"secrets.sh has added no user: {users}")
         return f"from {commit[:8]} in {took:.1f} s; 12 items kept, 5 arrived across it"
 
 

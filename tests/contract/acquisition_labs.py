@@ -26,7 +26,7 @@ LATER = {"type": "failed", "error": "Download stalled: tried 5 candidates", "ret
 
 
 class Lab(ABC):
-    """One download to be had by a mode, and the remote that it is to be had from."""
+    """One download that a mode can bring, and the remote that brings it."""
 
     # The request that starts a download.
     starts: str

@@ -25,7 +25,7 @@ LABS = (
 
 @pytest.fixture(params=LABS)
 async def it(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Lab]:
-    """A mode, and a download to be had by it."""
+    """A mode, and a download that it can bring."""
     async with lab(tmp_path, request.param) as made:
         yield made
 

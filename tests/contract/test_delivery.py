@@ -338,7 +338,7 @@ async def test_errors_name_the_variables_of_the_folder(torrents: Place) -> None:
 
 
 async def test_links_on_the_way_are_not_followed(shared: Place, tmp_path: Path) -> None:
-    """Whoever can write into the folder must not make us read, or remove, something else."""
+    """A program that can write into the folder must not make us read, or remove, something else."""
     (tmp_path / "secret").mkdir()
     (tmp_path / "secret" / "x").write_bytes(b"1")
     (shared.incoming / "t1").symlink_to(tmp_path / "secret")
@@ -530,7 +530,7 @@ async def test_a_wrong_server_is_explained(
 
 
 async def test_a_server_that_is_down_holds(http: HttpPlace, unused_tcp_port: int) -> None:
-    """Nobody's attempt is burnt."""
+    """No attempt is used."""
     delivery = HttpFolder(
         dest_root=ROOT, files_url=f"http://127.0.0.1:{unused_tcp_port}", sleep=Sleeps()
     )

@@ -130,7 +130,7 @@ async def test_the_fetcher_writer_hands_umask_to_its_deliveries(
 
 
 def test_the_mark_and_what_is_refused_have_the_mode(umask: int, source: Path, media: Path) -> None:
-    """The services' own folder is no exception; a file of ours that was broken keeps its mode."""
+    """The services' own folder is no exception; a broken file that we placed keeps its mode."""
     write_sentinel(media, "root-1")
     stage(source, temp_of(media), mode=0o666 & ~umask)
     publish(temp_of(media), final_of(media))
@@ -141,7 +141,7 @@ def test_the_mark_and_what_is_refused_have_the_mode(umask: int, source: Path, me
 
 
 def test_folders_that_exist_keep_their_mode(umask: int, source: Path, media: Path) -> None:
-    """Whoever made them for other rights meant it."""
+    """Folders that were made for other rights stay so."""
     for folder in (final_of(media).parents[2], temp_of(media).parent):
         folder.mkdir(parents=True)
         folder.chmod(0o2770)
@@ -181,7 +181,7 @@ def test_what_is_seeded_is_linked_only_for_the_same_readers(
 def test_another_users_file_is_linked_only_where_all_may_read(
     wanted: int, theirs: bool, source: Path, media: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Rights of its owner and group would not be rights of ours."""
+    """Rights of its owner and group would not be the rights of our files."""
     source.chmod(wanted)
     monkeypatch.setattr(os, "geteuid", lambda: source.stat().st_uid + 1)
     how = stage(source, temp_of(media), theirs=theirs, mode=wanted)

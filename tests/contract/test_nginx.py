@@ -35,7 +35,7 @@ async def no_wait(_: float) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """nginx on Torrentino's incoming folder, and a place of ours to collect to."""
+    """nginx on Torrentino's incoming folder, and our place to collect to."""
 
     server: Nginx
     incoming: Path

@@ -36,7 +36,7 @@ from tests.support.standin_helpers import (
 
 
 async def test_the_whole_life_of_an_album_ticket(tmp_path: Path) -> None:
-    """3.4: approved with mappings, failed at the folder, then processed under names of ours."""
+    """3.4: approved with mappings, failed at the folder, then processed under our names."""
     spec, dest = spec_of(audible_files(tmp_path)), tmp_path / "incoming"
     async with harbour(tmp_path, spec) as it, listening(it.standin) as socket:
         ticket = await create(it.api, album_body(dest))
@@ -121,7 +121,7 @@ async def test_wrong_mappings(tmp_path: Path) -> None:
 
 
 async def test_an_unlisted_torrent_has_no_mappings(tmp_path: Path) -> None:
-    """3.4: without a .torrent URL nobody knows the files, and nothing is blended into the score."""
+    """3.4: without a .torrent URL the files are unknown, and nothing is blended into the score."""
     spec = spec_of(album_files(tmp_path), listed=False)
     async with harbour(tmp_path, spec, download_s=60) as it:
         ticket = await create(it.api, album_body(tmp_path / "d"))
@@ -260,7 +260,7 @@ async def test_data_on_disk(tmp_path: Path) -> None:
 
 
 async def test_a_torrent_without_its_sources_never_completes(tmp_path: Path) -> None:
-    """What cannot be written is an error of the torrent client; the ticket goes on waiting."""
+    """What cannot be written is an error of the torrent client; the ticket continues to wait."""
     files = album_files(tmp_path)
     spec = spec_of(files)
     async with harbour(tmp_path, spec, download_s=0.3) as it:
@@ -390,5 +390,5 @@ def test_no_torrent(tmp_path: Path, paths: tuple[str, ...]) -> None:
 
 
 def test_quick_has_no_downloads() -> None:
-    """Without a folder the stand-in tells of one that nobody has."""
+    """Without a folder the stand-in names one that does not exist."""
     assert quick().shown_path == "/downloads"

@@ -77,7 +77,7 @@ async def test_every_word_has_to_be_there(tmp_path: Path, kind: Client) -> None:
 
 @both_clients
 async def test_a_private_tracker(tmp_path: Path, kind: Client) -> None:
-    """2.4, 3.1: no hash and no magnet, so nobody sees that two indexers list the same."""
+    """2.4, 3.1: no hash and no magnet, so that two indexers list the same cannot be seen."""
     private = album(tmp_path, private=True, indexers=("one", "two"))
     open_ = album(tmp_path, "Grey Harbour - Ebb", magnet_only=True)
     async with world(tmp_path, kind, [private, open_]) as it:
@@ -353,7 +353,7 @@ async def test_a_magnet_before_its_metadata(tmp_path: Path, kind: Client) -> Non
 
 @both_clients
 async def test_a_bare_magnet(tmp_path: Path, kind: Client) -> None:
-    """2.3: without a tracker nobody can be asked, as there is no DHT."""
+    """2.3: without a tracker no peer can be found, as there is no DHT."""
     spec = album(tmp_path)
     async with world(tmp_path, kind, [spec], metadata_s=0.0) as it:
         answer = await it.add_magnet(magnet(spec.info_hash, tracker=False))
@@ -516,17 +516,17 @@ async def test_added_again_over_its_files(tmp_path: Path, kind: Client) -> None:
 
 @both_clients
 async def test_foreign_files_in_its_place(tmp_path: Path, kind: Client) -> None:
-    """3.4: librqbit writes over nobody's files; qBittorrent makes them its own."""
+    """3.4: librqbit writes over no other file; qBittorrent makes them its own."""
     spec = album(tmp_path)
     async with world(tmp_path, kind, [spec]) as it:
         place = it.downloads / spec.files[1].path
         place.parent.mkdir(parents=True)
-        place.write_bytes(b"somebody's")
+        place.write_bytes(b"another program's")
         (found,) = await it.search("lighthouse")
         answer = await it.add_link(found["sources"][0]["torrent_url"])
         if kind == "librqbit":
             assert OVERWRITE in answer.json()["error"]
-            assert place.read_bytes() == b"somebody's"
+            assert place.read_bytes() == b"another program's"
         else:
             await it.whole(spec.info_hash)
             assert it.on_disk(spec) == bytes_of(spec)
@@ -548,7 +548,7 @@ async def test_after_a_restart(tmp_path: Path, kind: Client) -> None:
 
 @both_clients
 async def test_another_process(tmp_path: Path, kind: Client) -> None:
-    """3.5: with a database the torrents outlive the process, and begin anew if not whole."""
+    """3.5: with a database the torrents outlive the process, and begin again if not whole."""
     specs = [album(tmp_path, f"Grey Harbour - {name}") for name in ("Ebb", "Flow", "Tide")]
     names = [each.info_hash for each in specs[:2]]
     database = tmp_path / "torrentino.db"
@@ -660,7 +660,7 @@ async def test_lost_and_broken(tmp_path: Path, kind: Client) -> None:
 
 @both_clients
 async def test_a_ticket_that_believes_the_check(tmp_path: Path, kind: Client) -> None:
-    """2.1: completed with one file of the right size, all zeros; the torrent goes on."""
+    """2.1: completed with one file of the right size, all zeros; the torrent continues."""
     spec = TorrentSpec.of(
         "The Band - Harbour", sounds(tmp_path, "harbour.flac"), folder="", seeders=30
     )
@@ -717,7 +717,7 @@ async def test_tickets_for_a_private_tracker(tmp_path: Path, kind: Client) -> No
 
 @both_clients
 async def test_a_removal_hurts_a_ticket(tmp_path: Path, kind: Client) -> None:
-    """2.7: every ticket that follows it goes on to its next candidate."""
+    """2.7: every ticket that follows it takes its next candidate."""
     path = sounds(tmp_path, "song.flac")["song.flac"]
     song = Song(artist="The Band", title="Low Tide", path=path)
     async with world(tmp_path, kind, [], songs=[song], download_s=60) as it:
@@ -796,13 +796,13 @@ async def test_the_new_fields_in_json(tmp_path: Path) -> None:
     ],
 )
 def test_folders_are_not_called_like_torrents(tmp_path: Path, title: str, folder: str) -> None:
-    """2.2: the title is the tracker's, the folder is somebody else's."""
+    """2.2: the title is the tracker's, the folder has another name."""
     assert folder_name(title) == folder
     assert album(tmp_path, title).name == folder
 
 
 def test_no_release(tmp_path: Path) -> None:
-    """Somebody lists it, and it can be had in some way."""
+    """An indexer lists it, with a link that leads to it."""
     spec = album(tmp_path)
     for wrong in (
         {"indexers": ()},

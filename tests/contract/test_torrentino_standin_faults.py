@@ -177,7 +177,7 @@ async def test_faults_over_http(tmp_path: Path) -> None:
 
 
 def test_slow_listeners_lose_the_oldest_messages() -> None:
-    """The buffer is bounded, and nobody is told."""
+    """The buffer is bounded, and no client hears of a loss."""
     hub = Hub()
     with hub.subscription() as queue:
         for number in range(BUFFER + 3):
@@ -223,7 +223,7 @@ async def test_authentication(tmp_path: Path, headers: dict[str, str], status: i
             assert answer.status_code in ({200, 404} if status == 200 else {401}), path
             assert status == 200 or answer.content == b""
         assert (await api.post("/tickets", json={})).status_code == (422 if status == 200 else 401)
-        assert (await api.get("/nowhere")).status_code == 200  # the dashboard asks nobody
+        assert (await api.get("/nowhere")).status_code == 200  # the dashboard asks no remote
         assert (await api.get(standin.url.replace("/api/v1", "/metrics"))).status_code == 200
         if status == 200:
             assert (await create(api, body()))["created_by"] == "api_key_user"
@@ -236,7 +236,7 @@ async def test_authentication(tmp_path: Path, headers: dict[str, str], status: i
 
 
 async def test_the_firehose(tmp_path: Path) -> None:
-    """Everybody hears of every ticket from the connection on; what clients say is ignored."""
+    """Every client hears of every ticket from the connection on; what clients say is ignored."""
     async with served(tmp_path, config=quick(orchestrator=False)) as (standin, api):
         await create(api, body())
         async with listening(standin) as one, listening(standin) as two:

@@ -187,7 +187,7 @@ async def test_an_empty_hash_delivers_something_else(tmp_path: Path) -> None:
 
 
 async def test_approval(tmp_path: Path) -> None:
-    """Case 10: approved by index, checked against the candidates, then it goes on by itself."""
+    """Case 10: approved by index, checked against the candidates, then it continues by itself."""
     async with served(tmp_path, "Song", faults=Faults(fates={"song": "needs_approval"})) as (
         _,
         api,
@@ -286,7 +286,7 @@ async def test_a_torrent_removed_first_fails_over(tmp_path: Path) -> None:
 
 
 async def test_restart(tmp_path: Path) -> None:
-    """Acquiring, converting and placing are stuck for ever, downloading goes on."""
+    """Acquiring, converting and placing are stuck for ever, downloading continues."""
     config = quick(database=tmp_path / "db", download_s=0.6, place_s=30)
     async with served(tmp_path, "Song", "Other", config=config) as (standin, api):
         stuck = await create(api, track_body("Song", tmp_path / "d"))
@@ -304,7 +304,7 @@ async def test_restart(tmp_path: Path) -> None:
 
 
 async def test_another_process_takes_over(tmp_path: Path) -> None:
-    """With a database the tickets outlive the process; a download goes on where it was."""
+    """With a database the tickets outlive the process; a download continues where it was."""
     config = quick(database=tmp_path / "db", download_s=0.5)
     faults = Faults(fates={"song": "stuck_downloading"})
     async with served(tmp_path, "Song", config=config, faults=faults) as (standin, api):

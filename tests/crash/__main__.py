@@ -124,7 +124,7 @@ async def _servers(folder: Path) -> AsyncIterator[tuple[Postgres, Zygote]]:
 
 
 async def _main(wanted: argparse.Namespace) -> int:
-    # Not below a folder of ours: run by root, PostgreSQL is another user, who may not enter there.
+    # Not below our own folder: run by root, PostgreSQL is another user, who may not enter there.
     folder = Path(tempfile.mkdtemp(prefix="pezzottify-crash-"))
     folder.chmod(0o755)
     async with _servers(folder) as (postgres, zygote):

@@ -3,8 +3,8 @@
 Beside I1 to I9:
 
     I10  torrents that others have added are neither removed, stopped nor changed
-    I11  a torrent of ours has a row that knows it, and goes when DOWNLOAD_CLEANUP says so
-    I12  nobody is asked more than once: searches, torrents to add, downloads begun in vain
+    I11  each of our torrents has a row that knows it, and goes when DOWNLOAD_CLEANUP says so
+    I12  no remote is asked more than once: searches, torrents to add, downloads begun in vain
     I13  what is blocked is what was wrong
 """
 
@@ -58,7 +58,7 @@ _OURS = "SELECT info_hash FROM tickets WHERE ours AND info_hash = ANY($1)"
 class DirectWork(Asking):
     """A release that is wrong and has the most seeders, one whose link is dead before one without
     a hash, one that stalls, one that is lost on its way, one that is withdrawn and asked for
-    again, one whose indexer fails at first, and two that somebody else has added already, of which
+    again, one whose indexer fails at first, and two that another client has added already, of which
     one does not tell its hash. While the first of them is searched for the indexers are away. All
     tracks end COMPLETED, each with its own audio. `plain` is the good case.
     """
@@ -174,7 +174,7 @@ class DirectWork(Asking):
         self.excuse(self._world.standin.searches)
 
     def excuse(self, queries: Iterable[str], *, adds: int = 0) -> None:
-        """These were asked, and so many torrents were to be added, when nobody could answer."""
+        """These were asked, and so many torrents were to be added, when no server could answer."""
         self._excused.update(queries)
         self._excused_adds += adds
 

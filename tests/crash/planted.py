@@ -13,8 +13,9 @@ from services.fetcher_writer.match import Found
 from services.fetcher_writer.recipe import Recipe
 from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import ACTOR, Work
+from services.ticketer.direct_claims import DirectClaims
+from services.ticketer.direct_claims import Work as Downloading
 from services.ticketer.direct_store import DirectStore
-from services.ticketer.direct_store import Work as Downloading
 from shared.acquisition.tickets import Tickets
 from shared.db.ledger import complete
 from shared.media.paths import audio_uri
@@ -65,7 +66,7 @@ def _forget_intents() -> None:
 
 
 def _take_all_for_ours() -> None:
-    """A torrent that somebody else has added is removed as if it were ours."""
+    """A torrent that another client has added is removed as if we had added it."""
 
     async def is_ours(_self: DirectStore, _info_hash: str, **_: object) -> bool:
         return True
@@ -74,8 +75,8 @@ def _take_all_for_ours() -> None:
 
 
 def _forget_what_was_begun() -> None:
-    """An intent whose torrent may be there is begun anew."""
-    DirectStore.mark = _as_if_new(DirectStore.mark)  # type: ignore[method-assign]
+    """An intent whose torrent may be there is begun again."""
+    DirectClaims.mark = _as_if_new(DirectClaims.mark)  # type: ignore[method-assign]
 
 
 def _as_if_new(mark: Callable[..., Awaitable[list[Downloading]]]) -> Any:

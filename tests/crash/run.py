@@ -62,7 +62,7 @@ class Result:
 
     @property
     def missed(self) -> list[str]:
-        """The points at which it was to kill, and did not, because nobody came by."""
+        """The points at which it was to kill, and did not, because no process reached them."""
         return [point for point in self.schedule.points if point not in self.deaths]
 
 

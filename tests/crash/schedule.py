@@ -220,7 +220,7 @@ def _process(
     rng: random.Random, services: tuple[Service, ...], shared: Sequence[str], *, harder: bool
 ) -> Process:
     points = reachable(services)
-    # Every copy has its turn with these: which of them gets the work is anybody's guess.
+    # Every copy has its turn with these: which of them gets the work is not known.
     kills = [(point, 1) for point in shared if point in points]
     kills += [(_BEFORE[point], 1) for point, _ in kills if point in _BEFORE]
     if harder:

@@ -1,4 +1,4 @@
-"""NATS goes away while work goes on, or PostgreSQL and NATS are not there yet.
+"""NATS goes away during work, or PostgreSQL and NATS are not there yet.
 
 What a fault costs is in tests/faults.
 """
@@ -76,7 +76,7 @@ async def test_nats_away_for_half_a_minute(world: World) -> None:
 
 
 async def test_nats_restarts_under_a_consumer(world: World) -> None:
-    """A request that is published right after a restart is handled, without one of ours."""
+    """A request that is published right after a restart is handled, without a restart here."""
     world.add_album(1, 2, seconds=_SECONDS)
     await world.run()
     await eventually(lambda: world.has_consumer("ingest"))

@@ -81,7 +81,7 @@ class Asking:
         return []
 
     def excuse(self, queries: Iterable[str], *, adds: int = 0) -> None:
-        """These were asked, and so many torrents were to be added, when nobody could answer."""
+        """These were asked, and so many torrents were to be added, when no server could answer."""
 
     @property
     def adds(self) -> int:
@@ -156,7 +156,7 @@ class Asking:
 class Work(Asking):
     """By tickets, and not only the good case: a misnamed and a good file that lie in place, a
     broken delivery, an answer of Torrentino that is lost, a withdrawal and a retry, a message that
-    nobody understands, and a scan; a torrent of an album that lacks a track, and, if `unclear`,
+    no service understands, and a scan; a torrent of an album that lacks a track, and, if `unclear`,
     one whose files only a person can tell apart. All tracks end COMPLETED. `plain` is an album of
     two good tracks and no more.
     """
@@ -241,7 +241,7 @@ class Work(Asking):
         await asyncio.gather(*asking)
 
     async def check_the_end(self, *, deaths: int) -> None:
-        """The message that nobody understands is in the dead stream, once and whole."""
+        """The message that no service understands is in the dead stream, once and whole."""
         if self._plain:
             return
         dead = await eventually(lambda: self._world.events(DEAD, DEAD_STREAM))

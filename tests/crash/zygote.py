@@ -65,7 +65,7 @@ class Start:
     freeze: tuple[str, int, float] | None = None
     # Torrentino refuses the first ticket that this process asks for.
     refused: bool = False
-    # Of so many wake-ups in ten nobody hears.
+    # So many wake-ups in ten are lost.
     deaf: int = 0
     # A mistake that the search has to find, by its name in `planted`.
     bug: str = ""

@@ -68,11 +68,43 @@ def test_the_two_sides_of_a_password_agree(checkout: Path) -> None:
     passwords = dict(
         re.findall(r'^(\w+)_PASSWORD: "([0-9a-f]{48})"$', found["nats_passwords"], re.M)
     )
-    assert len(set(passwords.values())) == len(passwords) == 8
+    assert len(set(passwords.values())) == len(passwords) == 9
     for user, password in passwords.items():
         url = found[f"nats_url_{user.lower()}"].strip()
         assert url == f"nats://{user.lower()}:{password}@nats:4222"
-    assert found["torrentino_api_key"] == ""
+    assert found["torrentino_api_key"] == found["catalog_server_password"] == ""
+
+
+def test_an_upgrade_adds_the_users_that_are_missing(checkout: Path) -> None:
+    """An installation from before the bridge: NATS' file gets its line, in place; no other
+    password changes."""
+    make(checkout)
+    secrets = checkout / "secrets"
+    everything = secrets_of(checkout)
+    older = "".join(
+        line
+        for line in everything["nats_passwords"].splitlines(keepends=True)
+        if not line.startswith("BRIDGE_")
+    )
+    (secrets / "nats_passwords").chmod(0o600)
+    (secrets / "nats_passwords").write_text(older)
+    for name in ("nats_url_bridge", "catalog_server_password"):
+        (secrets / name).unlink()
+    inode = (secrets / "nats_passwords").stat().st_ino
+    again = make(checkout)
+    assert again.returncode == 0, again.stderr
+    made = re.findall(r"^made \./secrets/(\w+)$", again.stdout, re.M)
+    assert sorted(made) == ["catalog_server_password", "nats_passwords", "nats_url_bridge"]
+    after = secrets_of(checkout)
+    assert after["nats_passwords"].startswith(older)
+    [line] = after["nats_passwords"].removeprefix(older).splitlines()
+    password = re.fullmatch(r'BRIDGE_PASSWORD: "([0-9a-f]{48})"', line)
+    assert password
+    assert after["nats_url_bridge"] == f"nats://bridge:{password[1]}@nats:4222\n"
+    kept = everything.keys() - {"nats_passwords", "nats_url_bridge"}
+    assert all(after[name] == everything[name] for name in kept)
+    assert (secrets / "nats_passwords").stat().st_ino == inode
+    assert make(checkout).stdout == ""
 
 
 def test_secrets_are_for_the_owner_and_the_group_alone(checkout: Path) -> None:
@@ -97,7 +129,7 @@ def test_root_makes_them_for_puid(checkout: Path) -> None:
 
 @pytest.mark.skipif(os.getuid() == 0, reason="root can give files to any group")
 def test_a_group_that_is_not_ours_is_an_error(checkout: Path) -> None:
-    """The containers could not read the files, and nobody would know why."""
+    """The containers could not read the files, and no message would say why."""
     failed = make(checkout, PGID="4242")
     assert failed.returncode == 1
     assert "PGID" in failed.stderr
@@ -119,7 +151,7 @@ def test_an_unknown_secret_is_refused(checkout: Path) -> None:
     """With the names that there are."""
     failed = make(checkout, "natz")
     assert failed.returncode == 2
-    assert "natz: there are postgres, nats, admin and torrentino" in failed.stderr
+    assert "natz: there are postgres, nats, admin, torrentino and catalog_server" in failed.stderr
 
 
 # --- the image

@@ -45,7 +45,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     ],
 )
 def test_why_it_failed_is_one_line(environment: ModuleType, said: str, line: str) -> None:
-    """Of all that pip says, what somebody can do about it; the rest is in a file."""
+    """Of all that pip says, the remedy is shown; the rest is in a file."""
     reason = environment.reason_of("fetching", said.splitlines())
     assert line in reason
     assert len(reason.splitlines()) == 1
@@ -80,7 +80,7 @@ def test_one_that_is_of_no_use_is_made_anew(environment: ModuleType, wrong: str)
     elif wrong == "none":
         environment.STAMP.unlink()
     assert environment.read_stamp(this_python=True) == {}
-    # Whoever names no Python takes the one that is there.
+    # Without a name, the Python that is there is used.
     assert bool(environment.read_stamp(this_python=False)) == (wrong == "another Python")
 
 

@@ -67,13 +67,13 @@ async def test_postgres_restarted_and_killed_under_load(folder: Path) -> None:
                 await end()
                 await postgres.start()
             timed.removed()
-        # It is known to be back without anybody asking /readyz.
+        # It is known to be back without a call of /readyz.
         assert running.app.health.conditions()["postgres"].ok
         await running.end()
 
 
 async def test_postgres_refuses_connections(world: World) -> None:
-    """While nobody gets a connection all stands still; then all goes on."""
+    """While there is no connection all work stands still; then it continues."""
     async with (
         _through_a_proxy(world) as proxy,
         under_load(world, "PostgreSQL refuses connections") as (running, timed),
@@ -124,7 +124,7 @@ async def test_only_the_answers_of_postgres_are_lost(
 
 
 async def test_one_connection_is_enough(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """L-20: nobody asks for a second connection while he has one: a pool of one serves all."""
+    """L-20: no task asks for a second connection while it has one: a pool of one serves all."""
     monkeypatch.setattr(Database.__init__, "__kwdefaults__", {"max_size": 1})
     monkeypatch.setattr(pool, "CONNECT_TIMEOUT_S", 3)
     async with under_load(world, "PostgreSQL pool of one connection") as (running, _):
@@ -132,6 +132,35 @@ async def test_one_connection_is_enough(world: World, monkeypatch: pytest.Monkey
     assert "postgres" not in running.app.health.conditions() or (
         running.app.health.breaker("postgres").closed
     )
+
+
+async def test_connections_that_became_read_only_are_replaced(
+    postgres: Postgres, database_url: str
+) -> None:
+    """F27: sessions keep to be read-only after a promotion: they are closed, and new ones made."""
+    name = database_url.rpartition("/")[2]
+    administrator = await asyncpg.connect(postgres.url("postgres"))
+    database = Database(database_url, max_size=3)
+    write = "UPDATE installation SET media_root_id = media_root_id"
+    try:
+        await administrator.execute(f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+        async with (
+            database.connection() as one,
+            database.connection() as two,
+            database.connection() as three,
+        ):
+            for each in (one, two, three):
+                await each.fetchval("SELECT 1")
+        await administrator.execute(f"ALTER DATABASE {name} RESET default_transaction_read_only")
+        with pytest.raises(DependencyDown, match="read-only"):
+            async with database.connection() as connection:
+                await connection.execute(write)
+        for _ in range(3):
+            async with database.transaction() as connection:
+                await connection.execute(write)
+    finally:
+        await database.close()
+        await administrator.close()
 
 
 async def test_postgres_has_no_connection_left(folder: Path) -> None:

@@ -26,7 +26,7 @@ async def _noticed(running: Running) -> None:
 
 @pytest.mark.parametrize("fault", ["down", "html", "unauthorized"])
 async def test_torrentino_does_not_do_its_work(world: World, fault: str) -> None:
-    """L-41: the stage pauses and says so, no attempt is burnt, and all goes on by itself."""
+    """L-41: the stage pauses and says so, no attempt is used, and work continues by itself."""
     names = {"down": "answers 503", "html": "answers HTML", "unauthorized": "answers 401"}
     async with under_load(world, f"Torrentino {names[fault]}") as (running, timed):
         await some_events(world, 16)
@@ -81,7 +81,7 @@ async def test_its_database_is_locked(world: World, call: str) -> None:
 
 
 async def test_its_database_is_emptied(world: World) -> None:
-    """Tickets that are gone are asked for anew; what was there is not lost with them."""
+    """Tickets that are gone are asked for again; what was there is not lost with them."""
     world.faults.fates |= {f"song {number}": "stuck_downloading" for number in range(1001, 1007)}
     async with under_load(world, "Torrentino's database emptied") as (_, timed):
         await eventually(world.items, lambda items: _count(items, "downloading") == 6)
@@ -97,7 +97,7 @@ def _count(items: list[dict[str, object]], stage: str) -> int:
 
 
 async def test_it_restarts_under_load(world: World) -> None:
-    """What it was at work on when it ended is found to be stranded, and asked for anew."""
+    """What it was at work on when it ended is found to be stranded, and asked for again."""
     async with under_load(
         world, "Torrentino restarted under load", items=20, STALL_TIMEOUT_S="2"
     ) as (_, timed):
@@ -109,7 +109,7 @@ async def test_it_restarts_under_load(world: World) -> None:
 
 @pytest.mark.parametrize("state", ["acquiring", "converting", "placing"])
 async def test_a_stranded_ticket_burns_nothing(world: World, state: str) -> None:
-    """§7.1: in a state in which nothing works on it, it is withdrawn and asked for anew."""
+    """§7.1: in a state in which nothing works on it, it is withdrawn and asked for again."""
     [track] = world.add_album(1, 1, seconds=SECONDS)
     world.faults.fates["song 1001"] = "stuck_downloading"
     async with stages(world, STALL_TIMEOUT_S="3600") as by_hand:
@@ -141,7 +141,7 @@ async def test_a_stranded_ticket_burns_nothing(world: World, state: str) -> None
 
 
 async def test_what_is_at_work_is_not_stranded(tmp_path: Path, database_url: str) -> None:
-    """A conversion that takes long, and is in the pipeline's list, goes on."""
+    """A conversion that takes long, and is in the pipeline's list, continues."""
     config = StandinConfig(acquire_s=0.0, download_s=0.05, tick_s=0.01, convert_s=3600)
     async with make_world(tmp_path, database_url, config) as world:
         [track] = world.add_album(1, 1, seconds=SECONDS)
@@ -182,7 +182,7 @@ async def test_the_network_is_cut_in_mid_answer(world: World) -> None:
 
 
 async def test_torrentino_is_silent(world: World) -> None:
-    """Calls that hang stop neither the fetching of what is there nor requests; then all goes on."""
+    """Calls that hang stop neither fetching nor requests; then work continues."""
     async with proxied(world.standin.url) as (proxy, url):
         world.env["TORRENTINO_URL"] = url
         async with under_load(world, "Torrentino silent (black hole)", items=6) as (running, timed):

@@ -49,7 +49,7 @@ def _stopped(said: Said, files: int) -> str:
 
 @contextmanager
 def _taken(port: int) -> Iterator[None]:
-    """Somebody else listens there, us included."""
+    """Another program listens there, or an older run."""
     with socket.socket() as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         # What another program of this machine has taken is as good.

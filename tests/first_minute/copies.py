@@ -210,7 +210,7 @@ def on_a_disk_of(mib: int) -> Iterator[Copy]:
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", made]
         mounted = subprocess.run(command, capture_output=True, text=True, check=False)
         if mounted.returncode:
-            raise NotPossible(f"nobody may mount here: {mounted.stderr.strip()}")
+            raise NotPossible(f"no user may mount here: {mounted.stderr.strip()}")
         end.callback(subprocess.run, ["umount", "-l", made], check=True)
         folder = copy_to(Path(made) / "clone")
         try:

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import os
 from pathlib import Path
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -25,6 +26,7 @@ from tests.support.conversion import (
     planned,
     probed,
     samples,
+    samples32,
     tags_in,
 )
 from tests.support.mounts import tmpfs
@@ -116,11 +118,18 @@ KINDS = ("ogg_flac", "alac", "wav", "wav_float", "mp3", "aac", "adts", "opus", "
 async def test_other_sources(
     kind: str, format_: AudioFormat, sources: Sources, tmp_path: Path
 ) -> None:
-    """Whatever we take converts with its tags, unless it is in the format or FLAC is no use."""
+    """Whatever we take converts with its tags, unless it is in the format or FLAC is no use.
+
+    Windows Media becomes Opus then.
+    """
     source = Source(kind)
     lossy = kind in ("mp3", "aac", "adts", "opus", "vorbis", "wma")
     same = (kind, format_) in {("mp3", "mp3"), ("aac", "aac"), ("opus", "opus")}
-    if same or (kind, format_) == ("vorbis", "ogg_vorbis") or (lossy and format_ == "flac"):
+    if (
+        same
+        or (kind, format_) == ("vorbis", "ogg_vorbis")
+        or (lossy and kind != "wma" and format_ == "flac")
+    ):
         assert await planned(await sources.facts(source), Target(format=format_)) is None
         return
     path = tmp_path / "x.part"
@@ -138,6 +147,47 @@ async def test_flac_keeps_the_depth(kind: str, bits: int, sources: Sources, tmp_
     path = tmp_path / "x.part"
     await converted(sources, Source(kind), Target(format="flac"), path)
     assert int(probed(path)["streams"][0]["bits_per_raw_sample"]) == bits
+
+
+@pytest.mark.parametrize(
+    ("kind", "codec"),
+    [
+        ("alac", "flac"),
+        ("alac24", "flac"),
+        ("wav_double", "flac"),
+        ("wma", "opus"),
+        ("wma1", "opus"),
+    ],
+)
+async def test_what_browsers_do_not_play(
+    kind: str, codec: str, sources: Sources, tmp_path: Path
+) -> None:
+    """With AUDIO_FORMAT=original: all of it is there, the lossless sample by sample."""
+    source, path = Source(kind, seconds=4.0), tmp_path / "x.part"
+    before = await sources.facts(source)
+    found = await converted(sources, source, Target(format="original"), path)
+    assert found.codec == codec
+    assert abs(found.duration_ms - before.duration_ms) < 20
+    if kind.startswith("alac"):
+        assert samples32(path) == samples32(sources.path(source))
+        depth = "24" if kind == "alac24" else "16"
+        assert probed(path)["streams"][0]["bits_per_raw_sample"] == depth
+    if codec == "opus":
+        assert audio_kbps(found) <= before.bitrate_kbps * 1.05
+    assert tags_in(path).items() >= TAGS.items()
+
+
+async def test_flac_with_32_bits(sources: Sources, tmp_path: Path) -> None:
+    """Firefox does not play it: it becomes FLAC with 24."""
+    source, path = Source("flac32"), tmp_path / "x.part"
+    try:
+        facts = await sources.facts(source)
+    except CalledProcessError:
+        pytest.skip("this ffmpeg cannot make one")
+    assert facts.sample_bits == 32
+    found = await converted(sources, source, Target(format="original"), path)
+    assert (found.codec, found.sample_bits) == ("flac", 24)
+    assert await planned(found, Target(format="original")) is None
 
 
 async def test_raw_aac_is_not_encoded_again(sources: Sources, tmp_path: Path) -> None:

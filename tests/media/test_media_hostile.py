@@ -39,7 +39,7 @@ def atom(kind: bytes, body: bytes) -> bytes:
 
 
 def nested_atoms(depth: int) -> bytes:
-    """`moov` in `moov` in `moov`, without building each level anew."""
+    """`moov` in `moov` in `moov`, without building each level again."""
     sizes = (struct.pack(">I4s", 8 * (depth - level), b"moov") for level in range(depth))
     return atom(b"ftyp", b"M4A \0\0\0\0M4A ") + b"".join(sizes)
 

@@ -342,7 +342,7 @@ async def test_missing_file(tmp_path: Path) -> None:
 
 
 async def test_sample_is_what_its_catalog_says(tmp_path: Path) -> None:
-    """Every song that `make run` shows passes closely, and a second call makes nothing anew."""
+    """Every song that `make run` shows passes closely, and a second call makes nothing again."""
     sample = write_sample(tmp_path / "sample")
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "sample" / "songs").iterdir()}
     assert write_sample(tmp_path / "sample") == sample

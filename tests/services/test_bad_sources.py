@@ -163,7 +163,7 @@ async def test_a_torrent_that_another_ticket_needs_is_not_removed(
     await _end(still, second, "failed" if broken else "completed")
     await by_hand.poll()
     removed = still.standin.requests["DELETE /torrents/{hash}"]
-    assert removed == (1 if broken else 0), "nobody needs it any more, or it goes on seeding"
+    assert removed == (1 if broken else 0), "no item needs it any more, or it continues to seed"
     assert await still.rows("SELECT 1 FROM bad_sources WHERE removed_at IS NULL") == []
 
 
@@ -179,7 +179,7 @@ async def _end(still: World, item: Row, stage: str) -> None:
 async def test_a_torrent_that_only_lacks_a_track_is_left_alone(
     still: World, by_hand: Stages
 ) -> None:
-    """It is not taken for that track again, and goes on seeding for all others."""
+    """It is not taken for that track again, and continues to seed for all others."""
     item = await _waits_with(still, by_hand, HASHES[0])
     await still.execute("UPDATE bad_sources SET lacks = true")
     both = candidates(HASHES[0], HASHES[1])

@@ -124,11 +124,11 @@ async def test_a_scan_is_cancelled_from_elsewhere(world: World) -> None:
 
 
 async def test_no_key_and_no_answer_are_one_line(tmp_path: Path) -> None:
-    """F10: without a key, with an empty one, with nobody there, with an address that is none."""
-    nobody = {"PEZZOTTIFY_DOWNLOADS_URL": "http://music.invalid:1"}
+    """F10: without a key, with an empty one, with no server there, with an address that is none."""
+    no_server = {"PEZZOTTIFY_DOWNLOADS_URL": "http://music.invalid:1"}
     for env, words in (
-        (nobody, "no key: set BOOTSTRAP_ADMIN_KEY"),
-        (nobody | {"BOOTSTRAP_ADMIN_KEY": ""}, "no key: set BOOTSTRAP_ADMIN_KEY"),
+        (no_server, "no key: set BOOTSTRAP_ADMIN_KEY"),
+        (no_server | {"BOOTSTRAP_ADMIN_KEY": ""}, "no key: set BOOTSTRAP_ADMIN_KEY"),
         (
             {"PEZZOTTIFY_DOWNLOADS_URL": "http://127.0.0.1:1", "BOOTSTRAP_ADMIN_KEY": "x"},
             "http://127.0.0.1:1 does not answer",

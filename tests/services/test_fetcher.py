@@ -368,7 +368,7 @@ async def test_urgent_files_are_fetched_first(world: World) -> None:
 async def test_one_folder_that_cannot_be_removed_keeps_no_other(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cleaning goes on behind a folder that is not ours to remove, and so does fetching."""
+    """Cleaning continues behind a folder that we may not remove, and so does fetching."""
     await asked(world, 3)
     async with stages(world) as by_hand:
         await by_hand.until_ready()
@@ -428,7 +428,7 @@ async def begin(by_hand: Stages) -> None:
 
 
 async def test_the_lease_is_kept_as_long_as_it_takes(world: World, slow: SlowDecoder) -> None:
-    """L-49: work that takes longer than its lease is not taken over while it goes on."""
+    """L-49: work that takes longer than its lease is not taken over while it runs."""
     (track,) = await asked(world)
     async with stages(world, slow.tools, LEASE_S="1") as by_hand, stages(world) as other:
         await begin(by_hand)

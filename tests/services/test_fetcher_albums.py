@@ -16,6 +16,7 @@ from services.fetcher_writer.store import Store, share
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri, source_uri
 from tests.support.audio import make_audio, overwrite
+from tests.support.conversion import Source, probed, write
 from tests.support.stages import (
     BY_TEST,
     Stages,
@@ -570,6 +571,38 @@ async def test_what_was_verified_is_converted(still: World, songs: list[Path]) -
     ]  # fmt: skip
     assert parts(still) == []
     assert states(torrent.downloads) == before
+    await assert_lawful(still)
+
+
+async def test_what_browsers_do_not_play_is_not_placed(
+    still: World, songs: list[Path], tmp_path: Path
+) -> None:
+    """AUDIO_FORMAT=original: ALAC becomes FLAC with its 24 bits, Windows Media becomes Opus, the
+    rest stays as it is."""
+    torrent = await wanted(still, [1, 2, 3])
+    alac, wma = tmp_path / "1", tmp_path / "2"
+    write(Source("alac24", seconds=length_s(1)), alac)
+    write(Source("wma", seconds=length_s(2)), wma)
+    for place, source in enumerate((alac, wma, songs[2]), start=1):
+        torrent.lay(named(place), source)
+    await torrent.is_there()
+    async with fetching(still) as by_hand:
+        assert await by_hand.fetch() == 3
+    placed = in_audio(still)
+    assert placed == [
+        f"{t}.{e}" for t, e in zip(torrent.tracks, ("flac", "opus", "flac"), strict=True)
+    ]
+    first, second, third = (still.media / audio_uri(*name.rsplit(".", 1)) for name in placed)
+    assert probed(first)["streams"][0]["bits_per_raw_sample"] == "24"
+    assert sha256(third) == sha256(songs[2])
+    ledger = await still.rows("SELECT codec, duration_ms FROM media_files ORDER BY track_id")
+    assert [row["codec"] for row in ledger] == ["flac", "opus", "flac"]
+    for place, row in enumerate(ledger, start=1):
+        assert row["duration_ms"] / 1000 == pytest.approx(length_s(place), abs=0.15)
+    told = await still.rows("SELECT reason FROM events")
+    reasons = {row["reason"] for row in told}
+    assert "converting alac to flac, because browsers do not play it" in reasons
+    assert second.stat().st_size < alac.stat().st_size
     await assert_lawful(still)
 
 

@@ -1,4 +1,4 @@
-"""No route is open without credentials, and nobody sees what is another's."""
+"""No route is open without credentials, and no user sees what is another's."""
 
 from __future__ import annotations
 
@@ -74,11 +74,26 @@ async def test_who_acts_for_a_user_is_no_administrator(world: World) -> None:
 async def test_a_user_id_is_checked(world: World) -> None:
     """An X-User-Id that is no id is 422, not another user and not the administrator."""
     api = await serve(world)
-    for user in ("", " ", "a b", "x" * 129, "tab\there", "nul\x00", "ü"):
+    # F32: "admin" would see the administrator's items.
+    for user in ("admin", "", " ", "a b", "x" * 129, "tab\there", "nul\x00", "ü"):
         answer = await raw(api, "GET", f"{V1}/limits", KEY, f"X-User-Id: {user}".encode())
         if "\x00" in user:
             assert answer.status == 400  # not HTTP at all
             continue
+        assert_problem(answer, 422, "invalid-request")
+
+
+async def test_an_identity_is_given_once(world: World) -> None:
+    """F32: of two headers a proxy may check one, and we may read the other."""
+    api = await serve(world)
+    one, two = b"X-User-Id: 42", b"X-User-Id: 43"
+    for headers in (
+        (KEY, one, two),
+        (KEY, one, one),
+        (KEY, KEY),
+        (KEY, b"Authorization: Bearer x"),
+    ):
+        answer = await raw(api, "GET", f"{V1}/limits", *headers)
         assert_problem(answer, 422, "invalid-request")
 
 

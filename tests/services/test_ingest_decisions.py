@@ -136,7 +136,7 @@ async def test_the_command_line_decides(world: World) -> None:
 
 
 async def test_users_decide_nothing(world: World) -> None:
-    """Nor do they see the list; an item that nobody knows is unknown."""
+    """Nor do they see the list; an item without a row is unknown."""
     api = await serve(world)
     item_id = await held(world, api)
     for decision in ("approve", "reject"):

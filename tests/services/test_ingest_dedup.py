@@ -1,4 +1,4 @@
-"""One track, many who want it: the work is done once, and nobody is forgotten."""
+"""One track, many requesters: the work is done once, and every requester is served."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ async def test_a_file_that_is_placed_while_the_request_is_decided_is_not_fetched
     try:
         worker = connection.transaction()
         await worker.start()
-        # What the fetcher-writer does at the end, with everybody else waiting at the row.
+        # What the fetcher-writer does at the end, while all others wait for the row.
         await connection.execute(
             "UPDATE queue_items SET stage = 'completed', status = 'COMPLETED', completed_at = 1"
         )
@@ -144,7 +144,7 @@ async def test_a_withdrawal_that_overtakes_its_request_still_holds(world: World)
 
 
 async def test_the_work_goes_on_until_the_last_requester_withdraws(world: World) -> None:
-    """L-39: A's withdrawal leaves the work to B; B's ends it, and nobody is told of an album."""
+    """L-39: A's withdrawal leaves the work to B; B's ends it, and no album event follows."""
     tracks = world.add_album(1, 2)
     api = await serve(world)
     ids = {}

@@ -71,7 +71,7 @@ async def test_malformed_ids_over_http_touch_nothing(world: World) -> None:
 
 
 async def test_malformed_ids_of_things_are_422(world: World) -> None:
-    """An id that PostgreSQL could not even look up is a malformed one, not a fault of ours."""
+    """An id that PostgreSQL could not even look up is malformed, and no error of the server."""
     api = await serve(world)
     for path in ("items/%00", "items/a%0ab", "admin/scan/%00", "admin/scan/%c3%a9"):
         assert_problem(await raw(api, "GET", f"{V1}/{path}", KEY), 422, "invalid-request")

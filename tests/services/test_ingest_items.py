@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.ingest_helpers import V1, ask, ask_album, assert_problem, serve
 from tests.support.stages import Stages
@@ -133,6 +134,28 @@ async def test_active_items_come_first_whatever_there_is_behind_them(world: Worl
     assert (failed["total"], failed["has_more"]) == (150, False)
     assert [item["id"] for item in failed["items"]][:2] == ["i300", "i298"]
     assert {item["status"] for item in failed["items"]} == {"FAILED"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "my-requests?status=FAILED"),
+        ("GET", "my-requests?limit=1&limit=2"),
+        ("GET", "limits?limit=1"),
+        ("GET", "admin/failed?Limit=1"),
+        ("GET", "admin/stats?status=NONSENSE"),
+        ("DELETE", "items/some-item?forall=true"),
+        ("POST", "track/some-track?priority=1"),
+    ],
+)
+async def test_a_parameter_that_is_not_known_is_refused(
+    world: World, method: str, path: str
+) -> None:
+    """F39, L-57: left out silently, it would give rows that were not asked for."""
+    api = await serve(world)
+    answer = await api.request(method, f"{V1}/{path}")
+    assert_problem(answer, 422, "invalid-request")
+    assert path.partition("?")[2].partition("=")[0] in answer.json()["detail"]
 
 
 async def test_paging_has_bounds(world: World) -> None:

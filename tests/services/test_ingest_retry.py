@@ -1,4 +1,4 @@
-"""POST items/{id}/retry: a FAILED item starts anew; what its old attempt still does is nothing."""
+"""POST items/{id}/retry: a FAILED item starts again; its old attempt has no effect any more."""
 
 from __future__ import annotations
 
@@ -226,8 +226,8 @@ async def test_a_retry_counts_in_the_queue_limit(world: World) -> None:
 
 
 async def test_who_waits_after_a_retry(world: World) -> None:
-    """L-39: who had not withdrawn still waits, who retries waits again, nobody else does; an
-    administrator who retries what nobody waits for is told of it himself."""
+    """L-39: requesters that had not withdrawn wait, as does the retrying user, and no other; an
+    administrator who retries an item without requesters hears of it."""
     tracks = world.add_album(1, 2)
     api = await serve(world)
     first, second = [await queued(api, track, "A", "B", "C") for track in tracks]

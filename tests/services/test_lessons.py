@@ -87,7 +87,7 @@ async def test_an_album_that_comes_again_is_expanded_once(world: World) -> None:
 
 
 async def test_a_decision_is_not_asked_for_again(still: World, by_hand: Stages) -> None:
-    """L-27: a ticket that a person has approved goes on; it needs no second approval or ticket."""
+    """L-27: an approved ticket continues; it needs no second approval or ticket."""
     await queue(still, [track_id(1)])
     await by_hand.ticket()
     by_hand.set_state(await one(still), type="needs_approval", candidates=[])

@@ -1,4 +1,4 @@
-"""The servers from wheels: nobody else on the machine gets in, whoever starts them and where."""
+"""The servers from wheels: no other user of the machine gets in, whichever user starts them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ async def running(server: Postgres | Nats) -> AsyncIterator[None]:
 
 
 async def refused(url: str) -> bool:
-    """Whether PostgreSQL lets nobody in with this URL."""
+    """Whether PostgreSQL refuses this URL."""
     try:
         connection = await asyncpg.connect(url)
     except asyncpg.InvalidPasswordError:
@@ -52,7 +52,7 @@ async def refused(url: str) -> bool:
 
 
 async def test_postgres_wants_its_password(closed: Path) -> None:
-    """F8: without it, or with another one, nobody gets in; it is no secret of the command line."""
+    """F8: without it, or with another one, no client gets in; no command line has it."""
     server = Postgres(closed / "postgres", fsync=False)
     async with running(server):
         password = server.url().partition("pezzottify:")[2].partition("@")[0]
@@ -143,7 +143,7 @@ async def test_programs_that_nobody_can_reach_are_copied(
 
 @pytest.mark.parametrize("owner", ["root", "nobody"])
 async def test_a_cluster_of_before_is_closed(closed: Path, owner: str) -> None:
-    """An older data folder, which let everybody in and was `nobody`'s: same content, a password."""
+    """An older data folder, open to every client and owned by `nobody`: it gets a password."""
     server = Postgres(closed / "postgres", fsync=False)
     async with running(server):
         connection = await asyncpg.connect(server.url())

@@ -110,7 +110,7 @@ async def test_no_database_or_role_is_one_line(postgres: Postgres) -> None:
 
 
 async def test_gives_up_with_one_line() -> None:
-    """Nobody there at the end of the wait: one line that says what is missing."""
+    """No server at the end of the wait: one line that says what is missing."""
     process = await _start(f"postgresql://me:secret@127.0.0.1:{free_port()}/x", "--wait-s", "0")
     started = time.monotonic()
     output = await _end(process)

@@ -69,7 +69,7 @@ async def test_the_database_has_the_transition_tables_of_the_code(world: World) 
 
 @pytest.mark.parametrize("stage", list(Stage))
 async def test_an_item_leaves_a_stage_by_its_edges_only(world: World, stage: Stage) -> None:
-    """Every other edge is refused by the database, whoever writes it; the status follows."""
+    """Every other edge is refused by the database for every writer; the status follows."""
     item_id = (await three(world))[0]
     connection = await asyncpg.connect(world.database_url)
     move = """

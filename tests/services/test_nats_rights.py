@@ -17,7 +17,7 @@ from nats.js.errors import BadRequestError
 from services.local.servers import Nats
 from shared.bus.streams import STREAMS, ensure_streams
 from shared.bus.subjects import Wake
-from shared.settings import SERVICES
+from shared.settings import EVERY_SERVICE
 from tests.support.shipped_nats import USERS, ShippedNats, Visitor, refusal_of, visitor
 from tests.support.world import eventually
 
@@ -85,6 +85,7 @@ MAY_PUBLISH = {
     "watchdog": _ALL | wakes("ticket") | {f"{P}.dead"} | own_consumer("watchdog")
     | api(f"CONSUMER.CREATE.{REQUESTS}.watchdog.{P}.command.scan"),
     "reaper": _ALL | wakes("ticket", "fetch"),
+    "bridge": _ALL | ASKING,
     "catalog": ASKING | api("INFO", "STREAM.NAMES") | on_stream(EVENTS) - api(
         *(f"STREAM.{c}.{EVENTS}" for c in ("CREATE", "UPDATE", "DELETE", "PURGE", "SNAPSHOT")),
         *(f"STREAM.{c}.{EVENTS}" for c in ("MSG.GET", "MSG.DELETE")), f"DIRECT.GET.{EVENTS}",
@@ -95,6 +96,9 @@ MAY_PUBLISH = {
 
 # What is subscribed to, in which queue group, and where a message to it goes.
 Listening = tuple[str, str, str]
+READY: set[Listening] = {
+    (f"{P}.event.audio.ready.{rest}", "", f"{P}.event.audio.ready.x") for rest in "*>"
+}
 EVERY_LISTENING: set[Listening] = {
     *((f"{P}.work.{kind}", queue, f"{P}.work.{kind}")
       for kind in ("ticket", "poll", "fetch", "scan")
@@ -102,7 +106,7 @@ EVERY_LISTENING: set[Listening] = {
     *((f"_INBOX_{user}.>", "", f"_INBOX_{user}.x") for user in USERS),
     ("_INBOX.>", "", "_INBOX.x"), ("_INBOX.catalog.>", "", "_INBOX.catalog.x"),
     (f"{P}.event.>", "", f"{P}.event.x"),
-    (f"{P}.event.audio.ready.*", "", f"{P}.event.audio.ready.x"),
+    *READY,
     (f"{P}.request.*", "", f"{P}.request.track"), (f"{P}.command.>", "", f"{P}.command.scan"),
     (f"{P}.dead", "", f"{P}.dead"), (f"{P}.>", "", f"{P}.dead"), (">", "", f"{P}.dead"),
     ("$JS.>", "", "$JS.ACK.x"), ("$SYS.>", "", "$SYS.x"), ("*.x", "", "_INBOX_ingest.x"),
@@ -126,11 +130,12 @@ MAY_LISTEN: dict[str, set[Listening]] = {
     "fetcher_writer": {inbox("fetcher_writer"), woken("fetch", "fetcher_writer")},
     "watchdog": {inbox("watchdog"), woken("scan", "watchdog")},
     "reaper": {inbox("reaper")},
+    "bridge": {inbox("bridge"), *READY},
     "catalog": {
         ("_INBOX.>", "", "_INBOX.x"),
         ("_INBOX.catalog.>", "", "_INBOX.catalog.x"),
         (f"{P}.event.>", "", f"{P}.event.x"),
-        (f"{P}.event.audio.ready.*", "", f"{P}.event.audio.ready.x"),
+        *READY,
     },
     "operator": EVERY_LISTENING,
 }
@@ -210,7 +215,7 @@ async def test_who_may_listen_to_what(server: ShippedNats, user: str) -> None:
             await subscription.unsubscribe()
 
 
-@pytest.mark.parametrize("service", SERVICES)
+@pytest.mark.parametrize("service", EVERY_SERVICE)
 def test_every_wake_up_of_the_code_is_allowed_and_no_other(service: str) -> None:
     """A wake-up that a service sends is one that its user may send; the lists hold no more."""
     code = "\n".join(path.read_text() for path in (ROOT / "services" / service).rglob("*.py"))
@@ -221,7 +226,10 @@ def test_every_wake_up_of_the_code_is_allowed_and_no_other(service: str) -> None
     sent = set(re.findall(r'"(\w+)"', "\n".join(lines))) & set(get_args(Wake))
     assert wakes(*sent) == MAY_PUBLISH[service] & WORK
     heard = re.findall(r'bus\.listen\("(\w+)", .+, queue="(\w+)"\)', code)
-    assert {woken(kind, queue) for kind, queue in heard} == MAY_LISTEN[service] - {inbox(service)}
+    assert {woken(kind, queue) for kind, queue in heard} == MAY_LISTEN[service] - {
+        inbox(service),
+        *READY,
+    }
 
 
 async def test_the_operator_may_do_everything(server: ShippedNats) -> None:
@@ -321,7 +329,7 @@ async def test_what_an_answer_carries_to_a_closed_subject(server: ShippedNats) -
 
 
 async def test_what_a_consumer_carries_to_a_closed_subject(server: ShippedNats) -> None:
-    """Events can be delivered into another stream, but keep their subject: no consumer of ours
+    """Events can be delivered into another stream, but keep their subject: none of our consumers
     takes them for a request or a command; and never into their own stream."""
     event = f"{P}.event.x"
     async with visitor(server.url) as operator, visitor(server.url_of("catalog")) as catalog:

@@ -264,7 +264,7 @@ async def test_a_cancel_that_is_overwritten_is_repeated(still: World, by_hand: S
 
 
 async def test_a_torrent_that_another_ticket_needs_is_kept(still: World, by_hand: Stages) -> None:
-    """Withdrawing one ticket does not take the torrent away from another one of ours."""
+    """Withdrawing one ticket does not take the torrent away from another of our tickets."""
     one_, other = await ticketed(still, by_hand, 2)
     for item in (one_, other):
         by_hand.set_state(item, type="downloading", info_hash=HASH, progress_pct=1.0)
@@ -418,7 +418,7 @@ async def test_an_emptied_torrentino_gets_new_tickets(still: World, by_hand: Sta
 
 @pytest.mark.parametrize("fault", ["down", "unauthorized", "html"])
 async def test_an_outage_moves_nothing(still: World, by_hand: Stages, fault: str) -> None:
-    """L-41: while Torrentino is away no ticket ends and no item moves; then it goes on."""
+    """L-41: while Torrentino is away no ticket ends and no item moves; then work continues."""
     (item,) = await ticketed(still, by_hand)
     by_hand.set_state(item, type="completed", stats={"files_placed": 1})
     setattr(still.faults, fault, True)
@@ -518,7 +518,7 @@ async def test_without_a_websocket_polling_completes(
 
 
 async def _nothing(*_: object) -> None:
-    """A hint that nobody hears."""
+    """A hint without a subscriber."""
 
 
 async def test_hints_that_end_are_not_missed_in_silence(
@@ -543,7 +543,7 @@ async def test_hints_that_end_are_not_missed_in_silence(
 
 async def test_tickets_that_lead_nowhere_again_and_again_wait_longer(still: World) -> None:
     """A detour burns no attempt; from MAX_RETRIES in a row on each waits longer, up to an hour, and
-    the item says so; an attempt, or a person's retry, begins the count anew."""
+    the item says so; an attempt, or an administrator's retry, begins the count again."""
     env = {"RETRY_INITIAL_S": "60", "RETRY_MULTIPLIER": "2.5", "MAX_RETRIES": "3"}
     async with stages(still, **env) as by_hand:
         await queue(still, [track_id(1)])
@@ -572,7 +572,7 @@ async def test_tickets_that_lead_nowhere_again_and_again_wait_longer(still: Worl
 
 
 async def test_fifty_vanished_tickets_do_not_come_back_at_once(still: World) -> None:
-    """Torrentino's database was emptied: all items ask anew, spread over a fifth of the wait."""
+    """Torrentino's database was emptied: all items ask again, spread over a fifth of the wait."""
     async with stages(still, RETRY_INITIAL_S="100") as by_hand:
         items = await ticketed(still, by_hand, 50)
         for item in items:

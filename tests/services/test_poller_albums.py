@@ -101,7 +101,7 @@ async def test_what_is_seen_of_the_torrent_is_kept(still: World) -> None:
 
 
 async def test_without_the_folder_the_pipeline_is_told_once_what_to_place(world: World) -> None:
-    """Exactly the wanted files, under names of ours that are on record before it is asked."""
+    """Exactly the wanted files, under names that we recorded before it is asked."""
     async with stages(world, **GROUPED) as by_hand:
         title = await want(world, 4)
         await world.execute("DELETE FROM queue_items WHERE track_number IN (1, 4)")
@@ -175,7 +175,7 @@ async def test_a_job_that_fails_ends_the_attempt(world: World) -> None:
 
 
 async def test_a_folder_whose_files_nobody_knows_names_the_cure(world: World) -> None:
-    """No listing and no folder of ours: the attempt ends, with what an administrator can set."""
+    """No listing and no visible folder: the attempt ends, with what an administrator can set."""
     async with stages(world, **GROUPED) as by_hand:
         await want(world, listed=False)
         await by_hand.ticket()
@@ -246,7 +246,7 @@ async def test_an_empty_hash_holds_the_ticket(still: World) -> None:
 
 
 async def test_a_candidate_with_a_hash_ends_the_hold(still: World, by_hand: Stages) -> None:
-    """Torrentino fails over to a torrent that it knows: the item goes on by itself."""
+    """Torrentino fails over to a torrent that it knows: the item continues by itself."""
     item = await held(still, by_hand)
     by_hand.set_state(item, type="downloading", info_hash=HASHES[0], progress_pct=3.0)
     await by_hand.poll()
@@ -260,7 +260,7 @@ NOTHING = {"type": "acquisition_failed", "reason": "No suitable candidates found
 
 
 async def test_an_album_that_is_not_found_goes_on_by_track(still: World) -> None:
-    """Nobody has the album: its tracks are asked for one by one at once, and nothing is burnt."""
+    """No peer has the album: its tracks are asked for one by one at once; no attempt is used."""
     async with stages(still, **GROUPED) as by_hand:
         await queue(still, still.add_album(1, 2), album=1)
         await by_hand.ticket()

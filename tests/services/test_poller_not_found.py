@@ -159,7 +159,7 @@ async def test_an_approval_without_trackers_is_told(still: World, by_hand: Stage
     assert (item["stage"], "has no trackers" in item["reason"]) == ("downloading", True)
     assert "ACQUISITION=direct" in item["reason"]
     item = await seen(still, by_hand, downloading(0.1, BARE), 150)
-    assert item["reason"] == "Torrentino: downloading", "there is somebody after all"
+    assert item["reason"] == "Torrentino: downloading", "there is a peer after all"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Torrentino answers, and its torrent client does not: nobody's fault, and no attempt's end."""
+"""Torrentino answers, and its torrent client does not: no attempt ends by that."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ async def test_nothing_stalls_while_the_client_is_away(still: World, by_hand: St
 
 
 async def test_a_cancel_waits_for_the_client(still: World, by_hand: Stages) -> None:
-    """Otherwise the ticket would be cancelled and its torrent left, which nobody knows of then."""
+    """Otherwise the ticket would be cancelled and its torrent left, without a row that knows it."""
     await queue(still, still.add_album(1, 1))
     await by_hand.ticket()
     by_hand.set_state(await one(still), **DOWNLOADING)

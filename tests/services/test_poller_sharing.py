@@ -33,7 +33,7 @@ def client_of(by_hand: Stages) -> TorrentinoClient:
 
 
 async def strangers(still: World, by_hand: Stages, **state: object) -> str:
-    """A ticket of somebody else's, in this state."""
+    """A ticket of another client, in this state."""
     request = TicketRequest(
         description="x", artist=None, title="x", dest_path="/elsewhere/x", priority=1
     )
@@ -113,7 +113,7 @@ async def test_a_cancel_leaves_what_a_stranger_downloads(still: World, by_hand: 
 
 
 async def test_a_refusal_leaves_what_a_stranger_downloads(still: World, by_hand: Stages) -> None:
-    """As where another ticket of ours needs it: the attempt ends, and nothing is removed."""
+    """As where another of our tickets needs it: the attempt ends, and nothing is removed."""
     [track] = still.add_album(1, 1)
     await queue(still, [track])
     await by_hand.ticket()

@@ -144,7 +144,7 @@ async def _processed_at(by_hand: Stages) -> list[tuple[str, str, str]]:
 
 
 async def test_a_torrent_that_leaves_before_it_is_whole_is_asked_for_again(still: World) -> None:
-    """Nobody's attempt: what was placed of it is certainly not it."""
+    """No attempt is used: what was placed of it is certainly not it."""
     async with stages(still, **WAY) as by_hand:
         item = await ticketed(still, by_hand)
         shows(by_hand, 0.5, "downloading")

@@ -1,4 +1,4 @@
-"""The reaper: what a dead worker held comes back, what nobody needs goes."""
+"""The reaper: the items of a dead worker come back, what is not needed is removed."""
 
 from __future__ import annotations
 

@@ -382,7 +382,7 @@ async def test_a_record_that_may_have_been_committed_is_not_undone(
 
 
 async def test_a_late_rejection_leaves_the_intent_alone(still: World) -> None:
-    """Fence: whoever lost the item does not close the intent that the next one resumes."""
+    """Fence: a worker that lost the item does not close the intent that the next one resumes."""
     await queue(still, [track_id(1)])
     async with stages(still) as late, stages(still) as next_:
         starter = late.ticketer.starter

@@ -101,7 +101,7 @@ async def test_a_part_of_a_tracklist_is_no_news(still: World) -> None:
 async def test_without_a_known_tracklist_the_wanted_tracks_are_it(
     still: World, by_hand: Stages
 ) -> None:
-    """A request over NATS may carry tracks of an album that nobody has looked up."""
+    """A request over NATS may carry tracks of an album that was never looked up."""
     await queue(still, of_album(1, 4, 2), album=1)
     await by_hand.ticket()
     [remote] = still.standin.tickets()
@@ -172,7 +172,7 @@ async def test_who_cannot_join_at_this_moment_waits_for_the_next(
     await by_hand.ticket()
     async with by_hand.app.database.transaction() as connection:
         await connection.fetch("SELECT 1 FROM tickets FOR NO KEY UPDATE")
-        assert await by_hand.ticket() == 0, "somebody looks at the ticket"
+        assert await by_hand.ticket() == 0, "a poller has the ticket"
     assert await by_hand.ticket() == 1
     assert await stages_of(still) == ["searching"] * 3
     assert still.standin.requests[CREATE] == 1

@@ -107,7 +107,7 @@ async def test_a_torrent_that_another_ticket_needs_outlives_the_ticket(world: Wo
 
 
 async def test_a_torrent_that_a_stranger_follows_is_left_to_him(world: World) -> None:
-    """The ticket goes all the same, and nobody waits for the stranger."""
+    """The ticket goes all the same, and no worker waits for the stranger."""
     async with stages(world, **sees_downloads(world)) as by_hand:
         await ended(world, by_hand)
         client = by_hand.poll_client

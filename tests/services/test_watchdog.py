@@ -1,4 +1,4 @@
-"""Scans: what is missing is found, queued only when told so, and never at anybody's cost."""
+"""Scans: what is missing is found, queued only on request, and never before what users want."""
 
 from __future__ import annotations
 
@@ -421,7 +421,7 @@ async def test_scans_over_nats(world: World) -> None:
 
 
 async def test_a_scan_over_nats_while_one_runs_is_rejected_with_an_event(world: World) -> None:
-    """Nobody waits for a scan that will not come."""
+    """No client waits for a scan that will not come."""
     api = await serve(world)
     first = await order(api)
     await world.execute("UPDATE scans SET state = 'running', lease_until = now() + interval '1 h'")

@@ -17,7 +17,7 @@ Ticket = dict[str, Any]
 _HASH = "0123456789abcdef0123456789abcdef01234567"
 _CANDIDATE = {"title": "A torrent", "info_hash": _HASH, "size_bytes": 5, "score": 0.5}
 
-# Torrentino goes on with the ticket, or waits.
+# Torrentino continues with the ticket, or waits.
 GOING_ON: dict[str, Ticket] = {
     "pending": {"type": "pending"},
     "acquiring": {"type": "acquiring", "phase": {"phase": "searching"}},
@@ -32,7 +32,7 @@ GOING_ON: dict[str, Ticket] = {
     "from the future": {"type": "from_the_future", "detail": 7},
 }
 
-# The ticket is over or of no use, by nobody's fault: another is asked for, nothing is burnt.
+# The ticket is over or of no use, not caused by the item: another is asked for, no attempt is used.
 HARMLESS: dict[str, Ticket] = {
     "cannot search": {"type": "acquisition_failed", "reason": "Search failed: away"},
 }

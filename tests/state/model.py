@@ -17,7 +17,7 @@ from tests.state.setting import MAX_PER_DAY, MAX_QUEUE
 
 Row = dict[str, Any]
 Kind = Literal["track", "album", "scan"]
-# Where a request finds an item that nobody works on, and may complete it with a file it found.
+# Where a request finds an item without a worker, and may complete it with a file it found.
 _IDLE = {Stage.QUEUED, Stage.RETRY_WAIT}
 
 
@@ -33,7 +33,7 @@ class Wish:
     accepted: bool = False
     charged: bool = False
     today: bool = True
-    # Of an album: nobody waits for its end any more, and how often its end was told.
+    # Of an album: no requester waits for its end any more, and how often its end was published.
     settled: bool = False
     told: int = 0
 
@@ -48,7 +48,7 @@ class Item:
     stage: Stage = Stage.QUEUED
     # By request: still waited for (True), or withdrawn.
     waits: dict[str, bool] = field(default_factory=dict)
-    # It must be FAILED at the next look: everybody has withdrawn.
+    # It must be FAILED at the next check: every requester has withdrawn.
     ended: bool = False
     retried: int = 0
 
@@ -82,7 +82,7 @@ class Model:
     def __init__(self) -> None:
         self.wishes: list[Wish] = []
         self.items: dict[str, Item] = {}
-        # Tracks with a file in place that the ledger knows, and with one that nobody knows.
+        # Tracks with a file in place that the ledger knows, and with one that it lacks.
         self.files: set[str] = set()
         self.strange: set[str] = set()
         # Torrentino's ids of tickets for which an attempt may be burnt.
@@ -139,7 +139,7 @@ class Model:
         content: str,
         priority: int,
     ) -> Expected:
-        """Somebody asks; what must come of it."""
+        """A user asks; what must come of it."""
         if request_id is not None and self.wish(request_id) is not None:
             return Expected("repeated")
         active = {track: item for track in tracks if (item := self.active(track))}
@@ -198,7 +198,7 @@ class Model:
         return missing
 
     def withdraw_request(self, request_id: str, user: str | None) -> None:
-        """Somebody takes a request back; None is the catalog server, which may take back any."""
+        """A user takes a request back; None is the catalog server, which may take back any."""
         wish = self.wish(request_id)
         if wish is None:
             self.wishes.append(Wish(request_id, user, "track", "", settled=True))
@@ -212,7 +212,7 @@ class Model:
                 item.ended |= item.active and not any(item.waits.values())
 
     def withdraw_item(self, item: Item, user: str | None) -> int:
-        """Somebody withdraws from one item (None: the administrator); the HTTP status."""
+        """A user withdraws from one item (None: the administrator); the HTTP status."""
         name = user or "admin"
         asked = self.asked(item, name)
         if not asked and user is not None:
@@ -226,7 +226,7 @@ class Model:
         return 200
 
     def retry(self, item: Item, user: str | None) -> int:
-        """Somebody wants a FAILED item tried again; the HTTP status."""
+        """A user wants a FAILED item tried again; the HTTP status."""
         name = user or "admin"
         if not self.asked(item, name) and user is not None:
             return 404
@@ -280,7 +280,7 @@ class Model:
             for item in self.items.values():
                 if "" in item.waits:
                     item.waits[row["id"]] = item.waits.pop("")
-        assert strange == [], "requests that nobody made, or that were refused"
+        assert strange == [], "requests that were not made, or that were refused"
 
     def _name_items(self, seen: Seen) -> None:
         """New items are exactly those that the last call asked for, once each."""
@@ -288,7 +288,7 @@ class Model:
             if row["id"] in self.items:
                 continue
             new = self._new.pop(row["track_id"], None)
-            assert new is not None, f"an item that nobody asked for, or a second one: {row}"
+            assert new is not None, f"an item without a request, or a second one: {row}"
             item = Item(row["id"], row["track_id"], new.priority)
             item.waits[new.wish.id or ""] = True
             self.items[item.id] = item

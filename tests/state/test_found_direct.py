@@ -193,7 +193,7 @@ def test_a_missing_guard_is_noticed(
     """The same life fails without what makes it right: the tests above can fail."""
 
     async def forget(*_: object) -> None:
-        """Nobody is told of what came late."""
+        """No row tells of what came late."""
 
     monkeypatch.setattr(DirectStore, "came_late", forget)
     with pytest.raises(AssertionError, match="I11"):

@@ -1,4 +1,4 @@
-"""The command line as a process, as somebody at a terminal has it."""
+"""The command line as a process, as a user at a terminal has it."""
 
 from __future__ import annotations
 

@@ -15,20 +15,27 @@ from shared.media.tools import find_tools
 from shared.media.verify import AudioFacts, verify
 
 LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 6: "5.1", 8: "7.1"}
-# Name of ours -> encoder and container of ffmpeg.
+# Our name -> encoder and container of ffmpeg.
 ENCODERS: Mapping[str, tuple[str, ...]] = {
     "flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "flac"),
     "flac24": ("-c:a", "flac", "-sample_fmt", "s32", "-f", "flac"),
+    "flac32": (
+        *("-c:a", "flac", "-strict", "experimental", "-bits_per_raw_sample", "32"),
+        "-f",
+        "flac",
+    ),
     "ogg_flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "ogg"),
     "alac": ("-c:a", "alac", "-sample_fmt", "s16p", "-f", "ipod"),
     "alac24": ("-c:a", "alac", "-sample_fmt", "s32p", "-f", "ipod"),
     "wav": ("-c:a", "pcm_s16le", "-f", "wav"),
     "wav_float": ("-c:a", "pcm_f32le", "-f", "wav"),
+    "wav_double": ("-c:a", "pcm_f64le", "-f", "wav"),
     "mp3": ("-c:a", "libmp3lame", "-b:a", "128k", "-f", "mp3"),
     "aac": ("-c:a", "aac", "-b:a", "128k", "-f", "ipod"),
     "adts": ("-c:a", "aac", "-b:a", "128k", "-f", "adts"),
     "opus": ("-c:a", "libopus", "-b:a", "96k", "-f", "opus"),
     "vorbis": ("-c:a", "vorbis", "-strict", "-2", "-q:a", "2", "-f", "ogg"),
+    "wma1": ("-c:a", "wmav1", "-b:a", "128k", "-f", "asf"),
     "wma": ("-c:a", "wmav2", "-b:a", "128k", "-f", "asf"),
 }
 TAGS = {"title": "Träumerei", "artist": "Somebody", "track": "7"}
@@ -95,6 +102,11 @@ def run(*arguments: str) -> bytes:
 def samples(path: Path, *more: str) -> bytes:
     """What it decodes to, as 16-bit samples."""
     return run("-i", str(path), *more, "-f", "s16le", "-")
+
+
+def samples32(path: Path) -> bytes:
+    """What it decodes to, as 32-bit samples."""
+    return run("-i", str(path), "-f", "s32le", "-")
 
 
 def probed(path: Path) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Disk:
     def _concerns(self, what: object) -> bool:
         if isinstance(what, int) and not isinstance(what, bool):
             try:
-                what = os.readlink(f"/proc/self/fd/{what}")  # noqa: PTH115 (not a path of ours)
+                what = os.readlink(f"/proc/self/fd/{what}")  # noqa: PTH115 (not one of our paths)
             except OSError:
                 return False
         return isinstance(what, str | os.PathLike) and str(what).startswith(self._folder)

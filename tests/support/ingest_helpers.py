@@ -97,7 +97,7 @@ def put_file(world: World, track: str, source: Path, ext: str = "flac") -> Path:
 
 
 def everything_below(folder: Path) -> set[str]:
-    """Every file of the media root but the mark of our own."""
+    """Every file of the media root but our mark."""
     return {str(p) for p in folder.rglob("*") if p.is_file() and p.name != ".media-root"}
 
 

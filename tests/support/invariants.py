@@ -3,7 +3,7 @@
 `check_always` may be asked at any instant, also right after a kill; `check_the_end` when all work
 is over; `watching` looks at files and tickets all the while. Every fault test uses these.
 
-    I1  every active item has a next action, and somebody or something that starts it
+    I1  every active item has a next action, and a service or an administrator that starts it
     I2  at most one live ticket per track
     I3  a name under audio/ is whole and verified; at most one file per track
     I4  COMPLETED implies file, ledger row and one audio.ready (on the wire once by id)
@@ -181,7 +181,7 @@ async def check(
 
 
 def without_next_action(seen: Snapshot, item: Row) -> str | None:
-    """I1: why nobody and nothing will ever move this item on; None when something will.
+    """I1: why nothing will ever move this item on; None when something will.
 
     A due time is the ticketer's or fetcher-writer's waker, a lease the reaper's, an open ticket's
     `next_poll_at` the poller's, a withdrawn ticket's too, for the item that waits behind it. Beside
@@ -457,7 +457,7 @@ async def _broken(path: Path, *, expected_ms: int | None) -> str | None:
     try:
         known = (await asyncio.to_thread(_digest, path), expected_ms)
     except FileNotFoundError:
-        # A broken one of a stranger, moved aside; that none of ours goes is I4's to see.
+        # A broken one of a stranger, moved aside; that none of our files goes is I4's to check.
         return None
     if known in _whole:
         return None

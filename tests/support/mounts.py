@@ -35,4 +35,4 @@ def mounted(*command: str) -> None:
     """Run `mount` or `umount`; the test is skipped where that is not allowed."""
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        pytest.skip(f"this machine lets nobody mount here: {done.stderr.strip()}")
+        pytest.skip(f"no user may mount on this machine: {done.stderr.strip()}")

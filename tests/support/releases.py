@@ -56,7 +56,7 @@ class Release:
 
 
 def make_release(world: World, count: int, number: int = 1) -> Release:
-    """An album in the catalog that nobody offers yet; each track has its own length and tone."""
+    """An album in the catalog that no peer offers yet; each track has its own length and tone."""
     tracks = [{"name": _name(number, n), "seconds": length_s(n)} for n in range(1, count + 1)]
     ids = world.add_album(number, tracks=tracks, artist=ARTIST, songs=False)
     return Release(

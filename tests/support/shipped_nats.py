@@ -14,12 +14,22 @@ from nats import errors
 from nats.aio.client import Client
 
 from services.local.servers import Nats
-from shared.settings import SERVICES
+from shared.settings import EVERY_SERVICE
 
 SHIPPED = Path(__file__).parents[2] / "deploy/nats"
-USERS = (*SERVICES, "catalog", "operator")
+USERS = (*EVERY_SERVICE, "catalog", "operator")
 # Each of them would be something else than a text, were it not between quotes.
-ODD = ("0123456789", "1e5", "10k", "0", "123456789012345678901234567890", "0x1f", "007", "true")
+ODD = (
+    "0123456789",
+    "1e5",
+    "10k",
+    "0",
+    "123456789012345678901234567890",
+    "0x1f",
+    "007",
+    "true",
+    "1.5",
+)
 PASSWORDS = dict(zip(USERS, ODD, strict=True))
 
 
@@ -113,7 +123,7 @@ class Visitor:
 
 @asynccontextmanager
 async def visitor(url: str, *, inbox_prefix: str = "_INBOX") -> AsyncIterator[Visitor]:
-    """Connect as somebody else's program does, which knows nothing of our `Bus`."""
+    """Connect as another program does, which knows nothing of our `Bus`."""
     made = Visitor(Client())
 
     async def on_error(error: Exception) -> None:

@@ -104,7 +104,7 @@ async def process(api: httpx.AsyncClient, ticket_id: str, sent: JSON) -> httpx.R
 
 
 def order_of(spec: TorrentSpec, save_path: Path, dest: Path, **more: object) -> JSON:
-    """The body that asks for every file of the torrent, under names of ours."""
+    """The body that asks for every file of the torrent, under our names."""
     files = [
         {
             "path": f"{save_path}/{file.path}",

@@ -342,7 +342,7 @@ async def make_world(
 ) -> AsyncIterator[World]:
     """A world in `folder`, on a database that is migrated already.
 
-    Whoever asks for another `server` says to each service how it gets in.
+    A test with another `server` gives each service its access.
     """
     songs: list[Song] = []
     torrents: list[TorrentSpec] = []

@@ -1,4 +1,4 @@
-"""The command line finds the API and the key of `make run`, and gives the key away to nobody."""
+"""The command line finds the API and the key of `make run`, and gives the key to no other."""
 
 from __future__ import annotations
 

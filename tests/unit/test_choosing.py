@@ -179,7 +179,7 @@ def test_the_order() -> None:
 
 
 def test_soft_reasons_leave_a_last_resort() -> None:
-    """Nobody has it, or it is years off: tried only when nothing else is left."""
+    """No peer has it, or it is years off: tried only when nothing else is left."""
     dead = release("Tove Alder - Glass Harbour (2011) [FLAC]", seeders=0)
     late = release("Tove Alder - Glass Harbour (2016) [FLAC]")
     lossy = release("Tove Alder - Glass Harbour (2011) [MP3 320]", 96)
@@ -190,7 +190,7 @@ def test_soft_reasons_leave_a_last_resort() -> None:
 
 
 def test_the_profile() -> None:
-    """Whoever does not prefer lossless gets the one that more people have."""
+    """Without a preference for lossless, the release with more seeders is chosen."""
     flac = release("Tove Alder - Glass Harbour (2011) [FLAC]", seeders=1)
     mp3 = release("Tove Alder - Glass Harbour (2011) [MP3 320]", 96, seeders=900)
     assert judge(WANTED, [mp3, flac])[0].release == flac

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import pytest
 import yaml
 
-from shared.settings import REQUIRED_BY, SECRETS, SERVICES, Settings
+from shared.settings import EVERY_SERVICE, OPTIONAL_SERVICES, REQUIRED_BY, SECRETS, Settings
 from tests.compose.lab import COMMANDS, documented
 
 Json: TypeAlias = dict[str, Any]
@@ -27,6 +27,12 @@ FURTHER_SECRETS = {
     "ticketer": {"torrentino_api_key"},
     "poller": {"torrentino_api_key"},
     "fetcher-writer": {"torrentino_api_key"},
+    "bridge": {"catalog_server_password"},
+}
+# What it checks before it places a file, and what the bridge writes.
+FURTHER_MOUNTS = {
+    "fetcher-writer": {"/media/incoming", "/media/downloads", "/catalog"},
+    "bridge": {"/media/library", "/catalog"},
 }
 
 
@@ -37,7 +43,7 @@ def read(path: Path) -> Json:
 
 
 COMPOSE = read(ROOT / "docker-compose.yml")
-OF_OURS = {name.replace("_", "-"): name for name in SERVICES}
+OF_OURS = {name.replace("_", "-"): name for name in EVERY_SERVICE}
 
 each_service = pytest.mark.parametrize("service", OF_OURS)
 
@@ -77,13 +83,18 @@ def test_each_service_has_only_the_secrets_that_it_needs(service: str) -> None:
 
 @each_service
 def test_each_service_mounts_what_it_requires(service: str) -> None:
-    """And nothing else, but for the fetcher-writer, which collects."""
+    """And nothing else, but for what the fetcher-writer and the bridge may use."""
     volumes = COMPOSE["services"][service].get("volumes", [])
     mounts = {re.sub(r"^\$\{.*?\}:|:ro$|[${}]|\w+:-", "", volume) for volume in volumes}
     wanted = {where for name, where in MOUNTED.items() if OF_OURS[service] in REQUIRED_BY[name]}
-    if service == "fetcher-writer":
-        wanted |= {"/media/incoming", "/media/downloads"}
-    assert mounts == wanted
+    assert mounts == wanted | FURTHER_MOUNTS.get(service, set())
+
+
+@each_service
+def test_what_is_optional_is_off(service: str) -> None:
+    """A profile of its name switches it on."""
+    optional = OF_OURS[service] in OPTIONAL_SERVICES
+    assert COMPOSE["services"][service].get("profiles") == ([service] if optional else None)
 
 
 @each_service
@@ -114,7 +125,7 @@ def test_no_container_may_do_more_than_it_needs(service: str) -> None:
 
 
 def test_only_ingest_is_published_and_to_this_machine_alone() -> None:
-    """Whoever wants more says so in .env."""
+    """A user who wants more sets it in .env."""
     published = {n: s["ports"] for n, s in COMPOSE["services"].items() if "ports" in s}
     assert published == {"ingest": ["${BIND_ADDRESS:-127.0.0.1}:${PORT:-3002}:3002"]}
 
@@ -152,7 +163,8 @@ def test_env_example_explains_what_compose_reads() -> None:
     assert len(explained) == len(set(explained))
     read_ = variables_of((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     script = (ROOT / "deploy/secrets.sh").read_text(encoding="utf-8")
-    read_ |= set(re.findall(r"\$\(setting (\w+)", script)) | {"COMPOSE_PROJECT_NAME"}
+    read_ |= set(re.findall(r"\$\(setting (\w+)", script))
+    read_ |= {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
     assert set(explained) == read_
 
 

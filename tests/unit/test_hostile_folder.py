@@ -127,7 +127,7 @@ async def test_what_is_no_file_is_not_opened(
 
 
 def test_a_file_with_another_name_is_copied(incoming: Path, temp: Path) -> None:
-    """Whoever holds the other name could write to what the catalog serves."""
+    """A program with the other name could write to what the catalog serves."""
     source = incoming / "t1" / "a" / "b" / "song.mp3"
     os.link(source, incoming / "kept")
     assert stage(source, temp) in ("copy", "reflink")

@@ -36,7 +36,7 @@ def test_the_contracts_request_is_understood() -> None:
 
 
 def test_what_is_left_out_has_its_default() -> None:
-    """Priority 2, and nobody's: the catalog server's own."""
+    """Priority 2, and no user: the catalog server's own."""
     for subject, name in ((REQUEST_TRACK, "track_id"), (REQUEST_ALBUM, "album_id")):
         found = parse(subject, json.dumps({"v": 1, "request_id": "r", name: ID}).encode())
         assert isinstance(found, RequestTrack | RequestAlbum)
@@ -64,6 +64,7 @@ def test_a_refusal_names_the_field() -> None:
     for change, where in (
         ({"request_id": "a b"}, "request_id"),
         ({"user_id": ""}, "user_id"),
+        ({"user_id": "admin"}, "user_id"),
         ({"priority": 9}, "priority"),
         ({"track": {"id": ID, "name": 7}}, "track.name"),
     ):

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from dataclasses import replace
+from typing import Literal, TypeAlias, get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Misconfigured
+from shared.media.browsers import plays_in_browsers
 from shared.media.encoders import AudioFormat, Capabilities, Plan, Target, encoder_of, plan
 from shared.media.verify import AudioFacts
 
 FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
+Format: TypeAlias = Literal["original"] | AudioFormat
 COMMON = frozenset({"libopus", "libmp3lame", "flac", "aac", "vorbis"})
 STATIC = Capabilities(encoders=COMMON)
 FULL = Capabilities(encoders=COMMON | {"libvorbis", "libfdk_aac"})
@@ -27,8 +30,12 @@ SOURCES = {
     "vorbis": ("ogg", "ogg"),
     "opus": ("ogg", "opus"),
     "wmav2": ("asf", "wma"),
+    "wmavoice": ("asf", "wma"),
+    "pcm_f64le": ("wav", "wav"),
 }
-LOSSLESS = ("flac", "alac", "pcm_s24le", "wmalossless")
+LOSSLESS = ("flac", "alac", "pcm_s24le", "pcm_f64le", "wmalossless")
+# What did not play in Chromium.
+NOT_PLAYED = ("alac", "wmalossless", "wmav2", "wmavoice", "pcm_f64le")
 ITS_OWN = {"flac": "flac", "mp3": "mp3", "aac": "aac", "vorbis": "ogg_vorbis", "opus": "opus"}
 
 
@@ -61,10 +68,61 @@ def made(
     return found
 
 
-@pytest.mark.parametrize("codec", SOURCES)
+@pytest.mark.parametrize("codec", [c for c in SOURCES if c not in NOT_PLAYED])
 def test_original_is_kept(codec: str) -> None:
-    """Without AUDIO_FORMAT nothing is touched."""
+    """Without AUDIO_FORMAT nothing is touched that browsers play."""
     assert plan(facts(codec), Target(format="original"), FULL) is None
+
+
+@pytest.mark.parametrize("codec", NOT_PLAYED)
+@pytest.mark.parametrize("has", [STATIC, FULL])
+def test_what_browsers_do_not_play_is_converted(codec: str, has: Capabilities) -> None:
+    """Lossless to FLAC with its rate and channels, lossy to Opus with at most its bit rate."""
+    source = facts(codec, rate_hz=96_000, channels=2, kbps=100)
+    found = plan(source, Target(format="original"), has)
+    assert found is not None
+    if codec in LOSSLESS:
+        assert (found.codec, found.sample_rate_hz, found.channels) == ("flac", 96_000, 2)
+        assert (found.filters, found.options) == (None, {"compression_level": 8})
+    else:
+        assert (found.codec, found.ext, found.bitrate_kbps) == ("opus", "opus", 100)
+
+
+@pytest.mark.parametrize("codec", NOT_PLAYED)
+@pytest.mark.parametrize("format_", ["original", *FORMATS])
+@pytest.mark.parametrize(
+    "size", [(6_000, 1, 4), (8_000, 2, 5), (768_000, 8, 9_000)], ids=["slow", "small", "large"]
+)
+@pytest.mark.parametrize("encoders", [FULL.encoders, COMMON - {"libopus"}])
+def test_what_browsers_do_not_play_never_stays(
+    codec: str, format_: Format, size: tuple[int, int, int], encoders: frozenset[str]
+) -> None:
+    """Also where AUDIO_FORMAT would leave it, or a build has no Opus: at the encoder's least."""
+    if format_ == "opus" and "libopus" not in encoders:
+        return  # the setting needs another ffmpeg
+    rate_hz, channels, kbps = size
+    source = facts(codec, rate_hz=rate_hz, channels=channels, kbps=kbps)
+    found = plan(source, Target(format=format_), Capabilities(encoders=encoders))
+    assert found is not None
+    assert plays_in_browsers(found.codec, None)
+    if codec not in LOSSLESS:
+        assert found.bitrate_kbps is not None
+        assert found.bitrate_kbps <= max(kbps, 8 + 16 * found.channels)
+
+
+@pytest.mark.parametrize("format_", ["original", "flac"])
+def test_flac_with_32_bits_is_encoded_again(format_: Format) -> None:
+    """Firefox does not play it; 24 bits, and a file that does not say, stay."""
+    for bits, planned in ((None, False), (16, False), (24, False), (32, True)):
+        source = replace(facts("flac"), sample_bits=bits)
+        assert (plan(source, Target(format=format_), FULL) is not None) is planned, bits
+
+
+def test_a_setting_comes_before_what_browsers_need() -> None:
+    """AUDIO_FORMAT=mp3 makes an MP3 of Windows Media, not an Opus; FLAC cannot be made of it."""
+    assert made(facts("wmav2", kbps=128), "mp3").codec == "mp3"
+    assert made(facts("alac"), "aac").codec == "aac"
+    assert made(facts("wmav2", kbps=128), "flac").codec == "opus"
 
 
 @pytest.mark.parametrize(("codec", "format_"), ITS_OWN.items())
@@ -76,14 +134,14 @@ def test_already_in_the_target(codec: str, format_: AudioFormat) -> None:
         assert plan(source, Target(format=format_, quality=quality), FULL) is None
 
 
-@pytest.mark.parametrize("codec", [c for c in SOURCES if c not in LOSSLESS])
+@pytest.mark.parametrize("codec", [c for c in SOURCES if c not in (*LOSSLESS, *NOT_PLAYED)])
 def test_lossy_never_becomes_lossless(codec: str) -> None:
     """A FLAC of an MP3 would be larger and no better."""
     assert plan(facts(codec), Target(format="flac"), FULL) is None
 
 
 def test_the_same_codec_elsewhere() -> None:
-    """Raw AAC is put into MP4 untouched; FLAC in Ogg is encoded anew, which costs nothing."""
+    """Raw AAC is put into MP4 untouched; FLAC in Ogg is encoded again, which loses nothing."""
     raw = made(facts("aac", container="adts", kbps=128), "aac")
     assert (raw.encoder, raw.filters, raw.bitrate_kbps) == ("copy", None, None)
     assert made(facts("flac", container="ogg"), "flac").encoder == "flac"
@@ -208,9 +266,6 @@ def test_the_best_encoder_there_is() -> None:
         encoder_of("mp3", Capabilities(encoders=frozenset({"mp3"})))
 
 
-Format = Literal["original"] | AudioFormat
-
-
 @given(
     codec=st.sampled_from(sorted(SOURCES)),
     format_=st.sampled_from(["original", *FORMATS]),
@@ -238,10 +293,13 @@ def test_never_upsampled(
         return
     if codec not in LOSSLESS:
         assert found.codec != "flac"
-        assert found.encoder == "copy" or (found.bitrate_kbps or 0) <= kbps
+        least = 0 if plays_in_browsers(codec, None) else 6 * found.channels
+        assert found.encoder == "copy" or (found.bitrate_kbps or 0) <= max(kbps, least)
     if found.codec != "opus":
         assert found.sample_rate_hz <= rate_hz
     if found.encoder != "vorbis":
         assert found.channels <= channels
-    if quality is not None and found.bitrate_kbps is not None and quality >= 200:
+    # What browsers need instead has the default quality.
+    asked = ITS_OWN[found.codec] == format_ and channels <= 8
+    if asked and quality is not None and found.bitrate_kbps is not None and quality >= 200:
         assert found.bitrate_kbps <= quality

@@ -263,7 +263,7 @@ def test_publish_syncs_file_and_new_folders(
 
 @pytest.mark.usefixtures("no_links")
 def test_observers_see_all_or_nothing(source: Path, tmp_path: Path) -> None:
-    """Whoever opens the final name at any moment reads the whole song."""
+    """A reader that opens the final name at any moment reads the whole song."""
     final = tmp_path / "media" / "audio" / "song.flac"
     seen: set[bytes] = set()
     done = threading.Event()
@@ -328,7 +328,7 @@ def test_sweep_takes_only_old_parts_without_a_claim(tmp_path: Path) -> None:
 
 
 def test_free_mb(tmp_path: Path) -> None:
-    """Counted in MiB, and a missing folder is an error of ours."""
+    """Counted in MiB, and a missing folder is one of our errors."""
     assert 0 < free_mb(tmp_path) <= shutil.disk_usage(tmp_path).total // 2**20
     with pytest.raises(AttemptFailed):
         free_mb(tmp_path / "none")

@@ -126,7 +126,7 @@ def test_what_was_downloaded_without_a_hash_is_held_and_never_collected(state: s
 
 
 def test_only_a_search_that_found_nothing_found_nothing() -> None:
-    """An album's ticket goes on by track when there is no torrent, not when there was no search."""
+    """An album's ticket continues by track without a torrent, and not without a search."""
     assert is_nothing_found(ticket("acquisition_failed", reason="No suitable candidates found"))
     assert not is_nothing_found(ticket("acquisition_failed", reason="Search failed: away"))
     assert not is_nothing_found(ticket("acquisition_failed"))
@@ -178,7 +178,7 @@ def test_a_good_source_is_never_refused(state: str) -> None:
 
 
 def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
-    """While another candidate is left, Torrentino goes on with it; then the attempt is over."""
+    """While another candidate is left, Torrentino continues with it; then the attempt is over."""
     bad = frozenset({"a"})
     action = refusal_of(offering("downloading", "a", "b", info_hash="a"), seen=None, blocked=bad)
     assert action == NextCandidate(info_hash="a")
@@ -203,7 +203,7 @@ def test_a_blocked_torrent_gives_way_to_the_next_candidate() -> None:
 
 @pytest.mark.parametrize("state", ["from_the_future", "COMPLETED", "Completed", " "])
 def test_an_unknown_state_is_watched(state: str) -> None:
-    """L-22, L-36: a state that nobody knows is neither an end nor progress."""
+    """L-22, L-36: an unknown state is neither an end nor progress."""
     action: Verdict = verdict_of(ticket(state))
     assert action == Wait()
 

@@ -40,6 +40,7 @@ COMMANDS = {command.name or command.callback.__name__ for command in cli.registe
 # Neither settings of a service nor of .env: the command line's address, Compose's own, streams.
 OTHER_VARIABLES = {
     "COMPOSE_FILE",
+    "COMPOSE_PROFILES",
     "FIRST_MINUTE_PYTHONS",
     "NATS_TLS_DIR",
     "PEZZOTTIFY_BINARY",
@@ -181,7 +182,7 @@ def test_every_command_in_the_documents_exists(page: Path) -> None:
     called = re.findall(r"pezzottify-downloads ([a-z]+)", code)
     assert set(called) <= COMMANDS
     modules = re.findall(r"-m services\.(\w+)", code)
-    assert set(modules) <= {*SERVICES, "cli"}
+    assert set(modules) <= {*EVERY_SERVICE, "cli"}
     assert all((ROOT / path).exists() for path in re.findall(r"(?<![\w/.])docs/[\w/.-]+\w", code))
 
 
@@ -322,7 +323,7 @@ def test_own_members_are_not_private_to_a_test() -> None:
 
 
 def test_every_metric_is_used() -> None:
-    """A metric that nobody sets would show zero for ever."""
+    """A metric that no code sets would show zero for ever."""
     declared = [
         name for name in vars(metrics) if isinstance(vars(metrics)[name], MetricWrapperBase)
     ]
@@ -360,7 +361,7 @@ def test_nats_knows_every_program_by_a_password() -> None:
     """A user for each service, for the catalog server and for people; a variable for each."""
     text = (ROOT / "deploy/nats/nats-server.conf").read_text(encoding="utf-8")
     users = re.findall(r'^\s+user: "(\w+)"\n\s+password: \$(\w+)$', text, re.M)
-    assert [user for user, _ in users] == [*SERVICES, "catalog", "operator"]
+    assert [user for user, _ in users] == [*EVERY_SERVICE, "catalog", "operator"]
     assert all(variable == f"{user.upper()}_PASSWORD" for user, variable in users)
     assert text.count("user:") == text.count("password:") == len(users)
     assert "no_auth_user:" not in text

@@ -36,6 +36,15 @@ TABLE: tuple[tuple[str, object, str, object], ...] = (
     ("TICKET_GROUPING", "auto", "album", "album"),
     ("AUDIO_FORMAT", "original", "ogg_vorbis", "ogg_vorbis"),
     ("AUDIO_KEEP_SOURCE", False, "true", True),
+    ("REPLACE_BROKEN", False, "true", True),
+    ("CATALOG_SERVER_URL", None, "http://pezzottify:3001", "http://pezzottify:3001"),
+    ("CATALOG_SERVER_USER", None, "bridge", "bridge"),
+    ("BRIDGE_CATALOG_WRITE", False, "true", True),
+    ("BRIDGE_SERVER_STOPPED", False, "true", True),
+    ("BRIDGE_REQUESTS", True, "false", False),
+    ("BRIDGE_AVAILABILITY", True, "false", False),
+    ("BRIDGE_CLOSE", "delete", "receipt", "receipt"),
+    ("BRIDGE_POLL_S", 5, "30", 30),
     ("UMASK", "022", "0002", "0002"),
     ("HOST", "127.0.0.1", "0.0.0.0", "0.0.0.0"),
     ("PORT", 3002, "8080", 8080),
@@ -287,6 +296,29 @@ def test_a_secret_is_never_in_the_message(variable: str, value: str) -> None:
     message = fault(GOOD | {variable: value})
     assert message.startswith(f"{variable}: got a value that is not shown, wants ")
     assert "hunter2" not in message
+
+
+SERVER = {"CATALOG_SERVER_URL": "http://pezzottify:3001", "CATALOG_SERVER_USER": "bridge"}
+
+
+def test_the_account_at_the_catalog_server_is_whole_for_the_bridge_alone() -> None:
+    """Compose gives the address to every service, and the password to the bridge."""
+    assert load(SERVICES, GOOD | SERVER).catalog_server_password is None
+    message = fault(GOOD | SERVER, "bridge")
+    assert message.startswith("CATALOG_SERVER_PASSWORD: is not set")
+    assert len(message.splitlines()) == 1
+    whole = GOOD | SERVER | {"CATALOG_SERVER_PASSWORD": "hunter2"}
+    assert str(load(["bridge"], whole).catalog_server_url).startswith("http://pezzottify:3001")
+
+
+def test_a_bridge_with_nothing_to_do_does_not_start() -> None:
+    """It names the variable; a bridge that only publishes needs the catalog and the media root."""
+    assert fault(GOOD, "bridge").startswith("CATALOG_SERVER_URL: is not set")
+    writes = GOOD | {"BRIDGE_CATALOG_WRITE": "true"}
+    assert load(["bridge"], writes).bridge_catalog_write
+    for name in ("CATALOG_DB", "MEDIA_PATH"):
+        rest = {key: text for key, text in writes.items() if key != name}
+        assert fault(rest, "bridge").startswith(f"{name}: is not set")
 
 
 @pytest.mark.parametrize("name", SECRETS)

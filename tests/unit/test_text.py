@@ -65,7 +65,7 @@ def ticket(state: dict[str, object]) -> dict[str, object]:
 @pytest.mark.parametrize("leak", LEAKS)
 @pytest.mark.parametrize("state", [*RemoteState, "invented"])
 def test_no_part_of_a_ticket_that_we_keep_has_a_secret(state: str, leak: str) -> None:
-    """In every state, wherever Torrentino puts it; `raw_state` is kept by nobody."""
+    """In every state, wherever Torrentino puts it; `raw_state` is not kept."""
     candidates = [{"title": leak, "info_hash": leak, "size_bytes": 1}] * 200
     remote = RemoteTicket.from_json(
         ticket(

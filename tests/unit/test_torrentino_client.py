@@ -252,7 +252,7 @@ EFFECT_TABLE = [
 async def test_effects_are_sorted_by_whether_they_can_have_happened(
     handler: Handler, expected: str
 ) -> None:
-    """What may have been done is never called "down", so that nobody repeats it blindly."""
+    """What may have been done is never called "down", so that no caller repeats it blindly."""
     sleeps = Sleeps()
     async with client_of(handler, sleeps=sleeps) as client:
         for call in (
@@ -502,7 +502,7 @@ async def test_what_is_not_there_is_none() -> None:
 
 
 async def test_decisions_on_a_moved_ticket_conflict() -> None:
-    """Somebody else has decided, or Torrentino has moved on."""
+    """Another client has decided, or Torrentino has moved it."""
     text = "Cannot approve ticket: current state is pending"
     async with client_of(always(error(409, text))) as client:
         for call in (

@@ -1,4 +1,4 @@
-"""The client's calls about torrents, files and the pipeline, against answers of our own."""
+"""The client's calls about torrents, files and the pipeline, against prepared answers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where each track's file lies, whoever placed it, and what the catalog server knows of it."""
+"""Where the file of each track lies, and what the catalog server knows of it."""
 
 from shared.db.migrate import run_sql_file
 
