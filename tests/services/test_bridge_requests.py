@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from services.bridge import requests_store, server_http
+from services.bridge import requests_store
 from tests.support.bridged import Bridged, bridged
 from tests.support.catalog_server_jobs import QueueItem
 from tests.support.waits import eventually
@@ -198,79 +198,5 @@ async def test_what_failed_stays_with_its_reason_and_ends_when_it_plays_later(
     assert remote_id not in bridge.server.queue
 
 
-async def test_without_the_right_to_ask_a_request_ends_when_it_is_published(
-    bridge: Bridged,
-) -> None:
-    """AccessCatalog is missing: that is shown, and the rest works."""
-    tracks = bridge.world.add_album(1, 1)
-    bridge.server.users["bridge"].permissions -= {"AccessCatalog", "ServerAdmin"}
-    await bridge.run("ingest")
-    remote_id = await bridge.press(1)
-    await bridge.until_items(1)
-    await bridge.place(*tracks)
-    await bridge.publish(*tracks)
-    await bridge.until_state(remote_id, "ended")
-    await eventually(lambda: _problems(bridge), lambda said: len(said) == 2)
-    said = await _problems(bridge)
-    assert "lacks AccessCatalog" in said["playable"]
-    assert "lacks ServerAdmin" in said["availability"]
-
-
-async def test_without_the_right_to_delete_it_waits_and_says_so(bridge: Bridged) -> None:
-    """EditCatalog is granted later: the request then ends, and nothing else was held up."""
-    tracks = bridge.world.add_album(1, 1)
-    bridge.server.users["bridge"].permissions.discard("EditCatalog")
-    await bridge.run("ingest")
-    remote_id = await bridge.press(1)
-    await bridge.until_items(1)
-    await bridge.place(*tracks)
-    await bridge.publish(*tracks)
-    row = await eventually(
-        lambda: bridge.request(remote_id), lambda row: row is not None and bool(row["problem"])
-    )
-    assert row is not None
-    assert (row["state"], "lacks EditCatalog" in row["problem"]) == ("ending", True)
-    bridge.server.users["bridge"].permissions.add("EditCatalog")
-    await bridge.world.execute("UPDATE bridge_requests SET due_at = now()")
-    await bridge.until_state(remote_id, "ended")
-    assert await _problems(bridge) == {}
-
-
-async def test_a_deletion_whose_answer_is_lost_is_made_again(bridge: Bridged) -> None:
-    """The second time the server does not know the id, which is as good."""
-    tracks = bridge.world.add_album(1, 1)
-    await bridge.run("ingest")
-    remote_id = await bridge.press(1)
-    await bridge.until_items(1)
-    bridge.server.odd.lost["/admin/request/"] = 1
-    await bridge.place(*tracks)
-    await bridge.publish(*tracks)
-    assert (await bridge.until_state(remote_id, "ended"))["how"] == "deleted"
-    statuses = [status for method, _, status in bridge.server.calls if method == "DELETE"]
-    assert statuses == [200, 400]
-
-
-async def test_a_session_that_ends_is_renewed(
-    bridge: Bridged, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """After a restore of the server's users; not more often than the server takes a login."""
-    monkeypatch.setattr(server_http, "LOGIN_GAP_S", 0.5)
-    tracks = bridge.world.add_album(1, 1)
-    running = await bridge.run("ingest")
-    await eventually(lambda: _is(bridge.server.logins == 1))
-    bridge.server.end_sessions()
-    remote_id = await bridge.press(1)
-    await bridge.until_items(1)
-    await bridge.place(*tracks)
-    await bridge.publish(*tracks)
-    await bridge.until_state(remote_id, "ended")
-    assert running.app.health.breaker("catalog_server").ok
-
-
 async def _is(value: bool) -> bool:
     return value
-
-
-async def _problems(bridge: Bridged) -> dict[str, str]:
-    rows = await bridge.world.rows("SELECT problems FROM bridge_server")
-    return dict(rows[0]["problems"]) if rows else {}

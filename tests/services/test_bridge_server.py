@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from unittest.mock import patch
 
 import pytest
-from starlette.responses import HTMLResponse, PlainTextResponse
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from services.bridge import receipt
-from services.bridge.server_http import ADMIN_GAP_S, AFTER_429_S
+from services.bridge import receipt, server_http
+from services.bridge.server_http import ADMIN_GAP_S, AFTER_429_S, LOGIN_GAP_S
+from services.local.sample import create_catalog
 from shared.errors import DependencyDown, Misconfigured
 from tests.support.bridge_parts import Parts, parts
 from tests.support.bridged import bridged
+from tests.support.stages import bare_world
 from tests.support.waits import eventually
-from tests.support.world import World, album_id
+from tests.support.world import album_id
 
 
 @pytest.fixture
-async def bridge(still: World) -> AsyncIterator[Parts]:
-    """The parts of a bridge, and a catalog server."""
-    async with bridged(still) as made, parts(made) as found:
-        yield found
+async def bridge(tmp_path: Path, database_url: str) -> AsyncIterator[Parts]:
+    """The parts of a bridge, and a catalog server; no NATS, and no other service."""
+    with bare_world(tmp_path, database_url) as world:
+        create_catalog(world.catalog)
+        async with bridged(world) as made, parts(made) as found:
+            yield found
 
 
 async def playing(bridge: Parts, number: int, count: int, *, seconds: float = 8.0) -> list[str]:
@@ -35,6 +41,17 @@ async def states(bridge: Parts) -> dict[str, tuple[str, int]]:
     """The state of each request, and how many listings lacked it."""
     rows = await bridge.bridge.world.rows("SELECT * FROM bridge_requests")
     return {row["remote_id"]: (row["state"], row["missed"]) for row in rows}
+
+
+async def problems(bridge: Parts) -> dict[str, str]:
+    """What does not work at the server, as the statistics show it."""
+    [row] = await bridge.bridge.world.rows("SELECT problems FROM bridge_server")
+    return dict(row["problems"])
+
+
+async def _refused(bridge: Parts) -> dict[str, str]:
+    await bridge.availability.run_once()
+    return await problems(bridge)
 
 
 # --- the queue
@@ -82,30 +99,26 @@ async def test_only_two_whole_listings_in_a_row_say_that_a_request_is_gone(bridg
     assert (await states(bridge))[ids[4]] == ("found", 0)
 
 
-@pytest.mark.parametrize(
-    ("answer", "error", "text"),
-    [
+def giving(answer: Response) -> Callable[[], Response]:
+    """What makes this answer."""
+    return lambda: answer
+
+
+async def test_an_answer_that_is_none_is_named(bridge: Parts) -> None:
+    """What passes by itself, and what an operator has to change."""
+    for answer, error, text in (
         (PlainTextResponse("", 502), DependencyDown, "answered 502"),
         (PlainTextResponse("database is locked", 400), DependencyDown, "database is locked"),
-        (PlainTextResponse("x", 429, headers={"retry-after": "0"}), DependencyDown, "429"),
         (PlainTextResponse("Download manager not enabled", 503), Misconfigured, "not enabled"),
         (HTMLResponse("<html>"), Misconfigured, "with HTML"),
         (PlainTextResponse("{}"), Misconfigured, "not a list"),
         (PlainTextResponse("gone", 404), Misconfigured, "CATALOG_SERVER_URL"),
-        (
-            PlainTextResponse("", 307, headers={"location": "http://elsewhere/"}),
-            Misconfigured,
-            "307",
-        ),
-    ],
-)
-async def test_an_answer_that_is_none_is_named(
-    bridge: Parts, answer: PlainTextResponse, error: type[Exception], text: str
-) -> None:
-    """What passes by itself, and what an operator has to change."""
-    bridge.bridge.server.odd.answers["/admin/requests"] = lambda: answer
-    with pytest.raises(error, match=text):
-        await bridge.intake(page=3).run_once()
+        (RedirectResponse("http://elsewhere/"), Misconfigured, "307"),
+        (PlainTextResponse("x" * 2000), Misconfigured, "more than 1000 bytes"),
+    ):
+        bridge.bridge.server.odd.answers["/admin/requests"] = giving(answer)
+        with pytest.raises(error, match=text), patch.object(server_http, "MAX_BODY_BYTES", 1000):
+            await bridge.server.requests(offset=0)
 
 
 async def test_after_429_the_bridge_waits_its_own_time(bridge: Parts) -> None:
@@ -127,6 +140,87 @@ async def test_the_device_is_the_same_after_a_restart(bridge: Parts) -> None:
     """And another one for another account."""
     ids = [await bridge.store.device_uuid(url="http://a", user=user) for user in ("x", "x", "y")]
     assert ids[0] == ids[1] != ids[2]
+
+
+# --- ends
+
+
+async def test_without_the_right_to_delete_it_waits_and_says_so(bridge: Parts) -> None:
+    """EditCatalog is granted later: the request then ends."""
+    permissions = bridge.bridge.server.users["bridge"].permissions
+    permissions.discard("EditCatalog")
+    await playing(bridge, 1, 1)
+    remote_id = await bridge.follow(1)
+    endings = bridge.endings("delete")
+    await endings.run_once()
+    row = await bridge.bridge.request(remote_id)
+    assert row is not None
+    assert (row["state"], "lacks EditCatalog" in row["problem"]) == ("ending", True)
+    assert "lacks EditCatalog" in (await problems(bridge))["requests"]
+    permissions.add("EditCatalog")
+    await bridge.bridge.world.execute("UPDATE bridge_requests SET due_at = now()")
+    await bridge.until_ended(endings, remote_id)
+    assert "requests" not in await problems(bridge)
+
+
+async def test_a_deletion_whose_answer_is_lost_is_made_again(bridge: Parts) -> None:
+    """The second time the server does not know the id, which is as good."""
+    await playing(bridge, 1, 1)
+    remote_id = await bridge.follow(1)
+    bridge.bridge.server.odd.lost["/admin/request/"] = 1
+    endings = bridge.endings("delete")
+    with pytest.raises(DependencyDown):
+        await endings.run_once()
+    assert (await bridge.until_ended(endings, remote_id))["how"] == "deleted"
+    statuses = [status for method, _, status in bridge.bridge.server.calls if method == "DELETE"]
+    assert statuses == [200, 400]
+
+
+async def test_one_that_the_server_does_not_delete_holds_up_no_other(bridge: Parts) -> None:
+    """Its text is kept with the request."""
+    await playing(bridge, 1, 1)
+    await playing(bridge, 2, 1)
+    stuck, other = await bridge.follow(1), await bridge.follow(2)
+    refused = PlainTextResponse("FOREIGN KEY constraint failed", 400)
+    bridge.bridge.server.odd.answers[f"/admin/request/{stuck}"] = lambda: refused
+    endings = bridge.endings("delete")
+    await bridge.until_ended(endings, other)
+    row = await bridge.bridge.request(stuck)
+    assert row is not None
+    assert (row["state"], "FOREIGN KEY" in row["problem"]) == ("ending", True)
+
+
+async def test_a_request_that_the_server_has_again_is_ended_again(bridge: Parts) -> None:
+    """Its database was restored; with `leave` it is left."""
+    await playing(bridge, 1, 1)
+    remote_id = await bridge.follow(1)
+    item = bridge.bridge.server.queue[remote_id]
+    endings = bridge.endings("delete")
+    await bridge.until_ended(endings, remote_id)
+    bridge.bridge.server.queue[remote_id] = item
+    await bridge.intake(page=500).run_once()
+    await bridge.until_ended(endings, remote_id)
+    assert bridge.bridge.server.queue == {}
+    await playing(bridge, 2, 1)
+    left = await bridge.follow(2)
+    await bridge.until_ended(bridge.endings("leave"), left)
+    await bridge.intake(page=500).run_once()
+    assert (await states(bridge))[left] == ("ended", 0)
+
+
+async def test_a_session_that_ends_is_renewed_as_often_as_the_server_takes_it(
+    bridge: Parts,
+) -> None:
+    """After a restore of the server's users."""
+    server = bridge.bridge.server
+    assert await bridge.server.requests(offset=0) == []
+    server.end_sessions()
+    with pytest.raises(DependencyDown, match="waits for the next login"):
+        await bridge.server.requests(offset=0)
+    assert server.logins == 1
+    bridge.clock.ahead_s += LOGIN_GAP_S
+    assert await bridge.server.requests(offset=0) == []
+    assert server.logins == 2
 
 
 # --- receipts
@@ -204,7 +298,7 @@ async def test_an_upload_whose_answer_is_lost_is_found_again(
 async def test_without_the_right_to_ask_what_was_in_place_before_ends_too(bridge: Parts) -> None:
     """Such a request has no item of ours: its files tell."""
     server = bridge.bridge.server
-    server.users["bridge"].permissions.discard("AccessCatalog")
+    server.users["bridge"].permissions -= {"AccessCatalog", "ServerAdmin"}
     album, track = bridge.bridge.world.add_album(1, 2), bridge.bridge.world.add_album(2, 1)
     await bridge.bridge.place(*album, *track)
     await bridge.bridge.world.execute(
@@ -219,6 +313,9 @@ async def test_without_the_right_to_ask_what_was_in_place_before_ends_too(bridge
     for remote_id in asked:
         await bridge.until_ended(endings, remote_id)
     assert server.queue == {}
+    said = await eventually(lambda: _refused(bridge), lambda said: "availability" in said)
+    assert "lacks AccessCatalog" in said["playable"]
+    assert "lacks ServerAdmin" in said["availability"]
 
 
 # --- availability
