@@ -93,26 +93,11 @@ def stats(value: Json) -> list[str]:
         for span in ("hour", "day")
     )
     lines.append(f"Last hour: {hour}; last day: {day}, {size(rates['bytes_last_day'])}.")
-    lines += [*_acquisition(value), *_health(value), *_at_server(value)]
+    lines += [*_acquisition(value), *_health(value)]
     if value["outbox"]["waiting"]:
         lines.append(f"{_are(value['outbox']['waiting'], 'event')} waiting to be published.")
+    lines += _at_server(value)
     return lines
-
-
-def _at_server(value: Json) -> list[str]:
-    """The requests that the bridge has taken over, and what does not work at the server."""
-    said = value.get("catalog_server")
-    if said is None:
-        return []
-    open_ = {state: n for state, n in said["requests"].items() if n and state not in _OVER}
-    lines = []
-    if open_:
-        counts = ", ".join(f"{n:,} {state}" for state, n in open_.items())
-        lines.append(f"Requests at the catalog server: {counts}.")
-    lines += [
-        f"  {row['content_name'] or row['content_id']}: {row['problem']}" for row in said["waiting"]
-    ]
-    return lines + [f"Catalog server: {problem}." for problem in said["problems"].values()]
 
 
 def _acquisition(value: Json) -> list[str]:
@@ -235,3 +220,19 @@ def _many(number: int, what: str) -> str:
 
 def _are(number: int, what: str) -> str:
     return f"{_many(number, what)} {'is' if number == 1 else 'are'}"
+
+
+def _at_server(value: Json) -> list[str]:
+    """The requests that the bridge has taken over, and what does not work at the server."""
+    said = value.get("catalog_server")
+    if said is None:
+        return []
+    open_ = {state: n for state, n in said["requests"].items() if n and state not in _OVER}
+    lines = []
+    if open_:
+        counts = ", ".join(f"{n:,} {state}" for state, n in open_.items())
+        lines.append(f"Requests at the catalog server: {counts}.")
+    lines += [
+        f"  {row['content_name'] or row['content_id']}: {row['problem']}" for row in said["waiting"]
+    ]
+    return lines + [f"Catalog server: {problem}." for problem in said["problems"].values()]

@@ -23,11 +23,11 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
     "torrent_client": (("downloading", "ticketer"), ("following", "poller")),
     "searcher": (("searching", "ticketer"),),
     "catalog": (("requesting", "ingest"), ("scanning", "watchdog")),
-    "catalog_server": (("requests of the catalog server", "bridge"),),
     "media": (("requesting", "ingest"), ("fetching", "fetcher_writer"), ("scanning", "watchdog")),
     "space": (("fetching", "fetcher_writer"),),
     "incoming": (("fetching", "fetcher_writer"),),
     "ffmpeg": (("fetching", "fetcher_writer"),),
+    "catalog_server": (("requests of the catalog server", "bridge"),),
 }
 
 _TO_DO: dict[Dependency, str] = {
@@ -37,12 +37,12 @@ _TO_DO: dict[Dependency, str] = {
     "searcher": "check that Torrentino's indexers (Jackett or Prowlarr) run and are set there",
     "torrent_client": "check that Torrentino's torrent client runs and is set there",
     "catalog": "check that CATALOG_DB exists and can be read",
-    "catalog_server": "check that the catalog server runs and that CATALOG_SERVER_URL is its"
-    " address",
     "media": "check that MEDIA_PATH is mounted and can be written to",
     "space": "free some space on the disk of MEDIA_PATH",
     "incoming": "check that the incoming folder exists and is Torrentino's",
     "ffmpeg": "install ffmpeg and ffprobe",
+    "catalog_server": "check that the catalog server runs and that CATALOG_SERVER_URL is its"
+    " address",
 }
 
 _WORKER: dict[Stage, str | None] = {

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 from services.ingest.explain import paused
 from services.ingest.store import reports as store
+from shared.db import server_requests
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Database, Row
-from shared.db.server_requests import server_requests
 from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
 from shared.media.place import free_mb
@@ -68,13 +68,7 @@ class Statistics:
         """
         async with self._database.connection() as connection:
             numbers = await store.numbers(connection)
-            at_server = await server_requests(connection)
-        return {
-            **_queue(numbers),
-            **_acquisition(numbers, self._bounds),
-            "catalog_server": at_server.as_json(),
-            **await self._world(),
-        }
+        return {**_queue(numbers), **_acquisition(numbers, self._bounds), **await self._world()}
 
     async def _world(self) -> Json:
         free = await self._free_mb()
@@ -83,7 +77,13 @@ class Statistics:
         known = await self._conditions.read()
         found = {name: known.get(name, _UNKNOWN) for name in _ALWAYS_SHOWN}
         media = {**found["media"], "free_mb": free}
-        return {"paused": paused(known), "health": {**found, **known, "media": media}}
+        async with self._database.connection() as connection:
+            at_server = await server_requests.read(connection)
+        return {
+            "paused": paused(known),
+            "health": {**found, **known, "media": media},
+            "catalog_server": at_server.as_json(),
+        }
 
     async def _free_mb(self) -> int | None:
         """What is free on the media disk; None where that cannot be read now."""

@@ -37,7 +37,7 @@ class ServerRequests:
         return {"requests": self.by_state, "waiting": self.waiting, "problems": self.problems}
 
 
-async def server_requests(connection: Connection) -> ServerRequests:
+async def read(connection: Connection) -> ServerRequests:
     """Read all of it."""
     counts = await connection.fetch(_COUNTS)
     waiting = await connection.fetch(_PROBLEMS, _OVER, _MOST)
