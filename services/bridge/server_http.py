@@ -37,8 +37,8 @@ Sleep = Callable[[float], Awaitable[None]]
 SERVER: Dependency = "catalog_server"
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _TIMEOUT_S = 10.0
-# httpx limits each read, so a server that drips would never end; this limits the whole.
-_DEADLINE_S = 20.0
+# httpx limits each read, so a server that drips would never end: a whole call may take twice that.
+_LOGIN_S = 30.0
 _MAX_CONNECTIONS = 8
 _MAX_TEXT_CHARS = 300
 # The server takes 10 logins a minute, and one call a second to /v1/admin/.
@@ -50,6 +50,11 @@ AFTER_429_S = 5.0
 _LOCKED = "database is locked"
 _ADMIN = "/v1/admin/"
 _LOGIN = "/v1/auth/login"
+_SESSION = "/v1/auth/session"
+
+
+_CLOSED = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+_LOST = (TimeoutError, httpx.HTTPError)
 
 
 class Forbidden(Misconfigured):
@@ -144,7 +149,7 @@ class Session:
         self._sleep = sleep
         self._http: httpx.AsyncClient | None = None
         self._token: str | None = None
-        # The permissions as of the last login.
+        # The permissions as it told them last.
         self.permissions: frozenset[str] = frozenset()
         self._logging_in = asyncio.Lock()
         self._admin = asyncio.Lock()
@@ -178,6 +183,11 @@ class Session:
         if files is not None:
             content = {"files": dict(files), "data": dict(fields or {})}
         token = self._token or await self._login(None)
+        # It refuses a body without reading it, and the 403 may be lost with the connection.
+        if content and not self.permissions.issuperset(needs):
+            await self._learn_permissions(token)
+            if not self.permissions.issuperset(needs):
+                raise await self._forbidden(needs)
         answer = await self._sent(method, path, token, content)
         if answer.status == 401:
             token = await self._login(token)
@@ -190,8 +200,13 @@ class Session:
         self._health.up(SERVER)
         return checked
 
+    async def _learn_permissions(self, token: str) -> None:
+        """What is granted or taken away counts for old sessions, too."""
+        answer = await self._sent("GET", _SESSION, token, {})
+        if answer.status == 200:
+            self.permissions = _permissions(answer.object())
+
     async def _forbidden(self, needs: Collection[str]) -> Forbidden:
-        # Permissions that were granted meanwhile count for old sessions, too.
         lacks = [each for each in needs if each not in self.permissions]
         return Forbidden((await self._account()).user, lacks or needs)
 
@@ -228,8 +243,7 @@ class Session:
             token = said.get("token")
             if not isinstance(token, str) or not token.isascii() or not token.isprintable():
                 raise unreadable("a login without a token")
-            granted = said.get("permissions")
-            self.permissions = frozenset(map(str, granted if isinstance(granted, list) else ()))
+            self.permissions = _permissions(said)
             self._token = token
             return token
 
@@ -249,40 +263,65 @@ class Session:
     async def _send(self, method: str, path: str, token: str | None, content: Json) -> Answer:
         if self._clock.monotonic() < self._not_before:
             raise DependencyDown(SERVER, "has asked for fewer calls (429)")
-        # Raw: the server takes no Bearer.
-        headers = {} if token is None else {"Authorization": token}
-        http = self._client()
         try:
-            async with (
-                asyncio.timeout(_DEADLINE_S),
-                http.stream(method, self._base + path, headers=headers, **content) as response,
-            ):
-                answer = await _read(response)
+            answer = await self._answer(method, path, token, content)
+        except _CLOSED as exc:
+            # The server closes a connection whose request it refused without reading all of it,
+            # and the next call on it finds that out. All calls but an upload may be repeated.
+            if "files" in content:
+                raise _lost(exc) from exc
+            try:
+                answer = await self._answer(method, path, token, content)
+            except _LOST as again:
+                raise _lost(again) from again
         except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
             raise _wrong_url(f"cannot be used ({exc})") from exc
-        except (TimeoutError, httpx.HTTPError) as exc:
-            detail = redact(f"{type(exc).__name__}: {exc}".rstrip(": "))[:_MAX_TEXT_CHARS]
-            raise DependencyDown(SERVER, f"no answer from CATALOG_SERVER_URL ({detail})") from exc
-        finally:
-            # It sets a cookie with each login.
-            http.cookies.clear()
+        except _LOST as exc:
+            raise _lost(exc) from exc
         if answer.status == 429:
             self._not_before = self._clock.monotonic() + AFTER_429_S
             raise DependencyDown(SERVER, f"has asked for fewer calls (429: {answer.text[:80]})")
         return answer
+
+    async def _answer(self, method: str, path: str, token: str | None, content: Json) -> Answer:
+        # Raw: the server takes no Bearer.
+        headers = {} if token is None else {"Authorization": token}
+        # A password's hash may take a small machine many seconds.
+        patience_s = _LOGIN_S if path == _LOGIN else _TIMEOUT_S
+        http = self._client()
+        try:
+            async with (
+                asyncio.timeout(2 * patience_s),
+                http.stream(
+                    method, self._base + path, headers=headers, timeout=patience_s, **content
+                ) as response,
+            ):
+                return await _read(response)
+        finally:
+            # It sets a cookie with each login.
+            http.cookies.clear()
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:
             https = self._base.startswith("https")
             self._http = httpx.AsyncClient(
                 headers={"Accept-Encoding": "identity", "User-Agent": "pezzottify-downloads"},
-                timeout=_TIMEOUT_S,
                 limits=httpx.Limits(max_connections=_MAX_CONNECTIONS),
                 verify=ssl.create_default_context() if https else False,
                 trust_env=False,
                 follow_redirects=False,
             )
         return self._http
+
+
+def _permissions(said: Json) -> frozenset[str]:
+    granted = said.get("permissions")
+    return frozenset(map(str, granted if isinstance(granted, list) else ()))
+
+
+def _lost(exc: Exception) -> DependencyDown:
+    detail = redact(f"{type(exc).__name__}: {exc}".rstrip(": "))[:_MAX_TEXT_CHARS]
+    return DependencyDown(SERVER, f"no answer from CATALOG_SERVER_URL ({detail})")
 
 
 async def _read(response: httpx.Response) -> Answer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from unittest.mock import patch
@@ -10,9 +11,12 @@ import pytest
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
 from services.bridge import receipt, server_http
-from services.bridge.server_http import ADMIN_GAP_S, AFTER_429_S, LOGIN_GAP_S
+from services.bridge.catalog_server import CatalogServer
+from services.bridge.server_http import ADMIN_GAP_S, AFTER_429_S, LOGIN_GAP_S, Account, Session
 from services.local.sample import create_catalog
+from shared.clock import SystemClock
 from shared.errors import DependencyDown, Misconfigured
+from shared.health import Health
 from tests.support.bridge_parts import Parts, parts
 from tests.support.bridged import bridged
 from tests.support.stages import bare_world
@@ -134,6 +138,39 @@ async def test_after_429_the_bridge_waits_its_own_time(bridge: Parts) -> None:
     assert len(server.calls) == calls
     bridge.clock.ahead_s += AFTER_429_S
     assert await bridge.server.requests(offset=0) == []
+
+
+async def test_a_connection_that_the_server_has_closed_is_replaced() -> None:
+    """Once, and not for an upload, which may have arrived."""
+    paths: list[str] = []
+    closes: list[str] = ["/v1/download/admin/requests", "/v1/ingestion/upload"]
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode().partition("?")[0]
+        paths.append(path)
+        if path in closes:
+            closes.remove(path)
+        else:
+            body = b'{"token":"t","permissions":["EditCatalog"]}' if "login" in path else b"[]"
+            length = str(len(body)).encode()
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: " + length)
+            writer.write(b"\r\n\r\n" + body)
+        writer.close()
+
+    async def account() -> Account:
+        return Account(user="bridge", password="p", device_uuid="device-1")
+
+    server, clock = await asyncio.start_server(answer, "127.0.0.1", 0), SystemClock()
+    async with server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        session = Session(base_url=url, account=account, health=Health(clock), clock=clock)
+        client = CatalogServer(session)
+        assert await client.requests(offset=0) == []
+        with pytest.raises(DependencyDown, match="no answer"):
+            await client.upload("r", filename="a.wav", data=b"x")
+        await session.close()
+    assert paths.count("/v1/download/admin/requests") == 2
+    assert paths.count("/v1/ingestion/upload") == 1
 
 
 async def test_the_device_is_the_same_after_a_restart(bridge: Parts) -> None:
