@@ -61,7 +61,8 @@ faults: setup
 first-minute: setup
 	$(BIN)/python -m tests.first_minute $(ARGS)
 
-# The whole product against a real Torrentino (TORRENTINO_BINARY) and real torrent clients.
+# The whole product against a real Torrentino (TORRENTINO_BINARY) and real torrent clients, and against
+# a real catalog server (PEZZOTTIFY_BINARY).
 live: setup
 	$(BIN)/python -m tests.live $(ARGS)
 

@@ -11,7 +11,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.settings import SECRETS, SERVICES, Service, Settings, SettingsError, load
-from shared.states import download_diagram, item_diagram, scan_diagram
+from shared.states import (
+    download_diagram,
+    item_diagram,
+    scan_diagram,
+    server_request_diagram,
+)
 
 _DOCS = Path(__file__).parent
 
@@ -69,6 +74,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "lifecycle": lambda: _mermaid(item_diagram()),
         "downloads": lambda: _mermaid(download_diagram()),
         "scans": lambda: _mermaid(scan_diagram()),
+        "server_requests": lambda: _mermaid(server_request_diagram()),
     },
     "settings.md": {"settings": settings_table},
 }

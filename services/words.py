@@ -73,6 +73,10 @@ def rest(page: Json) -> str:
     return f"{part} of {total:,}" + (f", --offset {last} shows more" if last < total else "")
 
 
+# A request of the catalog server that is over, whichever way.
+_OVER = ("ended", "withdrawn")
+
+
 def stats(value: Json) -> list[str]:
     """`admin/stats` in sentences."""
     by_status, by_stage = value["by_status"], value["by_stage"]
@@ -96,6 +100,7 @@ def stats(value: Json) -> list[str]:
         lines.append(f"The catalog names files that need a correction: {problems}; see `problems`.")
     if value["outbox"]["waiting"]:
         lines.append(f"{_are(value['outbox']['waiting'], 'event')} waiting to be published.")
+    lines += _at_server(value)
     return lines
 
 
@@ -275,3 +280,19 @@ def _many(number: int, what: str) -> str:
 
 def _are(number: int, what: str) -> str:
     return f"{_many(number, what)} {'is' if number == 1 else 'are'}"
+
+
+def _at_server(value: Json) -> list[str]:
+    """The requests that the bridge has taken over, and what does not work at the server."""
+    said = value.get("catalog_server")
+    if said is None:
+        return []
+    open_ = {state: n for state, n in said["requests"].items() if n and state not in _OVER}
+    lines = []
+    if open_:
+        counts = ", ".join(f"{n:,} {state}" for state, n in open_.items())
+        lines.append(f"Requests at the catalog server: {counts}.")
+    lines += [
+        f"  {row['content_name'] or row['content_id']}: {row['problem']}" for row in said["waiting"]
+    ]
+    return lines + [f"Catalog server: {problem}." for problem in said["problems"].values()]

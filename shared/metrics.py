@@ -65,6 +65,16 @@ LEASES_RECOVERED = Counter(
     "Items taken back from workers that stopped renewing",
     ["stage"],
 )
+SERVER_REQUESTS = Counter(
+    f"{_PREFIX}_server_requests_total",
+    "Requests of the catalog server that were accepted or rejected here, or ended there",
+    ["outcome"],
+)
+AVAILABILITY_RUNS = Counter(
+    f"{_PREFIX}_availability_runs_total",
+    "Runs of the catalog server's availability job that the bridge has caused",
+    ["outcome"],
+)
 SCAN_TRACKS = Counter(f"{_PREFIX}_scan_tracks_total", "Catalog tracks that scans have checked")
 MEDIA_FREE_BYTES = Gauge(f"{_PREFIX}_media_free_bytes", "Free space on the media disk")
 CATALOG_ROWS = Counter(

@@ -247,7 +247,7 @@ class Settings(BaseModel):
         " (`receipt`), which has a risk: see docs/bridge.md",
     )
     bridge_poll_s: Seconds = Field(
-        5, ge=1, description="seconds between two looks at the catalog server's requests"
+        5, ge=1, description="seconds within which a request at the catalog server is seen"
     )
     umask: Umask = Field(
         "022",

@@ -1,4 +1,4 @@
-"""The lives of an item, of a download and of a scan, each written once.
+"""The lives of an item, of a download, of a scan and of a server's request, each written once.
 
 An enum names the states, a transition table says which may follow which, and named sets say what
 the states have in common. Every write that moves a row takes its guard from the table
@@ -162,16 +162,64 @@ SCAN_TRANSITIONS: Mapping[ScanState, frozenset[ScanState]] = {
 
 OPEN_SCANS = frozenset({ScanState.WAITING, ScanState.RUNNING})
 
+
+class ServerRequestState(StrEnum):
+    """Where a request of the catalog server is (`bridge_requests.state`)."""
+
+    FOUND = "found"  # it waits there; announced until ingest has decided about it
+    REJECTED = "rejected"  # ingest refused it, with the reason; announced again later
+    FOLLOWED = "followed"  # ingest accepted it; it ends there when it plays
+    RECEIPT = "receipt"  # it plays, and is being completed through the server's ingestion
+    ENDING = "ending"  # it plays, and is being deleted there
+    ENDED = "ended"  # it plays, and has been ended there
+    WITHDRAWN = "withdrawn"  # it is gone there, and is withdrawn here
+
+
+SERVER_REQUEST_TRANSITIONS: Mapping[ServerRequestState, frozenset[ServerRequestState]] = {
+    ServerRequestState.FOUND: frozenset(
+        {
+            ServerRequestState.REJECTED,
+            ServerRequestState.FOLLOWED,
+            ServerRequestState.WITHDRAWN,
+        }
+    ),
+    ServerRequestState.REJECTED: frozenset(
+        {ServerRequestState.FOUND, ServerRequestState.WITHDRAWN}
+    ),
+    ServerRequestState.FOLLOWED: frozenset(
+        {
+            ServerRequestState.RECEIPT,
+            ServerRequestState.ENDING,
+            ServerRequestState.ENDED,
+            ServerRequestState.WITHDRAWN,
+        }
+    ),
+    # A receipt that does not work: it is deleted instead.
+    ServerRequestState.RECEIPT: frozenset({ServerRequestState.ENDING, ServerRequestState.ENDED}),
+    ServerRequestState.ENDING: frozenset({ServerRequestState.ENDED}),
+    # It is there again: the server's database was restored.
+    ServerRequestState.ENDED: frozenset({ServerRequestState.FOLLOWED}),
+    ServerRequestState.WITHDRAWN: frozenset({ServerRequestState.FOUND}),
+}
+
+# The server lists them until they are ended or withdrawn there.
+LISTED_SERVER_REQUESTS = frozenset(
+    {ServerRequestState.FOUND, ServerRequestState.REJECTED, ServerRequestState.FOLLOWED}
+)
+# A call that ends it there has been begun.
+CLOSING_SERVER_REQUESTS = frozenset({ServerRequestState.RECEIPT, ServerRequestState.ENDING})
+
 _State = TypeVar("_State", bound=StrEnum)
 
 _TABLES: Mapping[type[StrEnum], Mapping[Any, frozenset[Any]]] = {
     Stage: TRANSITIONS,
     DownloadState: DOWNLOAD_TRANSITIONS,
     ScanState: SCAN_TRANSITIONS,
+    ServerRequestState: SERVER_REQUEST_TRANSITIONS,
 }
 
 
-def allowed_from(target: Stage | DownloadState | ScanState) -> list[str]:
+def allowed_from(target: Stage | DownloadState | ScanState | ServerRequestState) -> list[str]:
     """The states from which a row may come to `target`, as the guard of a write."""
     table = _TABLES[type(target)]
     return sorted(state.value for state, targets in table.items() if target in targets)
@@ -197,6 +245,7 @@ def edges() -> list[tuple[str, str, str]]:
         Stage: "item",
         DownloadState: "download",
         ScanState: "scan",
+        ServerRequestState: "server_request",
     }
     return sorted(
         (lives[kind], str(state), str(target))
@@ -224,6 +273,12 @@ def scan_diagram() -> str:
     """The life of a scan as a Mermaid state diagram."""
     ends = [state for state in ScanState if state not in OPEN_SCANS]
     return "\n".join(_diagram(SCAN_TRANSITIONS, ends=ends)) + "\n"
+
+
+def server_request_diagram() -> str:
+    """The life of a catalog server's request as a Mermaid state diagram."""
+    ends = [ServerRequestState.ENDED, ServerRequestState.WITHDRAWN]
+    return "\n".join(_diagram(SERVER_REQUEST_TRANSITIONS, ends=ends)) + "\n"
 
 
 def _diagram(table: Mapping[_State, frozenset[_State]], *, ends: Iterable[_State]) -> list[str]:

@@ -33,6 +33,7 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
     "space": (("fetching", "fetcher_writer"),),
     "incoming": (("fetching", "fetcher_writer"),),
     "ffmpeg": (("fetching", "fetcher_writer"),),
+    "catalog_server": (("requests of the catalog server", "bridge"),),
 }
 
 _TO_DO: dict[Dependency, str] = {
@@ -49,6 +50,8 @@ _TO_DO: dict[Dependency, str] = {
     "space": "free some space on the disk of MEDIA_PATH",
     "incoming": "check that the incoming folder exists and is Torrentino's",
     "ffmpeg": "install ffmpeg and ffprobe",
+    "catalog_server": "check that the catalog server runs and that CATALOG_SERVER_URL is its"
+    " address",
 }
 
 _WORKER: dict[Stage, str | None] = {

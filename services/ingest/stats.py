@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 from services.ingest.explain import paused
 from services.ingest.presence_problems import KINDS
 from services.ingest.store import reports as store
+from shared.db import server_requests
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Database, Row
@@ -84,7 +85,13 @@ class Statistics:
         known = await self._conditions.read()
         found = {name: known.get(name, _UNKNOWN) for name in _ALWAYS_SHOWN}
         media = {**found["media"], "free_mb": free}
-        return {"paused": paused(known), "health": {**found, **known, "media": media}}
+        async with self._database.connection() as connection:
+            at_server = await server_requests.read(connection)
+        return {
+            "paused": paused(known),
+            "health": {**found, **known, "media": media},
+            "catalog_server": at_server.as_json(),
+        }
 
     async def _free_mb(self) -> int | None:
         """What is free on the media disk; None where that cannot be read now."""

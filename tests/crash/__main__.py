@@ -19,9 +19,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from services.local.postgres import Postgres
-from shared.crashpoints import POINTS
 from tests.crash.run import Result, run
-from tests.crash.schedule import Schedule, at_points, by_seed, pairs
+from tests.crash.schedule import SEARCHED, Schedule, at_points, by_seed, pairs
 from tests.crash.zygote import Zygote
 from tests.support.databases import new_database, start
 
@@ -49,7 +48,7 @@ def schedules(wanted: argparse.Namespace) -> Iterator[Schedule]:
     """What the arguments ask for."""
     all_of_it = wanted.points is None and not wanted.pairs and wanted.seed is None
     if all_of_it or wanted.points is not None:
-        yield from (at_points(point, plain=wanted.plain) for point in wanted.points or POINTS)
+        yield from (at_points(point, plain=wanted.plain) for point in wanted.points or SEARCHED)
     if all_of_it or wanted.pairs:
         yield from pairs()
     if all_of_it or wanted.seed is not None:
@@ -106,7 +105,7 @@ def _summary(results: list[Result]) -> str:
     slowest = max((r for r in results if not r.error), key=lambda r: r.recovery_s, default=None)
     points = {point for result in results for point in result.deaths}
     return (
-        f"{len(results)} schedules, {len(failed)} failures, {len(points)} of {len(POINTS)} points"
+        f"{len(results)} schedules, {len(failed)} failures, {len(points)} of {len(SEARCHED)} points"
         + (f", slowest recovery {slowest.recovery_s:.1f} s" if slowest else "")
         + (f" ({slowest.schedule.replay})" if slowest else "")
     )

@@ -41,6 +41,8 @@ _SCALED: dict[tuple[str, str], float] = {
     ("shared.db.releases", "ASKING_S"): 3.0,
     ("shared.db.releases", "PARTIAL_FOR_S"): 0.5,
     ("services.reaper.__main__", "SWEEP_EVERY_S"): 0.3,
+    ("services.bridge.requests_store", "ANNOUNCE_S"): 0.5,
+    ("services.bridge.receipt", "UPLOAD_S"): 0.5,
     ("shared.bus.streams", "ACK_WAIT_S"): 2.0,
     ("shared.bus.consumer", "PROGRESS_S"): 0.5,
     ("shared.bus.consumer", "AGAIN_S"): 0.5,

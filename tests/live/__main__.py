@@ -1,7 +1,9 @@
-"""`make live`: the whole product against a real Torrentino, its clients, and a closed swarm.
+"""`make live`: the whole product against a real Torrentino, its clients, and a closed swarm; and
+against a real catalog server.
 
-TORRENTINO_BINARY names a Torrentino that somebody built; without it nothing runs, and that is
-said. Everything is on 127.0.0.1, in a folder of its own, and is ended afterwards.
+TORRENTINO_BINARY and PEZZOTTIFY_BINARY name programs that somebody built; what needs one that is
+not named does not run, and that is said. Everything is on 127.0.0.1 (but for the catalog server,
+which binds all interfaces), in a folder of its own, and is ended afterwards.
 """
 
 from __future__ import annotations
@@ -22,13 +24,15 @@ from services.local.postgres import Postgres
 from shared.db.migrate import migrate
 from shared.errors import DownloadsError
 from shared.media.tools import find_tools
-from tests.live import libraries, measure
+from tests.live import catalog, libraries, measure
 from tests.live.lab import Bench
 from tests.live.measure import Outcome
 from tests.live.programs import Failed
 from tests.live.report import Report
 from tests.live.sound import Sounds
 from tests.live.trials import CLIENTS, TRIALS, Client, Trial
+from tests.support import pezzottify
+from tests.support.ffmpegs import prefer_the_wheel
 
 Runs: TypeAlias = Sequence[tuple[Client, Trial]]
 
@@ -39,9 +43,43 @@ _TEMPLATE = "live_template"
 
 
 def main() -> int:
-    """Run the trials that were asked for; 0 if all that must hold held, or nothing could run."""
+    """Run what was asked for; 0 if all that must hold held, or nothing could run."""
     given = _arguments()
     report = Report(_RESULTS)
+    # Whoever ends us in order, with whatever signal, leaves nothing behind.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return max(_catalog_server(given, report), _torrentino(given, report))
+    except KeyboardInterrupt:
+        report.say("stopped")
+    except (DownloadsError, Failed) as error:
+        report.say(f"{error}")
+    return 1
+
+
+def _catalog_server(given: argparse.Namespace, report: Report) -> int:
+    """The chain at a catalog server; 0 if it held, or could not run."""
+    if given.only not in catalog.NAME:
+        return 0
+    binary = pezzottify.binary()
+    if binary is None:
+        report.say(f"{pezzottify.BINARY} is not set: skipped the trial {catalog.NAME}")
+        return 0
+    if not os.access(binary, os.X_OK):
+        report.say(f"{pezzottify.BINARY}: {binary} is no program")
+        return 1
+    made = prefer_the_wheel()
+    try:
+        with _folder(given.keep) as folder:
+            folder.chmod(0o755)
+            return 0 if asyncio.run(catalog.run(folder, binary, report)) else 1
+    finally:
+        if made is not None:
+            shutil.rmtree(made)
+
+
+def _torrentino(given: argparse.Namespace, report: Report) -> int:
+    """The trials with a Torrentino; 0 if all that must hold held, or nothing could run."""
     binary = os.environ.get(_BINARY, "")
     if not binary:
         report.say(f"{_BINARY} is not set: skipped {len(TRIALS)} trials with {_and(CLIENTS)}")
@@ -55,21 +93,14 @@ def main() -> int:
         for trial in TRIALS
         if given.only in trial.name and client in trial.clients
     ]
+    if not runs and given.only in catalog.NAME:
+        return 0
     if not runs:
         names = "\n  ".join(trial.name for trial in TRIALS)
         report.say(f"nothing to run; the trials are:\n  {names}")
         return 1
-    # Whoever ends us in order, with whatever signal, leaves nothing behind.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        with _folder(given.keep) as folder:
-            asyncio.run(_each_way(folder, Path(binary), runs, report, given))
-    except KeyboardInterrupt:
-        report.say("stopped")
-        return 1
-    except (DownloadsError, Failed) as error:
-        report.say(f"{error}")
-        return 1
+    with _folder(given.keep) as folder:
+        asyncio.run(_each_way(folder, Path(binary), runs, report, given))
     report.table()
     return 0 if report.held() else 1
 

@@ -25,6 +25,7 @@ from shared.states import (
     TRANSITIONS,
     DownloadState,
     ScanState,
+    ServerRequestState,
     Stage,
     allowed_from,
     edges,
@@ -123,6 +124,31 @@ async def test_a_scan_leaves_a_state_by_its_edges_only(world: World, state: Scan
             else:
                 with REFUSED:
                     await connection.execute("UPDATE scans SET state = $1", target)
+    finally:
+        await connection.close()
+
+
+@pytest.mark.parametrize("state", list(ServerRequestState))
+async def test_a_servers_request_leaves_a_state_by_its_edges_only(
+    world: World, state: ServerRequestState
+) -> None:
+    """As items do."""
+    await world.execute(
+        "INSERT INTO bridge_requests (remote_id, request_id, kind, content_id, priority)"
+        " VALUES ('r', 'r', 'album', 'a', 2)"
+    )
+    ends = "how = CASE WHEN $1 = 'ended' THEN 'left' END,"
+    ends += " ended_at = CASE WHEN $1 = 'ended' THEN now() END"
+    change = f"UPDATE bridge_requests SET state = $1, {ends}"
+    connection = await asyncpg.connect(world.database_url)
+    try:
+        for target in set(ServerRequestState) - {state}:
+            await world.execute(change, state)
+            if state in allowed_from(target):
+                await connection.execute(change, target)
+            else:
+                with REFUSED:
+                    await connection.execute(change, target)
     finally:
         await connection.close()
 

@@ -40,7 +40,7 @@ from shared.duty import Duty
 from shared.media.paths import find_audio
 from shared.process import build_all
 from shared.settings import SERVICES, Service, Settings, load
-from shared.states import DownloadState, ScanState, Stage, edges
+from shared.states import DownloadState, ScanState, ServerRequestState, Stage, edges
 from shared.supervisor import serve
 from shared.web import WebServer
 from tests.support.kept_connection import Connection, KeptConnection
@@ -85,7 +85,12 @@ DELETE FROM transitions t
  WHERE NOT EXISTS (SELECT 1 FROM unnest($1::text[], $2::text[], $3::text[]) AS k (life, f, t)
                     WHERE (k.life, k.f, k.t) = (t.life, t.from_state, t.to_state))
 """
-_LIVES: dict[str, type[StrEnum]] = {"item": Stage, "download": DownloadState, "scan": ScanState}
+_LIVES: dict[str, type[StrEnum]] = {
+    "item": Stage,
+    "download": DownloadState,
+    "scan": ScanState,
+    "server_request": ServerRequestState,
+}
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ import pytest
 
 from shared.db import download_moves, moves
 from shared.db.queries import load_queries
-from shared.states import DownloadState, ScanState, Stage
+from shared.states import DownloadState, ScanState, ServerRequestState, Stage
 
 ROOT = Path(__file__).parents[2]
 SETS_STAGE = re.compile(
@@ -24,9 +24,8 @@ SETS_STATE = re.compile(
 )
 SQL = re.compile(r"\b(?:SELECT|UPDATE|INSERT|DELETE|WHERE|AND)\b")
 INSERTS = re.compile(r"INSERT\s+INTO\s+(queue_items|tickets)\b")
-LITERAL = re.compile(
-    rf"\bsta(?:g|t)e\s*(?:=|<>|IN)\s*\(?\s*'(?:{'|'.join([*Stage, *DownloadState, *ScanState])})'"
-)
+STATES = "|".join([*Stage, *DownloadState, *ScanState, *ServerRequestState])
+LITERAL = re.compile(rf"\bsta(?:g|t)e\s*(?:=|<>|IN)\s*\(?\s*'(?:{STATES})'")
 
 
 @cache
