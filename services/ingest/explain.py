@@ -27,7 +27,6 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
         ("fetching", "fetcher_writer"),
         ("scanning", "watchdog"),
     ),
-    "catalog_server": (("bridging", "bridge"),),
     "catalog_write": (("publishing to the catalog", "bridge"),),
     "media": (("requesting", "ingest"), ("fetching", "fetcher_writer"), ("scanning", "watchdog")),
     "space": (("fetching", "fetcher_writer"),),
@@ -50,8 +49,6 @@ _TO_DO: dict[Dependency, str] = {
     "space": "free some space on the disk of MEDIA_PATH",
     "incoming": "check that the incoming folder exists and is Torrentino's",
     "ffmpeg": "install ffmpeg and ffprobe",
-    "catalog_server": "check that the catalog server runs and that CATALOG_SERVER_URL is its"
-    " address",
 }
 
 _WORKER: dict[Stage, str | None] = {
