@@ -74,7 +74,7 @@ def local(
     # take a second to import.
     from services.local.run import run as run_local  # noqa: PLC0415
 
-    process.keep_environment_private()
+    process.blank_secrets()
     with errors_in_lines():
         sys.exit(asyncio.run(run_local(data, once=once)))
 

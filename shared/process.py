@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import structlog
 
@@ -17,13 +18,11 @@ from shared.app import App, make_app
 from shared.duty import Duty
 from shared.errors import DownloadsError
 from shared.ops import OpsServer
-from shared.settings import SERVICES, Service, Settings, load
+from shared.settings import SECRETS, SERVICES, Service, Settings, load
 from shared.signals import on_signals
 from shared.supervisor import serve
 
 log = structlog.get_logger()
-
-_PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 Build = Callable[[App], list[Duty]]
 
@@ -35,19 +34,28 @@ def main(services: dict[Service, Build]) -> None:
         # Not the umask that the process inherited: the catalog server reads the placed files.
         os.umask(settings.umask_bits)
         logs.configure(settings)
-        keep_environment_private()
+        blank_secrets()
         asyncio.run(_run(settings, services))
 
 
-def keep_environment_private() -> None:
-    """Let no other process of this user read this one's environment, which has its passwords.
+def blank_secrets() -> None:
+    """Blank the values of secrets in `/proc/<pid>/environ`; `os.environ` keeps them.
 
-    Files of strangers are decoded by children of this process. Only root can read it then.
+    Other processes of this user can read that file, and children of this process decode files of
+    strangers. Memory stays readable to a program that may trace this one.
     """
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-            log.warning("environment_is_readable", error=os.strerror(ctypes.get_errno()))
+    if sys.platform != "linux":
+        return
+    # proc(5): behind the name in brackets, env_start and env_end are the 48th and 49th field.
+    fields = Path("/proc/self/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    start, end = int(fields[47]), int(fields[48])
+    names = {name.upper().encode() for name in SECRETS}
+    place = start
+    for entry in ctypes.string_at(start, end - start).split(b"\0"):
+        name, _, value = entry.partition(b"=")
+        if name in names:
+            ctypes.memset(place + len(name) + 1, ord("*"), len(value))
+        place += len(entry) + 1
 
 
 async def _run(settings: Settings, services: dict[Service, Build]) -> None:
