@@ -26,6 +26,7 @@ from shared.db.pool import Database
 from shared.db.publication import NOT_CONFIRMED, NOT_PUBLISHED
 from shared.errors import DependencyDown, Misconfigured, Unavailable
 from shared.health import Health
+from shared.media.paths import audio_uri
 from shared.metrics import FILES, FILES_NOT_PLAYABLE
 from tests.support.catalog_server import (
     CatalogServer,
@@ -414,9 +415,16 @@ async def test_transactions_are_small_and_far_between(
 
 
 async def test_a_name_without_its_file_is_found(place: World, ids: list[str]) -> None:
-    """What the crash search checks at every death can fail."""
-    await place_files(place, ids[:1])
-    set_uri(place.catalog, ids[0], "audio/not/there.ogg")
+    """What the crash search checks at every death can fail; other programs may name others."""
+    [uri] = await place_files(place, ids[:1])
+    set_uri(place.catalog, ids[1], "audio/of/another/program.ogg")
+    await named_files_are_whole(place)
+    set_uri(place.catalog, ids[1], audio_uri(ids[1], "ogg"))
+    with pytest.raises(AssertionError, match="not whole"):
+        await named_files_are_whole(place)
+    set_uri(place.catalog, ids[1], None)
+    set_uri(place.catalog, ids[0], uri)
+    (place.media / uri).write_bytes(b"cut")
     with pytest.raises(AssertionError, match="not whole"):
         await named_files_are_whole(place)
 

@@ -17,7 +17,15 @@ from services.ingest.store.requests import usage
 from services.local.postgres import Postgres
 from shared.bus.subjects import REQUEST_ALBUM, REQUEST_TRACK
 from shared.db.migrate import migrate
-from shared.states import STATUS_OF, TRANSITIONS, DownloadState, ScanState, Stage, Status
+from shared.states import (
+    STATUS_OF,
+    TRANSITIONS,
+    DownloadState,
+    ScanState,
+    ServerRequestState,
+    Stage,
+    Status,
+)
 from tests.services.test_reaper import put
 from tests.support.ingest_helpers import V1, ask, ask_album, message, serve
 from tests.support.stages import Stages, bare_world, one, queue, tickets, timeline
@@ -128,7 +136,8 @@ async def test_every_kind_from_every_source_ends(world: World) -> None:
 
 def test_words_of_the_lifecycle_are_written_as_it_writes_them() -> None:
     """L-30, L-34: no SQL compares a status with a word, or in a case, that is never stored."""
-    known = {*Stage, *Status, *DownloadState, *ScanState, "idle in transaction"}
+    known = {*Stage, *Status, *DownloadState, *ScanState, *ServerRequestState}
+    known |= {"idle in transaction"}
     known |= {f"{{DownloadState.{state.name}}}" for state in DownloadState}  # in f-strings
     known |= {"held"}  # the name before needs_choice, in the migration that renames it
     compared = re.compile(r"\b(?:stage|status|state)\s*(?:=|<>|IN)\s*(\('[^)]*\)|'[^']*')")
