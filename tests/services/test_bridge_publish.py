@@ -399,8 +399,8 @@ async def test_the_server_s_writes_get_their_turn(place: World, server: CatalogS
 async def test_transactions_are_small_and_far_between(
     place: World, ids: list[str], server: CatalogServer
 ) -> None:
-    """At most 500 rows, and a pause of at least 20 ms after each."""
-    assert (ROWS_AT_ONCE, PAUSE_S) == (500, 0.02)
+    """At most 250 rows, and a pause of at least 20 ms after each."""
+    assert (ROWS_AT_ONCE, PAUSE_S) == (250, 0.02)
     catalog = CatalogFile(place.catalog, pause_s=0.3)
     try:
         of, changes = await changes_for(catalog, ids)
