@@ -361,7 +361,7 @@ class Steps:
         self.seen.forget_files()
         self.lab.ask("POST", f"album/{ALBUM_ID}")
         self.seen.arrives([ALBUM_ID], linked=True)
-        return "12 files, hard links to the torrent's"
+        return "12 files: 10 hard links to the torrent's, 2 converted"
 
     def build_neighbours(self) -> None:
         """Images in the places of Torrentino's and Pezzottify's own, which are not published."""
