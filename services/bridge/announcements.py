@@ -17,7 +17,7 @@ from shared.bus.nats import Bus, NotAccepted, Outgoing
 from shared.crashpoints import reached
 from shared.errors import InvalidRequest, Unavailable
 from shared.metrics import SERVER_REQUESTS
-from shared.untrusted import content_id, token
+from shared.untrusted import content_id, token, user
 
 log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class Announcements:
 def _announcement(request: Taken) -> Outgoing:
     token(request.request_id, what="request id")
     if request.user_id is not None:
-        token(request.user_id, what="user id")
+        user(request.user_id, what="user id")
     content_id(request.content_id, what=f"{request.kind} id")
     body = {
         "v": 1,

@@ -145,22 +145,24 @@ async def test_what_is_deleted_there_is_withdrawn_here(bridge: Bridged) -> None:
 
 
 async def test_what_ingest_refuses_is_shown_and_not_asked_again_at_once(bridge: Bridged) -> None:
-    """An album that the catalog does not have, and an id that is none."""
+    """An album that the catalog does not have, an id that is none, and the administrator's name."""
     bridge.world.add_album(1, 1)
     await bridge.run("ingest")
     unknown = bridge.server.ask(bridge.listener, "ALBUM", album_id(77))
     malformed = bridge.server.ask(bridge.listener, "TRACK_AUDIO", "../../etc")
+    reserved = bridge.server.ask("admin", "ALBUM", album_id(2))
     image = bridge.server.ask(None, "ALBUM_IMAGE", album_id(1))
     assert (await bridge.until_state(unknown, "rejected"))["problem"] == (
         f"the catalog has no album {album_id(77)}"
     )
     assert "is not an id" in (await bridge.until_state(malformed, "rejected"))["problem"]
+    assert "administrator" in (await bridge.until_state(reserved, "rejected"))["problem"]
     later = await bridge.press(1)
     await bridge.until_state(later, "followed")
     sql = "SELECT 1 FROM events WHERE kind = 'request.rejected'"
     assert len(await bridge.world.rows(sql)) == 1
     assert await bridge.request(image) is None
-    assert {unknown, malformed} <= bridge.server.queue.keys()
+    assert {unknown, malformed, reserved} <= bridge.server.queue.keys()
     # The catalog may have it an hour later.
     bridge.world.add_album(77, 1)
     await bridge.world.execute(
