@@ -29,7 +29,7 @@ import httpx
 from shared.clock import Clock
 from shared.errors import Dependency, DependencyDown, DownloadsError, Misconfigured
 from shared.health import Health
-from shared.torrentino.model import redact
+from shared.redaction import redact
 
 Json: TypeAlias = dict[str, Any]
 Sleep = Callable[[float], Awaitable[None]]

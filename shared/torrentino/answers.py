@@ -32,7 +32,7 @@ from dataclasses import dataclass
 import httpx
 
 from shared.errors import DependencyDown, DownloadsError, Misconfigured, OutcomeUnknown
-from shared.torrentino.model import redact
+from shared.redaction import redact
 
 MAX_BODY_BYTES = 32 * 1024 * 1024
 _MAX_TEXT_CHARS = 500

@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.errors import Conflict, DependencyDown, InvalidRequest, Unknown
+from shared.redaction import redact
 from shared.torrentino.answers import Answer, refused, unreadable
 from shared.torrentino.http import Http, object_of, quoted
-from shared.torrentino.model import mapping_of, mappings_of, redact
+from shared.torrentino.model import mapping_of, mappings_of
 from shared.untrusted import usable_path
 
 _UNDER_WAY = "already exists"

@@ -12,6 +12,7 @@ import httpx
 
 from shared.backoff import Backoff
 from shared.errors import InvalidRequest, Misconfigured, OutcomeUnknown
+from shared.redaction import redact
 from shared.torrentino.answers import (
     MAX_BODY_BYTES,
     Answer,
@@ -20,7 +21,6 @@ from shared.torrentino.answers import (
     refused,
     unreadable,
 )
-from shared.torrentino.model import redact
 
 Sleep = Callable[[float], Awaitable[None]]
 

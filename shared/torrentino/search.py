@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from shared.errors import DependencyDown, OutcomeUnknown
 from shared.media.extensions import PLAYABLE, extension_of
+from shared.redaction import redact
 from shared.torrentino.answers import Answer
 from shared.torrentino.http import Http, object_of
-from shared.torrentino.model import integer_of, mappings_of, redact
+from shared.torrentino.model import integer_of, mappings_of
 from shared.torrentino.torrent import info_hash_of
 
 # Jackett asks every indexer, and repeats what fails.

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from shared.torrentino.model import integer_of, mapping_of, number_of, redact
+from shared.redaction import redact
+from shared.torrentino.model import integer_of, mapping_of, number_of
 from shared.untrusted import usable_name, usable_path
 
 _MAX_TITLE_CHARS = 500

@@ -14,8 +14,8 @@ from websockets.exceptions import InvalidStatus, WebSocketException
 
 from shared.backoff import Backoff
 from shared.clock import Clock, SystemClock
+from shared.redaction import redact
 from shared.torrentino.http import auth_headers, base_url_of
-from shared.torrentino.model import redact
 
 log = structlog.get_logger(__name__)
 

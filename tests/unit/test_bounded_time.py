@@ -13,7 +13,7 @@ from shared.choosing.naming import name_of
 from shared.choosing.queries import for_album
 from shared.matching import cue, names, titles
 from shared.media.decode import serious_lines
-from shared.torrentino.model import redact
+from shared.redaction import redact
 
 # What patterns repeat or look for; a row of each makes a careless pattern try every division.
 _UNITS = (

@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 
 from shared import logs
 from shared.errors import DownloadsError
+from shared.redaction import redact
 from shared.settings import load
 from shared.torrentino.client import TorrentinoClient
-from shared.torrentino.model import RemoteState, RemoteTicket, redact
+from shared.torrentino.model import RemoteState, RemoteTicket
 from shared.untrusted import printable
 
 SECRET = "5ecre7d00dfeed5ecre7d00dfeed0042"

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.torrentino.model import RemoteState, RemoteTicket, TicketRequest, redact
+from shared.redaction import redact
+from shared.torrentino.model import RemoteState, RemoteTicket, TicketRequest
 
 HASH = "0123456789abcdef0123456789abcdef01234567"
 SHOWN_FIELDS = (
