@@ -16,7 +16,9 @@ UPDATE media_files f SET album_id = q.album_id FROM queue_items q WHERE q.id = f
 
 CREATE INDEX media_files_album ON media_files (album_id);
 CREATE INDEX media_files_unpublished ON media_files (track_id) WHERE published_at IS NULL;
-CREATE INDEX media_files_unplayable ON media_files (track_id) WHERE playable_at IS NULL;
+-- Asked for twice a second: what the catalog server was never asked about.
+CREATE INDEX media_files_to_ask ON media_files (track_id)
+    WHERE published_at IS NOT NULL AND playable_at IS NULL AND not_playable IS NULL;
 
 -- The catalog.db that the bridge used last, with the -shm of its server: one of them is never replaced
 -- without the other.
