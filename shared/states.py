@@ -206,8 +206,6 @@ SERVER_REQUEST_TRANSITIONS: Mapping[ServerRequestState, frozenset[ServerRequestS
 LISTED_SERVER_REQUESTS = frozenset(
     {ServerRequestState.FOUND, ServerRequestState.REJECTED, ServerRequestState.FOLLOWED}
 )
-# A call that ends it there has been begun.
-CLOSING_SERVER_REQUESTS = frozenset({ServerRequestState.RECEIPT, ServerRequestState.ENDING})
 
 _State = TypeVar("_State", bound=StrEnum)
 

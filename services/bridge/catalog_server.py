@@ -64,8 +64,6 @@ class RemoteTrack:
 
     id: str
     plays: bool
-    # The server's word, "available" or another.
-    said: str
     audio_uri: str | None
     duration_ms: int
 
@@ -90,7 +88,6 @@ class IngestionJob:
     status: str
     context_id: str | None
     filename: str
-    album_id: str | None
     matched: int
     converted: int
     error: str | None
@@ -262,11 +259,10 @@ def _track(result: object) -> RemoteTrack | None:
 
 
 def _fields(track: Json) -> RemoteTrack:
-    said, length = str(track.get("availability")), track.get("duration_ms")
+    length = track.get("duration_ms")
     return RemoteTrack(
         id=str(track.get("id")),
-        plays=said == "available",
-        said=said,
+        plays=track.get("availability") == "available",
         audio_uri=_text(track.get("audio_uri")),
         duration_ms=length if isinstance(length, int) else 0,
     )
@@ -293,7 +289,6 @@ def _job(row: Json) -> IngestionJob:
         status=str(row.get("status")),
         context_id=_text(row.get("context_id")),
         filename=str(row.get("original_filename")),
-        album_id=_text(row.get("matched_album_id")),
         matched=_number(row.get("tracks_matched")),
         converted=_number(row.get("tracks_converted")),
         error=_text(row.get("error_message")),

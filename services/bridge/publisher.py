@@ -25,6 +25,7 @@ from shared.db.ledger import unreadable
 from shared.db.media_root import MediaRoot
 from shared.errors import Stale
 from shared.health import Health
+from shared.media.presence import NamedFile, named_file
 from shared.metrics import CATALOG_ROWS
 
 log = structlog.get_logger()
@@ -246,12 +247,10 @@ class Publisher:
         root, broken = self._root.path, file.broken
         try:
             if broken is not None and uri == broken.audio_uri.encode():
-                now = os.stat(root / broken.audio_uri)  # noqa: PTH116 (as uris.py)
-                if (now.st_size, now.st_mtime_ns) == (broken.size_bytes, broken.modified_ns):
+                now = named_file(root, broken.audio_uri)
+                if isinstance(now, NamedFile) and broken.is_of(now):
                     return False
             return leads_to_a_file(root, uri)
-        except FileNotFoundError:
-            return False
         except OSError as error:
             raise unreadable(error, f"checking the catalog's file of {file.track_id}") from error
 

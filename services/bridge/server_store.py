@@ -124,8 +124,6 @@ class Covered:
     """Whether the flags know of all files of a request."""
 
     covered: bool
-    # The bridge published none of them.
-    foreign_files: bool
     plays_s: float
 
 
@@ -201,7 +199,6 @@ class ServerStore:
         assert row is not None, "the request has a row, and the session has made that of the server"
         return Covered(
             covered=row["covered"],
-            foreign_files=row["foreign_files"],
             plays_s=float(row["plays_s"] or 0),
         )
 

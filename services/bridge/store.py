@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from services.bridge.catalog_guard import CatalogId
 from shared.db.pool import Database, Row
+from shared.db.presence import Problem
 
 # With the file of the track that is known to be broken and is to be replaced, if there is one.
 _FILES = """
 SELECT f.track_id, f.audio_uri, f.size_bytes,
-       p.audio_uri AS broken_uri, p.size_bytes AS broken_bytes, p.modified_ns AS broken_ns
+       p.audio_uri AS broken_uri, p.detail AS broken_detail, p.size_bytes AS broken_bytes,
+       p.modified_ns AS broken_ns
   FROM media_files f
   LEFT JOIN presence_problems p
          ON $1 AND p.track_id = f.track_id AND p.kind = 'broken' AND p.audio_uri <> f.audio_uri
@@ -53,15 +55,6 @@ ON CONFLICT (singleton) DO UPDATE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
-class BrokenFile:
-    """A file that is not the whole audio of its track, as it was when it was decoded."""
-
-    audio_uri: str
-    size_bytes: int
-    modified_ns: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
 class LedgerFile:
     """A file of the ledger, by where it lies and how long it was.
 
@@ -71,7 +64,7 @@ class LedgerFile:
     track_id: str
     audio_uri: str
     size_bytes: int
-    broken: BrokenFile | None = None
+    broken: Problem | None = None
 
 
 class Store:
@@ -139,8 +132,11 @@ class Store:
 def _file(row: Row) -> LedgerFile:
     broken = None
     if row["broken_uri"] is not None and row["broken_ns"] is not None:
-        broken = BrokenFile(
+        broken = Problem(
+            track_id=row["track_id"],
             audio_uri=row["broken_uri"],
+            kind="broken",
+            detail=row["broken_detail"],
             size_bytes=row["broken_bytes"],
             modified_ns=row["broken_ns"],
         )

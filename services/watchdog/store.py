@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from shared.db.albums import known_albums
 from shared.db.pool import Connection, Database
-from shared.db.presence import Known, known
+from shared.db.presence import Known, Notes, known, note
 from shared.errors import Stale
 from shared.events import ScanOrder
 from shared.states import ScanState, allowed_from
@@ -96,8 +96,6 @@ _WITH_FILES = "SELECT DISTINCT album_id FROM media_files WHERE album_id = ANY($1
 _PROBLEMS_AFTER = """
 SELECT track_id FROM presence_problems WHERE track_id > $1 ORDER BY track_id LIMIT 1000
 """
-
-_FORGET = "DELETE FROM presence_problems WHERE track_id = ANY($1)"
 
 _END = """
 UPDATE scans SET state = $3, problem = $4, finished_at = now(), lease_until = NULL
@@ -189,7 +187,7 @@ class Store:
     async def forget_problems(self, track_ids: Collection[str]) -> None:
         """Delete the presence problems of tracks that the catalog does not have any more."""
         async with self.database.connection() as connection:
-            await connection.execute(_FORGET, list(track_ids))
+            await note(connection, Notes(forgotten=list(track_ids)))
 
     async def known_albums(self, album_ids: Collection[str]) -> set[str]:
         """Those of these albums whose tracklist is known."""

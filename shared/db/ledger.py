@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 
 from shared.crashpoints import reached
 from shared.db import moves
@@ -17,7 +16,6 @@ from shared.errors import AttemptFailed, DependencyDown
 from shared.events import AudioReady
 from shared.media.paths import audio_uri
 from shared.media.place import storage_error
-from shared.media.presence import NamedFile, named_file
 from shared.media.verify import AudioFacts
 
 
@@ -32,18 +30,6 @@ class Placed:
     album_id: str | None = field(default=None, compare=False)
     adopted: bool = field(default=False, compare=False)
     published_at: datetime | None = field(default=None, compare=False)
-
-    def is_there(self, media_path: Path) -> bool:
-        """Whether the file is at its place, with the size that it had. Blocks.
-
-        Raises:
-            DependencyDown: the disk cannot be read.
-        """
-        try:
-            found = named_file(media_path, self.audio_uri)
-        except OSError as error:
-            raise unreadable(error, f"looking at {self.audio_uri}") from error
-        return isinstance(found, NamedFile) and found.size_bytes == self.size_bytes
 
 
 def unreadable(error: OSError, what: str) -> DependencyDown:
