@@ -1,0 +1,1 @@
+-- How often an item was handed back, and what placed files were found to be.

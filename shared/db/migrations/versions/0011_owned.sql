@@ -1,0 +1,1 @@
+-- What at Torrentino is this installation's, and what was there before.

@@ -1,0 +1,1 @@
+-- Deadlines that count only time in which the product looked.

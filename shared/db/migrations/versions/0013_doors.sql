@@ -1,0 +1,1 @@
+-- What repeated wishes and retries count as.

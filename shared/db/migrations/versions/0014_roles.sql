@@ -1,0 +1,1 @@
+-- A login role for each service, with the grants that it needs.
