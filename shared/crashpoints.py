@@ -31,6 +31,7 @@ POINTS: dict[str, str] = {
     # ticketer
     "ticketer.intended": "intents are inserted, uncommitted | their items are not claimed",
     "ticketer.claimed": "items and intents are committed | Torrentino is not called",
+    "ticketer.listed": "the client's torrents are noted | the ticket is not asked for",
     "ticketer.joined": "items have joined the ticket of their album | no wake-up is sent",
     "ticketer.found": "the ticket of an earlier attempt is found | it is not recorded",
     "ticketer.posting": "the intent is committed | the ticket is not created",

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable
 
+from services.poller.blocked_torrents import BlockedTorrents
 from services.poller.direct import DownloadFollower
 from services.poller.download_cleanup import Leftovers
 from services.poller.downloads_store import TorrentsStore
 from services.poller.hints import Hints
+from services.poller.removal_rules import RemovalRules
 from services.poller.service import Poller
 from services.poller.store import Store
 from services.poller.stray_tickets import StraySweep
@@ -13,9 +15,9 @@ from services.poller.ticket_cleanup import Tidier
 from services.poller.ticket_facts import Asked
 from services.poller.tickets import TicketFollower
 from services.poller.torrent_client import TorrentClient
-from services.poller.torrent_removal import TorrentRemoval
 from shared.acquisition.direct import Direct
 from shared.acquisition.protocol import ModeName
+from shared.acquisition.removal import Removal
 from shared.acquisition.tickets import Tickets
 from shared.app import App
 from shared.duty import Duty, PeriodicDuty
@@ -37,26 +39,27 @@ def build(app: App) -> list[Duty]:
 def _tickets(app: App, client: TorrentinoClient) -> list[Duty]:
     """What follows tickets, cancels strays and cleans up after tickets; and Torrentino's hints."""
     settings = app.settings
+    rules = RemovalRules(app.database, settings)
+    removal = Removal(client, rules)
     tickets = Tickets(
         client,
         dest_root=settings.torrentino_dest_root,
         downloads_root=settings.torrentino_downloads_root,
+        removal=removal,
     )
     store = Store(app.database, poll_interval_s=settings.poll_interval_s)
-    removal = TorrentRemoval(app.database, client)
     asked = Asked(
         tickets=tickets,
         store=store,
-        removal=removal,
+        blocked_torrents=BlockedTorrents(app.database, removal, rules),
         torrent_client=TorrentClient(client, app.health),
         settings=settings,
     )
     poller = Poller(app, TicketFollower(app, asked))
     app.bus.listen("poll", poller.loop.wake, queue="poller")
-    sweep = StraySweep(store, tickets, removal, app.health)
+    sweep = StraySweep(store, tickets, app.health)
     tidier = Tidier(
         app.database,
-        client,
         removal,
         policy=settings.torrentino_cleanup,
         keep_days=settings.ticket_keep_days,
@@ -73,7 +76,8 @@ def _tickets(app: App, client: TorrentinoClient) -> list[Duty]:
 def _direct(app: App, client: TorrentinoClient) -> list[Duty]:
     """What follows direct downloads, and removes what is left of them."""
     settings = app.settings
-    mode = Direct(client, downloads_root=settings.torrentino_downloads_root)
+    removal = Removal(client, RemovalRules(app.database, settings))
+    mode = Direct(client, downloads_root=settings.torrentino_downloads_root, removal=removal)
     store = TorrentsStore(app.database, poll_interval_s=settings.poll_interval_s)
     poller = Poller(app, DownloadFollower(app, mode, store))
     app.bus.listen("poll", poller.loop.wake, queue="poller")

@@ -181,9 +181,7 @@ class DownloadFollower:
 
     async def _remove(self, download: Download) -> None:
         """Take what is in error out of the client, unless others need it."""
-        if not await self._store.is_needed(download.info_hash or "", but=download.id):
-            reason = "it is in error"
-            await self.remote.give_up([_begun(download)], reason=reason, with_data=True)
+        await self.remote.give_up([_begun(download)], reason="it is in error", with_data=True)
 
     async def _next(
         self, connection: Connection, download: Download, failure: AttemptFailed

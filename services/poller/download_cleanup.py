@@ -14,10 +14,7 @@ from shared.crashpoints import reached
 
 
 class Leftovers:
-    """Removes them, except those that a ticket at Torrentino follows.
-
-    With their files, unless another torrent has its files there.
-    """
+    """Removes them where `Removal` lets them go."""
 
     def __init__(
         self, store: TorrentsStore, mode: Direct, *, policy: Literal["keep", "wrong", "all"]
@@ -36,13 +33,11 @@ class Leftovers:
             return 0
         removed = 0
         for info_hash in await self._store.done_with(also_brought=self._policy == "all"):
-            # A download of the same torrent may have been intended since the list was read.
-            if not await self._store.is_needed(info_hash, but=""):
-                removed += await self._remove(info_hash)
+            removed += await self._remove(info_hash)
         return removed
 
     async def _remove(self, info_hash: str) -> bool:
-        done_with = Begun(id=info_hash, remote_id=info_hash, folder="")
+        done_with = Begun(id="", remote_id=info_hash, folder="")
         reason = "its download is done with"
         if not await self.remote.give_up([done_with], reason=reason, with_data=True):
             return False

@@ -116,13 +116,12 @@ UPDATE tickets SET info_hash = $2, next_poll_at = now()
 # Items still wait for it, or collect from it, by any of our downloads; or a ticket does.
 _NEEDED = f"""
 EXISTS (SELECT 1 FROM tickets n
-         WHERE n.info_hash = {{hash}} AND n.id <> {{but}}
+         WHERE n.info_hash = t.info_hash
            AND (n.state IN ({in_sql(SERVING_DOWNLOADS)})
                 OR EXISTS (SELECT 1 FROM queue_items q
                             WHERE q.ticket_id = n.id
                               AND q.stage IN ({in_sql(COLLECTING)}))))
 """  # noqa: S608 (made of constants)
-_IS_NEEDED = "SELECT " + _NEEDED.format(hash="$1", but="$2")
 
 # Ours, at the client, and done with: no item waits for it or collects from it, nor will one for
 # whose track it is not blocked. What has brought a file goes only where all goes ($1).
@@ -131,7 +130,7 @@ SELECT t.info_hash
   FROM tickets t
  WHERE t.way = 'direct' AND t.ours AND t.removed_at IS NULL AND t.state = '{DownloadState.CLOSED}'
    AND t.info_hash IS NOT NULL
-   AND NOT {_NEEDED.format(hash="t.info_hash", but="''")}
+   AND NOT {_NEEDED}
    AND NOT EXISTS (SELECT 1 FROM tickets o JOIN queue_items w ON w.ticket_id = o.id
                     WHERE o.info_hash = t.info_hash AND w.status IN ('PENDING', 'DOWNLOADING')
                       AND NOT EXISTS (SELECT 1 FROM blocklist b
@@ -227,11 +226,6 @@ class TorrentsStore:
         async with self.database.connection() as connection:
             done = await connection.execute(_IDENTIFIED, download.id, info_hash)
         return bool(done == "UPDATE 1")
-
-    async def is_needed(self, info_hash: str, *, but: str) -> bool:
-        """Whether another of our downloads follows the torrent, or collects from it."""
-        async with self.database.connection() as connection:
-            return bool(await connection.fetchval(_IS_NEEDED, info_hash, but))
 
     async def done_with(self, *, also_brought: bool) -> list[str]:
         """Our torrents that are not needed; `also_brought`: those that brought a file as well."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import structlog
 
 from services.poller.store import Store
-from services.poller.torrent_removal import TorrentRemoval
 from shared.acquisition.tickets import Tickets, begun_of
 from shared.crashpoints import reached
 from shared.health import Health
@@ -17,12 +16,9 @@ log = structlog.get_logger()
 class StraySweep:
     """Cancels tickets of creations that were found too late, and tickets that came back to life."""
 
-    def __init__(
-        self, store: Store, tickets: Tickets, removal: TorrentRemoval, health: Health
-    ) -> None:
+    def __init__(self, store: Store, tickets: Tickets, health: Health) -> None:
         self._store = store
         self._tickets = tickets
-        self._removal = removal
         self._health = health
 
     async def run_once(self) -> int:
@@ -40,9 +36,7 @@ class StraySweep:
         for stray in strays:
             log.warning("stray_ticket", ticket=stray.id, dest_path=stray.dest_path)
             if not await self._store.reopen(stray):
-                await cancel(
-                    self._tickets, self._removal, stray, reason="a ticket that no item waits for"
-                )
+                await cancel(self._tickets, stray, reason="a ticket that no item waits for")
         return 0
 
     async def _strays(self) -> list[RemoteTicket]:
@@ -62,17 +56,10 @@ class StraySweep:
 
 
 async def cancel(
-    tickets: Tickets,
-    removal: TorrentRemoval,
-    remote: RemoteTicket,
-    *,
-    reason: str,
-    ticket_id: str = "",
+    tickets: Tickets, remote: RemoteTicket, *, reason: str, ticket_id: str = ""
 ) -> None:
-    """Cancel once, with the torrent unless our other tickets need it; what came of it shows later.
+    """Cancel once, with the torrent where `Removal` lets it go; what came of it shows later.
 
     `ticket_id` is ours, where we have a row of it.
     """
-    begun = begun_of(remote)
-    with_data = begun.info_hash is None or await removal.may_go(begun.info_hash, but=ticket_id)
-    await tickets.give_up([begun], reason=reason, with_data=with_data)
+    await tickets.give_up([begun_of(remote, id_=ticket_id)], reason=reason, with_data=True)

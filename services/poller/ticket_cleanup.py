@@ -11,13 +11,11 @@ from typing import Literal
 
 import structlog
 
-from services.poller.torrent_removal import TorrentRemoval
-from shared.acquisition.followed_torrents import followed
+from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.crashpoints import reached
 from shared.db.pool import Database
-from shared.errors import OutcomeUnknown, Refused
+from shared.errors import Conflict, OutcomeUnknown, Refused
 from shared.states import COLLECTING, DownloadState, in_sql
-from shared.torrentino.client import TorrentinoClient
 
 log = structlog.get_logger()
 
@@ -79,14 +77,12 @@ class Tidier:
     def __init__(
         self,
         database: Database,
-        client: TorrentinoClient,
-        removal: TorrentRemoval,
+        removal: Removal,
         *,
         policy: Literal["keep", "ticket", "torrent"],
         keep_days: int,
     ) -> None:
         self._database = database
-        self._client = client
         self._removal = removal
         self._policy = policy
         self._keep_days = keep_days
@@ -130,7 +126,7 @@ class Tidier:
         try:
             if self._policy == "torrent" and ticket.info_hash:
                 await self._remove_torrent(ticket.info_hash, ticket)
-        except OutcomeUnknown as error:
+        except (OutcomeUnknown, Conflict) as error:
             log.info("tidying_unsettled", ticket=ticket.torrentino_id, detail=str(error))
             return False
         except Refused as error:
@@ -141,7 +137,7 @@ class Tidier:
         """Whether there is no such ticket any more, or there will always be one."""
         try:
             if ticket.torrentino_id is not None:
-                await self._client.delete_ticket(ticket.torrentino_id)
+                await self._removal.ticket(ticket.torrentino_id)
                 reached("tidying.ticket_removed")
         except OutcomeUnknown as error:
             log.info("tidying_unsettled", ticket=ticket.torrentino_id, detail=str(error))
@@ -151,11 +147,13 @@ class Tidier:
         return True
 
     async def _remove_torrent(self, info_hash: str, ticket: Done) -> None:
-        if await self._removal.is_needed(info_hash, but=ticket.id):
-            # The last of its tickets takes it along.
-            return
-        if await followed(self._client, [info_hash], but=ticket.torrentino_id):
-            log.info("torrent_kept", info_hash=info_hash, why="another ticket follows it")
-            return
-        await self._client.remove_torrent(info_hash, delete_files=True)
-        reached("tidying.torrent_removed")
+        """One that another of our tickets needs is removed with the last of them."""
+        case = Case(
+            info_hash=info_hash,
+            ground=Ground.COLLECTED,
+            mode="tickets",
+            download_id=ticket.id,
+            ticket_id=ticket.torrentino_id,
+        )
+        if await self._removal.torrent(case) is Standing.FREE:
+            reached("tidying.torrent_removed")

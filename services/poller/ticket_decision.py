@@ -26,7 +26,7 @@ from services.poller.ticket_verdict import (
     without_trackers,
 )
 from shared.acquisition.protocol import Phase
-from shared.errors import AttemptFailed, ErrorType
+from shared.errors import AttemptFailed, Conflict, ErrorType
 from shared.states import Stage
 from shared.torrentino.model import RemoteState
 
@@ -74,9 +74,13 @@ async def _blocked(facts: TicketFacts) -> Action | None:
     refusal = refusal_of(facts.remote, seen=facts.ticket.info_hash, blocked=blocked)
     if not isinstance(refusal, NextCandidate):
         return refusal
-    # A torrent that others need, or that is still seeding, cannot be taken from this ticket.
-    if facts.refusals < _MOST_REFUSALS and await facts.may_refuse():
-        return refusal
+    # A torrent that others need, that is still seeding, or that is not ours, cannot be taken from
+    # this ticket.
+    try:
+        if facts.refusals < _MOST_REFUSALS and await facts.may_refuse():
+            return refusal
+    except Conflict:
+        return None  # it is being added or removed: asked again at the next poll
     return only_blocked(blocked, withdraw=True)
 
 

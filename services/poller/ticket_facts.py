@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import cached_property, wraps
 from typing import Any, Literal, Protocol, TypeAlias, TypeVar
 
+from services.poller.blocked_torrents import BlockedTorrents
 from services.poller.store import OpenTicket, Store
 from services.poller.ticket_verdict import Verdict, verdict_of
 from services.poller.torrent_client import TorrentClient
-from services.poller.torrent_removal import TorrentRemoval
 from shared.acquisition.protocol import Seen
 from shared.acquisition.tickets import Tickets
 from shared.settings import Settings
@@ -70,7 +70,7 @@ class Asked:
 
     tickets: Tickets
     store: Store
-    removal: TorrentRemoval
+    blocked_torrents: BlockedTorrents
     torrent_client: TorrentClient
     settings: Settings
 
@@ -170,7 +170,7 @@ class TicketFacts:
     async def may_refuse(self) -> bool:
         """Whether the torrent that it downloads may be removed from under it."""
         info_hash = self.remote.info_hash
-        return info_hash is not None and await self.asked.removal.may_refuse(
+        return info_hash is not None and await self.asked.blocked_torrents.may_refuse(
             info_hash, ticket=self.ticket
         )
 

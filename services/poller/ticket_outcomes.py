@@ -89,7 +89,6 @@ class TicketOutcomes:
             reached("poller.cancelling")
             await cancel(
                 self._asked.tickets,
-                self._asked.removal,
                 remote,
                 reason="no longer wanted",
                 ticket_id=ticket.id,
@@ -113,7 +112,7 @@ class TicketOutcomes:
         reached("poller.moved")
         if isinstance(move, NextCandidate):
             self.refusals[ticket.id] += 1
-            await self._asked.removal.refuse(ticket, move.info_hash)
+            await self._asked.blocked_torrents.refuse(ticket, move.info_hash)
         elif isinstance(move, Process) and woken is not None:
             return await self._process(facts, move)
         return woken or ()
@@ -157,7 +156,7 @@ class TicketOutcomes:
             case Process():
                 return await self._note_processing(connection, facts, move)
             case NextCandidate(info_hash=info_hash):
-                await self._asked.removal.forget(connection, ticket)
+                await self._asked.blocked_torrents.forget(connection, ticket)
                 log.info("source_refused", ticket=ticket.torrentino_id, info_hash=info_hash)
             case AskAgain() | AskOtherKind() | GiveUp():
                 return await self._end(connection, ticket, remote, move)

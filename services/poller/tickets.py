@@ -26,7 +26,7 @@ class TicketFollower:
         self.mode: ModeName = asked.tickets.name
         self.needs: Collection[Dependency] = asked.tickets.needs
         self.remote = asked.tickets
-        self.removal = asked.removal
+        self.blocked_torrents = asked.blocked_torrents
         self._asked = asked
         self._store = asked.store
         self._outcomes = TicketOutcomes(app, asked)
@@ -44,7 +44,7 @@ class TicketFollower:
             self._health.up("torrentino")
         if await self._asked.torrent_client.answers():
             try:
-                await self.removal.remove_blocked()
+                await self.blocked_torrents.remove_all()
             except DependencyDown as away:
                 if not self._asked.torrent_client.is_away(away):
                     raise

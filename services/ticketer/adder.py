@@ -65,14 +65,19 @@ class Adder:
         chosen = Chosen(release=release, links=candidate.links, hashes_before=frozenset(there))
         if release.info_hash in there:
             ours = await self._store.is_ours(release.info_hash, but=work.ticket_id)
-            if await self._intend(work, chosen, candidate.kind, ours=ours, adds=False):
+            try:
+                intended = await self._intend(work, chosen, candidate.kind, ours=ours, adds=False)
+            except Conflict as busy:
+                # It may be the torrent that is being removed: the next turn sees what is there.
+                raise NoTurn(_SOON_S, str(busy)) from busy
+            if intended:
                 return await self._record(work, release.info_hash, release, how="there")
             return True
         for _ in range(_PAUSES):
             async with self._one_at_a_time:
-                intended = await self._intend_to_add(work, candidate)
-                if intended is not None:
-                    return await self._add(work, intended) if intended.links else True
+                chosen_to_add = await self._intend_to_add(work, candidate)
+                if chosen_to_add is not None:
+                    return await self._add(work, chosen_to_add) if chosen_to_add.links else True
             # In between the ticketer that has begun to add may continue.
             await self._sleep(_PAUSE_S)
         raise NoTurn(_SOON_S, "waits until another release is added")

@@ -16,6 +16,8 @@ from shared.db import download_moves, moves, releases
 from shared.db.blocklist import OfTrack, block, blocked
 from shared.db.claims import Claim
 from shared.db.pool import Connection, Database
+from shared.db.torrents_seen import lock_for_add
+from shared.errors import Conflict
 from shared.states import DownloadState, Stage, in_sql
 
 _MOST_BROUGHT = 500
@@ -119,10 +121,13 @@ class DirectStore:
         False when no item is ours any more.
 
         Raises:
+            Conflict: a torrent is being removed just now.
             UniqueViolationError: another release is being added.
         """
         release = chosen.release
-        async with self.database.connection() as connection:
+        async with self.database.transaction() as connection:
+            if not await lock_for_add(connection):
+                raise Conflict("a torrent is being removed just now")
             done = await connection.execute(
                 _INTEND,
                 work.ticket_id,

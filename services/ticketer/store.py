@@ -21,8 +21,10 @@ from shared.db import download_moves, moves
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.claims import Claim
 from shared.db.download_moves import Intent
+from shared.db.identity import installation_id
 from shared.db.moves import Joining
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
+from shared.db.torrents_seen import note_torrents
 from shared.states import (
     LIVE_DOWNLOADS,
     SERVING_DOWNLOADS,
@@ -169,10 +171,11 @@ class Store:
             fresh = await self._fresh(connection, room) if room > 0 else {}
             if not resumed and not fresh:
                 return []
+            ours = await installation_id(connection)
             intents = [
                 Intent(
                     id=ticket_id,
-                    dest_path=self._dest_path(ticket_id),
+                    dest_path=f"{self._dest_root}/{ours}/{ticket_id}",
                     priority=0,
                     kind=group.kind,
                     album_id=group.album_id,
@@ -209,9 +212,6 @@ class Store:
         await connection.execute(IN_ANY_ORDER)
         return rows
 
-    def _dest_path(self, ticket_id: str) -> str:
-        return f"{self._dest_root}/{ticket_id}"
-
     async def _mark(
         self,
         connection: Connection,
@@ -236,12 +236,17 @@ class Store:
         return Work(
             items=tuple(item_of(row) for row in rows),
             ticket_id=first["ticket_id"],
-            dest_path=self._dest_path(first["ticket_id"]),
+            dest_path=first["dest_path"],
             kind=first["kind"],
             album=_album(rows, albums) if first["kind"] == "album" else None,
             priority=first["priority"],
             resumed=first["resumed"],
         )
+
+    async def list_before(self, batch: Sequence[Work], info_hashes: Collection[str]) -> None:
+        """Note which torrents were at the client before these tickets are asked for."""
+        async with self.database.transaction() as connection:
+            await note_torrents(connection, info_hashes, before=[work.ticket_id for work in batch])
 
     async def keep(self, work: Work, *, for_s: float) -> bool:
         """Make the claims last this long from now; False when no item is ours any more."""

@@ -104,8 +104,12 @@ class TicketStarter:
         return [TicketAttempt(work=work, finding=finding) for work in batch]
 
     async def _find_again(self, batch: Sequence[Work]) -> Mapping[str, Found]:
-        await self.remote.ready()
-        return await self.remote.find([_begun(work) for work in batch if work.resumed])
+        there = await self.remote.present()
+        found = await self.remote.find([_begun(work) for work in batch if work.resumed])
+        # What is found was asked for before, and may have brought what is there by now.
+        await self.store.list_before([w for w in batch if w.ticket_id not in found], there)
+        reached("ticketer.listed")
+        return found
 
     async def start(self, attempt: TicketAttempt) -> None:
         """Adopt the ticket of an earlier try, or create one."""

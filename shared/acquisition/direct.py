@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from shared.acquisition.followed_torrents import followed
 from shared.acquisition.protocol import Begun, Found, Location, ModeName, Phase, Seen, Started
+from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.crashpoints import reached
 from shared.errors import Dependency, OutcomeUnknown, Refused
 from shared.torrentino.client import TorrentinoClient
@@ -57,9 +57,12 @@ class Direct:
         client: TorrentinoClient,
         *,
         downloads_root: str | None,
+        removal: Removal | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
+        """`removal`: for `give_up`."""
         self.client = client
+        self._removal = removal
         self._root = (downloads_root or "/").rstrip("/")
         self._sleep = sleep
 
@@ -140,45 +143,36 @@ class Direct:
     async def give_up(
         self, begun: Collection[Begun], *, reason: str, with_data: bool
     ) -> frozenset[str]:
-        """Take the torrents out of the client, except those that a ticket at Torrentino follows.
+        """Take the torrents out of the client, where `Removal` allows it.
 
-        A ticket whose torrent is removed takes its next candidate, which may be another song.
+        What is not ours has ended for us, and stays there.
         """
-        hashes = {each.remote_id: each for each in begun if each.remote_id is not None}
-        torrents = await self.client.torrents()
-        in_use = await followed(self.client, list(hashes), but=None)
         ended = set()
-        for info_hash, each in hashes.items():
-            if info_hash in in_use:
-                continue
-            mine = next((other for other in torrents if other.info_hash == info_hash), None)
-            if mine is None or await self._remove(mine, torrents, reason, with_data=with_data):
+        for each in begun:
+            if each.remote_id is not None and await self._remove(
+                each, each.remote_id, reason, with_data=with_data
+            ):
                 ended.add(each.id)
         return frozenset(ended)
 
-    async def _remove(
-        self, mine: RemoteTorrent, torrents: Torrents, reason: str, *, with_data: bool
-    ) -> bool:
-        """Whether the torrent is removed, with its data where no other torrent has the same path.
-
-        qBittorrent lets two torrents write to one folder, and would delete the data of both.
-        """
-        assert mine.info_hash is not None, "it was found by its hash"
-        others = (each for each in torrents if each.info_hash != mine.info_hash)
-        with_files = with_data and not any(each.path == mine.path for each in others)
-        try:
-            await self.client.remove_torrent(mine.info_hash, delete_files=with_files)
-        except (OutcomeUnknown, Refused) as error:
-            log.info("removal_unsettled", info_hash=mine.info_hash, detail=str(error))
-            return False
-        log.info(
-            "download_removed",
-            info_hash=mine.info_hash,
-            title=mine.title,
-            reason=reason,
-            with_files=with_files,
+    async def _remove(self, begun: Begun, info_hash: str, reason: str, *, with_data: bool) -> bool:
+        """Whether nothing is left to do."""
+        assert self._removal is not None, "what gives up has it"
+        case = Case(
+            info_hash=info_hash,
+            ground=Ground.UNWANTED,
+            mode=self.name,
+            download_id=begun.id,
+            keeps_files=not with_data,
         )
-        return True
+        try:
+            standing = await self._removal.torrent(case)
+        except (OutcomeUnknown, Refused) as error:
+            log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
+            return False
+        if standing is Standing.FREE:
+            log.info("download_removed", info_hash=info_hash, reason=reason)
+        return standing is not Standing.NEEDED
 
 
 def _phase(torrent: RemoteTorrent | None) -> Phase:

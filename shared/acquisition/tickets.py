@@ -6,12 +6,13 @@ ordered for it (`dest_path`), which no other attempt has.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 
 import structlog
 
-from shared.acquisition.followed_torrents import followed
 from shared.acquisition.protocol import Begun, Found, Location, ModeName, Phase, Seen, Started
+from shared.acquisition.removal import Case, Ground, Permit, Removal
 from shared.acquisition.ticket_reads import LIVE, TicketReads
 from shared.crashpoints import reached
 from shared.errors import Dependency, OutcomeUnknown, Refused
@@ -34,9 +35,16 @@ class Tickets:
     needs: Collection[Dependency] = frozenset[Dependency]({"torrentino"})
 
     def __init__(
-        self, client: TorrentinoClient, *, dest_root: str, downloads_root: str | None = None
+        self,
+        client: TorrentinoClient,
+        *,
+        dest_root: str,
+        downloads_root: str | None = None,
+        removal: Removal | None = None,
     ) -> None:
+        """`removal`: for a `give_up` with the data."""
         self.client = client
+        self._removal = removal
         self._dest_root = dest_root.rstrip("/")
         self._downloads_root = None if downloads_root is None else downloads_root.rstrip("/")
         self._reads = TicketReads(client)
@@ -142,25 +150,40 @@ class Tickets:
         if info_hash is not None and with_data and info_hash != begun.info_hash:
             log.info("cancel_put_off", ticket=remote.id, why="it downloads another torrent by now")
             return
-        # Asked before the cancel: nothing may lie between that and the removal.
-        removes = info_hash is not None and with_data and await self._may_go(info_hash, remote)
         try:
-            await self.client.cancel(remote.id, reason=reason)
-            reached("poller.cancelled")
-            if info_hash is not None and removes:
+            # Asked before the cancel: nothing may lie between that and the removal.
+            async with self._removing(remote, begun, with_data=with_data) as permit:
+                await self.client.cancel(remote.id, reason=reason)
+                reached("poller.cancelled")
                 # In this order: the other way round Torrentino takes the next candidate.
-                await self.client.remove_torrent(info_hash, delete_files=True)
-                reached("poller.torrent_removed")
+                if permit is not None and await permit.use():
+                    reached("poller.torrent_removed")
         except (OutcomeUnknown, Refused) as error:
             log.info("cancel_unsettled", ticket=remote.id, detail=str(error))
 
-    async def _may_go(self, info_hash: str, remote: RemoteTicket) -> bool:
-        if await followed(self.client, [info_hash], but=remote.id):
-            log.info("torrent_kept", info_hash=info_hash, why="another ticket follows it")
-            return False
-        # A client that is away could not remove it, and the ticket would be gone.
-        await self.client.torrent(info_hash)
-        return True
+    @asynccontextmanager
+    async def _removing(
+        self, remote: RemoteTicket, begun: Begun, *, with_data: bool
+    ) -> AsyncIterator[Permit | None]:
+        info_hash = remote.info_hash if remote.state == RemoteState.DOWNLOADING else None
+        if info_hash is None or not with_data:
+            yield None
+            return
+        assert self._removal is not None, "only with it may data be removed"
+        case = Case(
+            info_hash=info_hash,
+            ground=Ground.UNWANTED,
+            mode=self.name,
+            download_id=begun.id,
+            ticket_id=remote.id,
+        )
+        async with self._removal.of(case) as permit:
+            yield permit
+
+    async def present(self) -> frozenset[str]:
+        """The hashes of all torrents that the client has."""
+        torrents = await self.client.torrents()
+        return frozenset(each.info_hash for each in torrents if each.info_hash is not None)
 
     async def living(self) -> list[RemoteTicket]:
         """All tickets in our folder that have not ended."""
@@ -176,7 +199,7 @@ def begun_of(remote: RemoteTicket, *, id_: str | None = None) -> Begun:
     """The ticket as it is at Torrentino."""
     downloads = remote.state == RemoteState.DOWNLOADING
     return Begun(
-        id=id_ or remote.id,
+        id=remote.id if id_ is None else id_,
         remote_id=remote.id,
         folder=remote.dest_path,
         info_hash=remote.info_hash if downloads else None,

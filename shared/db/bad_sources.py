@@ -9,13 +9,13 @@ from shared.db.pool import Connection
 from shared.errors import AttemptFailed, ErrorType
 
 _BLOCK = """
-INSERT INTO bad_sources (track_id, info_hash, reason, item_id)
-SELECT q.track_id, t.info_hash, $2, q.id
+INSERT INTO bad_sources AS b (track_id, info_hash, reason, item_id, whole)
+SELECT q.track_id, t.info_hash, $2, q.id, $3
   FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.id = $1 AND t.info_hash IS NOT NULL
 ON CONFLICT (track_id, info_hash) DO UPDATE
    SET reason = excluded.reason, item_id = excluded.item_id, at = now(), removed_at = NULL,
-       lacks = false
+       lacks = false, whole = excluded.whole AND (b.whole OR b.lacks)
 """
 
 # A torrent that was broken stays so, also if it lacks the track.
@@ -27,6 +27,9 @@ SELECT q.track_id, t.info_hash, $2, q.id, true
 ON CONFLICT (track_id, info_hash) DO NOTHING
 """
 
+# The rule of the verification that a whole file with another recording breaks.
+OTHER_LENGTH = "wrong_length"
+
 _UNBLOCK = "DELETE FROM bad_sources WHERE track_id = $1"
 
 
@@ -36,7 +39,8 @@ async def block_source(connection: Connection, item_id: str, failure: AttemptFai
     Call it in the transaction that ends the attempt, while the item is locked.
     """
     if failure.error_type is ErrorType.CORRUPTION:
-        await connection.execute(_BLOCK, item_id, failure.message)
+        whole = failure.evidence.get("rule") == OTHER_LENGTH
+        await connection.execute(_BLOCK, item_id, failure.message, whole)
 
 
 async def lacks_source(connection: Connection, item_id: str, reason: str) -> None:

@@ -34,7 +34,7 @@ UPDATE queue_items q
  WHERE q.id = d.item_id AND q.stage = ANY($9)
 RETURNING q.id, q.fence, q.ticket_id, q.track_id, q.track_name, q.main_artist, q.artist_name, q.disc_number,
           q.track_number, q.duration_ms, q.album_name, q.album_artist, q.album_id, q.priority, q.seq,
-          d.resumed, t.kind, t.album_id AS ticket_album_id
+          d.resumed, t.kind, t.album_id AS ticket_album_id, t.dest_path, t.failures
 
 -- name: join_ticket
 UPDATE queue_items q

@@ -163,7 +163,7 @@ class RemoteTicket:
             state=redact(_required(state, "type"))[:_MAX_NAME_CHARS],
             raw_state=state,
             priority=integer_of(ticket.get("priority")) or 0,
-            updated_at=_timestamp(ticket.get("updated_at")),
+            updated_at=timestamp_of(ticket.get("updated_at")),
             updated=printable(str(ticket.get("updated_at") or ""))[:_MAX_NAME_CHARS],
         )
 
@@ -288,7 +288,8 @@ def _summary(candidate: Mapping[str, object]) -> dict[str, object]:
 
 def _hash(entry: Mapping[str, object]) -> str | None:
     value = entry.get("info_hash")
-    return value if isinstance(value, str) and _INFO_HASH.fullmatch(value) else None
+    usable = isinstance(value, str) and _INFO_HASH.fullmatch(value)
+    return str(value).lower() if usable else None
 
 
 def _file_mapping(entry: Mapping[str, object]) -> dict[str, object] | None:
@@ -345,7 +346,8 @@ def integer_of(value: object) -> int | None:
     return int(number) if number is not None and 0 <= number < _TOO_MUCH else None
 
 
-def _timestamp(value: object) -> datetime | None:
+def timestamp_of(value: object) -> datetime | None:
+    """A moment in ISO 8601; None for anything else. Without an offset it is UTC."""
     try:
         moment = datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:

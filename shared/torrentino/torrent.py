@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from shared.redaction import redact
-from shared.torrentino.model import integer_of, mapping_of, number_of
+from shared.torrentino.model import integer_of, mapping_of, number_of, timestamp_of
 from shared.untrusted import usable_name, usable_path
 
 _MAX_TITLE_CHARS = 500
@@ -39,6 +40,8 @@ class RemoteTorrent:
     speed_bps: int | None = None
     eta_s: int | None = None
     seeders: int | None = None
+    # When the client got it, in whole seconds; None with librqbit, which does not tell.
+    added_at: datetime | None = None
 
     @property
     def whole(self) -> bool:
@@ -70,6 +73,7 @@ class RemoteTorrent:
             speed_bps=integer_of(torrent.get("download_speed")),
             eta_s=integer_of(torrent.get("eta_secs")),
             seeders=integer_of(torrent.get("seeders")),
+            added_at=timestamp_of(torrent.get("added_at")),
         )
 
 

@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from services.local.torrentino import Song, Standin, TorrentSpec
 from services.local.torrentino.config import Client
 from shared.acquisition.direct import Direct, TorrentOrder
 from shared.acquisition.protocol import Begun, Mode, Seen, Started
+from shared.acquisition.removal import Case, Removal, Standing
 from shared.acquisition.tickets import Tickets
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import RemoteTicket, TicketRequest
@@ -23,6 +25,22 @@ ARTIST, TITLE = "The Band", "Low Tide"
 RELEASE = "The Band - Low Tide (2004) [FLAC]"
 OTHER = "Another Band - Other Music (2001) [FLAC]"
 LATER = {"type": "failed", "error": "Download stalled: tried 5 candidates", "retryable": False}
+
+
+class AllFree:
+    """`Rules` of a user who has nothing else at Torrentino: what lives there decides alone."""
+
+    def allow(self, case: Case) -> bool:  # noqa: ARG002
+        return True
+
+    @asynccontextmanager
+    async def undisturbed(
+        self,
+        case: Case,  # noqa: ARG002
+        *,
+        added_at: datetime | None,  # noqa: ARG002
+    ) -> AsyncIterator[Standing]:
+        yield Standing.FREE
 
 
 class Lab(ABC):
@@ -105,7 +123,8 @@ class DirectLab(Lab):
     async def prepare(self, spec: TorrentSpec, *, told: bool) -> None:
         """`told`: the indexer tells the hash."""
         self._spec = spec
-        mode = Direct(self.client, downloads_root=str(self.downloads))
+        removal = Removal(self.client, AllFree())
+        mode = Direct(self.client, downloads_root=str(self.downloads), removal=removal)
         self.mode, self.content = mode, [file.source.read_bytes() for file in spec.files]
         size_bytes = sum(map(len, self.content))
         before = await mode.present()
@@ -157,7 +176,10 @@ class TicketLab(Lab):
     def prepare(self, incoming: Path, *, sees_downloads: bool) -> None:
         """`sees_downloads`: the folder of the torrent client is mounted here."""
         root = str(self.downloads) if sees_downloads else None
-        self.mode = Tickets(self.client, dest_root=str(incoming), downloads_root=root)
+        removal = Removal(self.client, AllFree())
+        self.mode = Tickets(
+            self.client, dest_root=str(incoming), downloads_root=root, removal=removal
+        )
         self.content = [AUDIO]
         folder = f"{incoming}/ours"
         self.order = TicketRequest(

@@ -68,7 +68,7 @@ async def test_a_finished_ticket_becomes_a_file(world: World) -> None:
         assert parts(world) == []
         assert final(world, track).stat().st_mode & 0o777 == 0o644
         await by_hand.clean()
-        assert list(world.incoming.iterdir()) == []
+        assert world.ticket_folders() == []
         assert final(world, track).stat().st_nlink == 1
         await assert_lawful(world)
 
@@ -87,7 +87,7 @@ async def test_the_audio_is_found_among_other_files(world: World) -> None:
         await by_hand.fetch()
         assert in_audio(world) == [f"{track}.flac"]
         await by_hand.clean()
-        assert list(world.incoming.iterdir()) == []
+        assert world.ticket_folders() == []
 
 
 async def test_a_bigger_file_that_is_the_wrong_song_is_passed_over(world: World) -> None:
@@ -119,7 +119,7 @@ async def test_what_was_not_placed_is_a_storage_failure(world: World, fate: str)
         assert sum(by_hand.waits) > 5
         assert in_audio(world) == []
         await by_hand.clean()
-        assert list(world.incoming.iterdir()) == []
+        assert world.ticket_folders() == []
 
 
 async def test_a_listing_that_lags_is_waited_for(world: World) -> None:
@@ -127,7 +127,7 @@ async def test_a_listing_that_lags_is_waited_for(world: World) -> None:
     (track,) = await asked(world)
     async with stages(world) as by_hand:
         await by_hand.until_ready()
-        (folder,) = world.incoming.iterdir()
+        (folder,) = world.ticket_folders()
         hidden = folder.rename(world.folder / "hidden")
 
         def appear() -> None:
@@ -251,7 +251,7 @@ async def test_delivery_over_http(world: World) -> None:
             assert any("range" in headers for _, headers in server.requests)
             assert await by_hand.clean() == 3
             assert await by_hand.clean() == 0
-    assert len(list(world.incoming.iterdir())) == 3
+    assert len(world.ticket_folders()) == 3
     assert parts(world) == []
 
 
@@ -373,7 +373,7 @@ async def test_one_folder_that_cannot_be_removed_keeps_no_other(
     async with stages(world) as by_hand:
         await by_hand.until_ready()
         await by_hand.fetch()
-        stuck = sorted(world.incoming.iterdir())[1]
+        stuck = sorted(world.ticket_folders())[1]
         delivery = by_hand.fetcher.recipe.collector.deliveries["incoming"]
         remove = delivery.remove
 
@@ -385,7 +385,7 @@ async def test_one_folder_that_cannot_be_removed_keeps_no_other(
         monkeypatch.setattr(delivery, "remove", refuse)
         await by_hand.clean()
         assert by_hand.app.health.breaker("incoming").closed
-        assert list(world.incoming.iterdir()) == [stuck]
+        assert world.ticket_folders() == [stuck]
 
 
 class SlowDecoder:
@@ -529,7 +529,7 @@ async def test_a_file_that_is_written_to_meanwhile_is_refused(
     async with stages(world, slow.tools) as by_hand:
         await begin(by_hand)
         await eventually(lambda: one(world), lambda item: item["stage"] == "verifying")
-        (incoming,) = world.incoming.glob("*/*.converted")
+        (incoming,) = world.incoming.glob("*/*/*.converted")
         with incoming.open("ab") as file:
             file.write(b"x")
         await slow.go_on()

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator, Collection
 
 import pytest
 
+from services.poller.removal_rules import RemovalRules
 from shared.acquisition.followed_torrents import followed
+from shared.acquisition.removal import Case, Ground, Removal
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import TicketRequest
 from shared.torrentino.torrent import RemoteTorrent
@@ -136,10 +138,20 @@ async def _block(still: World, track: str) -> None:
     )
 
 
+async def brought(still: World, info_hash: str) -> None:
+    """A ticket of ours has brought this torrent, and has ended."""
+    await still.execute(
+        "INSERT INTO tickets (id, dest_path, priority, state, info_hash, listed_at, collected_at)"
+        " VALUES ('before', 'before', 1, 'closed', $1, now(), now())",
+        info_hash,
+    )
+
+
 async def test_a_blocked_torrent_stays_as_long_as_a_stranger_follows_it(
     still: World, by_hand: Stages
 ) -> None:
     """It is removed when that is over."""
+    await brought(still, HASH)
     await _block(still, "a track")
     stranger = await strangers(still, by_hand, **DOWNLOADING)
     await by_hand.poll()
@@ -165,8 +177,8 @@ async def test_what_is_downloaded_directly_is_needed(
     """Both ways may be in use at once; and what was blocked is never removed under the other."""
     await queue(still, still.add_album(1, len(stages_) or 1))
     await still.execute(
-        "INSERT INTO tickets (id, dest_path, priority, state, way, info_hash)"
-        " VALUES ('direct', 'direct', 1, $1, 'direct', $2)",
+        "INSERT INTO tickets (id, dest_path, priority, state, way, info_hash, ours)"
+        " VALUES ('direct', 'direct', 1, $1, 'direct', $2, true)",
         state,
         HASH,
     )
@@ -181,7 +193,9 @@ async def test_what_is_downloaded_directly_is_needed(
             "COMPLETED" if done else "DOWNLOADING",
             done,
         )
-    assert await by_hand.follower.removal.is_needed(HASH, but="another") is needed
+    rules = RemovalRules(by_hand.app.database, still.settings(TORRENTINO_CLEANUP="torrent"))
+    case = Case(info_hash=HASH, ground=Ground.COLLECTED, mode="tickets", download_id="another")
+    assert await Removal(client_of(by_hand), rules).may_go(case) is not needed
     await _block(still, "a track")
     await by_hand.poll()
     assert still.standin.requests[REMOVE] == 0

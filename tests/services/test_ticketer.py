@@ -36,10 +36,12 @@ async def test_a_ticket_asks_for_the_track_and_nothing_else(still: World, by_han
         await queue(still, [track_id(priority)], priority=priority)
     assert await by_hand.ticket() == 3
     rows = {row["torrentino_id"]: row for row in await tickets(still)}
+    [identity] = await still.rows("SELECT id FROM identity")
+    ours = f"{still.env['TORRENTINO_DEST_ROOT']}/{identity['id']}"
     for priority, remote in zip((1, 2, 3), still.standin.tickets(), strict=True):
         row = rows.pop(str(remote["id"]))
         assert remote["priority"] == row["priority"] == REMOTE_PRIORITY[priority]
-        assert remote["dest_path"] == f"{still.env['TORRENTINO_DEST_ROOT']}/{row['id']}"
+        assert remote["dest_path"] == row["dest_path"] == f"{ours}/{row['id']}"
         assert remote["query_context"] == {
             "tags": ["music"],
             "description": f"The Testers Song {priority}",

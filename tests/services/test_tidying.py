@@ -6,7 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from services.poller.removal_rules import RemovalRules
 from services.poller.ticket_cleanup import Tidier
+from shared.acquisition.removal import Removal
 from shared.errors import DependencyDown
 from shared.torrentino.model import TicketRequest
 from tests.services.test_poller_albums import sees_downloads, until_failed, want
@@ -42,11 +44,10 @@ async def _end(world: World, ticket: Row, stage: str) -> None:
 
 def tidy_of(by_hand: Stages, policy: str, *, keep_days: int = 30) -> Callable[[], Awaitable[int]]:
     """The duty under this policy."""
-    follower = by_hand.follower
+    settings = by_hand.world.settings(TORRENTINO_CLEANUP=policy)
     tidier = Tidier(
         by_hand.app.database,
-        by_hand.poll_client,
-        follower.removal,
+        Removal(by_hand.poll_client, RemovalRules(by_hand.app.database, settings)),
         policy=policy,  # type: ignore[arg-type]
         keep_days=keep_days,
     )

@@ -142,6 +142,10 @@ class World(Music):
     def incoming(self) -> Path:
         return self.folder / "incoming"
 
+    def ticket_folders(self) -> list[Path]:
+        """The folders of tickets, below that of this installation."""
+        return sorted(self.incoming.glob("*/*"))
+
     @property
     def downloads(self) -> Path:
         """Where the torrent client saves; TORRENTINO_DOWNLOADS_ROOT of a test that shows it."""
