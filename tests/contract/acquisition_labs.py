@@ -30,15 +30,15 @@ LATER = {"type": "failed", "error": "Download stalled: tried 5 candidates", "ret
 class AllFree:
     """`Rules` of a user who has nothing else at Torrentino: what lives there decides alone."""
 
-    def allow(self, case: Case) -> bool:  # noqa: ARG002
+    def allow(self, case: Case) -> bool:
         return True
 
     @asynccontextmanager
     async def undisturbed(
         self,
-        case: Case,  # noqa: ARG002
+        case: Case,
         *,
-        added_at: datetime | None,  # noqa: ARG002
+        added_at: datetime | None,
     ) -> AsyncIterator[Standing]:
         yield Standing.FREE
 
