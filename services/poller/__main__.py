@@ -57,7 +57,7 @@ def _tickets(app: App, client: TorrentinoClient) -> list[Duty]:
     )
     poller = Poller(app, TicketFollower(app, asked))
     app.bus.listen("poll", poller.loop.wake, queue="poller")
-    sweep = StraySweep(store, tickets, app.health)
+    sweep = StraySweep(store, tickets, removal, app.health)
     tidier = Tidier(
         app.database,
         removal,
@@ -81,7 +81,7 @@ def _direct(app: App, client: TorrentinoClient) -> list[Duty]:
     store = TorrentsStore(app.database, poll_interval_s=settings.poll_interval_s)
     poller = Poller(app, DownloadFollower(app, mode, store))
     app.bus.listen("poll", poller.loop.wake, queue="poller")
-    leftovers = Leftovers(store, mode, policy=settings.download_cleanup)
+    leftovers = Leftovers(store, mode, removal, policy=settings.download_cleanup)
     return [poller, PeriodicDuty.of(app, "leftovers", leftovers.run_once, needs=mode.needs)]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import structlog
 
+from services.poller.own_faults import Pauses
 from services.poller.removal_rules import NEEDED, SEEDED, RemovalRules
 from services.poller.store import OpenTicket
 from shared.acquisition.removal import Case, Ground, Removal, Standing
@@ -53,6 +54,7 @@ class BlockedTorrents:
         self.removal = removal
         self._database = database
         self._rules = rules
+        self._pauses = Pauses()
 
     async def may_refuse(self, info_hash: str, *, ticket: OpenTicket) -> bool:
         """Whether a blocked torrent may be removed from under this ticket.
@@ -84,7 +86,11 @@ class BlockedTorrents:
             await connection.execute(_KEEP_SEEDED)
             rows = await connection.fetch(_BAD_TORRENTS, self._rules.removes_whole)
         for row in rows:
-            if await self._is_settled(row["info_hash"]):
+            if not self._pauses.is_over(row["info_hash"]):
+                continue
+            with self._pauses.after_failure_of(row["info_hash"]):
+                settled = await self._is_settled(row["info_hash"])
+            if settled:
                 async with self._database.connection() as connection:
                     await connection.execute(_BAD_TORRENT_SETTLED, row["info_hash"])
 

@@ -105,9 +105,14 @@ class DownloadFollower:
         """Make these due later."""
         await self._store.put_off(rows, delay_s=delay_s)
 
-    def concerns_one(self, away: Unavailable) -> bool:  # noqa: ARG002 all downloads need the client
-        """Never: all downloads are at one client."""
-        return False
+    async def is_at_fault(self, away: Unavailable) -> bool:
+        """See `Follower`."""
+        return await self.remote.client.works(away.dependency)
+
+    async def failed(self, row: Download, seen: Read, away: Unavailable) -> Woken:  # noqa: ARG002
+        """See `Follower`. What was read of it counts as far as it goes."""
+        await self._store.failed(row, reason=str(away))
+        return ()
 
     async def _carry_out(self, facts: DownloadFacts, action: Action) -> Woken:
         download = facts.download

@@ -6,6 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 
+import structlog
+
+from services.poller.own_faults import pause_s
 from shared.db import download_moves
 from shared.db.pool import Connection, Database, Row
 from shared.states import (
@@ -16,6 +19,8 @@ from shared.states import (
     in_sql,
 )
 from shared.torrentino.torrent import RemoteTorrent
+
+log = structlog.get_logger()
 
 ACTOR = "poller"
 # How many intervals a poller may take over what it claimed before another one takes it too.
@@ -43,6 +48,8 @@ class Download:
     state: str | None
     whole_at: datetime | None
     missing_at: datetime | None
+    # In a row, of what was this download's alone.
+    failures: int
     progressed_at: datetime
     now: datetime
 
@@ -65,7 +72,7 @@ UPDATE tickets
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id, state, info_hash, torrent_title, ours, adding_at, hashes_before, size_bytes,
-          remote_state, whole_at, missing_at, progressed_at, now() AS now
+          remote_state, whole_at, missing_at, progressed_at, failures, now() AS now
 """  # noqa: S608 (made of constants)
 
 _ANY = f"""
@@ -79,6 +86,14 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
  WHERE id = ANY($1) AND state IN ({in_sql(POLLED_DOWNLOADS)})
 """  # noqa: S608 (made of constants)
 
+# It says so where its items show what they wait for.
+_FAILED = f"""
+UPDATE tickets
+   SET failures = failures + 1, remote_reason = $2,
+       next_poll_at = now() + make_interval(secs => $3)
+ WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
+"""  # noqa: S608 (made of constants)
+
 # A download that waits for its turn is not idle.
 _OBSERVE = f"""
 UPDATE tickets
@@ -87,7 +102,7 @@ UPDATE tickets
                             THEN now() ELSE progressed_at END,
        size_bytes_seen = coalesce(nullif($6, 0), size_bytes_seen),
        size_bytes = coalesce(nullif($6, 0), size_bytes),
-       remote_state = $2, progress_pct = $3, speed_bps = $4, eta_s = $5, seeders = $9,
+       remote_state = $2, progress_pct = $3, speed_bps = $4, eta_s = $5, seeders = $9, failures = 0,
        whole_at = CASE WHEN $7 THEN coalesce(whole_at, now()) END, missing_at = NULL,
        hashes_before = NULL,
        next_poll_at = now() + make_interval(secs => $8)
@@ -172,6 +187,19 @@ class TorrentsStore:
         async with self.database.connection() as connection:
             await connection.execute(_PUT_OFF, [each.id for each in downloads], delay_s)
 
+    async def failed(self, download: Download, *, reason: str) -> None:
+        """It alone could not be read or acted on: each time in a row it waits for longer."""
+        wait_s = pause_s(download.failures + 1, first_s=self._poll_interval_s)
+        log.warning(
+            "download_at_fault",
+            ticket=download.id,
+            in_a_row=download.failures + 1,
+            wait_s=wait_s,
+            detail=reason,
+        )
+        async with self.database.connection() as connection:
+            await connection.execute(_FAILED, download.id, reason[:2000], wait_s)
+
     async def observe(
         self, connection: Connection, download: Download, torrent: RemoteTorrent
     ) -> bool:
@@ -253,6 +281,7 @@ def _download(row: Row) -> Download:
         state=row["remote_state"],
         whole_at=row["whole_at"],
         missing_at=row["missing_at"],
+        failures=row["failures"],
         progressed_at=row["progressed_at"],
         now=row["now"],
     )

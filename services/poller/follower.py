@@ -18,6 +18,11 @@ class Row(Protocol):
         """Of our row."""
         ...
 
+    @property
+    def failures(self) -> int:
+        """How often in a row it alone could not be read or acted on."""
+        ...
+
 
 RowT = TypeVar("RowT", bound=Row)
 SeenT = TypeVar("SeenT")
@@ -61,6 +66,14 @@ class Follower(Protocol[RowT, SeenT]):
         """Make these due later; nothing is known of them."""
         ...
 
-    def concerns_one(self, away: Unavailable) -> bool:
-        """Whether what is away stops the one download only, and not those after it."""
+    async def is_at_fault(self, away: Unavailable) -> bool:
+        """Whether the remote works: then what failed is the one download's alone.
+
+        A second look decides, right after the failure. What is away but stops only some downloads
+        is noted, and counts as theirs.
+        """
+        ...
+
+    async def failed(self, row: RowT, seen: SeenT, away: Unavailable) -> Collection[Wake]:
+        """Put off the one download that is at fault, each time for longer; or give it up."""
         ...

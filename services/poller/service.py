@@ -57,14 +57,20 @@ class Poller(Generic[RowT, SeenT]):
         due = await self.follower.claim(self._torrentino.allowance(_MOST))
         if not due:
             return 0
-        seen = await self._read(due)
+        # What failed before may take its time: the others come first.
+        for rows in ([r for r in due if not r.failures], [r for r in due if r.failures]):
+            if rows:
+                await self._follow(rows)
+        return len(due) if recovering else 0
+
+    async def _follow(self, rows: Sequence[RowT]) -> None:
+        seen = await self._read(rows)
         self._health.up("torrentino")
         woken: set[Wake] = set()
         try:
-            await self._act_on_all(due, seen, woken)
+            await self._act_on_all(rows, seen, woken)
         finally:
             await self._announcer.announce(*sorted(woken))
-        return len(due) if recovering else 0
 
     async def _read(self, due: Sequence[RowT]) -> Mapping[str, SeenT]:
         try:
@@ -83,8 +89,8 @@ class Poller(Generic[RowT, SeenT]):
             try:
                 woken.update(await self.follower.act(row, seen[row.id]))
             except Unavailable as away:
-                if self.follower.concerns_one(away):
-                    await self.follower.put_off([row], delay_s=self._poll_interval_s)
+                if await self.follower.is_at_fault(away):
+                    woken.update(await self.follower.failed(row, seen[row.id], away))
                     continue
                 await self.follower.put_off(due[place:], delay_s=self._poll_interval_s)
                 raise

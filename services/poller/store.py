@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+import structlog
+
+from services.poller.own_faults import pause_s
 from services.poller.ticket_verdict import Process
 from shared.acquisition.protocol import Begun
 from shared.db import download_moves
@@ -14,6 +17,8 @@ from shared.db.pool import Connection, Database, Row
 from shared.states import POLLED_DOWNLOADS, REMOTE, DownloadState, in_sql
 from shared.torrentino.model import RemoteState, RemoteTicket
 from shared.tracks import CatalogTrack, WantedTrack
+
+log = structlog.get_logger()
 
 ACTOR = "poller"
 # How many intervals a poller may take over a claimed ticket before another one takes it too: that
@@ -44,6 +49,8 @@ class OpenTicket:
     blocked: frozenset[str]
     # Since when the withdrawn ticket has been seen at rest, if it has.
     at_rest_since: datetime | None
+    # In a row, of what was this ticket's alone.
+    failures: int
     progressed_at: datetime
     # Its `next_poll_at` since the claim. Another value means that a hint came meanwhile, and what
     # was read may be older than the hint: then it stays due.
@@ -66,7 +73,7 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
 RETURNING id, torrentino_id, dest_path, kind, state, info_hash, remote_state, withdrawn_at,
-          progressed_at, next_poll_at, process_asked_at, process_after, now() AS now,
+          progressed_at, next_poll_at, process_asked_at, process_after, failures, now() AS now,
           ARRAY(SELECT b.info_hash FROM queue_items q JOIN bad_sources b USING (track_id)
                  WHERE q.ticket_id = tickets.id AND q.stage = ANY($3)
                  GROUP BY b.info_hash
@@ -86,6 +93,14 @@ UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
  WHERE id = ANY($1) AND state IN ({in_sql(POLLED_DOWNLOADS)})
 """  # noqa: S608 (made of constants)
 
+# It says so where its items show what they wait for.
+_FAILED = f"""
+UPDATE tickets
+   SET failures = failures + 1, remote_reason = $2,
+       next_poll_at = now() + make_interval(secs => $3)
+ WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
+"""  # noqa: S608 (made of constants)
+
 # Progress is what shows that something happens: another state, another torrent, more per cent.
 # An info-hash of '' is a torrent that cannot be trusted. While Torrentino searches ($14) nothing
 # is known of what comes; title and files are the torrent's, so they go when another one comes.
@@ -94,7 +109,7 @@ UPDATE tickets
    SET progressed_at = CASE WHEN (remote_state, info_hash, progress_pct)
                                  IS DISTINCT FROM ($2, coalesce($3, info_hash), $4)
                             THEN now() ELSE progressed_at END,
-       remote_state = $2, progress_pct = $4, speed_bps = $5,
+       remote_state = $2, progress_pct = $4, speed_bps = $5, failures = 0,
        info_hash = CASE WHEN $14 THEN NULL ELSE coalesce($3, info_hash) END,
        torrent_title = CASE WHEN $14 OR $3 <> info_hash THEN $12
                             ELSE coalesce($12, torrent_title) END,
@@ -126,7 +141,7 @@ UPDATE tickets
 _AT_REST = f"""
 UPDATE tickets
    SET withdrawn_at = CASE WHEN $2::text IS NULL THEN coalesce(withdrawn_at, now()) END,
-       remote_state = coalesce($2, remote_state),
+       remote_state = coalesce($2, remote_state), failures = 0,
        next_poll_at = now() + make_interval(secs => $3)
  WHERE id = $1 AND state = '{DownloadState.WITHDRAWING}'
 """  # noqa: S608 (made of constants)
@@ -180,6 +195,7 @@ def _ticket(row: Row) -> OpenTicket:
         process_after=row["process_after"],
         blocked=frozenset(row["blocked"]),
         at_rest_since=row["withdrawn_at"],
+        failures=row["failures"],
         progressed_at=row["progressed_at"],
         claimed_until=row["next_poll_at"],
         now=row["now"],
@@ -211,6 +227,19 @@ class Store:
         """Make these due later; nothing is known about them."""
         async with self.database.connection() as connection:
             await connection.execute(_PUT_OFF, [ticket.id for ticket in tickets], delay_s)
+
+    async def failed(self, ticket: OpenTicket, *, reason: str) -> None:
+        """It alone could not be read or acted on: each time in a row it waits for longer."""
+        wait_s = pause_s(ticket.failures + 1, first_s=self._poll_interval_s)
+        log.warning(
+            "download_at_fault",
+            ticket=ticket.id,
+            in_a_row=ticket.failures + 1,
+            wait_s=wait_s,
+            detail=reason,
+        )
+        async with self.database.connection() as connection:
+            await connection.execute(_FAILED, ticket.id, reason[:2000], wait_s)
 
     async def observe(
         self,

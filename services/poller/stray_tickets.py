@@ -5,8 +5,10 @@ from __future__ import annotations
 import structlog
 
 from services.poller.store import Store
+from shared.acquisition.removal import Removal
 from shared.acquisition.tickets import Tickets, begun_of
 from shared.crashpoints import reached
+from shared.errors import Unavailable
 from shared.health import Health
 from shared.torrentino.model import RemoteTicket
 
@@ -16,8 +18,9 @@ log = structlog.get_logger()
 class StraySweep:
     """Cancels tickets of creations that were found too late, and tickets that came back to life."""
 
-    def __init__(self, store: Store, tickets: Tickets, health: Health) -> None:
+    def __init__(self, store: Store, tickets: Tickets, removal: Removal, health: Health) -> None:
         self._store = store
+        self._removal = removal
         self._tickets = tickets
         self._health = health
 
@@ -36,8 +39,17 @@ class StraySweep:
         for stray in strays:
             log.warning("stray_ticket", ticket=stray.id, dest_path=stray.dest_path)
             if not await self._store.reopen(stray):
-                await cancel(self._tickets, stray, reason="a ticket that no item waits for")
+                await self._end(stray)
         return 0
+
+    async def _end(self, stray: RemoteTicket) -> None:
+        """Cancel it; one that fails alone waits for the next sweep, and stops no other."""
+        try:
+            await cancel(self._tickets, stray, reason="a ticket that no item waits for")
+        except Unavailable as away:
+            if not await self._removal.works(away.dependency):
+                raise
+            log.warning("stray_not_ended", ticket=stray.id, detail=str(away))
 
     async def _strays(self) -> list[RemoteTicket]:
         """Live tickets in our folder that belong to none of our open rows."""

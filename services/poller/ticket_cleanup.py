@@ -6,15 +6,17 @@ Torrentino forgets none by itself, and its list is read as a whole.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import structlog
 
+from services.poller.own_faults import Pauses
 from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.crashpoints import reached
 from shared.db.pool import Database
-from shared.errors import Conflict, OutcomeUnknown, Refused
+from shared.errors import Conflict, OutcomeUnknown, Refused, Unavailable
 from shared.states import COLLECTING, DownloadState, in_sql
 
 log = structlog.get_logger()
@@ -86,6 +88,7 @@ class Tidier:
         self._removal = removal
         self._policy = policy
         self._keep_days = keep_days
+        self._pauses = Pauses()
 
     async def run_once(self) -> int:
         """Clean up after at most 50 tickets, and delete at most 50; returns how many are done.
@@ -95,7 +98,7 @@ class Tidier:
         """
         done = 0
         for ticket in await self._found(_TO_TIDY, _MOST):
-            if self._policy == "keep" or await self._remove(ticket):
+            if self._policy == "keep" or await self._alone(ticket, self._remove):
                 await self._note(_TIDIED, ticket.id, self._policy != "keep")
                 done += 1
         return done + await self._delete_old()
@@ -103,10 +106,22 @@ class Tidier:
     async def _delete_old(self) -> int:
         done = 0
         for ticket in await self._found(_TO_DELETE, _MOST, self._keep_days):
-            if await self._delete(ticket):
+            if await self._alone(ticket, self._delete):
                 await self._note(_DELETED, ticket.id)
                 done += 1
         return done
+
+    async def _alone(self, ticket: Done, act: Callable[[Done], Awaitable[bool]]) -> bool:
+        """Do it; what fails for this ticket alone waits, and does not stop the others."""
+        if not self._pauses.is_over(ticket.id):
+            return False
+        try:
+            with self._pauses.after_failure_of(ticket.id):
+                return await act(ticket)
+        except Unavailable as away:
+            if not await self._removal.works(away.dependency):
+                raise
+            return False
 
     async def _found(self, sql: str, *args: object) -> list[Done]:
         async with self._database.connection() as connection:

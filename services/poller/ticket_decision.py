@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 from services.poller.delivery_plan import delivered, placed_again
 from services.poller.fallback import other_kind
+from services.poller.own_faults import MOST_FAILURES
 from services.poller.ticket_cancellation import withdrawn
 from services.poller.ticket_facts import TicketFacts
 from services.poller.ticket_verdict import (
@@ -18,6 +19,7 @@ from services.poller.ticket_verdict import (
     Excused,
     Follow,
     GiveUp,
+    LetGo,
     NextCandidate,
     Wait,
     only_blocked,
@@ -26,7 +28,7 @@ from services.poller.ticket_verdict import (
     without_trackers,
 )
 from shared.acquisition.protocol import Phase
-from shared.errors import AttemptFailed, Conflict, ErrorType
+from shared.errors import AttemptFailed, Conflict, ErrorType, Unavailable
 from shared.states import Stage
 from shared.torrentino.model import RemoteState
 
@@ -54,6 +56,16 @@ async def decide(facts: TicketFacts) -> Action:
     if isinstance(action, Follow | Wait):
         return replace(action, if_idle=await _stalled(facts, action))
     return action
+
+
+def ending_of(facts: TicketFacts, away: Unavailable) -> GiveUp | LetGo | None:
+    """What becomes of a ticket that fails alone; None: it is read again, after a longer wait."""
+    if facts.ticket.withdrawing:
+        return LetGo() if facts.ticket.failures >= MOST_FAILURES else None
+    if facts.idle_s < facts.stall_timeout_s:
+        return None
+    message = f"Torrentino works, but not for this ticket: {away.detail}"
+    return GiveUp(failure=AttemptFailed(ErrorType.STALLED, message), withdraw=True)
 
 
 async def _answer(facts: TicketFacts) -> Action:

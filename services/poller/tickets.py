@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 
 from services.poller.store import OpenTicket
-from services.poller.ticket_decision import decide
+from services.poller.ticket_decision import decide, ending_of
 from services.poller.ticket_facts import Asked, AtWork, TicketFacts
 from services.poller.ticket_outcomes import TicketOutcomes
 from shared.acquisition.protocol import ModeName, Seen
 from shared.app import App
 from shared.bus.subjects import Wake
 from shared.crashpoints import reached
-from shared.errors import Dependency, DependencyDown, Unavailable
+from shared.errors import Dependency, Unavailable
 from shared.metrics import TICKETS_POLLED
 from shared.torrentino.model import RemoteState, RemoteTicket
 
@@ -45,8 +45,9 @@ class TicketFollower:
         if await self._asked.torrent_client.answers():
             try:
                 await self.blocked_torrents.remove_all()
-            except DependencyDown as away:
-                if not self._asked.torrent_client.is_away(away):
+            except Unavailable as away:
+                # A removal that fails alone stops no ticket.
+                if not await self.is_at_fault(away):
                     raise
 
     async def claim(self, limit: int) -> Sequence[OpenTicket]:
@@ -66,7 +67,9 @@ class TicketFollower:
     async def act(self, row: OpenTicket, seen: Seen[RemoteTicket]) -> Collection[Wake]:
         """Take the first answer of the list of questions, and carry it out."""
         if not row.withdrawing:
-            TICKETS_POLLED.labels(_label(seen.remote)).inc()
+            TICKETS_POLLED.labels(_label(seen)).inc()
+        if seen.fault is not None:
+            raise seen.fault
         refusals = self._outcomes.refusals[row.id]
         facts = TicketFacts(row, seen, self._asked, self._at_work, refusals=refusals)
         return await self._outcomes.carry_out(facts, await decide(facts))
@@ -75,13 +78,29 @@ class TicketFollower:
         """Make these due later."""
         await self._store.put_off(rows, delay_s=delay_s)
 
-    def concerns_one(self, away: Unavailable) -> bool:
-        """The torrent client's outage: it is noted, and most tickets do without it."""
-        return self._asked.torrent_client.is_away(away)
+    async def is_at_fault(self, away: Unavailable) -> bool:
+        """See `Follower`. The torrent client's outage is noted, and most tickets do without it."""
+        works = await self.remote.client.works(away.dependency)
+        return works or self._asked.torrent_client.is_away(away)
+
+    async def failed(
+        self, row: OpenTicket, seen: Seen[RemoteTicket], away: Unavailable
+    ) -> Collection[Wake]:
+        """See `Follower`. After STALL_TIMEOUT_S without progress the ticket is given up."""
+        if not self._asked.torrent_client.ok and away.dependency == "torrent_client":
+            await self._store.put_off([row], delay_s=self._asked.settings.poll_interval_s)
+            return ()
+        refusals = self._outcomes.refusals[row.id]
+        facts = TicketFacts(row, seen, self._asked, self._at_work, refusals=refusals)
+        ending = ending_of(facts, away)
+        if ending is not None:
+            return await self._outcomes.carry_out(facts, ending)
+        await self._store.failed(row, reason=str(away))
+        return ()
 
 
-def _label(remote: RemoteTicket | None) -> str:
-    if remote is None:
-        return "gone"
+def _label(seen: Seen[RemoteTicket]) -> str:
+    if seen.remote is None:
+        return seen.phase
     known: Sequence[str] = [state.value for state in RemoteState]
-    return remote.state if remote.state in known else "unknown"
+    return seen.remote.state if seen.remote.state in known else "unknown"

@@ -10,7 +10,7 @@ from shared.acquisition.protocol import ModeName
 from shared.db import moves
 from shared.db.claims import Claim
 from shared.db.pool import Database
-from shared.errors import AttemptFailed, Dependency, Unavailable
+from shared.errors import AttemptFailed, Dependency, ErrorType, Unavailable
 from shared.states import Stage
 
 
@@ -38,6 +38,16 @@ class Attempt(Protocol):
     @property
     def unsettled_s(self) -> float:
         """For how long a request of it may be at work at the remote if it is cut short now."""
+        ...
+
+    @property
+    def failures(self) -> int:
+        """How often in a row it alone failed, while the remote worked."""
+        ...
+
+    @property
+    def alone(self) -> bool:
+        """Whether what is asked now concerns it alone, and not other attempts as well."""
         ...
 
 
@@ -89,8 +99,14 @@ class Starter(Protocol[AttemptT]):
         """End the attempt of each item, and close the intent."""
         ...
 
-    async def hand_back(self, attempt: AttemptT, *, delay_s: float, reason: str) -> None:
-        """Queue the items again; no attempt is used."""
+    async def hand_back(
+        self, attempt: AttemptT, *, delay_s: float, reason: str, own_fault: bool = False
+    ) -> None:
+        """Queue the items again; no attempt is used. `own_fault`: it counts as a failure."""
+        ...
+
+    async def works(self, dependency: Dependency) -> bool:
+        """Whether the remote works, by a second look right after a failure."""
         ...
 
     def delay_of(self, away: Unavailable) -> float | None:
@@ -98,11 +114,31 @@ class Starter(Protocol[AttemptT]):
         ...
 
 
+# Of one attempt in a row, while the remote works for others.
+_MOST_FAILURES = 8
+
+
+def give_up_if_hopeless(failures: int) -> None:
+    """Call it where the attempt is known to have started nothing.
+
+    Raises:
+        AttemptFailed: it has failed alone too often.
+    """
+    if failures >= _MOST_FAILURES:
+        message = f"Torrentino works, but {failures} times in a row not for this request"
+        raise AttemptFailed(ErrorType.CONNECTION, message)
+
+
+_FAILED = "UPDATE tickets SET failures = failures + 1 WHERE id = $1"
+
+
 async def hand_back_all(
-    database: Database, claims: Sequence[Claim], *, delay_s: float, reason: str
+    database: Database, attempt: Attempt, *, delay_s: float, reason: str, own_fault: bool
 ) -> None:
-    """Queue the items again that are still held by these claims."""
+    """Queue the items again that are still held by the attempt."""
     async with database.transaction() as connection:
         await moves.hand_back(
-            connection, claims, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
+            connection, attempt.claims, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
         )
+        if own_fault:
+            await connection.execute(_FAILED, attempt.id)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from services.ticketer.adder import Adder
-from services.ticketer.attempt import NoTurn, hand_back_all
+from services.ticketer.attempt import NoTurn, give_up_if_hopeless, hand_back_all
 from services.ticketer.direct_claims import DirectClaims, Work
 from services.ticketer.direct_store import DirectStore
 from services.ticketer.intents import ACTOR
@@ -39,11 +39,13 @@ _MOST_TRIED = 5
 _LATER_S = 1.0
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True)
 class DirectAttempt:
     """The items to get one download for."""
 
     work: Work
+    # The list that all attempts need was read.
+    alone: bool = False
 
     @property
     def id(self) -> str:
@@ -59,6 +61,11 @@ class DirectAttempt:
     def unsettled_s(self) -> float:
         """Each of its calls may be at work."""
         return UNSETTLED_S
+
+    @property
+    def failures(self) -> int:
+        """See `Attempt`."""
+        return self.work.failures
 
 
 class DirectStarter:
@@ -114,11 +121,14 @@ class DirectStarter:
         there = await self.remote.present()
         self._app.health.up("torrentino")
         self._app.health.up("torrent_client")
+        attempt.alone = True
         if work.begun is not None:
             reached("direct.found")
             if await self._adder.resume(work, work.begun):
                 await self._app.announcer.announce("poll")
                 return
+        else:
+            give_up_if_hopeless(work.failures)
         brought = await self.store.brought(work.want)
         for _ in range(_MOST_TRIED):
             blocked = await self.store.blocked(work)
@@ -193,10 +203,18 @@ class DirectStarter:
             await self.store.close_intent(connection, work.ticket_id)
         return True
 
-    async def hand_back(self, attempt: DirectAttempt, *, delay_s: float, reason: str) -> None:
+    async def hand_back(
+        self, attempt: DirectAttempt, *, delay_s: float, reason: str, own_fault: bool = False
+    ) -> None:
         """Queue the items again."""
         reached("direct.handing_back")
-        await hand_back_all(self.store.database, attempt.claims, delay_s=delay_s, reason=reason)
+        await hand_back_all(
+            self.store.database, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
+        )
+
+    async def works(self, dependency: Dependency) -> bool:
+        """See `Starter`."""
+        return await self.remote.client.works(dependency)
 
     def delay_of(self, away: Unavailable) -> float | None:
         """An outage of the searcher does not concern what needs no search."""

@@ -50,6 +50,8 @@ class Work:
     begun: Chosen | None
     # An answer from before it, in which nothing was found, is searched for again.
     since: datetime | None
+    # In a row, of what was this download's alone.
+    failures: int = 0
 
     @property
     def claims(self) -> list[Claim]:
@@ -232,6 +234,7 @@ class DirectClaims:
                 want=wants[ticket_id],
                 priority=members[0]["priority"],
                 begun=_begun(intents[ticket_id]),
+                failures=members[0]["failures"],
                 since=since_of(lacking.get(wants[ticket_id].memory)),
             )
             for ticket_id, members in by_ticket.items()

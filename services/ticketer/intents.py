@@ -19,15 +19,23 @@ ONE_AT_A_TIME = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.ticketer.clai
 # All items of an intent together; while a ticketer holds one of them, its download may be being
 # started.
 RESUMABLE = f"""
-SELECT q.id, q.ticket_id
-  FROM queue_items q
- WHERE q.ticket_id = ANY(ARRAY(SELECT t.id FROM tickets t
-                              WHERE t.state = '{DownloadState.INTENT}' AND t.way = $1))
+SELECT q.id, q.ticket_id, t.failures
+  FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
+ WHERE t.state = '{DownloadState.INTENT}' AND t.way = $1
    AND q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items h
                     WHERE h.ticket_id = q.ticket_id AND h.stage IN ({in_sql([Stage.TICKETING])}))
  ORDER BY q.priority, q.seq
    FOR NO KEY UPDATE OF q SKIP LOCKED
+"""  # noqa: S608 (made of constants)
+
+# What failed alone may fail again, after the longest wait for an answer.
+_MOST_FAILED = 4
+_FAILED_AT_WORK = f"""
+SELECT count(DISTINCT t.id)
+  FROM tickets t JOIN queue_items q ON q.ticket_id = t.id
+ WHERE t.state = '{DownloadState.INTENT}' AND t.way = $1 AND t.failures > 0
+   AND q.stage IN ({in_sql([Stage.TICKETING])})
 """  # noqa: S608 (made of constants)
 
 _KEEP = f"""
@@ -50,10 +58,17 @@ class Reasons:
 
 
 async def resumable(connection: Connection, way: str, limit: int) -> dict[str, Sequence[str]]:
-    """The items of at most `limit` intents that an earlier run left behind, by ticket."""
+    """The items of at most `limit` intents that an earlier run left behind, by ticket.
+
+    Those that failed alone come last, and take few places at once, over all ticketers.
+    """
     found: defaultdict[str, list[str]] = defaultdict(list)
+    failed: defaultdict[str, list[str]] = defaultdict(list)
     for row in await connection.fetch(RESUMABLE, way):
-        found[row["ticket_id"]].append(row["id"])
+        (failed if row["failures"] else found)[row["ticket_id"]].append(row["id"])
+    if failed:
+        room = max(0, _MOST_FAILED - await connection.fetchval(_FAILED_AT_WORK, way))
+        found |= dict(list(failed.items())[:room])
     return dict(list(found.items())[:limit])
 
 

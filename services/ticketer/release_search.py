@@ -101,7 +101,8 @@ class ReleaseSearch:
         except BaseException as error:
             async with self._database.transaction() as connection:
                 await releases.give_up(connection, query, made)
-            if isinstance(error, Unavailable):
+            # Torrentino may work, but for this query: a second look decides.
+            if isinstance(error, Unavailable) and error.dependency == "searcher":
                 self._health.failed(error)
             raise
         self._health.up("searcher")

@@ -12,8 +12,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Generic
 
+import structlog
+
 from services.ticketer.attempt import AttemptT, NoTurn, Starter
 from shared.app import App
+from shared.backoff import Backoff
 from shared.db.claims import Claim
 from shared.duty import PeriodicDuty, drain
 from shared.errors import AttemptFailed, OutcomeUnknown, Unavailable
@@ -23,6 +26,10 @@ from shared.torrentino.client import TorrentinoClient
 _PLACES = 16
 # Where the server has answered, with an error, its request is not at work any more.
 _SETTLED_S = 1.0
+# Of an attempt that fails alone, from its second failure in a row on.
+_PAUSES_AFTER_FAULTS = Backoff(first_s=5, longest_s=600)
+
+log = structlog.get_logger()
 
 
 class Ticketer(Generic[AttemptT]):
@@ -121,11 +128,15 @@ class Ticketer(Generic[AttemptT]):
                 await starter.hand_back(attempt, delay_s=later.wait_s, reason=str(later))
             except OutcomeUnknown as unknown:
                 delay_s = _SETTLED_S if unknown.settled else starter.unsettled_s
+                own = await starter.works("torrentino")
                 reason = f"outcome unknown: {unknown}"
-                await starter.hand_back(attempt, delay_s=delay_s, reason=reason)
+                await self._hand_back(attempt, reason, at_least_s=delay_s, own_fault=own)
             except AttemptFailed as failure:
                 await starter.fail(attempt, failure)
             except Unavailable as away:
+                if attempt.alone and await starter.works(away.dependency):
+                    await self._hand_back(attempt, str(away), at_least_s=_SETTLED_S, own_fault=True)
+                    return
                 wait_s = starter.delay_of(away)
                 await starter.hand_back(attempt, delay_s=wait_s or 0.0, reason=str(away))
                 if wait_s is None:
@@ -137,6 +148,23 @@ class Ticketer(Generic[AttemptT]):
                 )
                 await asyncio.shield(back)
                 raise
+
+    async def _hand_back(
+        self, attempt: AttemptT, reason: str, *, at_least_s: float, own_fault: bool
+    ) -> None:
+        """What is the attempt's own fault waits for longer each time in a row."""
+        delay_s = at_least_s
+        if own_fault:
+            again_s = _PAUSES_AFTER_FAULTS.pause_s(attempt.failures - 1, self._app.rng)
+            delay_s = max(at_least_s, again_s if attempt.failures else 0.0)
+            log.warning(
+                "request_at_fault",
+                ticket=attempt.id,
+                in_a_row=attempt.failures + 1,
+                wait_s=delay_s,
+                detail=reason,
+            )
+        await self.starter.hand_back(attempt, delay_s=delay_s, reason=reason, own_fault=own_fault)
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.working.discard(task)

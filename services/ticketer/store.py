@@ -48,6 +48,8 @@ class Work:
     priority: int
     # The intent is an earlier run's: the ticket may exist already.
     resumed: bool
+    # In a row, of what was this ticket's alone.
+    failures: int
 
     @property
     def claims(self) -> list[Claim]:
@@ -241,6 +243,7 @@ class Store:
             album=_album(rows, albums) if first["kind"] == "album" else None,
             priority=first["priority"],
             resumed=first["resumed"],
+            failures=first["failures"],
         )
 
     async def list_before(self, batch: Sequence[Work], info_hashes: Collection[str]) -> None:

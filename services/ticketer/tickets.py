@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from services.ticketer.attempt import hand_back_all
+from services.ticketer.attempt import give_up_if_hopeless, hand_back_all
 from services.ticketer.intents import ACTOR
 from services.ticketer.mode_choice import ModeChoice
 from services.ticketer.store import Store, Work, close_intent
@@ -63,6 +63,16 @@ class TicketAttempt:
     def unsettled_s(self) -> float:
         """0 as long as nothing is asked of Torrentino."""
         return _UNSETTLED_S if self.asking else 0.0
+
+    @property
+    def failures(self) -> int:
+        """See `Attempt`."""
+        return self.work.failures
+
+    @property
+    def alone(self) -> bool:
+        """The lists that are read before serve all attempts of the batch."""
+        return self.asking
 
 
 class TicketStarter:
@@ -126,6 +136,7 @@ class TicketStarter:
             await self._cancel(extra, "a second ticket for the same path")
             reached("ticketer.found")
         else:
+            give_up_if_hopeless(work.failures)
             reached("ticketer.posting")
             if not await self.store.keep(work, for_s=ASKING_S):
                 log.warning("claim_lost_before_asking", ticket=work.ticket_id)
@@ -207,10 +218,18 @@ class TicketStarter:
         )
         return bool(ended)
 
-    async def hand_back(self, attempt: TicketAttempt, *, delay_s: float, reason: str) -> None:
+    async def hand_back(
+        self, attempt: TicketAttempt, *, delay_s: float, reason: str, own_fault: bool = False
+    ) -> None:
         """Queue the items again."""
         reached("ticketer.handing_back")
-        await hand_back_all(self.store.database, attempt.claims, delay_s=delay_s, reason=reason)
+        await hand_back_all(
+            self.store.database, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
+        )
+
+    async def works(self, dependency: Dependency) -> bool:
+        """See `Starter`."""
+        return await self.remote.client.works(dependency)
 
     def delay_of(self, away: Unavailable) -> float | None:  # noqa: ARG002 all tickets wait for it
         """None: without Torrentino no ticket can be created."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, Literal, Protocol, TypeAlias, TypeVar
 
-from shared.errors import Dependency
+from shared.errors import Dependency, Unavailable
 
 # The values of `tickets.way`, and of ACQUISITION beside `auto`.
 ModeName: TypeAlias = Literal["direct", "tickets"]
@@ -28,6 +28,7 @@ class Phase(StrEnum):
     WHOLE = "whole"  # all of it is there, as far as one answer can tell
     FAILED = "failed"  # the remote has ended it without its files
     GONE = "gone"  # the remote does not have it
+    UNREADABLE = "unreadable"  # the remote works, and what it answers about this one is of no use
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +66,14 @@ class Found:
 
 @dataclass(frozen=True, kw_only=True)
 class Seen(Generic[RemoteT]):
-    """What the remote shows of a download; `remote` is its own answer, None when it is gone."""
+    """What the remote shows of a download; `remote` is its own answer, None without a usable one.
+
+    `fault`: of one that is unreadable, why.
+    """
 
     phase: Phase
     remote: RemoteT | None
+    fault: Unavailable | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,7 @@ import structlog
 
 from shared.acquisition.followed_torrents import followed
 from shared.acquisition.protocol import ModeName
+from shared.errors import Dependency
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.torrent import RemoteTorrent
 
@@ -158,6 +159,10 @@ class Removal:
         """
         async with self.of(case) as permit:
             return permit.standing is Standing.FREE
+
+    async def works(self, dependency: Dependency) -> bool:
+        """See `TorrentinoClient.works`: whether a removal that failed did so alone."""
+        return await self._client.works(dependency)
 
     async def ticket(self, ticket_id: str) -> None:
         """Remove the row of our ticket, which has ended.

@@ -13,9 +13,9 @@ import structlog
 
 from shared.acquisition.protocol import Begun, Found, Location, ModeName, Phase, Seen, Started
 from shared.acquisition.removal import Case, Ground, Permit, Removal
-from shared.acquisition.ticket_reads import LIVE, TicketReads
+from shared.acquisition.ticket_reads import LIVE, Read, TicketReads
 from shared.crashpoints import reached
-from shared.errors import Dependency, OutcomeUnknown, Refused
+from shared.errors import Dependency, OutcomeUnknown, Refused, Unavailable
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.model import ENDED, RemoteState, RemoteTicket, TicketRequest
 from shared.torrentino.torrent import RemoteTorrent
@@ -216,7 +216,9 @@ def _live_first(tickets: Sequence[RemoteTicket]) -> RemoteTicket | None:
     return next((each for each in tickets if each.state in LIVE), next(iter(tickets), None))
 
 
-def _seen(remote: RemoteTicket | None) -> Seen[RemoteTicket]:
+def _seen(remote: Read) -> Seen[RemoteTicket]:
+    if isinstance(remote, Unavailable):
+        return Seen(phase=Phase.UNREADABLE, remote=None, fault=remote)
     return Seen(phase=Phase.GONE if remote is None else phase_of(remote), remote=remote)
 
 

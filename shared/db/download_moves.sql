@@ -10,14 +10,15 @@ SELECT t.id, t.dest_path, t.priority, t.kind, t.album_id, $1
 
 -- name: open_ticket
 UPDATE tickets
-   SET state = $1, torrentino_id = $3, priority = $4, progressed_at = now(), next_poll_at = now()
+   SET state = $1, torrentino_id = $3, priority = $4, progressed_at = now(), next_poll_at = now(),
+       failures = 0
  WHERE id = $2 AND state = ANY($5)
 
 -- name: open_torrent
 -- What the torrent client adds may have another hash than the indexer said.
 UPDATE tickets
    SET state = $1, info_hash = $3, ours = coalesce($4, ours), links = NULL, submitted_at = now(),
-       progressed_at = now(), looked_at = now(), next_poll_at = now()
+       progressed_at = now(), looked_at = now(), next_poll_at = now(), failures = 0
  WHERE id = $2 AND state = ANY($5)
 
 -- name: close_unstarted
@@ -56,7 +57,7 @@ UPDATE tickets
  WHERE id = $2 AND state = ANY($6)
 
 -- name: withdraw
-UPDATE tickets SET state = $1, withdrawn_at = NULL, next_poll_at = now()
+UPDATE tickets SET state = $1, withdrawn_at = NULL, next_poll_at = now(), failures = 0
  WHERE id = ANY($2) AND state = $3
 
 -- name: withdraw_unwanted

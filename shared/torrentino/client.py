@@ -10,7 +10,15 @@ from contextlib import aclosing
 
 import httpx
 
-from shared.errors import AttemptFailed, Conflict, ErrorType, InvalidRequest, Misconfigured
+from shared.errors import (
+    AttemptFailed,
+    Conflict,
+    Dependency,
+    ErrorType,
+    InvalidRequest,
+    Misconfigured,
+    Unavailable,
+)
 from shared.torrentino.answers import Answer, TooLarge, unreadable
 from shared.torrentino.engine import EngineCalls
 from shared.torrentino.http import Http, Sleep, object_of, quoted, require_not_found
@@ -20,6 +28,7 @@ from shared.torrentino.torrents import TorrentCalls
 
 # Named out here because inside the class `list` is the method.
 Tickets = list[RemoteTicket]
+Entries = list[object]
 
 
 class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
@@ -52,6 +61,29 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
         """Close the connections."""
         await self.http.close()
 
+    async def answers(self) -> None:
+        """Return when Torrentino works as far as one short look can tell: its API, with our key.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        await self.health()
+        await self._page(state=None, limit=1, offset=0)
+
+    async def works(self, dependency: Dependency) -> bool:
+        """Whether Torrentino, or its torrent client, works right after a call has failed on it.
+
+        Then the failure was of that one ticket or torrent. False for what this does not tell.
+        """
+        looks = {"torrentino": self.answers, "torrent_client": self.client_works}
+        if dependency not in looks:
+            return False
+        try:
+            await looks[dependency]()
+        except Unavailable:
+            return False
+        return True
+
     async def create(self, request: TicketRequest) -> RemoteTicket:
         """Make a ticket. Not idempotent: two calls make two tickets.
 
@@ -69,9 +101,13 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
             )
         return _ticket(answer, effect=True)
 
-    async def get(self, ticket_id: str) -> RemoteTicket | None:
-        """The ticket as it stands, or None when there is none with this id."""
-        answer = await self.http.read(f"/tickets/{quoted(ticket_id)}", own={404})
+    async def get(self, ticket_id: str, *, patience_s: float | None = None) -> RemoteTicket | None:
+        """The ticket as it stands, or None when there is none with this id.
+
+        `patience_s`: how long the answer may take, where that is not the usual time.
+        """
+        path = f"/tickets/{quoted(ticket_id)}"
+        answer = await self.http.read(path, own={404}, patience_s=patience_s)
         if answer.status == 404:
             require_not_found(answer, effect=False)
             return None
@@ -84,7 +120,8 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
 
         Tickets move while the pages are read. Those that shift back across a page boundary are
         asked for again where the total shows that there are some; with `state` some may be missed.
-        Pages whose answer is too large are asked for again in halves.
+        Pages whose answer is too large are asked for again in halves. An entry that cannot be read
+        is left out, or UNREADABLE.
 
         Raises:
             Misconfigured: there are more than `max_pages` pages: old tickets need deleting.
@@ -99,8 +136,8 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
                     raise
                 limit //= 2
                 continue
-            for ticket in page:
-                if ticket.id not in seen:
+            for ticket in map(RemoteTicket.from_list, page):
+                if ticket is not None and ticket.id not in seen:
                     seen.add(ticket.id)
                     yield ticket
             gone, total_before = max(0, total_before - total), total
@@ -192,7 +229,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
             raise InvalidRequest(f"Torrentino: {answer.text}")
         return _ticket_or_none(answer)
 
-    async def _page(self, *, state: str | None, limit: int, offset: int) -> tuple[Tickets, int]:
+    async def _page(self, *, state: str | None, limit: int, offset: int) -> tuple[Entries, int]:
         query = f"limit={limit}&offset={offset}"
         if state is not None:
             query += f"&state={quoted(state)}"
@@ -201,10 +238,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
         entries, total = body.get("tickets"), body.get("total")
         if not isinstance(entries, _LIST) or not isinstance(total, int):
             raise unreadable(answer, ValueError("not a page of tickets"), effect=False)
-        try:
-            return [RemoteTicket.from_json(entry) for entry in entries], total
-        except ValueError as exc:
-            raise unreadable(answer, exc, effect=False) from exc
+        return entries, total
 
 
 _LIST = list

@@ -55,6 +55,9 @@ ENDED: frozenset[str] = frozenset(
     {RemoteState.COMPLETED, RemoteState.FAILED, RemoteState.REJECTED, RemoteState.CANCELLED}
 )
 
+# Of an entry of a list whose own state cannot be read.
+UNREADABLE = "unreadable"
+
 # Where each state keeps the text that tells why.
 _REASON_FIELD: Mapping[str, str] = {
     RemoteState.ACQUISITION_FAILED: "reason",
@@ -166,6 +169,21 @@ class RemoteTicket:
             updated_at=timestamp_of(ticket.get("updated_at")),
             updated=printable(str(ticket.get("updated_at") or ""))[:_MAX_NAME_CHARS],
         )
+
+    @classmethod
+    def from_list(cls, data: object) -> RemoteTicket | None:
+        """Read an entry of a list; None for one that cannot be ours by its id or destination.
+
+        One without a usable state is UNREADABLE: only its own answer can tell more.
+        """
+        try:
+            return cls.from_json(data)
+        except ValueError:
+            pass
+        try:
+            return cls.from_json({**mapping_of(data), "state": {"type": UNREADABLE}})
+        except ValueError:
+            return None
 
     @property
     def progress_pct(self) -> float | None:

@@ -130,6 +130,15 @@ class TorrentCalls:
         """
         await self.torrent(_NO_TORRENT)
 
+    async def client_works(self) -> None:
+        """As `client_answers`, and its torrents can be listed.
+
+        Raises:
+            DependencyDown: as `client_answers`.
+        """
+        await self.client_answers()
+        await self.torrents()
+
     async def catalog_files(self, info_hash: str) -> list[tuple[str, int]] | None:
         """Path (with the torrent's root folder) and size of its files; None: not known there.
 

@@ -42,6 +42,7 @@ def download(**changes: object) -> Download:
         size_bytes=5,
         state="downloading",
         whole_at=None,
+        failures=0,
         missing_at=None,
         progressed_at=NOW,
         now=NOW,
@@ -79,10 +80,10 @@ LONG_GONE = Lost(how="gone", reason="is gone from the torrent client")
         # What is whole does not stall.
         (facts(Phase.WHOLE, download(progressed_at=ago(9999))), WORKS),
         (facts(Phase.GONE, download()), Missing()),
-        (facts(Phase.GONE, download(missing_at=ago(19))), Missing()),
-        (facts(Phase.GONE, download(missing_at=ago(21))), LONG_GONE),
+        (facts(Phase.GONE, download(failures=0, missing_at=ago(19))), Missing()),
+        (facts(Phase.GONE, download(failures=0, missing_at=ago(21))), LONG_GONE),
         (
-            facts(Phase.GONE, download(missing_at=ago(21)), found=OTHER),
+            facts(Phase.GONE, download(failures=0, missing_at=ago(21)), found=OTHER),
             Identified(info_hash=OTHER, otherwise=LONG_GONE),
         ),
         (
