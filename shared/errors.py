@@ -26,13 +26,15 @@ from typing import Literal
 
 # "media" is the media root, "space" the free space on its disk: a full disk can still be read.
 # The catalog may be read while it cannot be written to ("catalog_write", for the bridge).
-# "searcher" and "torrent_client" are behind Torrentino, and may be away while it answers.
+# "searcher" and "torrent_client" are behind Torrentino, and may be away while it answers. Nothing
+# waits for "look_ups", the optional reads of Torrentino.
 Dependency = Literal[
     "postgres",
     "nats",
     "torrentino",
     "searcher",
     "torrent_client",
+    "look_ups",
     "catalog",
     "catalog_write",
     "catalog_server",

@@ -1,6 +1,7 @@
 """`python -m services.poller`."""
 
 from collections.abc import Callable
+from functools import partial
 
 from services.poller.blocked_torrents import BlockedTorrents
 from services.poller.direct import DownloadFollower
@@ -21,6 +22,7 @@ from shared.acquisition.removal import Removal
 from shared.acquisition.tickets import Tickets
 from shared.app import App
 from shared.duty import Duty, PeriodicDuty
+from shared.health import Health
 from shared.process import main
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.wiring import torrentino_client
@@ -33,7 +35,16 @@ def build(app: App) -> list[Duty]:
     """The poller's duties, wired: for each mode what follows its downloads, and its sweeps."""
     client = torrentino_client(app.settings)
     app.closers.append(client.close)
+    client.look_ups.tell = partial(_tell, app.health)
     return [duty for make in FOLLOWED.values() for duty in make(app, client)]
+
+
+def _tell(health: Health, missing: str | None) -> None:
+    """Show in the statistics what Torrentino does not tell; nothing waits for it."""
+    if missing is None:
+        health.up("look_ups")
+    else:
+        health.down("look_ups", missing)
 
 
 def _tickets(app: App, client: TorrentinoClient) -> list[Duty]:

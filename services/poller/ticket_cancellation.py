@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from services.poller.ticket_facts import TicketFacts
 from services.poller.ticket_verdict import CancelAgain, LetGo
+from shared.torrentino.look_ups import MISSING
 from shared.torrentino.model import ENDED, RemoteState
 
 # For how many poll intervals a cancel has to last: a search may take 30 s to get an answer and
@@ -35,7 +36,11 @@ async def _is_over(facts: TicketFacts) -> bool:
     searching = ticket.remote_state == RemoteState.ACQUIRING
     if not _rests_for(facts, _SEARCH_INTERVALS if searching else _INTERVALS):
         return False
-    return remote.id not in (await facts.at_work.pipeline() or ())
+    busy = await facts.at_work.pipeline()
+    if busy is MISSING:
+        # A conversion may write over the cancel when it is done.
+        return _rests_for(facts, _SEARCH_INTERVALS)
+    return remote.id not in (busy or ())
 
 
 def _rests_for(facts: TicketFacts, intervals: int) -> bool:

@@ -30,6 +30,7 @@ from services.poller.ticket_verdict import (
 from shared.acquisition.protocol import Phase
 from shared.errors import AttemptFailed, Conflict, ErrorType, Unavailable
 from shared.states import Stage
+from shared.torrentino.look_ups import MISSING
 from shared.torrentino.model import RemoteState
 
 # Five candidates in three rounds are all that Torrentino tries.
@@ -108,7 +109,9 @@ async def _lost_job(facts: TicketFacts) -> Action | None:
     if facts.idle_s < min(suspect_s, facts.stall_timeout_s):
         return None
     busy = await facts.at_work.pipeline()
-    if busy is None or remote.id in busy or not await facts.is_unchanged():
+    if busy is None or busy is MISSING:
+        return None
+    if remote.id in busy or not await facts.is_unchanged():
         return None
     reason = f"{remote.state} at Torrentino for {facts.idle_s:.0f} s, but nothing there works on it"
     lost = AskAgain(reason=reason, withdraw=True)

@@ -15,6 +15,7 @@ from shared.acquisition.protocol import Seen
 from shared.acquisition.tickets import Tickets
 from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.look_ups import MISSING, Missing
 from shared.torrentino.model import RemoteState, RemoteTicket
 from shared.torrentino.torrent import RemoteTorrent
 from shared.tracks import WantedTrack
@@ -54,14 +55,14 @@ class AtWork:
         self._client = client
 
     @once
-    async def pipeline(self) -> frozenset[str] | None:
-        """As `TorrentinoClient.pipeline`."""
-        return await self._client.pipeline()
+    async def pipeline(self) -> frozenset[str] | Missing | None:
+        """As `LookUps.pipeline`."""
+        return await self._client.look_ups.pipeline()
 
     @once
     async def orchestrator_runs(self) -> bool:
-        """Whether Torrentino works on tickets at all."""
-        return (await self._client.orchestrator()).get("running") is True
+        """Whether Torrentino works on tickets at all; where it does not tell, it does."""
+        return await self._client.look_ups.orchestrator_runs() is not False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,8 +140,8 @@ class TicketFacts:
     async def _unseen_torrent(self) -> str | None:
         """The torrent of a ticket that downloaded between two looks, if traces tell it."""
         client = self.asked.tickets.client
-        path = await client.conversion_input(self.remote.id)
-        if path is None:
+        path = await client.look_ups.conversion_input(self.remote.id)
+        if path is None or path is MISSING:
             return None
         named = [each for each in await client.torrents() if path in _named_paths(each)]
         if len(named) != 1 or named[0].info_hash is None:
@@ -163,8 +164,8 @@ class TicketFacts:
     async def files_of(self, info_hash: str | None) -> list[str] | None:
         """As `listed_files`, of a candidate."""
         client = self.asked.tickets.client
-        files = await client.catalog_files(info_hash) if info_hash else None
-        return None if files is None else [path for path, _ in files]
+        files = await client.look_ups.catalog_files(info_hash) if info_hash else None
+        return None if files is None or files is MISSING else [path for path, _ in files]
 
     @once
     async def may_refuse(self) -> bool:

@@ -10,6 +10,7 @@ import structlog
 from shared.acquisition.protocol import ModeName
 from shared.app import App
 from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.look_ups import MISSING
 
 log = structlog.get_logger()
 
@@ -54,11 +55,19 @@ class ModeChoice:
             return settings.acquisition, "set by ACQUISITION"
         if settings.torrentino_downloads_root is None:
             return "tickets", "TORRENTINO_DOWNLOADS_ROOT is not set"
-        if not await self._client.searches():
-            return "tickets", "Torrentino has no searcher configured"
-        if not await self._client.downloads():
-            return "tickets", "Torrentino has no torrent client configured"
+        lacks = await self._client.look_ups.lacks()
+        if lacks is MISSING:
+            return await self._without_answer()
+        if lacks is not None:
+            return "tickets", f"Torrentino has no {lacks} configured"
         return "direct", "Torrentino has a searcher and a torrent client"
+
+    async def _without_answer(self) -> tuple[ModeName, str]:
+        """What was decided before; else what needs no searcher of ours."""
+        if self._decided is not None:
+            return self._decided
+        await self._client.answers()
+        return "tickets", "Torrentino does not tell what it has configured"
 
     async def _record(self, mode: ModeName, reason: str) -> None:
         async with self._app.database.connection() as connection:

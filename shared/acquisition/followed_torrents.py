@@ -10,6 +10,7 @@ from collections.abc import Collection
 from contextlib import aclosing
 
 from shared.torrentino.client import TorrentinoClient
+from shared.torrentino.look_ups import MISSING, Missing
 from shared.torrentino.model import RemoteState
 
 # These tell the hash that they download, or are about to.
@@ -42,8 +43,10 @@ async def followed(
 async def _in_pipeline(
     client: TorrentinoClient, info_hashes: Collection[str], *, but: str | None
 ) -> set[str]:
-    """Those of the torrents that the pipeline reads from, by its audit."""
+    """Those of the torrents that the pipeline reads from, by its audit; without it all may be."""
     paths = await _pipeline_inputs(client, but=but) if info_hashes else []
+    if paths is MISSING:
+        return set(info_hashes)
     found = set()
     for info_hash in info_hashes if paths else ():
         torrent = await client.torrent(info_hash)
@@ -53,7 +56,7 @@ async def _in_pipeline(
     return found
 
 
-async def _pipeline_inputs(client: TorrentinoClient, *, but: str | None) -> list[str]:
+async def _pipeline_inputs(client: TorrentinoClient, *, but: str | None) -> list[str] | Missing:
     waiting = [
         remote.id
         for state in _IN_PIPELINE
@@ -61,10 +64,13 @@ async def _pipeline_inputs(client: TorrentinoClient, *, but: str | None) -> list
         if remote.id != but
     ]
     # What a restart left in such a state reads nothing any more.
-    at_work = await client.pipeline() if waiting else None
-    inputs = [
-        await client.conversion_input(each)
-        for each in waiting
-        if at_work is None or each in at_work
-    ]
-    return [path for path in inputs if path is not None]
+    at_work = await client.look_ups.pipeline() if waiting else None
+    paths: list[str] = []
+    for ticket_id in waiting:
+        if at_work is None or at_work is MISSING or ticket_id in at_work:
+            path = await client.look_ups.conversion_input(ticket_id)
+            if path is MISSING:
+                return MISSING
+            if path is not None:
+                paths.append(path)
+    return paths

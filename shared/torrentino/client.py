@@ -22,6 +22,7 @@ from shared.errors import (
 from shared.torrentino.answers import Answer, TooLarge, unreadable
 from shared.torrentino.engine import EngineCalls
 from shared.torrentino.http import Http, Sleep, object_of, quoted, require_not_found
+from shared.torrentino.look_ups import LookUps
 from shared.torrentino.model import RemoteTicket, TicketRequest
 from shared.torrentino.search import SearchCalls
 from shared.torrentino.torrents import TorrentCalls
@@ -56,6 +57,8 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
             sleep=sleep,
             rng=rng,
         )
+        # What is asked only through this is optional.
+        self.look_ups = LookUps(self)
 
     async def close(self) -> None:
         """Close the connections."""

@@ -42,6 +42,10 @@ class EngineCalls:
         """Whether tickets are being worked on (`available`, `running`), and counts by state."""
         return object_of(await self.http.read("/orchestrator/status"), effect=False)
 
+    async def orchestrator_runs(self) -> bool:
+        """Whether Torrentino works on tickets at all."""
+        return (await self.orchestrator()).get("running") is True
+
     async def pipeline(self) -> frozenset[str] | None:
         """The tickets that are being converted or placed; None when the pipeline does not run."""
         answer = await self.http.read("/pipeline/status")
@@ -97,7 +101,10 @@ class EngineCalls:
         """
         query = f"ticket_id={quoted(ticket_id)}&event_type=conversion_started&limit=1"
         answer = await self.http.read(f"/audit?{query}")
-        for event in mappings_of(object_of(answer, effect=False).get("events")):
+        events = object_of(answer, effect=False).get("events")
+        if not isinstance(events, list):
+            raise unreadable(answer, ValueError("not a page of the audit"), effect=False)
+        for event in mappings_of(events):
             data = event.get("data")
             return usable_path(mapping_of(data).get("input_path")) if data is not None else None
         return None
