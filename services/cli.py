@@ -38,6 +38,11 @@ bridge = typer.Typer(
 )
 app.add_typer(bridge, name="bridge")
 
+media = typer.Typer(
+    help="What belongs to this database, by hand.", no_args_is_help=True, add_completion=False
+)
+app.add_typer(media, name="media")
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Url = Annotated[
     str,
@@ -67,6 +72,13 @@ def local(
         bool, typer.Option("--once", help="End when the sample album is on disk and checked.")
     ] = False,
     data: Annotated[Path, typer.Option(help="The folder for all state.")] = Path("data"),
+    take_over_media: Annotated[
+        bool,
+        typer.Option(
+            "--take-over-media",
+            help="Take over a MEDIA_PATH that belongs to a database which is not used any more.",
+        ),
+    ] = False,
 ) -> None:
     """Start everything on embedded PostgreSQL and NATS, and follow a sample album."""
     output.print_line(f"starting, with its state in {data.resolve()} …")
@@ -76,7 +88,7 @@ def local(
 
     process.blank_secrets()
     with errors_in_lines():
-        sys.exit(asyncio.run(run_local(data, once=once)))
+        sys.exit(asyncio.run(run_local(data, once=once, take_over_media=take_over_media)))
 
 
 @app.command()
@@ -137,6 +149,19 @@ def sync(as_json: AsJson = False) -> None:
         output.print_json(vars(counts))
     else:
         output.print_line(words.synced(vars(counts)))
+
+
+@media.command("take-over")
+def take_over() -> None:
+    """Make MEDIA_PATH belong to this database; for when the one that it belonged to is gone."""
+    # Only this command needs the database here.
+    from services.take_over import take_over_media  # noqa: PLC0415
+
+    with errors_in_lines():
+        # NATS is not used, and may be missing.
+        settings = load([], {"NATS_URL": "nats://unused"} | dict(os.environ))
+        asyncio.run(take_over_media(settings))
+    output.print_line(f"{settings.media_path} belongs to this database now")
 
 
 @app.command()

@@ -22,7 +22,6 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
     "torrentino": (("ticketing", "ticketer"), ("polling", "poller")),
     "torrent_client": (("downloading", "ticketer"), ("following", "poller")),
     "searcher": (("searching", "ticketer"),),
-    "look_ups": (),
     "catalog": (
         ("requesting", "ingest"),
         ("fetching", "fetcher_writer"),
@@ -40,7 +39,6 @@ _TO_DO: dict[Dependency, str] = {
     "postgres": "check that PostgreSQL runs and that DATABASE_URL is its address",
     "nats": "check that NATS runs and that NATS_URL is its address; without it work is slower",
     "torrentino": "check that Torrentino runs and that TORRENTINO_URL is its address",
-    "look_ups": "nothing waits for it",
     "searcher": "check that Torrentino's indexers (Jackett or Prowlarr) run and are set there",
     "torrent_client": "check that Torrentino's torrent client runs and is set there",
     "catalog": "check that CATALOG_DB exists and can be read",

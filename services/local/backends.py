@@ -28,7 +28,7 @@ from services.local.servers import Nats, write_secret
 from services.local.torrentino import SongList, Standin, StandinConfig
 from services.local.torrentino.source import load_songs
 from shared.catalog.sqlite import Catalog
-from shared.db.media_root import forget_unused_root
+from shared.db.media_root import MediaRoot, forget_unused_root
 from shared.db.pool import Database
 from shared.errors import DownloadsError, Unavailable
 from shared.media.paths import find_audio
@@ -53,6 +53,8 @@ class Backends:
     nats: Nats | None
     standin: StandinConfig | None
     own_catalog: bool
+    # A media root of another database, also where it is not below `data`.
+    takes_over_media: bool = False
     # Remarks on the choices for the user, one line each.
     remarks: list[str] = field(default_factory=list)
     # The servers that are being started.
@@ -144,7 +146,8 @@ class Backends:
 
     async def _choose_media_root(self, url: str) -> None:
         """Allow another MEDIA_PATH as long as no file was placed below the first one."""
-        kept, now = self.state / "media.path", str(self.settings.media_root)
+        root = self.settings.media_root
+        kept, now = self.state / "media.path", str(root)
         if kept.exists() and kept.read_text(encoding="utf-8").strip() != now:
             database = Database(url)
             try:
@@ -152,6 +155,28 @@ class Backends:
             finally:
                 await database.close()
         kept.write_text(f"{now}\n", encoding="utf-8")
+        await self._own_media_root(url)
+
+    async def _own_media_root(self, url: str) -> None:
+        """Take over a media root of an earlier database: below our own folder, or if told to.
+
+        Raises:
+            CannotStart: it is elsewhere, and may be another installation's.
+        """
+        path = self.settings.media_root
+        database = Database(url)
+        try:
+            root = MediaRoot(database, path)
+            if not await root.is_anothers():
+                return
+            if not (path.resolve().is_relative_to(self.data) or self.takes_over_media):
+                raise CannotStart(
+                    f"MEDIA_PATH={path} belongs to another database: choose another folder; or, if"
+                    " that one is not used any more, start once with --take-over-media"
+                )
+            await root.take_over()
+        finally:
+            await database.close()
 
     async def _start(self, server: Postgres | Nats) -> None:
         with self._awaiting(type(server).__name__):

@@ -11,6 +11,7 @@ import fcntl
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TextIO
 
@@ -37,17 +38,18 @@ class _Stopped(Exception):
     """A signal came."""
 
 
-async def run(data: Path, *, once: bool) -> int:
+async def run(data: Path, *, once: bool, take_over_media: bool = False) -> int:
     """Start everything, show the sample album, serve until a signal; return the exit code.
 
     `once`: end with 0 when the sample album is on disk and decodes, else with 1 and the reason.
+    `take_over_media`: a media root that belongs to another database is taken over.
 
     Raises:
         DownloadsError: it cannot start, and nothing is left running.
     """
     console = Console(highlight=False, soft_wrap=True)
     with _locked_state(data) as log:
-        backends = _select(data)
+        backends = replace(_select(data), takes_over_media=take_over_media)
         logs.configure(backends.settings, log)
         stop = asyncio.Event()
         on_signals(stop, at_once=backends.end_now)

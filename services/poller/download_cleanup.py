@@ -5,6 +5,7 @@ Removed as DOWNLOAD_CLEANUP says. What was there before us is never touched.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Literal
 
 from services.poller.downloads_store import TorrentsStore
@@ -14,6 +15,9 @@ from shared.acquisition.protocol import Begun
 from shared.acquisition.removal import Removal
 from shared.crashpoints import reached
 from shared.errors import Unavailable
+
+# Torrents without a row are rare, and the list of all is long.
+_LOST_EVERY_S = 3600.0
 
 
 class Leftovers:
@@ -29,6 +33,7 @@ class Leftovers:
     ) -> None:
         self._removal = removal
         self._pauses = Pauses()
+        self._looked_at: float | None = None
         self.remote = mode
         self._store = store
         self._policy = policy
@@ -42,9 +47,17 @@ class Leftovers:
         if self._policy == "keep":
             return 0
         removed = 0
+        await self._record_lost()
         for info_hash in await self._store.done_with(also_brought=self._policy == "all"):
             removed += await self._alone(info_hash)
         return removed
+
+    async def _record_lost(self) -> None:
+        """Make what an earlier database has added known again, as done with; not every time."""
+        now = asyncio.get_running_loop().time()
+        if self._looked_at is None or now - self._looked_at >= _LOST_EVERY_S:
+            await self._store.record_lost(self.remote.of_installation)
+            self._looked_at = now
 
     async def _alone(self, info_hash: str) -> bool:
         """Remove it; what fails for this torrent alone waits, and does not stop the others."""

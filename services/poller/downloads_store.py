@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -10,6 +10,8 @@ import structlog
 
 from services.poller.own_faults import pause_s
 from shared.db import download_moves
+from shared.db.download_moves import LostTorrent
+from shared.db.identity import installation_id
 from shared.db.pool import Connection, Database, Row
 from shared.states import (
     COLLECTING,
@@ -156,6 +158,8 @@ HAVING $1 OR NOT EXISTS (SELECT 1 FROM tickets b WHERE b.info_hash = t.info_hash
  LIMIT 20
 """  # noqa: S608 (made of constants)
 
+_KNOWN = "SELECT id FROM tickets WHERE id = ANY($1)"
+
 _REMOVED = f"""
 UPDATE tickets SET removed_at = now()
  WHERE info_hash = $1 AND way = 'direct' AND removed_at IS NULL AND state = '{DownloadState.CLOSED}'
@@ -260,6 +264,28 @@ class TorrentsStore:
         async with self.database.connection() as connection:
             rows = await connection.fetch(_DONE_WITH, also_brought)
         return [row["info_hash"] for row in rows]
+
+    async def record_lost(self, there: Callable[[str], Awaitable[dict[str, RemoteTorrent]]]) -> int:
+        """Record torrents of ours of which there is no row, as done with; how many.
+
+        `there` gives the torrents that are in the folders of an installation.
+        """
+        async with self.database.connection() as connection:
+            ours = await installation_id(connection)
+        found = await there(ours)
+        # The rows are read after the list, so that what is added in between is not lost.
+        async with self.database.transaction() as connection:
+            rows = await connection.fetch(_KNOWN, list(found))
+            known = {row["id"] for row in rows}
+            lost = [
+                LostTorrent(download_id=id_, info_hash=each.info_hash, whole=each.whole)
+                for id_, each in found.items()
+                if id_ not in known and each.info_hash is not None
+            ]
+            await download_moves.record_lost_torrents(connection, lost)
+        if lost:
+            log.warning("torrents_without_a_row", info_hashes=[each.info_hash for each in lost])
+        return len(lost)
 
     async def removed(self, info_hash: str) -> None:
         """Note that the client does not have it any more."""

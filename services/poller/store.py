@@ -13,6 +13,7 @@ from services.poller.own_faults import pause_s
 from services.poller.ticket_verdict import Process
 from shared.acquisition.protocol import Begun
 from shared.db import download_moves
+from shared.db.identity import installation_id
 from shared.db.pool import Connection, Database, Row
 from shared.states import POLLED_DOWNLOADS, REMOTE, DownloadState, in_sql
 from shared.torrentino.model import RemoteState, RemoteTicket
@@ -371,6 +372,19 @@ class Store:
         """Withdraw a ticket whose row was closed too early; False when the row is another's."""
         async with self.database.connection() as connection:
             return await download_moves.reopen(connection, stray.dest_path, torrentino_id=stray.id)
+
+    async def installation(self) -> str:
+        """Whose tickets are ours."""
+        async with self.database.connection() as connection:
+            return await installation_id(connection)
+
+    async def withdraw_lost(self, lost: RemoteTicket) -> bool:
+        """Withdraw a ticket in a folder of ours of which there is no row; False: there is one."""
+        download_id = lost.dest_path.rpartition("/")[2]
+        async with self.database.transaction() as connection:
+            return await download_moves.withdraw_lost(
+                connection, download_id, lost.dest_path, torrentino_id=lost.id
+            )
 
     async def restart_stall_clock(self, connection: Connection, ticket: OpenTicket) -> None:
         """No progress was possible until now, which is not the ticket's fault."""

@@ -88,7 +88,7 @@ class Adder:
         earlier = Begun(
             id=work.ticket_id,
             remote_id=release.info_hash or None,
-            folder=self._mode.folder_of(work.ticket_id),
+            folder=self._mode.folder_of(work.ticket_id, installation=work.installation),
             size_bytes=release.size_bytes or None,
             before=begun.hashes_before,
         )
@@ -151,7 +151,7 @@ class Adder:
     def _order(self, work: Work, chosen: Chosen, link: str) -> TorrentOrder:
         return TorrentOrder(
             link=link,
-            folder=self._mode.folder_of(work.ticket_id),
+            folder=self._mode.folder_of(work.ticket_id, installation=work.installation),
             info_hash=chosen.release.info_hash,
             size_bytes=chosen.release.size_bytes,
             before=chosen.hashes_before,

@@ -17,6 +17,7 @@ from shared.db import download_moves, releases
 from shared.db.albums import KnownAlbum, known_albums
 from shared.db.claims import Claim
 from shared.db.download_moves import Intent
+from shared.db.identity import installation_id
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
 from shared.states import LIVE_DOWNLOADS, SERVING_DOWNLOADS, WAITING, DownloadState, in_sql
 
@@ -52,6 +53,8 @@ class Work:
     since: datetime | None
     # In a row, of what was this download's alone.
     failures: int = 0
+    # Whose name is in the folder that is ordered.
+    installation: str = ""
 
     @property
     def claims(self) -> list[Claim]:
@@ -226,6 +229,7 @@ class DirectClaims:
         intents = {row["id"]: row for row in await connection.fetch(_INTENTS, list(linked))}
         albums = await known_albums(connection, {row["album_id"] for row in rows} - {None})
         wants = {ticket_id: _want(members, albums) for ticket_id, members in by_ticket.items()}
+        installation = await installation_id(connection)
         lacking = await releases.missing(connection, [want.memory for want in wants.values()])
         return [
             Work(
@@ -235,6 +239,7 @@ class DirectClaims:
                 priority=members[0]["priority"],
                 begun=_begun(intents[ticket_id]),
                 failures=members[0]["failures"],
+                installation=installation,
                 since=since_of(lacking.get(wants[ticket_id].memory)),
             )
             for ticket_id, members in by_ticket.items()

@@ -66,13 +66,30 @@ class Direct:
         self._root = (downloads_root or "/").rstrip("/")
         self._sleep = sleep
 
-    def folder_of(self, id_: str) -> str:
-        """The folder to order for a download of this id.
+    def folder_of(self, id_: str, *, installation: str) -> str:
+        """The folder to order for a download of this id of this installation.
 
         Each has its own: qBittorrent writes a second torrent of the same folder and file names
         over the first. librqbit saves where it always does, and refuses the second.
         """
-        return f"{self._root}/{_OUR_FOLDER}/{id_}"
+        return f"{self._folder_of_all(installation)}/{id_}"
+
+    def _folder_of_all(self, installation: str) -> str:
+        return f"{self._root}/{_OUR_FOLDER}/{installation}"
+
+    async def of_installation(self, installation: str) -> dict[str, RemoteTorrent]:
+        """The torrents in folders that this installation has ordered, by download id.
+
+        librqbit saves elsewhere, so with it there are none.
+        """
+        above = f"{self._folder_of_all(installation)}/"
+        return {
+            each.save_path.removeprefix(above): each
+            for each in await self.client.torrents()
+            if each.info_hash is not None
+            and each.save_path is not None
+            and each.save_path.startswith(above)
+        }
 
     def entry_of(self, path: str) -> str | None:
         """The entry of the downloads folder that `path` is, or is below; None: it is elsewhere."""

@@ -185,11 +185,23 @@ class Tickets:
         torrents = await self.client.torrents()
         return frozenset(each.info_hash for each in torrents if each.info_hash is not None)
 
+    def is_of(self, remote: RemoteTicket, *, installation: str) -> bool:
+        """Whether this installation has ordered the ticket's folder."""
+        above, _, name = remote.dest_path.rpartition("/")
+        return above == f"{self._dest_root}/{installation}" and bool(name)
+
     async def living(self) -> list[RemoteTicket]:
         """All tickets in our folder that have not ended."""
+        return await self._in(LIVE)
+
+    async def ended(self) -> list[RemoteTicket]:
+        """Those that have ended and may have left files."""
+        return await self._in((RemoteState.COMPLETED, RemoteState.FAILED))
+
+    async def _in(self, states: Sequence[RemoteState]) -> list[RemoteTicket]:
         return [
             remote
-            for state in LIVE
+            for state in states
             async for remote in self.client.list(state=state)
             if remote.dest_path.startswith(f"{self._dest_root}/")
         ]

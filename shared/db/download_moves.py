@@ -203,6 +203,44 @@ async def reopen(connection: Connection, dest_path: str, *, torrentino_id: str) 
     )
 
 
+async def withdraw_lost(
+    connection: Connection, download_id: str, dest_path: str, *, torrentino_id: str
+) -> bool:
+    """Withdraw a ticket of this installation of which there is no row; call it in a transaction.
+
+    False: there is a row by now.
+    """
+    await connection.execute(SQL["find_lost"], download_id, dest_path, torrentino_id)
+    done = await connection.execute(
+        SQL["withdraw_lost"],
+        DownloadState.WITHDRAWING,
+        download_id,
+        torrentino_id,
+        DownloadState.INTENT,
+    )
+    return _one(done)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LostTorrent:
+    """A torrent of this installation without a row."""
+
+    download_id: str
+    info_hash: str
+    whole: bool
+
+
+async def record_lost_torrents(connection: Connection, lost: Sequence[LostTorrent]) -> None:
+    """Record them as done with."""
+    await connection.execute(
+        SQL["find_lost_torrents"],
+        [each.download_id for each in lost],
+        [each.info_hash for each in lost],
+        [each.whole for each in lost],
+        DownloadState.CLOSED,
+    )
+
+
 def _one(done: str) -> bool:
     return done == "UPDATE 1"
 

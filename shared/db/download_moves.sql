@@ -72,3 +72,22 @@ UPDATE tickets
    SET state = $1, torrentino_id = $3, withdrawn_at = NULL, closed_at = NULL, collected_at = NULL,
        tidied_at = NULL, ticket_deleted_at = NULL, next_poll_at = now()
  WHERE dest_path = $2 AND state = $4 AND coalesce(torrentino_id, $3) = $3
+
+-- name: find_lost
+-- Torrentino has a ticket of this installation whose row was lost, as with an asynchronous replica.
+INSERT INTO tickets (id, dest_path, torrentino_id, priority, way)
+VALUES ($1, $2, $3, 0, 'tickets')
+ON CONFLICT DO NOTHING
+
+-- name: withdraw_lost
+UPDATE tickets SET state = $1, withdrawn_at = NULL, next_poll_at = now()
+ WHERE id = $2 AND torrentino_id = $3 AND state = $4
+
+-- name: find_lost_torrents
+-- The same for torrents in our folders at the torrent client: ours, and done with. One that is whole may
+-- have brought its files long ago: rows are pruned, and it still seeds.
+INSERT INTO tickets (id, dest_path, priority, way, state, info_hash, ours, brought, remote_state,
+                     closed_at, collected_at, tidied_at)
+SELECT l.id, 'direct:' || l.id, 0, 'direct', $4, l.info_hash, true, l.whole, 'lost', now(), now(), now()
+  FROM unnest($1::text[], $2::text[], $3::boolean[]) AS l (id, info_hash, whole)
+ON CONFLICT DO NOTHING

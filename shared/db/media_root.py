@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
 from pathlib import Path
 
 import structlog
 
 from shared.crashpoints import reached
+from shared.db.identity import installation_id
 from shared.db.pool import Database
-from shared.media.root import check_root, ignores_case, read_sentinel, write_sentinel
+from shared.errors import Misconfigured
+from shared.media.root import (
+    check_root,
+    ignores_case,
+    is_marked_by,
+    mark_of,
+    read_sentinel,
+    write_sentinel,
+)
 
 log = structlog.get_logger()
 
@@ -18,6 +26,12 @@ _LOCK = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.media_root'))"
 _READ = "SELECT media_root_id FROM installation"
 _INSERT = "INSERT INTO installation (media_root_id) VALUES ($1)"
 
+
+# The marks of before are unknown to this database from now on.
+_TAKE_OVER = """
+INSERT INTO installation (media_root_id) VALUES ($1)
+ON CONFLICT (one) DO UPDATE SET media_root_id = excluded.media_root_id
+"""
 
 # Without a placed file no other root can be mistaken for this one.
 _FORGET = "DELETE FROM installation WHERE NOT EXISTS (SELECT 1 FROM media_files)"
@@ -49,6 +63,7 @@ class MediaRoot:
         Raises:
             DependencyDown: it is missing, or not the one this database knows, as when its disk
                 is not mounted.
+            Misconfigured: it is used first, and belongs to another database.
         """
         async with self._database.connection() as connection:
             known = await connection.fetchval(_READ)
@@ -88,15 +103,55 @@ class MediaRoot:
             await connection.execute(_LOCK)
             known: str | None = await connection.fetchval(_READ)
             if known is None:
-                # The mark first: a crash in between leaves one that the next start takes over.
-                known = await asyncio.to_thread(self._mark)
+                # The mark first: a crash in between leaves one that names us.
+                ours = await installation_id(connection)
+                known = await asyncio.to_thread(self._mark, ours)
                 reached("media.marked")
                 await connection.execute(_INSERT, known)
             return known
 
-    def _mark(self) -> str:
+    def _mark(self, ours: str) -> str:
         found = read_sentinel(self.path)
         if found is None:
-            found = str(uuid.uuid4())
-            write_sentinel(self.path, found)
+            return _new_mark(self.path, ours)
+        if not is_marked_by(found, ours):
+            raise Misconfigured(
+                "media",
+                f"{self.path} belongs to another database (its mark is {found!r}): two would remove"
+                " each other's temporary files. Give this one a MEDIA_PATH of its own; or, if the"
+                " other one is not used any more, run `pezzottify-downloads media take-over`",
+            )
         return found
+
+    async def is_anothers(self) -> bool:
+        """Whether its mark is neither known to this database nor written by it.
+
+        Raises:
+            DependencyDown: the disk or PostgreSQL is away.
+        """
+        async with self._database.connection() as connection:
+            known: str | None = await connection.fetchval(_READ)
+            ours = await installation_id(connection)
+        found = await asyncio.to_thread(read_sentinel, self.path)
+        return known is None and found is not None and not is_marked_by(found, ours)
+
+    async def take_over(self) -> None:
+        """Make this media root belong to this database, whichever it belonged to.
+
+        The services of another database that still use it pause: its mark is another one then.
+
+        Raises:
+            DependencyDown: it is missing, or cannot be written.
+        """
+        async with self._database.transaction() as connection:
+            await connection.execute(_LOCK)
+            ours = await installation_id(connection)
+            known = await asyncio.to_thread(_new_mark, self.path, ours)
+            await connection.execute(_TAKE_OVER, known)
+        log.info("media_root_taken_over", path=str(self.path))
+
+
+def _new_mark(path: Path, ours: str) -> str:
+    made = mark_of(ours)
+    write_sentinel(path, made)
+    return made

@@ -6,6 +6,7 @@ Everything here blocks on the disk: call it in a thread.
 from __future__ import annotations
 
 import os
+import uuid
 from contextlib import suppress
 from pathlib import Path
 
@@ -34,6 +35,16 @@ def read_sentinel(media_path: Path) -> str | None:
         return None
     except OSError as exc:
         raise storage_error(exc, "reading the mark of the media root") from exc
+
+
+def mark_of(installation: str) -> str:
+    """A new mark, which names the installation whose media root it marks."""
+    return f"{installation}.{uuid.uuid4()}"
+
+
+def is_marked_by(mark: str, installation: str) -> bool:
+    """Whether this installation has written the mark."""
+    return mark.partition(".")[0] == installation
 
 
 def ignores_case(media_path: Path) -> bool:
@@ -102,5 +113,6 @@ def check_root(media_path: Path, expected_id: str | None) -> None:
         raise DependencyDown(
             "media",
             f"{media_path} is another media root ({found!r}) than this database knows"
-            f" ({expected_id!r}): mount the right disk, or correct MEDIA_PATH",
+            f" ({expected_id!r}): mount the right disk, or correct MEDIA_PATH; if another database"
+            " has taken it over by mistake, run `pezzottify-downloads media take-over`",
         )

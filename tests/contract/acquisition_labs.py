@@ -130,7 +130,7 @@ class DirectLab(Lab):
         before = await mode.present()
         self.order = TorrentOrder(
             link=await self._link(spec.title),
-            folder=mode.folder_of("ours"),
+            folder=mode.folder_of("ours", installation="us"),
             info_hash=spec.info_hash if told else "",
             size_bytes=size_bytes,
             before=before,
@@ -138,7 +138,7 @@ class DirectLab(Lab):
         self.intent = Begun(
             id="ours",
             remote_id=spec.info_hash if told else None,
-            folder=mode.folder_of("ours"),
+            folder=mode.folder_of("ours", installation="us"),
             size_bytes=size_bytes,
             before=before,
         )
