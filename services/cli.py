@@ -38,6 +38,13 @@ bridge = typer.Typer(
 )
 app.add_typer(bridge, name="bridge")
 
+bus = typer.Typer(
+    help="What belongs to this database at NATS, by hand.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+app.add_typer(bus, name="nats")
+
 media = typer.Typer(
     help="What belongs to this database, by hand.", no_args_is_help=True, add_completion=False
 )
@@ -162,6 +169,17 @@ def take_over() -> None:
         settings = load([], {"NATS_URL": "nats://unused"} | dict(os.environ))
         asyncio.run(take_over_media(settings))
     output.print_line(f"{settings.media_path} belongs to this database now")
+
+
+@bus.command("take-over")
+def take_over_streams() -> None:
+    """Make the streams at NATS_URL belong to this database; for when the other one is gone."""
+    # Only this command needs the database and NATS here.
+    from services.take_over import take_over_nats  # noqa: PLC0415
+
+    with errors_in_lines():
+        asyncio.run(take_over_nats(load([])))
+    output.print_line("the streams belong to this database now")
 
 
 @app.command()

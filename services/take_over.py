@@ -1,7 +1,10 @@
-"""`pezzottify-downloads media take-over`."""
+"""`pezzottify-downloads media take-over` and `nats take-over`."""
 
 from __future__ import annotations
 
+from shared.bus.nats import once_connected
+from shared.bus.streams import ensure_streams, own_streams
+from shared.db.identity import installation_id
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Database
 from shared.settings import Settings, SettingsError
@@ -21,3 +24,23 @@ async def take_over_media(settings: Settings) -> None:
         await MediaRoot(database, settings.media_path).take_over()
     finally:
         await database.close()
+
+
+async def take_over_nats(settings: Settings) -> None:
+    """Make the streams belong to the database of these settings; its user may have to be NATS' own.
+
+    Raises:
+        DependencyDown: PostgreSQL or NATS is away, or forbids it.
+        Misconfigured: NATS refuses the user.
+    """
+    database = Database(settings.database_url.get_secret_value())
+    try:
+        async with database.connection() as connection:
+            ours = await installation_id(connection)
+    finally:
+        await database.close()
+    async with once_connected(
+        settings.nats_url.get_secret_value(), ca_file=settings.nats_ca_file
+    ) as client:
+        await ensure_streams(client.jetstream())
+        await own_streams(client.jetstream(), ours, another_s=True)

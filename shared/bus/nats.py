@@ -24,7 +24,7 @@ from nats.js.api import PubAck
 
 from shared.bus import access
 from shared.bus.access import words
-from shared.bus.streams import consumer, ensure_streams
+from shared.bus.streams import consumer, ensure_streams, own_streams
 from shared.bus.subjects import REQUESTS_STREAM, Wake, wake_subject
 from shared.errors import DependencyDown, Misconfigured
 from shared.health import Health
@@ -98,6 +98,11 @@ class Bus:
         self.connected = asyncio.Event()
         # Awaited before the stream of events is made; the relay sets it.
         self.before_new_events: Callable[[], Awaitable[None]] | None = None
+        # Awaited for the name of this installation, until it is known; the relay sets it.
+        self.installation: Callable[[], Awaitable[str]] | None = None
+        self._installation: str | None = None
+        # Whether streams of an older release are to be made ours.
+        self._may_own = True
         # Whether a stream may be missing.
         self._unsure = True
         self._forbidden: set[str] = set()
@@ -153,6 +158,10 @@ class Bus:
             await self._give_up(client)
             return False
         await self._on_back()
+        if not self.connected.is_set() and client.is_connected:
+            # The streams are another installation's: nothing of theirs is touched.
+            await self._give_up(client)
+            return False
         return True
 
     async def _open(self, client: Client, tls: ssl.SSLContext | None, ended: asyncio.Event) -> None:
@@ -232,6 +241,9 @@ class Bus:
             await self.ensure()
         except DependencyDown as error:
             log.warning("streams_not_ensured", error=error.detail)
+        except Misconfigured as error:
+            self._health.failed(error)
+            return
         if self.client is None or not self.client.is_connected:
             return  # lost again meanwhile; the next connection comes here, too
         self.connected.set()
@@ -256,11 +268,28 @@ class Bus:
 
         Raises:
             DependencyDown: NATS is away, or PostgreSQL is and events would be lost.
+            Misconfigured: the streams belong to another installation.
         """
         if self._unsure:
+            if self._installation is None and self.installation is not None:
+                self._installation = await self.installation()
             with translated():
-                await ensure_streams(self.jetstream(), before_events=self.before_new_events)
+                await ensure_streams(
+                    self.jetstream(),
+                    before_events=self.before_new_events,
+                    installation=self._installation,
+                )
             self._unsure = False
+
+    async def _own(self, js: JetStreamContext) -> None:
+        """Make streams that name no installation ours, once; only ingest's user may do that."""
+        if self._installation is None or not self._may_own:
+            return
+        self._may_own = False
+        try:
+            await own_streams(js, self._installation, another_s=False)
+        except _DOWN as error:
+            log.warning("streams_not_owned", error=words(error))
 
     async def wake(self, kind: Wake) -> None:
         """Hint that there is work; dropped while NATS is away, for the sweep finds the work."""
@@ -319,6 +348,7 @@ class Bus:
             js = self.jetstream()
             self._unsure = True
             await self.ensure()
+            await self._own(js)
             await js.add_consumer(REQUESTS_STREAM, consumer(durable, filters))
             subscription = await js.pull_subscribe_bind(durable, REQUESTS_STREAM)
             try:
@@ -385,3 +415,26 @@ async def _close(client: Client) -> None:
                 await client.close()
     except _DOWN as error:
         log.debug("nats_close", error=words(error))
+
+
+@asynccontextmanager
+async def once_connected(urls: str, *, ca_file: Path | None) -> AsyncIterator[Client]:
+    """A connection for one command, which does not wait for a server that is away.
+
+    Raises:
+        DependencyDown: NATS is away, or forbids what the block does.
+    """
+    servers = [url.strip() for url in urls.split(",")]
+    client = access.StrictClient()
+    with translated():
+        await client.connect(
+            servers=servers,
+            inbox_prefix=access.inbox_prefix(servers),
+            tls=access.tls_context(ca_file),
+            connect_timeout=_CONNECT_TIMEOUT_S,
+            allow_reconnect=False,
+        )
+        try:
+            yield client
+        finally:
+            await _close(client)

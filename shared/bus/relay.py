@@ -16,6 +16,7 @@ from shared.bus.nats import Bus, NotAccepted, Outgoing
 from shared.bus.streams import EVENTS_KEPT_S
 from shared.bus.subjects import event_subject
 from shared.crashpoints import reached
+from shared.db.identity import installation_id
 from shared.db.pool import IN_INDEX_ORDER, Connection, Database, Row
 from shared.events import SUBJECT_FIELDS, ItemMoved, Json, envelope
 from shared.metrics import EVENTS_PUBLISHED
@@ -60,6 +61,12 @@ class Relay:
         self._bus = bus
         self.wake = asyncio.Event()
         bus.before_new_events = self.publish_again
+        bus.installation = self.installation
+
+    async def installation(self) -> str:
+        """The name of this installation."""
+        async with self._database.connection() as connection:
+            return await installation_id(connection)
 
     async def run_once(self) -> int:
         """Publish one batch; returns how many events it had.

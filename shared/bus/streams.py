@@ -17,6 +17,7 @@ from nats.js.api import (
 from nats.js.errors import NotFoundError
 
 from shared.bus import subjects
+from shared.errors import Misconfigured
 
 log = structlog.get_logger()
 
@@ -79,13 +80,25 @@ def consumer(durable: str, filters: list[str]) -> ConsumerConfig:
     )
 
 
+# In a stream's metadata: whose messages it has.
+OWNER = "pezzottify_installation"
+
+
 async def ensure_streams(
-    js: JetStreamContext, *, before_events: Callable[[], Awaitable[None]] | None = None
+    js: JetStreamContext,
+    *,
+    before_events: Callable[[], Awaitable[None]] | None = None,
+    installation: str | None = None,
 ) -> None:
     """Make the streams that are missing. One that differs is reported, never changed.
 
+    `installation`: what is made is its own, and what is another's is refused.
+
     `before_events` is awaited before the stream of events is made: NATS may have lost that stream,
     its events then have to be published again, and a crash in between must not prevent that.
+
+    Raises:
+        Misconfigured: a stream belongs to another installation.
     """
     for wanted in STREAMS:
         assert wanted.name is not None
@@ -94,8 +107,9 @@ async def ensure_streams(
         except NotFoundError:
             if wanted.name == subjects.EVENTS_STREAM and before_events is not None:
                 await before_events()
-            await js.add_stream(wanted)
+            await js.add_stream(_owned(wanted, installation) if installation else wanted)
             continue
+        _require_owner(found, installation)
         if (found.retention, found.subjects) != (wanted.retention, wanted.subjects):
             log.warning(
                 "stream_differs",
@@ -105,3 +119,35 @@ async def ensure_streams(
                 wants_subjects=wanted.subjects,
                 wants_retention=wanted.retention,
             )
+
+
+def owner_of(found: StreamConfig) -> str | None:
+    """The installation whose stream this is; None: that of an older release."""
+    return (found.metadata or {}).get(OWNER)
+
+
+def _owned(config: StreamConfig, installation: str) -> StreamConfig:
+    return config.evolve(metadata={**(config.metadata or {}), OWNER: installation})
+
+
+def _require_owner(found: StreamConfig, installation: str | None) -> None:
+    owner = owner_of(found)
+    if installation is not None and owner not in (None, installation):
+        raise Misconfigured(
+            "nats",
+            f"the stream {found.name} belongs to another installation ({owner}; this one is"
+            f" {installation}): give each a NATS server or account of its own; or, if the other one"
+            " is not used any more, run `pezzottify-downloads nats take-over`",
+        )
+
+
+async def own_streams(js: JetStreamContext, installation: str, *, another_s: bool) -> None:
+    """Make the streams this installation's: those of an older release, or `another_s` as well.
+
+    The caller's user needs the right to change them.
+    """
+    for wanted in STREAMS:
+        assert wanted.name is not None
+        found = (await js.stream_info(wanted.name)).config
+        if owner_of(found) != installation and (another_s or owner_of(found) is None):
+            await js.update_stream(_owned(found, installation))

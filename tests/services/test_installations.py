@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import nats
 import pytest
 
 from services.poller.download_cleanup import Leftovers
 from services.poller.downloads_store import TorrentsStore
 from services.poller.removal_rules import RemovalRules
-from services.take_over import take_over_media
+from services.take_over import take_over_media, take_over_nats
 from shared.acquisition.direct import Direct
 from shared.acquisition.removal import Removal
+from shared.bus.streams import STREAMS, ensure_streams, owner_of
+from shared.bus.subjects import DEAD, DEAD_STREAM, PREFIX
 from shared.db.media_root import MediaRoot, forget_unused_root
 from shared.db.pool import Database
 from shared.errors import DependencyDown, Misconfigured
@@ -19,7 +22,7 @@ from shared.settings import SettingsError
 from tests.services.test_bad_sources import HASHES
 from tests.services.test_removal import client_has, torrent
 from tests.support.stages import Stages, queue, stages, tickets
-from tests.support.world import World
+from tests.support.world import World, eventually
 
 
 async def _another(world: World) -> None:
@@ -177,3 +180,45 @@ async def test_a_torrent_whose_row_was_lost_is_ended(still: World, by_hand: Stag
         store = TorrentsStore(by_hand.app.database, poll_interval_s=1)
         await Leftovers(store, mode, removal, policy=settings.download_cleanup).run_once()
         assert removed == gone
+
+
+async def test_the_streams_of_another_installation_are_refused(world: World) -> None:
+    """F23: the second one takes no message of the first, and says what to do; then it takes them
+    over, and continues by itself."""
+    first = await world.run("ingest")
+    await eventually(lambda: world.has_consumer("ingest"))
+    await first.end()
+    world.running.remove(first)
+    await _another(world)
+    second = await world.run("ingest")
+    breaker = second.app.health.breaker("nats")
+
+    async def refused() -> bool:
+        return isinstance(breaker.error, Misconfigured)
+
+    await eventually(refused)
+    assert "pezzottify-downloads nats take-over" in str(breaker.error)
+    await world.publish(f"{PREFIX}.request.track", {"request_id": "malformed"})
+    assert not second.app.bus.connected.is_set()
+    assert await world.events(DEAD, DEAD_STREAM) == []
+    await take_over_nats(world.settings())
+    await eventually(lambda: world.events(DEAD, DEAD_STREAM))
+    assert breaker.ok
+
+
+async def test_streams_of_an_older_release_become_ours(world: World) -> None:
+    """They name no installation until ingest has opened its consumer."""
+    client = await nats.connect(world.nats.url)
+    try:
+        js = client.jetstream()
+        await ensure_streams(js)
+        [identity] = await world.rows("SELECT id FROM identity")
+        await world.run("ingest")
+
+        async def owners() -> set[str | None]:
+            names = [str(each.name) for each in STREAMS]
+            return {owner_of((await js.stream_info(name)).config) for name in names}
+
+        assert await eventually(owners, lambda found: found == {identity["id"]})
+    finally:
+        await client.close()
