@@ -77,6 +77,8 @@ def build(app: App) -> list[Duty]:
         limits=limits,
     )
     admins = _admin_routes(app, keys, items, root)
+    # Of all services this one has the right to change streams.
+    app.bus.owns_streams = True
     return [
         _server(app, make_api([*users.routes(), *admins.routes()], app.health)),
         Consumer(

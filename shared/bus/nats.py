@@ -101,8 +101,8 @@ class Bus:
         # Awaited for the name of this installation, until it is known; the relay sets it.
         self.installation: Callable[[], Awaitable[str]] | None = None
         self._installation: str | None = None
-        # Whether streams of an older release are to be made ours.
-        self._may_own = True
+        # Whether streams of an older release are to be made ours; one service has the right to.
+        self.owns_streams = False
         # Whether a stream may be missing.
         self._unsure = True
         self._forbidden: set[str] = set()
@@ -282,10 +282,10 @@ class Bus:
             self._unsure = False
 
     async def _own(self, js: JetStreamContext) -> None:
-        """Make streams that name no installation ours, once; only ingest's user may do that."""
-        if self._installation is None or not self._may_own:
+        """Make streams that name no installation ours, once."""
+        if self._installation is None or not self.owns_streams:
             return
-        self._may_own = False
+        self.owns_streams = False
         try:
             await own_streams(js, self._installation, another_s=False)
         except _DOWN as error:

@@ -78,7 +78,8 @@ def wakes(*kinds: str) -> set[str]:
 
 _ALL = EVENT | STREAMS_MADE
 MAY_PUBLISH = {
-    "ingest": _ALL | WORK | {f"{P}.dead"} | own_consumer("ingest"),
+    "ingest": _ALL | WORK | {f"{P}.dead"} | own_consumer("ingest")
+    | api(*(f"STREAM.UPDATE.{stream}" for stream in (REQUESTS, EVENTS, DEAD))),
     "ticketer": _ALL | wakes("poll"),
     "poller": _ALL | wakes("ticket", "fetch"),
     "fetcher_writer": _ALL | wakes("ticket"),

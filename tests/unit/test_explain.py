@@ -70,7 +70,7 @@ def test_a_direct_download_needs_the_torrent_client_as_well() -> None:
     assert "torrent_client" not in needed(Stage.DOWNLOADING, mode="tickets")
 
 
-@pytest.mark.parametrize("name", DEPENDENCIES)
+@pytest.mark.parametrize("name", [name for name in DEPENDENCIES if name != "look_ups"])
 def test_what_stops_an_item_is_shown_as_paused(name: Dependency) -> None:
     """The statistics list what stands still, with what to do, for each dependency."""
     found = paused(away(name))
