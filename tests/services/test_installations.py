@@ -133,7 +133,11 @@ async def test_a_ticket_whose_row_was_lost_is_ended(world: World) -> None:
         world.faults.fates = {"song 1002": "stuck_downloading"}
         await queue(world, world.add_album(1, 2))
         await by_hand.ticket()
-        await by_hand.until_remote("completed", "downloading")
+
+        async def states() -> set[object]:
+            return {each["state"]["type"] for each in world.standin.tickets()}  # type: ignore[index]
+
+        await eventually(states, lambda found: found == {"completed", "downloading"})
         assert len(world.ticket_folders()) == 1
         rows = await tickets(world)
         await world.execute("UPDATE tickets SET state = 'intent', torrentino_id = NULL")
