@@ -200,9 +200,7 @@ class TorrentsStore:
 
     async def missing(self, connection: Connection, download: Download) -> None:
         """The client does not show it; read it again."""
-        await connection.execute(
-            _MISSING, download.id, self._poll_interval_s, self._gap_s
-        )
+        await connection.execute(_MISSING, download.id, self._poll_interval_s, self._gap_s)
 
     async def close(
         self,

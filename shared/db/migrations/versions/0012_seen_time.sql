@@ -7,10 +7,10 @@ ALTER TABLE queue_items DISABLE TRIGGER queue_items_moves;
 UPDATE queue_items SET wait_s = extract(epoch FROM due_at - now())
  WHERE stage IN ('queued', 'retry_wait', 'ready') AND due_at > now();
 ALTER TABLE queue_items ENABLE TRIGGER queue_items_moves;
--- By when each wait was written, in a form that no other query can use: what is due is taken in the order of the
--- queue.
+-- By when each wait was written, in a form and with a condition that no other query has: what is due is taken in
+-- the order of the queue.
 CREATE INDEX queue_items_waits ON queue_items (((due_at AT TIME ZONE 'UTC') - make_interval(secs => wait_s)))
-    WHERE stage IN ('queued', 'retry_wait', 'ready');
+    WHERE lease_until IS NULL AND completed_at IS NULL;
 
 -- From now on `looked_at` is when any download was read last.
 UPDATE tickets SET looked_at = now() WHERE state IN ('open', 'withdrawing') AND looked_at IS NULL;
