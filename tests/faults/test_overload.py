@@ -123,6 +123,14 @@ async def _late(connection: asyncpg.Connection[asyncpg.Record]) -> str:
     return str(await connection.fetchval("SELECT id FROM queue_items ORDER BY seq DESC LIMIT 1"))
 
 
+_IN_INDEX_ORDER = (
+    ticketer_store.FRESH,
+    relay.TAKE,
+    ingest_positions.POSITIONS,
+    ingest_positions.FAR,
+)
+
+
 async def _took_ms(
     connection: asyncpg.Connection[asyncpg.Record], sql: str, args: Sequence[object]
 ) -> float:
@@ -132,7 +140,7 @@ async def _took_ms(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store.FRESH, relay.TAKE):
+            if sql in _IN_INDEX_ORDER:
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from shared.db.item_counts import Counts, count_items
-from shared.db.pool import Connection, Row
+from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Row
 from shared.states import WAITING, Stage, in_sql
 
 # Of so many waiting items, in the order of the ticketer, positions are counted; behind them they
@@ -38,20 +38,24 @@ SELECT q.id, q.priority, q.seq, first.seq AS first, last.seq AS last
 
 
 async def positions(connection: Connection, ids: Collection[str]) -> dict[str, int]:
-    """The positions of these queued items in the queue, from 1 on.
+    """The positions of these queued items in the queue, from 1 on. Call it in a transaction.
 
     Of the first thousand they are exact, of the others estimated: all with a more urgent priority
     come before, and of the same priority the share that `seq` suggests.
     """
     if not ids:
         return {}
+    await connection.execute(IN_INDEX_ORDER)
     rows = await connection.fetch(POSITIONS, list(ids))
+    await connection.execute(IN_ANY_ORDER)
     found = {row["id"]: int(row["position"]) for row in rows}
     far = [id_ for id_ in ids if id_ not in found]
     if not far:
         return found
     counts = await count_items(connection)
+    await connection.execute(IN_INDEX_ORDER)
     rows = await connection.fetch(FAR, far)
+    await connection.execute(IN_ANY_ORDER)
     return found | {row["id"]: _estimate(row, counts) for row in rows}
 
 
