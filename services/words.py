@@ -172,6 +172,8 @@ def _health(value: Json) -> list[str]:
     free_mb = health["media"]["free_mb"]
     if free_mb is not None:
         lines.append(f"Free for media: {size(free_mb * 1024 * 1024)}.")
+    if not_durable := health["postgres"].get("not_durable"):
+        lines.append(f"PostgreSQL loses the last commits in a crash: {', '.join(not_durable)}.")
     for name, condition in health.items():
         if condition["ok"] is False:
             stops = [each for each in value["paused"] if each["dependency"] == name]

@@ -13,14 +13,14 @@ import structlog
 from shared.app import App
 from shared.backoff import Backoff
 from shared.breaker import Breaker
-from shared.errors import Dependency, Unavailable
+from shared.errors import Dependency, StatementAborted, Unavailable
 from shared.health import Health
 from shared.metrics import DUTY_RUNS
 from shared.stop import first_of, run_until
 
 log = structlog.get_logger()
 
-_PAUSES_AFTER_BUGS = Backoff(first_s=0.5, longest_s=30)
+_PAUSES_AFTER_FAILURES = Backoff(first_s=0.5, longest_s=30)
 
 
 class Duty(Protocol):
@@ -64,7 +64,7 @@ class PeriodicDuty:
         self._needs = frozenset[Dependency]({"postgres", *needs})
         # What the last run failed on.
         self._failed_on: Dependency | None = None
-        self._bugs = 0
+        self._failures = 0
 
     @classmethod
     def of(
@@ -117,6 +117,12 @@ class PeriodicDuty:
                 probes.enter_context(breaker.probing())
             try:
                 done = await self.run_once()
+            except StatementAborted as aborted:
+                # PostgreSQL works: the other duties continue, and this one does not insist.
+                self._health.failed(aborted)
+                DUTY_RUNS.labels(self.name, "failed").inc()
+                self._failures += 1
+                return _PAUSES_AFTER_FAILURES.pause_s(self._failures - 1, self._rng)
             except Unavailable as unavailable:
                 self._health.failed(unavailable)
                 self._failed_on = unavailable.dependency
@@ -126,9 +132,9 @@ class PeriodicDuty:
                 # A bug must not end the service: the items in hand come back by their leases.
                 log.exception("duty_failed", duty=self.name)
                 DUTY_RUNS.labels(self.name, "failed").inc()
-                self._bugs += 1
-                return _PAUSES_AFTER_BUGS.pause_s(self._bugs - 1, self._rng)
-            self._bugs = 0
+                self._failures += 1
+                return _PAUSES_AFTER_FAILURES.pause_s(self._failures - 1, self._rng)
+            self._failures = 0
             if not self._health.breaker("postgres").ok:
                 # Every run queries PostgreSQL; the callers of the others report their answers.
                 self._health.up("postgres")

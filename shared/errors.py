@@ -3,6 +3,7 @@
     DownloadsError           base; its other subclasses keep a program from starting
     ├── Unavailable          retry the same call later; no attempt is used
     │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
+    │   │   └── StatementAborted  PostgreSQL works, and ended one statement
     │   └── Misconfigured    it answers, but an operator has to change a setting first
     ├── OutcomeUnknown       the call may have had its effect: check before repeating it
     ├── AttemptFailed        this attempt is over and counts against the item's budget
@@ -75,6 +76,17 @@ class Unavailable(DownloadsError):
 
 class DependencyDown(Unavailable):
     """A dependency does not answer, or reports that it cannot work now."""
+
+
+class StatementAborted(DependencyDown):
+    """PostgreSQL ended one statement, by its timeout or for another one's lock, and works.
+
+    What it was for is left for later; everything else continues. `statement` is its beginning.
+    """
+
+    def __init__(self, detail: str, *, statement: str) -> None:
+        super().__init__("postgres", f"{detail} ({statement})" if statement else detail)
+        self.statement = statement
 
 
 class Misconfigured(Unavailable):

@@ -11,7 +11,13 @@ import structlog
 
 from shared.breaker import Breaker, State
 from shared.clock import Clock
-from shared.errors import Dependency, DependencyDown, Misconfigured, Unavailable
+from shared.errors import (
+    Dependency,
+    DependencyDown,
+    Misconfigured,
+    StatementAborted,
+    Unavailable,
+)
 from shared.metrics import CIRCUIT_STATE, DEPENDENCY_MISCONFIGURED, DEPENDENCY_UP
 
 log = structlog.get_logger()
@@ -68,7 +74,13 @@ class Health:
         self.failed(DependencyDown(dependency, detail))
 
     def failed(self, error: Unavailable) -> None:
-        """The dependency has just failed to answer, or refused us."""
+        """The dependency has just failed to answer, or refused us.
+
+        It has not where it only ended a statement: that is logged.
+        """
+        if isinstance(error, StatementAborted):
+            log.warning("statement_aborted", statement=error.statement, detail=error.detail)
+            return
         breaker = self.breaker(error.dependency)
         was_ok, before = breaker.ok, alarm_of(breaker.error)
         breaker.failed(error)
@@ -86,7 +98,7 @@ class Health:
         False where the dependency is known to be away, or has come back since: an old failure
         must not stop the next try.
         """
-        if not isinstance(error, Unavailable):
+        if isinstance(error, StatementAborted) or not isinstance(error, Unavailable):
             return True
         breaker = self.breaker(error.dependency)
         came_back = error.dependency in self._heard and breaker.since > at

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,8 @@ from shared.errors import Unavailable
 
 log = structlog.get_logger()
 
+# A connection that nothing has broken may lead to a server that was replaced.
+_SERVER_CHECK_S = 30.0
 # The end of the grace is kept for handing back, the last publishing and closing.
 _CLOSING_S = 6.0
 # The parts of it; a little is left for the end of the process itself.
@@ -33,13 +36,16 @@ async def serve(app: App, duties: Iterable[Duty], stop: asyncio.Event) -> None:
     relay = PeriodicDuty.of(app, "relay", app.relay.run_once, wake=app.relay.wake, needs=["nats"])
     reports = Conditions(app.database, app.health, worker=app.worker)
     reporting = PeriodicDuty.of(app, "conditions", reports.run_once)
+    checking = PeriodicDuty.of(
+        app, "server of the database", partial(_check_server, app), interval_s=_SERVER_CHECK_S
+    )
     grace_s = app.settings.shutdown_grace_s
     closing_s = min(_CLOSING_S, grace_s / 2)
     bus_stop = asyncio.Event()
     bus = asyncio.create_task(app.bus.run(bus_stop), name="bus")
     try:
         await _until_stopped(
-            [*duties, relay, reporting],
+            [*duties, relay, reporting, checking],
             stop,
             drain_s=grace_s - closing_s,
             hand_back_s=_HAND_BACK * closing_s,
@@ -49,6 +55,11 @@ async def serve(app: App, duties: Iterable[Duty], stop: asyncio.Event) -> None:
         bus_stop.set()
         await asyncio.wait([bus], timeout=_BUS * closing_s)
         await _close(app, within_s=_CLOSE * closing_s)
+
+
+async def _check_server(app: App) -> int:
+    await app.database.check_server()
+    return 0
 
 
 async def _until_stopped(

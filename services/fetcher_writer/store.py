@@ -100,7 +100,8 @@ SELECT min(s.bytes)
 # More than the whole disk: told once, and looked at again when a larger one may be there.
 _NEVER_FITTING = f"""
 UPDATE queue_items q
-   SET due_at = now() + make_interval(secs => $2), actor = 'fetcher_writer', updated_at = now(),
+   SET due_at = now() + make_interval(secs => $2), wait_s = $2, actor = 'fetcher_writer',
+       updated_at = now(),
        reason = 'waits for a larger disk: its file may take ' || s.bytes / 1048576
                 || ' MiB, all of the media root has ' || $1 / 1048576
   FROM tickets t {share("$3", "$4")}

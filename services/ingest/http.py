@@ -26,7 +26,7 @@ def make_api(routes: Sequence[Route], health: Health) -> Starlette:
 
     async def unavailable(request: Request, error: Exception) -> Response:
         assert isinstance(error, Unavailable)
-        health.down(error.dependency, error.detail)
+        health.failed(error)
         return await problems.unavailable(request, error)
 
     app = Starlette(

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 
 from services.ingest import explain
 from services.ingest.store import items as store
+from services.ingest.store.positions import positions as positions_of
 from shared.db import health_reports
 from shared.db.pool import Connection, Database, Row
 from shared.errors import Unknown
@@ -115,18 +116,18 @@ class Items:
 
     async def by_ids(self, ids: Collection[str]) -> list[Json]:
         """These items, in the order in which they were queued."""
-        async with self._database.connection() as connection:
+        async with self._snapshot() as connection:
             return await self._shown(connection, await store.by_ids(connection, ids))
 
     async def latest_completed(self, track_ids: Collection[str]) -> list[Json]:
         """The last completed item of each of these tracks that has one."""
-        async with self._database.connection() as connection:
+        async with self._snapshot() as connection:
             rows = await store.latest_completed(connection, track_ids)
             return await self._shown(connection, rows)
 
     async def _shown(self, connection: Connection, rows: Sequence[Row]) -> list[Json]:
         queued = [row["id"] for row in rows if row["stage"] == Stage.QUEUED]
-        positions = await store.positions(connection, queued)
+        positions = await positions_of(connection, queued)
         active = any(row["status"] in ACTIVE_STATUSES for row in rows)
         conditions = await health_reports.read(connection) if active else {}
         return [
@@ -142,10 +143,7 @@ class Items:
     @asynccontextmanager
     async def _snapshot(self) -> AsyncIterator[Connection]:
         """Several reads of one moment, so that a list and its total agree."""
-        async with (
-            self._database.connection() as connection,
-            connection.transaction(isolation="repeatable_read", readonly=True),
-        ):
+        async with self._database.transaction(snapshot=True) as connection:
             yield connection
 
     async def detail(self, item_id: str, *, for_user: str | None) -> Json:

@@ -1,5 +1,7 @@
 """Retries: a FAILED item returns to the queue, for a new attempt with a whole retry budget.
 
+An item that waits for its next attempt has it now, and keeps its budget.
+
 The ticket of the failed attempt stays linked until it is closed, so that the ticketer waits for it.
 A late write of the failed attempt has an old fence, and changes nothing.
 """
@@ -33,7 +35,7 @@ log = structlog.get_logger()
 
 
 class Retries:
-    """Returns FAILED items to the queue."""
+    """Returns FAILED items to the queue, and ends waits."""
 
     def __init__(
         self,
@@ -58,13 +60,18 @@ class Retries:
 
         Raises:
             InvalidRequest, Unknown: there is none, or this user has not requested it.
-            Conflict: it is not FAILED, or its track is active or in place already.
+            Conflict: it is neither FAILED nor waits for its next attempt, or its track is active or
+                in place already.
             LimitReached: the user's queue is full.
             Unavailable: it cannot be decided now.
         """
         token(item_id, what="item id")
         async with self._database.connection() as connection:
-            track = _track(await _checked(connection, item_id, caller))
+            row = await _checked(connection, item_id, caller)
+        if row["stage"] != Stage.FAILED:
+            await self._hasten(row, caller)
+            return
+        track = _track(row)
         available = await self._availability.check([track])
         self._health.up("media")
         if available.recorded or available.found:
@@ -78,19 +85,29 @@ class Retries:
         log.info("item_retried", item_id=item_id, user_id=caller.user_id)
         await self._announcer.announce("ticket")
 
+    async def _hasten(self, row: Row, caller: Caller) -> None:
+        """End the wait of an item that waits for its next attempt."""
+        async with self._database.transaction() as connection:
+            if not await store.hasten(connection, row["id"], reason=f"retried by {_who(caller)}"):
+                raise _not_failed(row)
+            await search_again(connection, _memory(row))
+        log.info("item_hastened", item_id=row["id"], user_id=caller.user_id)
+        await self._announcer.announce("ticket", "fetch")
+
     async def _retry(
         self, connection: Connection, item_id: str, caller: Caller, known: Placed | None
     ) -> None:
         await store.lock_item(connection, item_id)
         row = await _checked(connection, item_id, caller)
+        if row["stage"] != Stage.FAILED:
+            raise _not_failed(row)
         if (await placed(connection, [row["track_id"]])).get(row["track_id"]) != known:
             raise _in_place(row["track_id"])
-        who = "an administrator" if caller.unlimited else f"user {caller.user_id}"
-        moved = await moves.retry(connection, [item_id], reason=f"retried by {who}", actor=ACTOR)
+        reason = f"retried by {_who(caller)}"
+        moved = await moves.retry(connection, [item_id], reason=reason, actor=ACTOR)
         assert moved, "the row is locked, and was FAILED"
         # It is searched for again at once, also if no search found it before.
-        memory = memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
-        await search_again(connection, memory)
+        await search_again(connection, _memory(row))
         await _wait_again(connection, row, caller)
         await store.reopen_albums(connection, item_id)
         if caller.unlimited:
@@ -100,12 +117,12 @@ class Retries:
 
 
 async def _checked(connection: Connection, item_id: str, caller: Caller) -> Row:
-    """The item, if it can be retried."""
+    """The item, if it can be retried: it is FAILED, or waits for its next attempt."""
     row = await store.item_to_retry(connection, item_id, caller.user_id)
     if row is None or not (row["asked"] or caller.unlimited):
         raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
-    if row["stage"] != Stage.FAILED:
-        raise Conflict(f"the item is {row['status']}; only a FAILED one can be retried")
+    if row["stage"] != Stage.FAILED and not row["waits"]:
+        raise _not_failed(row)
     if row["active"] is not None:
         raise Conflict(
             f"the track is in the queue again as item {row['active']}; request the track to join it"
@@ -133,6 +150,21 @@ async def _wait_again(connection: Connection, row: Row, caller: Caller) -> None:
     )
     await record_request(connection, request, settled=False)
     await store.add_requester(connection, row["id"], request.id, caller.user_id)
+
+
+def _not_failed(row: Row) -> Conflict:
+    return Conflict(
+        f"the item is {row['status']}; only one that is FAILED, or that waits for its next attempt,"
+        " can be retried"
+    )
+
+
+def _who(caller: Caller) -> str:
+    return "an administrator" if caller.unlimited else f"user {caller.user_id}"
+
+
+def _memory(row: Row) -> str:
+    return memory_of(album_id=row["album_id"] or None, track_id=row["track_id"])
 
 
 def _in_place(track_id: str) -> Conflict:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -13,12 +14,12 @@ from services.ingest.store import reports as store
 from shared.db import server_requests
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
-from shared.db.pool import Database, Row
+from shared.db.pool import Database
 from shared.db.publication import publication
 from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
 from shared.media.place import free_mb
-from shared.states import ACTIVE_STATUSES, Stage, Status
+from shared.states import ACTIVE_STATUSES, STATUS_OF, Stage, Status
 
 Json: TypeAlias = dict[str, Any]
 
@@ -75,21 +76,22 @@ class Statistics:
             **_queue(numbers),
             **_acquisition(numbers, self._bounds),
             "library": library.as_json(),
-            **await self._world(),
+            **await self._world(numbers.not_durable),
         }
 
-    async def _world(self) -> Json:
+    async def _world(self, not_durable: Sequence[str]) -> Json:
         free = await self._free_mb()
         self._health.up("postgres")
         # Where each service is a process, only the ticketer knows how Torrentino is.
         known = await self._conditions.read()
         found = {name: known.get(name, _UNKNOWN) for name in _ALWAYS_SHOWN}
+        postgres = {**found["postgres"], "not_durable": not_durable}
         media = {**found["media"], "free_mb": free}
         async with self._database.connection() as connection:
             at_server = await server_requests.read(connection)
         return {
             "paused": paused(known),
-            "health": {**found, **known, "media": media},
+            "health": {**found, **known, "postgres": postgres, "media": media},
             "catalog_server": at_server.as_json(),
         }
 
@@ -104,7 +106,7 @@ class Statistics:
         except AttemptFailed as failure:
             self._health.down("media", failure.message)
         except DependencyDown as down:
-            self._health.down(down.dependency, down.detail)
+            self._health.failed(down)
         else:
             self._health.up("media")
             return free
@@ -112,14 +114,18 @@ class Statistics:
 
 
 def _queue(numbers: store.Numbers) -> Json:
-    counts, rates, outbox = numbers.counts, numbers.rates, numbers.outbox
-    pending = [row["oldest"] for row in counts if row["status"] == Status.PENDING]
-    active = [row for row in counts if row["status"] in ACTIVE_STATUSES]
+    rates, outbox, oldest = numbers.rates, numbers.outbox, numbers.oldest_pending
+    by_status, by_stage, by_priority = Counter[str](), Counter[str](), Counter[int]()
+    for (stage, priority), count in numbers.counts.items():
+        by_status[STATUS_OF[stage]] += count
+        by_stage[stage] += count
+        if STATUS_OF[stage] in ACTIVE_STATUSES:
+            by_priority[priority] += count
     return {
-        "by_status": {name.value: _sum(counts, "status", name) for name in Status},
-        "by_stage": {name.value: _sum(counts, "stage", name) for name in Stage},
-        "by_priority": {number: _sum(active, "priority", number) for number in (1, 2, 3)},
-        "oldest_pending_age_s": numbers.now - min(pending) if pending else None,
+        "by_status": {name.value: by_status[name] for name in Status},
+        "by_stage": {name.value: by_stage[name] for name in Stage},
+        "by_priority": {number: by_priority[number] for number in (1, 2, 3)},
+        "oldest_pending_age_s": None if oldest is None else numbers.now - oldest,
         "rates": {
             "completed_last_hour": rates["hour_done"],
             "failed_last_hour": rates["hour_failed"],
@@ -148,7 +154,3 @@ def _acquisition(numbers: store.Numbers, bounds: Bounds) -> Json:
         "downloads": {"in_flight": numbers.downloads, "max_in_flight": bounds.downloads},
         "searches": {"last_hour": numbers.searches, "per_hour": bounds.searches_per_hour},
     }
-
-
-def _sum(counts: Sequence[Row], column: str, value: object) -> int:
-    return sum(int(row["count"]) for row in counts if row[column] == value)

@@ -59,10 +59,7 @@ class DownloadFollower:
         self._store = store
 
     async def prepare(self) -> None:
-        """Return when the client answers, if anything is due.
-
-        Before the claim, which notes that the downloads were read: an outage is no idleness.
-        """
+        """Return when the client answers, if anything is due."""
         await self._store.withdraw_orphans()
         if await self._store.is_due():
             await self.remote.ready()

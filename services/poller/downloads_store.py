@@ -9,6 +9,8 @@ from datetime import datetime
 import structlog
 
 from services.poller.own_faults import pause_s
+from services.poller.store import IS_DUE
+from services.poller.watched_time import longest_gap_s, watched
 from shared.db import download_moves
 from shared.db.download_moves import LostTorrent
 from shared.db.identity import installation_id
@@ -28,9 +30,6 @@ ACTOR = "poller"
 # How many intervals a poller may take over what it claimed before another one takes it too.
 _CLAIM_INTERVALS = 2
 _CLAIM_LEAST_S = 1.0
-# Time in which no poller could read the client does not count as idle.
-_BLIND_INTERVALS = 4
-BLIND_LEAST_S = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +48,7 @@ class Download:
     # What the client said last.
     state: str | None
     whole_at: datetime | None
+    # Moved on by the time in which no poller could read the client, as `adding_at`.
     missing_at: datetime | None
     # In a row, of what was this download's alone.
     failures: int
@@ -57,30 +57,28 @@ class Download:
 
     @property
     def idle_s(self) -> float:
-        """Seconds without progress, those left out in which no poller could read the client."""
+        """Watched seconds without progress."""
         return (self.now - self.progressed_at).total_seconds()
 
 
-# What was not read for long, as in an outage, has not been idle for so long.
 _CLAIM = f"""
-UPDATE tickets
-   SET next_poll_at = now() + make_interval(secs => $1), looked_at = now(),
-       progressed_at = CASE WHEN looked_at < now() - make_interval(secs => $3)
-                            THEN progressed_at + (now() - looked_at) ELSE progressed_at END
+UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
  WHERE id = ANY(ARRAY(
        SELECT id FROM tickets
-        WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct' AND next_poll_at <= now()
+        WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct' AND {IS_DUE}
         ORDER BY next_poll_at
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING id, state, info_hash, torrent_title, ours, adding_at, hashes_before, size_bytes,
-          remote_state, whole_at, missing_at, progressed_at, failures, now() AS now
+RETURNING id, state, info_hash, torrent_title, ours, hashes_before, size_bytes, remote_state,
+          whole_at, failures, now() AS now,
+          {watched("adding_at", gap="$3", interval="$4")} AS adding_at,
+          {watched("missing_at", gap="$3", interval="$4")} AS missing_at,
+          {watched("progressed_at", gap="$3", interval="$4")} AS progressed_at
 """  # noqa: S608 (made of constants)
 
 _ANY = f"""
 SELECT EXISTS (SELECT 1 FROM tickets
-                WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct'
-                  AND next_poll_at <= now())
+                WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct' AND {IS_DUE})
 """  # noqa: S608 (made of constants)
 
 _PUT_OFF = f"""
@@ -101,7 +99,9 @@ _OBSERVE = f"""
 UPDATE tickets
    SET progressed_at = CASE WHEN $2 = 'queued' OR $2 = 'checking' OR $3 > coalesce(progress_pct, 0)
                                  OR coalesce($6, 0) > 0 AND coalesce(size_bytes_seen, 0) = 0
-                            THEN now() ELSE progressed_at END,
+                            THEN now()
+                            ELSE {watched("progressed_at", gap="$10", interval="$8")} END,
+       looked_at = now(),
        size_bytes_seen = coalesce(nullif($6, 0), size_bytes_seen),
        size_bytes = coalesce(nullif($6, 0), size_bytes),
        remote_state = $2, progress_pct = $3, speed_bps = $4, eta_s = $5, seeders = $9, failures = 0,
@@ -113,7 +113,11 @@ UPDATE tickets
 
 _MISSING = f"""
 UPDATE tickets
-   SET missing_at = coalesce(missing_at, now()), whole_at = NULL,
+   SET missing_at = coalesce({watched("missing_at", gap="$3", interval="$2")}, now()),
+       progressed_at = {watched("progressed_at", gap="$3", interval="$2")},
+       adding_at = CASE WHEN adding_at IS NOT NULL
+                        THEN least({watched("adding_at", gap="$3", interval="$2")}, now()) END,
+       looked_at = now(), whole_at = NULL,
        next_poll_at = now() + make_interval(secs => $2)
  WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
 """  # noqa: S608 (made of constants)
@@ -173,17 +177,19 @@ class TorrentsStore:
         self.database = database
         self._poll_interval_s = poll_interval_s
         self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
-        self._blind_s = max(BLIND_LEAST_S, _BLIND_INTERVALS * poll_interval_s)
+        self._gap_s = longest_gap_s(poll_interval_s)
 
     async def is_due(self) -> bool:
         """Whether any download is due."""
         async with self.database.connection() as connection:
-            return bool(await connection.fetchval(_ANY))
+            return bool(await connection.fetchval(_ANY, self._claim_s))
 
     async def claim(self, *, limit: int) -> list[Download]:
         """The downloads that are due, kept from other pollers for a while."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_CLAIM, self._claim_s, limit, self._blind_s)
+            rows = await connection.fetch(
+                _CLAIM, self._claim_s, limit, self._gap_s, self._poll_interval_s
+            )
         return [_download(row) for row in rows]
 
     async def put_off(self, downloads: Collection[Download], *, delay_s: float) -> None:
@@ -219,12 +225,13 @@ class TorrentsStore:
             torrent.whole,
             self._poll_interval_s,
             torrent.seeders,
+            self._gap_s,
         )
         return bool(done == "UPDATE 1")
 
     async def missing(self, connection: Connection, download: Download) -> None:
         """The client does not show it; read it again."""
-        await connection.execute(_MISSING, download.id, self._poll_interval_s)
+        await connection.execute(_MISSING, download.id, self._poll_interval_s, self._gap_s)
 
     async def close(
         self,

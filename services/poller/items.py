@@ -22,7 +22,8 @@ WITH waiting AS (
 ), last AS (
     SELECT album_id, max(due_at) AS due_at FROM waiting GROUP BY album_id
 )
-UPDATE queue_items q SET due_at = last.due_at
+UPDATE queue_items q
+   SET due_at = last.due_at, wait_s = greatest(extract(epoch FROM last.due_at - now()), 0)
   FROM waiting JOIN last USING (album_id)
  WHERE q.id = waiting.id AND q.due_at < last.due_at
 """

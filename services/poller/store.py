@@ -11,6 +11,7 @@ import structlog
 
 from services.poller.own_faults import pause_s
 from services.poller.ticket_verdict import Process
+from services.poller.watched_time import longest_gap_s, watched
 from shared.acquisition.protocol import Begun
 from shared.db import download_moves
 from shared.db.identity import installation_id
@@ -48,7 +49,8 @@ class OpenTicket:
     process_after: str | None
     # The torrents that gave broken audio before, or lack the track, for all of its items.
     blocked: frozenset[str]
-    # Since when the withdrawn ticket has been seen at rest, if it has.
+    # Since when the withdrawn ticket has been seen at rest, if it has; and since when it shows no
+    # progress. Moved on by the time in which it was not read.
     at_rest_since: datetime | None
     # In a row, of what was this ticket's alone.
     failures: int
@@ -65,16 +67,23 @@ class OpenTicket:
         return Begun(id=id_, remote_id=self.torrentino_id, folder=folder, info_hash=info_hash)
 
 
+# What is due. No poller puts a ticket off for longer than a claim ($1): a time that is further
+# ahead was written by a clock that was wrong.
+IS_DUE = """(next_poll_at <= now()
+             OR next_poll_at > now() + make_interval(secs => $1) + interval '1 minute')"""
+
 _CLAIM = f"""
 UPDATE tickets SET next_poll_at = now() + make_interval(secs => $1)
  WHERE id = ANY(ARRAY(
        SELECT id FROM tickets
-        WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'tickets' AND next_poll_at <= now()
+        WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'tickets' AND {IS_DUE}
         ORDER BY next_poll_at
         LIMIT $2
           FOR NO KEY UPDATE SKIP LOCKED))
-RETURNING id, torrentino_id, dest_path, kind, state, info_hash, remote_state, withdrawn_at,
-          progressed_at, next_poll_at, process_asked_at, process_after, failures, now() AS now,
+RETURNING id, torrentino_id, dest_path, kind, state, info_hash, remote_state, next_poll_at,
+          process_asked_at, process_after, failures, now() AS now,
+          {watched("progressed_at", gap="$4", interval="$5")} AS progressed_at,
+          {watched("withdrawn_at", gap="$4", interval="$5")} AS withdrawn_at,
           ARRAY(SELECT b.info_hash FROM queue_items q JOIN bad_sources b USING (track_id)
                  WHERE q.ticket_id = tickets.id AND q.stage = ANY($3)
                  GROUP BY b.info_hash
@@ -105,11 +114,15 @@ UPDATE tickets
 # Progress is what shows that something happens: another state, another torrent, more per cent.
 # An info-hash of '' is a torrent that cannot be trusted. While Torrentino searches ($14) nothing
 # is known of what comes; title and files are the torrent's, so they go when another one comes.
+# Without its client ($15 false) a torrent cannot make progress, and the time does not count.
 _OBSERVE = f"""
 UPDATE tickets
    SET progressed_at = CASE WHEN (remote_state, info_hash, progress_pct)
                                  IS DISTINCT FROM ($2, coalesce($3, info_hash), $4)
-                            THEN now() ELSE progressed_at END,
+                            THEN now()
+                            WHEN NOT $15 THEN progressed_at + (now() - coalesce(looked_at, now()))
+                            ELSE {watched("progressed_at", gap="$16", interval="$10")} END,
+       looked_at = now(),
        remote_state = $2, progress_pct = $4, speed_bps = $5, failures = 0,
        info_hash = CASE WHEN $14 THEN NULL ELSE coalesce($3, info_hash) END,
        torrent_title = CASE WHEN $14 OR $3 <> info_hash THEN $12
@@ -141,8 +154,10 @@ UPDATE tickets
 
 _AT_REST = f"""
 UPDATE tickets
-   SET withdrawn_at = CASE WHEN $2::text IS NULL THEN coalesce(withdrawn_at, now()) END,
-       remote_state = coalesce($2, remote_state), failures = 0,
+   SET withdrawn_at = CASE WHEN $2::text IS NULL
+                           THEN coalesce({watched("withdrawn_at", gap="$4", interval="$3")}, now())
+                           END,
+       remote_state = coalesce($2, remote_state), looked_at = now(), failures = 0,
        next_poll_at = now() + make_interval(secs => $3)
  WHERE id = $1 AND state = '{DownloadState.WITHDRAWING}'
 """  # noqa: S608 (made of constants)
@@ -210,11 +225,14 @@ class Store:
         self.database = database
         self._poll_interval_s = poll_interval_s
         self._claim_s = max(_CLAIM_LEAST_S, _CLAIM_INTERVALS * poll_interval_s)
+        self._gap_s = longest_gap_s(poll_interval_s)
 
     async def claim(self, *, limit: int) -> list[OpenTicket]:
         """The tickets that are due, kept from other pollers for a while."""
         async with self.database.connection() as connection:
-            rows = await connection.fetch(_CLAIM, self._claim_s, limit, sorted(REMOTE))
+            rows = await connection.fetch(
+                _CLAIM, self._claim_s, limit, sorted(REMOTE), self._gap_s, self._poll_interval_s
+            )
         return [_ticket(row) for row in rows]
 
     async def hasten(self, torrentino_ids: Collection[str] | None) -> int:
@@ -249,10 +267,12 @@ class Store:
         remote: RemoteTicket,
         *,
         progress_pct: float | None = None,
+        may_progress: bool = True,
     ) -> float | None:
-        """Store what the ticket shows; seconds since its last progress, None if it is closed.
+        """Store what the ticket shows; watched seconds since its last progress, None if closed.
 
-        `progress_pct` is the torrent's, where the ticket does not tell it.
+        `progress_pct` is the torrent's, where the ticket does not tell it. `may_progress`: whether
+        the torrent client answers; otherwise the time since the last read does not count.
         """
         row = await connection.fetchrow(
             _OBSERVE,
@@ -270,6 +290,8 @@ class Store:
             remote.torrent_title,
             remote.file_mappings or None,
             remote.state in _SEARCHES,
+            may_progress,
+            self._gap_s,
         )
         return None if row is None else (row["now"] - row["progressed_at"]).total_seconds()
 
@@ -366,7 +388,9 @@ class Store:
     async def at_rest(self, ticket: OpenTicket, *, alive_as: str | None) -> None:
         """Note that a withdrawn ticket was seen at rest, or in which state it lives; poll again."""
         async with self.database.connection() as connection:
-            await connection.execute(_AT_REST, ticket.id, alive_as, self._poll_interval_s)
+            await connection.execute(
+                _AT_REST, ticket.id, alive_as, self._poll_interval_s, self._gap_s
+            )
 
     async def reopen(self, stray: RemoteTicket) -> bool:
         """Withdraw a ticket whose row was closed too early; False when the row is another's."""

@@ -101,7 +101,13 @@ class TicketOutcomes:
         async with self._store.database.transaction() as connection:
             if remote is not None:
                 shown = move.progress_pct if isinstance(move, Follow) else None
-                idle_s = await self._store.observe(connection, ticket, remote, progress_pct=shown)
+                idle_s = await self._store.observe(
+                    connection,
+                    ticket,
+                    remote,
+                    progress_pct=shown,
+                    may_progress=self._asked.torrent_client.ok,
+                )
                 if idle_s is None:
                     return ()
                 reached("poller.observed")

@@ -1,5 +1,6 @@
 """`python -m services.reaper`."""
 
+from services.reaper.clock_watch import ClockWatch
 from services.reaper.service import Reaper
 from services.reaper.store import Store
 from shared.app import App
@@ -22,6 +23,8 @@ def build(app: App) -> list[Duty]:
         root=root,
         announcer=app.announcer,
         retention_s=settings.history_retention_days * _DAY_S,
+        clock_watch=ClockWatch(app.clock, lease_s=settings.lease_s),
+        lease_s=settings.lease_s,
     )
     beats = (
         ("leases", reaper.recover_leases, min(settings.sweep_interval_s, settings.lease_s / 2)),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from services.reaper.clock_watch import ClockWatch
 from services.reaper.store import Store
 from shared.announcer import Announcer
 from shared.bus.subjects import Wake
@@ -39,24 +40,33 @@ class Reaper:
         root: MediaRoot,
         announcer: Announcer,
         retention_s: float,
+        clock_watch: ClockWatch,
+        lease_s: float,
         temp_age_s: float = _TEMP_AGE_S,
     ) -> None:
         self._store = store
+        self._clock_watch = clock_watch
+        self._lease_s = lease_s
         self._root = root
         self._announcer = announcer
         self._retention_s = retention_s
         self.temp_age_s = temp_age_s
 
     async def recover_leases(self) -> int:
-        """Hand back the items whose lease has run out, and measure the queue.
+        """Hand back the items whose lease has run out, correct the times that a wrong clock wrote,
+        and measure the queue.
 
         Returns 0: what is left has time until the next run.
         """
-        freed = await self._store.give_back()
-        if any(freed.values()):
-            reached("reaper.gave_back")
-            log.warning("leases_recovered", **{stage.value: n for stage, n in freed.items()})
-            await self._announcer.announce(*_work(freed))
+        if self._clock_watch.trusts(await self._store.now_s()):
+            freed = await self._store.give_back()
+            if any(freed.values()):
+                reached("reaper.gave_back")
+                log.warning("leases_recovered", **{stage.value: n for stage, n in freed.items()})
+                await self._announcer.announce(*_work(freed))
+        if corrected := await self._store.correct_times(lease_s=self._lease_s):
+            log.warning("times_corrected", count=corrected)
+            await self._announcer.announce("ticket", "fetch")
         await self._store.measure()
         return 0
 

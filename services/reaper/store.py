@@ -6,9 +6,11 @@ from collections.abc import Collection
 
 from shared.crashpoints import reached
 from shared.db import moves
+from shared.db.item_counts import count_items, sum_up
 from shared.db.pool import Database
+from shared.db.releases import LADDER_DAYS
 from shared.metrics import ITEMS, LEASES_RECOVERED, OUTBOX_AGE_SECONDS
-from shared.states import LIVE_DOWNLOADS, DownloadState, Stage, in_sql
+from shared.states import LIVE_DOWNLOADS, WAITING, DownloadState, Stage, in_sql
 
 OUTBOX_AGE = """
 SELECT coalesce(extract(epoch FROM now() - (
@@ -106,7 +108,51 @@ DELETE FROM searches_made
 
 _PRUNE_SCANS = "DELETE FROM scans WHERE finished_at < now() - make_interval(secs => $1)"
 
-_COUNTS = "SELECT stage, priority, count(*) AS count FROM queue_items GROUP BY stage, priority"
+_NOW = "SELECT extract(epoch FROM now())::float8"
+
+# A time that lies further ahead than its wait was written while the clock was ahead of what it
+# shows now. Less than this is no harm, and no difference between two transactions.
+_MARGIN = "interval '1 minute'"
+
+# Read from an index that has by when each wait was written.
+WRONG_WAITS = f"""
+UPDATE queue_items q
+   SET due_at = now() + make_interval(secs => q.wait_s), actor = 'reaper', updated_at = now()
+ WHERE q.id = ANY(ARRAY(
+       SELECT o.id FROM queue_items o
+        WHERE o.lease_until IS NULL AND o.completed_at IS NULL
+          AND o.stage IN ({in_sql(WAITING | {Stage.READY})})
+          AND (o.due_at AT TIME ZONE 'UTC') - make_interval(secs => o.wait_s)
+              > (now() + {_MARGIN}) AT TIME ZONE 'UTC'
+        LIMIT 500
+          FOR NO KEY UPDATE SKIP LOCKED))
+"""  # noqa: S608 (made of constants)
+
+# From now on they last as long as a lease: its worker renews it, or is dead.
+WRONG_LEASES = f"""
+UPDATE queue_items SET lease_until = now() + make_interval(secs => $1)
+ WHERE id = ANY(ARRAY(
+       SELECT id FROM queue_items
+        WHERE lease_until > now() + make_interval(secs => $2) + {_MARGIN}
+        LIMIT 500
+          FOR NO KEY UPDATE SKIP LOCKED))
+"""  # noqa: S608 (made of constants)
+
+_WRONG_SCANS = f"""
+UPDATE scans SET lease_until = now() + make_interval(secs => $1)
+ WHERE lease_until > now() + make_interval(secs => $2) + {_MARGIN}
+"""  # noqa: S608 (made of constants)
+
+_WRONG_NOT_FOUND = f"""
+UPDATE not_found n SET next_at = now() + l.step, at = least(n.at, now())
+  FROM (SELECT wanted, make_interval(
+                   days => ($1::int[])[least(times, cardinality($1::int[]))]) AS step
+          FROM not_found) l
+ WHERE l.wanted = n.wanted AND n.next_at > now() + l.step + {_MARGIN}
+"""  # noqa: S608 (made of constants)
+
+# The longest that a ticketer keeps an item for one call, whatever LEASE_S is.
+_LONGEST_KEEP_S = 120.0
 
 
 class Store:
@@ -122,6 +168,26 @@ class Store:
         for stage, count in freed.items():
             LEASES_RECOVERED.labels(stage).inc(count)
         return freed
+
+    async def now_s(self) -> float:
+        """The time of the database, in Unix seconds."""
+        async with self._database.connection() as connection:
+            return float(await connection.fetchval(_NOW))
+
+    async def correct_times(self, *, lease_s: float) -> int:
+        """Correct the waits and leases that were written while the clock was ahead; how many.
+
+        A wait begins again with its own length, a lease with `lease_s`.
+        """
+        longest_s = max(lease_s, _LONGEST_KEEP_S)
+        async with self._database.connection() as connection:
+            done: list[str] = [
+                await connection.execute(WRONG_WAITS),
+                await connection.execute(WRONG_LEASES, lease_s, longest_s),
+                await connection.execute(_WRONG_SCANS, lease_s, longest_s),
+                await connection.execute(_WRONG_NOT_FOUND, list(LADDER_DAYS)),
+            ]
+        return sum(int(each.rsplit(maxsplit=1)[-1]) for each in done)
 
     async def in_use(self, temp_names: Collection[str]) -> set[str]:
         """Those of these temporary files whose claim is not over."""
@@ -152,11 +218,12 @@ class Store:
         return deleted
 
     async def measure(self) -> None:
-        """Set the gauges that are counted from rows."""
+        """Set the gauges of items and of the outbox."""
         async with self._database.connection() as connection:
-            counts = await connection.fetch(_COUNTS)
+            await sum_up(connection)
+            counts = await count_items(connection)
             outbox_age_s = await connection.fetchval(OUTBOX_AGE)
         OUTBOX_AGE_SECONDS.set(float(outbox_age_s))
         ITEMS.clear()
-        for row in counts:
-            ITEMS.labels(row["stage"], row["priority"]).set(row["count"])
+        for (stage, priority), count in counts.items():
+            ITEMS.labels(stage, priority).set(count)

@@ -23,8 +23,8 @@ _ARTIST_WIDE = 3
 # No move: what waits for its turn stays where it is.
 _PUT_OFF = f"""
 UPDATE queue_items q
-   SET due_at = now() + make_interval(secs => d.wait_s), reason = d.reason, actor = 'ticketer',
-       updated_at = now()
+   SET due_at = now() + make_interval(secs => d.wait_s), wait_s = d.wait_s, reason = d.reason,
+       actor = 'ticketer', updated_at = now()
   FROM unnest($1::text[], $2::float8[], $3::text[]) AS d (item_id, wait_s, reason)
  WHERE q.id = d.item_id AND q.stage IN ({in_sql(WAITING)})
 """  # noqa: S608 (made of constants)

@@ -61,7 +61,7 @@ def _lost(scan: Scan) -> ScanLost:
 
 _CLAIM = """
 UPDATE scans
-   SET state = $2, fence = nextval('fence_seq'), started_at = coalesce(started_at, now()),
+   SET state = $2, fence = new_fence(), started_at = coalesce(started_at, now()),
        lease_until = now() + make_interval(secs => $1)
  WHERE id = (SELECT id FROM scans
               WHERE state = ANY($3) OR (state = $2 AND lease_until <= now())

@@ -101,7 +101,7 @@ class Consumer:
             except InvalidRequest as error:
                 await self._bury(message, str(error))
             except Unavailable as error:
-                self._health.down(error.dependency, error.detail)
+                self._health.failed(error)
                 await message.nak(delay=AGAIN_S)
             except Exception as error:
                 log.exception("message_failed", subject=message.subject)

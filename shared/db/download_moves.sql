@@ -10,8 +10,8 @@ SELECT t.id, t.dest_path, t.priority, t.kind, t.album_id, $1
 
 -- name: open_ticket
 UPDATE tickets
-   SET state = $1, torrentino_id = $3, priority = $4, progressed_at = now(), next_poll_at = now(),
-       failures = 0
+   SET state = $1, torrentino_id = $3, priority = $4, progressed_at = now(), looked_at = now(),
+       next_poll_at = now(), failures = 0
  WHERE id = $2 AND state = ANY($5)
 
 -- name: open_torrent

@@ -4,6 +4,9 @@
 -- Each takes a set of items and returns those that it moved. It is guarded by the stages that it may start from
 -- and, where a worker holds the items, by the fences of its claims. The database derives the status from the
 -- stage, writes the history rows in the same statement, and refuses an edge that is not in the transition table.
+--
+-- A statement that sets `due_at` sets `wait_s` too: how far ahead it may lie, by which the reaper finds the waits
+-- that a wrong clock has written. A new fence is random, so that it is not given again after lost commits.
 
 -- name: arrive
 -- A track has one active item at most: what is active already is not inserted.
@@ -24,7 +27,7 @@ RETURNING id, track_id
 -- A resumed item continues the attempt of an earlier try, whose download may exist already.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = d.reason, lease_owner = $3,
-       lease_until = now() + make_interval(secs => $4), fence = nextval('fence_seq'),
+       lease_until = now() + make_interval(secs => $4), fence = new_fence(),
        attempt = q.attempt + CASE WHEN d.resumed THEN 0 ELSE 1 END,
        torrentino_ticket_id = CASE WHEN d.resumed THEN q.torrentino_ticket_id END,
        ticket_id = d.ticket_id, chosen_file = NULL, converted_pct = NULL,
@@ -56,7 +59,7 @@ RETURNING q.id
 -- name: follow
 -- All items of these downloads that the download has. $6: those that are there already get the new reason.
 UPDATE queue_items q
-   SET stage = $1, actor = $2, reason = d.reason, due_at = now(), updated_at = now()
+   SET stage = $1, actor = $2, reason = d.reason, due_at = now(), wait_s = 0, updated_at = now()
   FROM unnest($3::text[], $4::text[]) AS d (ticket_id, reason)
  WHERE q.ticket_id = d.ticket_id
    AND (q.stage = ANY($5) OR ($6 AND q.stage = $1 AND q.reason IS DISTINCT FROM d.reason))
@@ -67,7 +70,8 @@ RETURNING q.id
 -- nothing before; they stay as they are.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = d.reason, detours = q.detours + $5,
-       ask_next = coalesce($6, q.ask_next), due_at = now() + make_interval(secs => $7), updated_at = now()
+       ask_next = coalesce($6, q.ask_next), due_at = now() + make_interval(secs => $7), wait_s = $7,
+       updated_at = now()
   FROM unnest($3::text[], $4::text[]) AS d (ticket_id, reason)
  WHERE q.ticket_id = d.ticket_id AND q.stage = ANY($8)
    AND NOT ($9 AND q.ask_next IS NOT DISTINCT FROM 'album'
@@ -76,7 +80,7 @@ RETURNING q.id
 
 -- name: claim_to_collect
 UPDATE queue_items q
-   SET stage = $1, actor = $2, reason = 'collecting the file', fence = nextval('fence_seq'),
+   SET stage = $1, actor = $2, reason = 'collecting the file', fence = new_fence(),
        lease_owner = $3, lease_until = now() + make_interval(secs => $4), converted_pct = NULL,
        updated_at = now()
  WHERE q.id = ANY($5) AND q.stage = ANY($6)
@@ -101,7 +105,7 @@ RETURNING q.id
 -- name: choose
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = d.reason, chosen_file = d.file, error_evidence = NULL,
-       due_at = now(), updated_at = now()
+       due_at = now(), wait_s = 0, updated_at = now()
   FROM unnest($3::text[], $4::text[], $5::text[]) AS d (item_id, file, reason)
  WHERE q.id = d.item_id AND q.stage = ANY($6)
 RETURNING q.id
@@ -110,16 +114,16 @@ RETURNING q.id
 -- Only out of a leased stage: a worker whose last write was committed without its knowledge must not undo it.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, ask_next = coalesce($4, q.ask_next), lease_until = NULL,
-       lease_owner = NULL, due_at = now() + make_interval(secs => $5), updated_at = now()
+       lease_owner = NULL, due_at = now() + make_interval(secs => $5), wait_s = $5, updated_at = now()
   FROM unnest($6::text[], $7::bigint[]) AS c (item_id, fence)
  WHERE q.id = c.item_id AND q.fence = c.fence AND q.stage = ANY($8)
 RETURNING q.id
 
 -- name: take_back
--- The leases have run out. The fence moves on, so that a worker that went silent can change nothing later.
+-- The leases have run out. The fence is new, so that a worker that went silent can change nothing later.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = 'its worker went silent: ' || coalesce(q.lease_owner, 'unknown'),
-       lease_until = NULL, lease_owner = NULL, due_at = now(), fence = nextval('fence_seq'),
+       lease_until = NULL, lease_owner = NULL, due_at = now(), wait_s = 0, fence = new_fence(),
        updated_at = now()
  WHERE q.id = ANY(ARRAY(
        SELECT o.id FROM queue_items o
@@ -132,8 +136,8 @@ RETURNING q.id
 
 -- name: try_next_release
 UPDATE queue_items q
-   SET stage = $1, actor = $2, reason = $3, grabs = q.grabs + 1, due_at = now(), chosen_file = NULL,
-       converted_pct = NULL, lease_until = NULL, lease_owner = NULL, fence = nextval('fence_seq'),
+   SET stage = $1, actor = $2, reason = $3, grabs = q.grabs + 1, due_at = now(), wait_s = 0, chosen_file = NULL,
+       converted_pct = NULL, lease_until = NULL, lease_owner = NULL, fence = new_fence(),
        updated_at = now()
  WHERE q.id = ANY($4) AND q.stage = ANY($5) AND q.grabs + 1 < $6
 RETURNING q.id
@@ -162,7 +166,7 @@ SELECT q.id, q.retry_count
 -- made beside it. A ticket of the other kind serves the next attempt.
 UPDATE queue_items q
    SET stage = d.stage, actor = $1, reason = $2, error_type = $3, error_message = $2, error_evidence = $4,
-       retry_count = d.retry_count, due_at = now() + make_interval(secs => d.delay_s),
+       retry_count = d.retry_count, due_at = now() + make_interval(secs => d.delay_s), wait_s = d.delay_s,
        completed_at = CASE WHEN d.stage = $5 THEN extract(epoch FROM now())::bigint END,
        detours = 0, grabs = 0,
        ask_next = (SELECT CASE WHEN t.way = 'direct' THEN NULL
@@ -171,7 +175,7 @@ UPDATE queue_items q
                                ELSE q.ask_next END
                      FROM (SELECT q.ticket_id AS id) i LEFT JOIN tickets t USING (id)),
        chosen_file = NULL, converted_pct = NULL, lease_until = NULL, lease_owner = NULL,
-       fence = nextval('fence_seq'), updated_at = now()
+       fence = new_fence(), updated_at = now()
   FROM unnest($6::text[], $7::text[], $8::int[], $9::float8[]) AS d (item_id, stage, retry_count, delay_s)
  WHERE q.id = d.item_id AND q.stage = ANY($10)
 RETURNING q.id
@@ -181,7 +185,7 @@ RETURNING q.id
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, error_type = $4, error_message = $3, error_evidence = NULL,
        completed_at = extract(epoch FROM now())::bigint, lease_until = NULL, lease_owner = NULL,
-       fence = nextval('fence_seq'), updated_at = now()
+       fence = new_fence(), updated_at = now()
  WHERE q.id = ANY($5) AND q.stage = ANY($7)
    AND ($6 OR NOT EXISTS (SELECT 1 FROM item_requesters r
                            WHERE r.item_id = q.id AND r.withdrawn_at IS NULL))
@@ -191,10 +195,10 @@ RETURNING q.id, q.ticket_id
 -- A download that is still being withdrawn stays linked: the ticketer waits until it is closed.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, retry_count = 0, detours = 0, grabs = 0, due_at = now(),
-       error_type = NULL, error_message = NULL, error_evidence = NULL, started_at = NULL,
+       wait_s = 0, error_type = NULL, error_message = NULL, error_evidence = NULL, started_at = NULL,
        completed_at = NULL, bytes_downloaded = NULL, processing_duration_ms = NULL,
        torrentino_ticket_id = NULL, ask_next = NULL, chosen_file = NULL, converted_pct = NULL,
        ticket_id = (SELECT t.id FROM tickets t WHERE t.id = q.ticket_id AND t.state <> $4),
-       fence = nextval('fence_seq'), updated_at = now()
+       fence = new_fence(), updated_at = now()
  WHERE q.id = ANY($5) AND q.stage = ANY($6)
 RETURNING q.id

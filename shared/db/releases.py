@@ -65,14 +65,20 @@ SELECT s.failed, r.title, r.size_bytes, r.seeders, r.info_hash, r.audio_files, r
  ORDER BY r.place
 """  # noqa: S608 (made of constants)
 
-_ASKED_NOW = "SELECT extract(epoch FROM lease_until - now()) FROM searches WHERE query = $1"
-
-_MADE = """
-SELECT count(*) AS made, now() AS now, max(at) AS last,
-       (SELECT o.at FROM searches_made o WHERE o.at > now() - interval '1 hour'
-         ORDER BY o.at DESC OFFSET $1 - 1 LIMIT 1) AS first_of_most
-  FROM searches_made WHERE at > now() - interval '1 hour'
+# A lease that is further ahead was written by a clock that was wrong.
+_ASKED_NOW = """
+SELECT least(extract(epoch FROM lease_until - now()), $2::float8) FROM searches WHERE query = $1
 """
+
+# Without those that a clock which was ahead has written: they would use up the budget until then.
+# Not now(): another ticketer may have made a search since this transaction began.
+_LAST_HOUR = "at > now() - interval '1 hour' AND at <= statement_timestamp()"
+_MADE = f"""
+SELECT count(*) AS made, now() AS now, max(at) AS last,
+       (SELECT at FROM searches_made WHERE {_LAST_HOUR}
+         ORDER BY at DESC OFFSET $1 - 1 LIMIT 1) AS first_of_most
+  FROM searches_made WHERE {_LAST_HOUR}
+"""  # noqa: S608 (made of constants)
 
 _BEGIN = """
 INSERT INTO searches (query, lease_until) VALUES ($1, now() + make_interval(secs => $2))
@@ -176,7 +182,7 @@ async def wait_s(
 
 async def asked_now_s(connection: Connection, query: str) -> float:
     """For how long another ticketer may still be making this search; 0: none is."""
-    left = await connection.fetchval(_ASKED_NOW, query)
+    left = await connection.fetchval(_ASKED_NOW, query, ASKING_S)
     return max(0.0, float(left or 0))
 
 

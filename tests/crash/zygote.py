@@ -37,7 +37,7 @@ _SCALED: dict[tuple[str, str], float] = {
     ("services.ticketer.direct", "INDEXERS_FAILED_S"): 1.0,
     ("services.poller.download_verdict", "ADDING_S"): 3.0,
     ("services.poller.download_verdict", "MISSING_LEAST_S"): 1.0,
-    ("services.poller.downloads_store", "BLIND_LEAST_S"): 0.8,
+    ("services.poller.watched_time", "LONGEST_GAP_LEAST_S"): 0.8,
     ("shared.db.releases", "ASKING_S"): 3.0,
     ("shared.db.releases", "PARTIAL_FOR_S"): 0.5,
     ("services.reaper.__main__", "SWEEP_EVERY_S"): 0.3,

@@ -22,7 +22,7 @@ from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from services.ingest.store import items as ingest_items
+from services.ingest.store import positions as ingest_positions
 from services.local.servers import free_port
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
@@ -32,7 +32,7 @@ from shared import web
 from shared.bus import relay
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import REQUEST_TRACK
-from shared.db import moves
+from shared.db import item_counts, moves
 from shared.db.pool import IN_INDEX_ORDER
 from tests.support.ingest_helpers import V1, message, serve
 from tests.support.invariants import check_the_end
@@ -98,7 +98,11 @@ async def _nothing_goes_through_all(world: World) -> None:
         "poller hastens": (poller_store.HASTEN, [None]),
         "reaper takes back": (moves.SQL["take_back"], ["queued", "reaper", ["ticketing"], 500]),
         "outbox age": (reaper_store.OUTBOX_AGE, []),
-        "an early position": (ingest_items.POSITIONS, [[await _early(connection)]]),
+        "an early position": (ingest_positions.POSITIONS, [[await _early(connection)]]),
+        "a late position": (ingest_positions.FAR, [[await _late(connection)]]),
+        "reaper counts": (item_counts.COUNT, []),
+        "reaper corrects waits": (reaper_store.WRONG_WAITS, []),
+        "reaper corrects leases": (reaper_store.WRONG_LEASES, [60.0, 120.0]),
     }
     try:
         for counted in (False, True):
@@ -115,6 +119,18 @@ async def _early(connection: asyncpg.Connection[asyncpg.Record]) -> str:
     return str(await connection.fetchval("SELECT id FROM queue_items ORDER BY seq LIMIT 1"))
 
 
+async def _late(connection: asyncpg.Connection[asyncpg.Record]) -> str:
+    return str(await connection.fetchval("SELECT id FROM queue_items ORDER BY seq DESC LIMIT 1"))
+
+
+_IN_INDEX_ORDER = (
+    ticketer_store.FRESH,
+    relay.TAKE,
+    ingest_positions.POSITIONS,
+    ingest_positions.FAR,
+)
+
+
 async def _took_ms(
     connection: asyncpg.Connection[asyncpg.Record], sql: str, args: Sequence[object]
 ) -> float:
@@ -124,7 +140,7 @@ async def _took_ms(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store.FRESH, relay.TAKE):
+            if sql in _IN_INDEX_ORDER:
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))

@@ -155,7 +155,7 @@ async def test_progress_is_kept_and_may_go_back(still: World, by_hand: Stages) -
 
 
 def _but_for_the_next_look(row: Row) -> Row:
-    return {name: value for name, value in row.items() if name != "next_poll_at"}
+    return {name: row[name] for name in row.keys() - {"next_poll_at", "looked_at"}}
 
 
 async def test_what_postgresql_cannot_keep_stops_nothing(still: World, by_hand: Stages) -> None:

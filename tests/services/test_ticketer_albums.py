@@ -276,7 +276,7 @@ async def test_one_withdrawal_leaves_the_others_their_ticket(still: World, by_ha
     [work] = await by_hand.starter.store.claim(1, takes_new=True)
     await still.execute(
         "UPDATE queue_items SET stage = 'failed', status = 'FAILED', completed_at = 1, actor = $2,"
-        " lease_until = NULL, fence = nextval('fence_seq') WHERE track_id = $1",
+        " lease_until = NULL, fence = new_fence() WHERE track_id = $1",
         *of_album(1, 2),
         "a test's own",
     )

@@ -398,7 +398,9 @@ UPDATE queue_items SET due_at = due_at - $1::interval, lease_until = lease_until
 UPDATE tickets SET next_poll_at = next_poll_at - $1::interval,
                    progressed_at = progressed_at - $1::interval,
                    withdrawn_at = withdrawn_at - $1::interval,
-                   adding_at = adding_at - $1::interval, looked_at = looked_at - $1::interval,
+                   adding_at = adding_at - $1::interval,
+                   looked_at = CASE way WHEN 'direct' THEN looked_at - $1::interval
+                                        ELSE looked_at END,
                    whole_at = whole_at - $1::interval, missing_at = missing_at - $1::interval,
                    closed_at = closed_at - $1::interval
 """,

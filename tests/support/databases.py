@@ -27,11 +27,31 @@ async def start(server: Postgres) -> None:
 
 async def new_database(server: Postgres, name: str) -> str:
     """Make a migrated database; its URL."""
+    return await _copy(server, _TEMPLATE, name)
+
+
+async def copy_of(server: Postgres, url: str, name: str) -> str:
+    """A copy of a database as it is now, as one that was restored; its URL.
+
+    Connections to the original are ended: PostgreSQL copies only what has none.
+    """
+    original = url.rpartition("/")[2]
+    connection = await asyncpg.connect(server.url("postgres"))
+    try:
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1", original
+        )
+    finally:
+        await connection.close()
+    return await _copy(server, original, name)
+
+
+async def _copy(server: Postgres, template: str, name: str) -> str:
     connection = await asyncpg.connect(server.url("postgres"))
     try:
         # Half the work of the default, where the disk is not waited for.
         await connection.execute(
-            f'CREATE DATABASE "{name}" TEMPLATE "{_TEMPLATE}" STRATEGY FILE_COPY'
+            f'CREATE DATABASE "{name}" TEMPLATE "{template}" STRATEGY FILE_COPY'
         )
     finally:
         await connection.close()

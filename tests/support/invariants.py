@@ -29,6 +29,7 @@ from typing import TypeVar
 import asyncpg
 
 from services.ingest.store.requests import usage
+from services.reaper.clock_watch import ClockWatch
 from services.reaper.service import Reaper
 from services.reaper.store import Store
 from shared.announcer import Announcer
@@ -392,6 +393,8 @@ async def sweep(world: World) -> None:
             root=MediaRoot(database, world.media),
             announcer=Announcer(bus, asyncio.Event()),
             retention_s=86_400,
+            clock_watch=ClockWatch(SystemClock(), lease_s=60),
+            lease_s=60,
             temp_age_s=0,
         )
         await reaper.sweep()

@@ -82,6 +82,10 @@ class Proxy:
         self._commit = (moment, number)
         self.commit_lost.clear()
 
+    def lead_to(self, port: int) -> None:
+        """Connect new connections to another server; those that there are stay."""
+        self._target = port
+
     async def close(self) -> None:
         await self.refuse()
         for task in list(self._tasks):

@@ -203,7 +203,7 @@ def catalog_track(id_: str, *, seconds: float, artist: str, album: int | None) -
 
 _PUT_AT = """
 UPDATE queue_items
-   SET stage = $2, ticket_id = $3, actor = $4, reason = 'a reason', fence = nextval('fence_seq'),
+   SET stage = $2, ticket_id = $3, actor = $4, reason = 'a reason', fence = new_fence(),
        completed_at = CASE WHEN $5 THEN 1 END, lease_owner = CASE WHEN $6 THEN 'a-worker' END,
        lease_until = CASE WHEN $6 THEN now() + interval '1 minute' END
  WHERE id = $1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from shared.db.item_counts import count_items
 from shared.db.pool import Connection, Row
 from shared.states import DownloadState, Stage
 
@@ -28,21 +29,6 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
   LEFT JOIN media_files f ON f.track_id = q.track_id AND q.status = 'COMPLETED'
 """
 
-# The order of the ticketer, numbered in one pass up to the last item of the page: a count for each
-# item would read a long backlog once for each of them.
-# Literals, because a parameter would keep PostgreSQL from the partial index of what waits.
-_QUEUED = f"'{Stage.QUEUED}'"
-POSITIONS = f"""
-SELECT p.id, p.position
-  FROM (SELECT id, row_number() OVER (ORDER BY priority, seq) AS position
-          FROM queue_items
-         WHERE stage = {_QUEUED}
-           AND (priority, seq) <= (SELECT l.priority, l.seq FROM queue_items l
-                                    WHERE l.id = ANY($1) AND l.stage = {_QUEUED}
-                                    ORDER BY l.priority DESC, l.seq DESC LIMIT 1)) p
- WHERE p.id = ANY($1)
-"""
-
 _BY_IDS = f"{_COLUMNS} WHERE q.id = ANY($1) ORDER BY q.seq"
 
 _MINE = f"""
@@ -63,13 +49,9 @@ _FAILED = f"""
 {_COLUMNS} WHERE q.status = 'FAILED' ORDER BY q.completed_at DESC, q.seq DESC LIMIT $1 OFFSET $2
 """
 
-_FAILED_TOTAL = "SELECT count(*) FROM queue_items WHERE status = 'FAILED'"
-
 _IN_STAGES = f"""
 {_COLUMNS} WHERE q.stage = ANY($1) ORDER BY q.updated_at, q.seq LIMIT $2 OFFSET $3
 """
-
-_IN_STAGES_TOTAL = "SELECT count(*) FROM queue_items WHERE stage = ANY($1)"
 
 _REQUESTED_BY = """
 SELECT EXISTS (SELECT 1 FROM item_requesters WHERE item_id = $1 AND user_id = $2)
@@ -105,12 +87,6 @@ async def latest_completed(connection: Connection, track_ids: Collection[str]) -
     return await connection.fetch(_LATEST_OF_TRACKS, list(track_ids))
 
 
-async def positions(connection: Connection, ids: Collection[str]) -> dict[str, int]:
-    """The positions of these queued items in the queue, from 1 on."""
-    rows = await connection.fetch(POSITIONS, list(ids)) if ids else []
-    return {row["id"]: row["position"] for row in rows}
-
-
 async def of_user(connection: Connection, user_id: str, *, limit: int, offset: int) -> Part:
     """The items that this user requested and has not withdrawn, active first."""
     rows = await connection.fetch(_MINE, user_id, limit, offset)
@@ -120,7 +96,7 @@ async def of_user(connection: Connection, user_id: str, *, limit: int, offset: i
 async def failed(connection: Connection, *, limit: int, offset: int) -> Part:
     """The failed items, newest first."""
     rows = await connection.fetch(_FAILED, limit, offset)
-    return Part(rows, await connection.fetchval(_FAILED_TOTAL))
+    return Part(rows, await _count(connection, {Stage.FAILED}))
 
 
 async def in_stages(
@@ -129,7 +105,12 @@ async def in_stages(
     """The items in these stages, longest there first."""
     names = [stage.value for stage in stages]
     rows = await connection.fetch(_IN_STAGES, names, limit, offset)
-    return Part(rows, await connection.fetchval(_IN_STAGES_TOTAL, names))
+    return Part(rows, await _count(connection, stages))
+
+
+async def _count(connection: Connection, stages: Collection[Stage]) -> int:
+    counts = await count_items(connection)
+    return sum(count for (stage, _), count in counts.items() if stage in stages)
 
 
 async def was_requested_by(connection: Connection, item_id: str, user_id: str) -> bool:

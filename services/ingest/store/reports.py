@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from shared.db.item_counts import Counts, count_items
 from shared.db.pool import Connection, Row
-from shared.states import LIVE_DOWNLOADS, SERVING_DOWNLOADS, DownloadState, in_sql
+from shared.db.server import NOT_DURABLE
+from shared.states import LIVE_DOWNLOADS, SERVING_DOWNLOADS, WAITING, DownloadState, in_sql
 
-_COUNTS = """
-SELECT status, stage, priority, count(*) AS count, min(created_at) AS oldest
-  FROM queue_items GROUP BY status, stage, priority
-"""
+# Items of one priority are queued in the order of `seq`, and keep it.
+_OLDEST_PENDING = f"""
+SELECT min(o.created_at)
+  FROM unnest(ARRAY[1, 2, 3]) AS p (priority)
+ CROSS JOIN LATERAL (
+       SELECT created_at FROM queue_items q
+        WHERE q.stage IN ({in_sql(WAITING)}) AND q.priority = p.priority ORDER BY q.seq LIMIT 1) o
+"""  # noqa: S608 (made of constants)
 
 _RATES = """
 SELECT count(*) FILTER (WHERE status = 'COMPLETED' AND completed_at > e.now - 3600) AS hour_done,
@@ -74,8 +80,9 @@ SELECT id, queue, scope, max_items, state, problem, total, scanned, present, act
 class Numbers:
     """What the statistics are made of."""
 
-    # By status, stage and priority: the count, and when the oldest was created.
-    counts: Sequence[Row]
+    counts: Counts
+    # When the oldest item that waits for a ticketer was created, in Unix seconds.
+    oldest_pending: int | None
     rates: Row
     tickets: Row
     downloads: int
@@ -85,6 +92,8 @@ class Numbers:
     outbox: Row
     # How many rows `presence_problems` has, by kind.
     presence_problems: dict[str, int]
+    # The settings of PostgreSQL with which a crash loses commits.
+    not_durable: list[str]
     now: int
 
 
@@ -97,7 +106,8 @@ async def numbers(connection: Connection) -> Numbers:
     assert tickets is not None, "a select of counts has a row"
     assert outbox is not None, "a select of counts has a row"
     return Numbers(
-        counts=await connection.fetch(_COUNTS),
+        counts=await count_items(connection),
+        oldest_pending=await connection.fetchval(_OLDEST_PENDING),
         rates=rates,
         tickets=tickets,
         downloads=await connection.fetchval(_DOWNLOADS),
@@ -107,6 +117,7 @@ async def numbers(connection: Connection) -> Numbers:
         presence_problems={
             row["kind"]: row["count"] for row in await connection.fetch(_PROBLEM_COUNTS)
         },
+        not_durable=await connection.fetchval(f"SELECT {NOT_DURABLE}"),
         now=await connection.fetchval(_NOW),
     )
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from services.ingest.store import ACTOR
 from shared.db.pool import Connection, Row
+from shared.states import WAITING, Stage, values
 
 # --- limits
 
@@ -150,13 +152,22 @@ async def lock_active(connection: Connection, item_ids: Collection[str]) -> None
 
 _ITEM_TO_RETRY = """
 SELECT q.id, q.track_id, q.track_name, q.artist_name, q.album_id, q.duration_ms, q.priority,
-       q.status, q.stage,
+       q.status, q.stage, q.stage = ANY($3) AND q.due_at > now() AS waits,
        EXISTS (SELECT 1 FROM item_requesters r
                 WHERE r.item_id = q.id AND r.user_id = $2) AS asked,
        (SELECT a.id FROM queue_items a
          WHERE a.track_id = q.track_id AND a.id <> q.id
            AND a.status IN ('PENDING', 'DOWNLOADING')) AS active
   FROM queue_items q WHERE q.id = $1
+"""
+
+# The stages in which an item may wait for a time.
+_PUT_OFF = WAITING | {Stage.READY}
+
+# No move: it stays in its stage.
+_HASTEN = """
+UPDATE queue_items SET due_at = now(), wait_s = 0, reason = $2, actor = $3, updated_at = now()
+ WHERE id = $1 AND stage = ANY($4) AND due_at > now()
 """
 
 _WAITING = """
@@ -180,8 +191,16 @@ UPDATE requests SET settled_at = NULL
 
 
 async def item_to_retry(connection: Connection, item_id: str, user_id: str | None) -> Row | None:
-    """The item, whether this user ever `asked` for it, and the `active` item of its track."""
-    return await connection.fetchrow(_ITEM_TO_RETRY, item_id, user_id)
+    """The item, whether it `waits` for a time, whether this user ever `asked` for it, and the
+    `active` item of its track.
+    """
+    return await connection.fetchrow(_ITEM_TO_RETRY, item_id, user_id, values(_PUT_OFF))
+
+
+async def hasten(connection: Connection, item_id: str, *, reason: str) -> bool:
+    """Make an item that waits for a time due now; False when it does not wait any more."""
+    done = await connection.execute(_HASTEN, item_id, reason, ACTOR, values(_PUT_OFF))
+    return bool(done == "UPDATE 1")
 
 
 async def waiting(connection: Connection, item_id: str, user_id: str | None) -> Row:
