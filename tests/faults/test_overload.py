@@ -91,7 +91,7 @@ async def _nothing_goes_through_all(world: World) -> None:
     hot: dict[str, tuple[str, Sequence[object]]] = {
         "ticketer resumes": (RESUMABLE, ["tickets"]),
         "direct ticketer resumes": (RESUMABLE, ["direct"]),
-        "ticketer claims": (ticketer_store.FRESH, [True, [], [album_id(7)], 16]),
+        "ticketer claims": (ticketer_store.FRESH, [True, [], [album_id(7)], 16, 3, None]),
         "ticketer joins": (ticketer_store.JOINING, [True]),
         "ticketer groups": (ticketer_store.OF_ALBUMS, [True, [album_id(7)]]),
         "relay takes": (relay.TAKE, []),

@@ -34,12 +34,12 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
 _QUEUED = f"'{Stage.QUEUED}'"
 POSITIONS = f"""
 SELECT p.id, p.position
-  FROM (SELECT id, row_number() OVER (ORDER BY priority, seq) AS position
+  FROM (SELECT id, row_number() OVER (ORDER BY priority, turn, seq) AS position
           FROM queue_items
          WHERE stage = {_QUEUED}
-           AND (priority, seq) <= (SELECT l.priority, l.seq FROM queue_items l
+           AND (priority, turn, seq) <= (SELECT l.priority, l.turn, l.seq FROM queue_items l
                                     WHERE l.id = ANY($1) AND l.stage = {_QUEUED}
-                                    ORDER BY l.priority DESC, l.seq DESC LIMIT 1)) p
+                                    ORDER BY l.priority DESC, l.turn DESC, l.seq DESC LIMIT 1)) p
  WHERE p.id = ANY($1)
 """
 
@@ -51,6 +51,7 @@ _MINE = f"""
  ORDER BY CASE q.status WHEN 'DOWNLOADING' THEN 0 WHEN 'PENDING' THEN 1 WHEN 'FAILED' THEN 2
                         ELSE 3 END,
           CASE WHEN q.status = 'PENDING' THEN q.priority END,
+          CASE WHEN q.status = 'PENDING' THEN q.turn END,
           CASE WHEN q.status IN ('PENDING', 'DOWNLOADING') THEN q.seq ELSE -q.seq END
  LIMIT $2 OFFSET $3
 """
