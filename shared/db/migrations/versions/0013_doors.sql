@@ -55,10 +55,9 @@ CREATE TABLE file_verdicts (
     modified_ns bigint NOT NULL,
     -- Of a whole file.
     facts       jsonb,
-    -- Of another one: the error, and what was measured.
+    -- Of another one.
     error_type  text,
     message     text,
-    evidence    jsonb,
     checked_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (path_key, expected_ms)
 );
