@@ -1,9 +1,9 @@
 """The places of downloads at Torrentino, and for whom some of them stay free.
 
-Of more than one place a fifth, at least one, is never taken for the background, so that a user does
-not wait for the stalled torrents of a scan. While two users wait, none of them takes the last place
-beside all others. A single place is taken by what is next; a user who comes later waits for its
-end.
+A fifth of the places, at least four and at most half of them, is never taken for the background, so
+that a user does not wait for the stalled torrents of a scan. While two users wait, none of them
+takes the last place beside all others. A single place is taken by what is next; a user who comes
+later waits for its end.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Place:
 
 def kept_for_users(most: int) -> int:
     """How many of the places the background never takes."""
-    return max(1, most // 5) if most > 1 else 0
+    return min(most // 2, max(4, most // 5))
 
 
 class Places:

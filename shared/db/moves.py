@@ -47,7 +47,6 @@ _MOST_TAKEN_BACK = 500
 # After so many downloads the next search may find something else, unless a user asks sooner.
 _AFTER_ALL_GRABS_S = 86_400.0
 _LONGEST_REASON = 500
-_LONGEST_MESSAGE = 1000
 
 # An item that a worker holds, or the id of one that no worker holds.
 ItemRef: TypeAlias = Claim | str
@@ -365,18 +364,20 @@ async def fail(
     actor: str,
     delay_s: float | None = None,
     barred: bool = False,
+    opening: str | None = None,
 ) -> dict[str, Stage]:
     """End the attempt of these items: each waits for its next one, or fails for good.
 
     `delay_s`: the wait, where something else than the policy decides it. `barred`: an administrator
-    ends it, and only an administrator retries it. Call it in a transaction. Returns the new stage
-    of each; an item that was moved on meanwhile is left out.
+    ends it, and only an administrator retries it. `opening`: of the message, where the failure is
+    the last of several. Call it in a transaction. Returns the new stage of each; an item that was
+    moved on meanwhile is left out.
     """
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
     ends = {id_: _end(failure, retried, policy, delay_s) for id_, retried in locked.items()}
-    words = await last_words(connection, ends, failure)
+    words = await last_words(connection, ends, failure, opening=opening)
     await connection.fetch(
         SQL["fail"],
         actor,
@@ -436,15 +437,15 @@ async def try_next_release(
         max_grabs,
     )
     moved = _ids(rows)
-    message = f"{max_grabs} downloads did not bring it, the last one: {failure.message}"
     ended = await fail(
         connection,
         [each for each in items if (item_id := _id(each)) in locked and item_id not in moved],
-        AttemptFailed(failure.error_type, message[:_LONGEST_MESSAGE], failure.evidence),
+        failure,
         stages=stages,
         policy=policy,
         actor=actor,
         delay_s=_AFTER_ALL_GRABS_S,
+        opening=f"{max_grabs} downloads did not bring it",
     )
     return dict.fromkeys(moved, Stage.QUEUED) | ended
 

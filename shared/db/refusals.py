@@ -92,14 +92,18 @@ def _clock(seconds: object) -> str | None:
 
 def summary(refusals: Sequence[str]) -> str:
     """All of them in one clause: "2 torrents tried: one damaged at 1:12, one lacks the track"."""
-    counted = Counter(refusals).most_common()
     if len(refusals) == 1:
         return f"1 torrent tried: {refusals[0]}"
+    return f"{len(refusals)} torrents tried: {_listed(refusals)}"
+
+
+def _listed(refusals: Sequence[str]) -> str:
+    counted = Counter(refusals).most_common()
     parts = [_counted(count, words) for words, count in counted[:_MOST_KINDS]]
     others = sum(count for _, count in counted[_MOST_KINDS:])
     if others:
         parts.append(f"{_number(others)} for other reasons")
-    return f"{len(refusals)} torrents tried: {', '.join(parts)}"
+    return ", ".join(parts)
 
 
 def _counted(count: int, words: str) -> str:
@@ -115,11 +119,15 @@ def _number(count: int) -> str:
 
 
 async def last_words(
-    connection: Connection, item_ids: Collection[str], failure: AttemptFailed
+    connection: Connection,
+    item_ids: Collection[str],
+    failure: AttemptFailed,
+    *,
+    opening: str | None,
 ) -> dict[str, str]:
     """The message of each of these items, which fail now: what was tried, and why it ends.
 
-    Call it before the failure is written.
+    `opening` says how many were tried, where that is known. Call it before the failure is written.
     """
     ids = list(item_ids)
     known = {row["item_id"]: row for row in await connection.fetch(_KNOWN, ids)}
@@ -127,15 +135,21 @@ async def last_words(
     tried: dict[str, list[str]] = {id_: [] for id_ in ids}
     for row in await connection.fetch(_TRIED, ids, ErrorType.STALLED, ended):
         tried[row["item_id"]].append(row["told"] or _OF_WHY[row["why"]])
-    return {id_: _message(tried[id_], known.get(id_), failure)[:_LONGEST] for id_ in ids}
+    return {id_: _message(tried[id_], known.get(id_), failure, opening)[:_LONGEST] for id_ in ids}
 
 
 def _message(
-    tried: Sequence[str], row: Row | Mapping[str, bool] | None, failure: AttemptFailed
+    tried: Sequence[str],
+    row: Row | Mapping[str, bool] | None,
+    failure: AttemptFailed,
+    opening: str | None,
 ) -> str:
-    refused = failure.error_type in (ErrorType.CORRUPTION, ErrorType.STALLED)
+    refused = failure.error_type in (ErrorType.CORRUPTION, ErrorType.STALLED) or opening is not None
     new = refused and row is not None and row["tried"] and not row["recorded"]
     every = [*tried, told(failure)] if new else list(tried)
+    if opening is not None:
+        listed = f": {_listed(every)}; the last one" if len(every) > 1 else ", the last one"
+        return f"{opening}{listed}: {failure.message}"
     if not tried or (refused and len(every) == 1):
         return failure.message
     return f"{summary(every)}; {'the last one: ' if refused else ''}{failure.message}"
