@@ -6,15 +6,15 @@ joins, the limits, and the events.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
 from services.ingest.availability import Availability, Available, Look
-from services.ingest.limits import Caller, Limits
+from services.ingest.limits import Limits
+from services.ingest.orders import Accepted, Order, Wanted
 from services.ingest.repetitions import earlier_request, waited_for
 from services.ingest.store import ACTOR
 from services.ingest.store import requests as store
@@ -24,7 +24,7 @@ from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.adopt import adopt, busy
 from shared.db.albums import remember_albums
-from shared.db.enqueue import Enqueued, Request, Source, enqueue, record_request
+from shared.db.enqueue import Enqueued, Request, enqueue, record_request
 from shared.db.events import record_events
 from shared.db.ledger import placed
 from shared.db.pool import Connection, Database
@@ -32,7 +32,6 @@ from shared.db.track_columns import clipped
 from shared.errors import DependencyDown, Refused, Stale, Unknown
 from shared.events import (
     AlbumCompleted,
-    ContentKind,
     Event,
     RequestAccepted,
     RequestRejected,
@@ -47,49 +46,6 @@ T = TypeVar("T")
 
 # Each turn means that a file was placed between the check and the decision.
 _MAX_TURNS = 5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """A request before it is decided."""
-
-    caller: Caller
-    kind: ContentKind
-    content_id: str
-    source: Source
-    priority: int = 2
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-    @property
-    def visitor(self) -> str | None:
-        """The user that waits for the answer; a request over NATS has time."""
-        return self.caller.user_id if self.source == "http" else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What an order asks for, with the catalog's data."""
-
-    name: str
-    artist: str | None
-    tracks: Sequence[Track]
-    # Torrents are mostly albums: the album's other tracks help to find these in one.
-    album: Album | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """What a request led to: item ids by track id."""
-
-    request_id: str
-    queued: Mapping[str, str] = field(default_factory=dict)
-    joined: Mapping[str, str] = field(default_factory=dict)
-    # Available tracks; the id is None for a file that no item brought.
-    available: Mapping[str, str | None] = field(default_factory=dict)
-    # Tracks of an album for which the catalog names a broken file that is not to be replaced.
-    broken: Sequence[str] = ()
-    # The same request came before; nothing was done now.
-    repeated: bool = False
 
 
 class Requests:

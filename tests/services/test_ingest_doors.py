@@ -1,4 +1,4 @@
-"""What repeated wishes, retries and files in place cost, and who may undo an administrator's end."""
+"""What repeated wishes, retries and files in place cost, and who undoes an administrator's end."""
 
 from __future__ import annotations
 
