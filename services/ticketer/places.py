@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from shared.db.pool import Connection, Row
+from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Row
 from shared.db.turns import NOBODY
 from shared.states import (
     LIVE_DOWNLOADS,
@@ -52,20 +52,18 @@ SELECT false AS undecided,
  GROUP BY coalesce(t.info_hash, t.id)
 """
 
-# Whether two users wait, by three probes of `queue_items_turns_of`, which read past no backlog.
-_CONTESTED = f"""
-WITH first AS (
-    SELECT turn_of FROM queue_items
-     WHERE stage IN ({in_sql(WAITING)}) AND turn_of > $1 AND priority < $2 AND due_at <= now()
-     ORDER BY turn_of LIMIT 1
-)
+# Whether two users wait: the first user, another one, and what is no one's. Each probe is one entry
+# of `queue_items_turns_of`, whatever the backlog.
+_FIRST = f"""
+SELECT turn_of FROM queue_items
+ WHERE stage IN ({in_sql(WAITING)}) AND turn_of {{}} AND priority < $2 AND due_at <= now()
+ ORDER BY turn_of, priority, turn LIMIT 1
+"""  # noqa: S608 (made of constants)
+CONTESTED = f"""
+WITH first AS MATERIALIZED ({_FIRST.format("> $1")})
 SELECT EXISTS (SELECT 1 FROM first)
-   AND (EXISTS (SELECT 1 FROM queue_items
-                 WHERE stage IN ({in_sql(WAITING)}) AND turn_of = $1 AND priority < $2
-                   AND due_at <= now())
-        OR EXISTS (SELECT 1 FROM first f JOIN queue_items q ON q.turn_of > f.turn_of
-                    WHERE q.stage IN ({in_sql(WAITING)}) AND q.priority < $2
-                      AND q.due_at <= now()))
+   AND (({_FIRST.format("= $1")}) IS NOT NULL
+        OR ({_FIRST.format("> (SELECT turn_of FROM first)")}) IS NOT NULL)
 """  # noqa: S608 (made of constants)
 
 
@@ -138,7 +136,10 @@ async def torrent_places(connection: Connection, most: int) -> Places:
 
 
 async def _contested(connection: Connection) -> bool:
-    return bool(await connection.fetchval(_CONTESTED, NOBODY, BACKGROUND))
+    await connection.execute(IN_INDEX_ORDER)
+    contested = await connection.fetchval(CONTESTED, NOBODY, BACKGROUND)
+    await connection.execute(IN_ANY_ORDER)
+    return bool(contested)
 
 
 def _place(row: Row) -> Place:

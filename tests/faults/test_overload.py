@@ -26,6 +26,7 @@ from services.ingest.store import items as ingest_items
 from services.local.servers import free_port
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
+from services.ticketer import places as ticketer_places
 from services.ticketer import store as ticketer_store
 from services.ticketer.intents import RESUMABLE
 from shared import web
@@ -92,6 +93,7 @@ async def _nothing_goes_through_all(world: World) -> None:
         "ticketer resumes": (RESUMABLE, ["tickets"]),
         "direct ticketer resumes": (RESUMABLE, ["direct"]),
         "ticketer claims": (ticketer_store.FRESH, [True, [], [album_id(7)], 16, 3, None]),
+        "ticketer's places": (ticketer_places.CONTESTED, ["", 3]),
         "ticketer joins": (ticketer_store.JOINING, [True]),
         "ticketer groups": (ticketer_store.OF_ALBUMS, [True, [album_id(7)]]),
         "relay takes": (relay.TAKE, []),
@@ -124,7 +126,7 @@ async def _took_ms(
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store.FRESH, relay.TAKE):
+            if sql in (ticketer_store.FRESH, ticketer_places.CONTESTED, relay.TAKE):
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))
