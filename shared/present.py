@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from shared.media.paths import is_own
 from shared.media.placed_file import Whole, find_placed
 from shared.media.presence import NamedFile, named_file
 from shared.media.tools import AudioTools
-from shared.media.verify import verify
+from shared.media.verify import AudioFacts, Verify, verify
 
 log = structlog.get_logger()
 
@@ -40,8 +41,9 @@ async def present(
     expected_ms: int | None,
     tolerance_s: float,
     tools: AudioTools,
+    check: Verify = verify,
 ) -> Present:
-    """Decode the files of a track until one is whole.
+    """Decode the files of a track, by `check`, until one is whole.
 
     Raises:
         Unavailable: the disk or ffmpeg cannot be used now, or a file is being written.
@@ -49,7 +51,8 @@ async def present(
     """
     broken = seen.broken
     for file in seen.candidates:
-        whole = await _whole(root, file, expected_ms, tolerance_s, tools)
+        checking = check(file.path, expected_ms=expected_ms, tolerance_s=tolerance_s, tools=tools)
+        whole = await _whole(root, file, checking)
         if isinstance(whole, Whole):
             return Present(whole=whole, broken=broken)
         if whole is not None and not is_own(seen.track_id, file.uri):
@@ -57,22 +60,22 @@ async def present(
     if not seen.own:
         return Present(whole=None, broken=broken)
     own = await find_placed(
-        root, seen.track_id, expected_ms=expected_ms, tolerance_s=tolerance_s, tools=tools
+        root,
+        seen.track_id,
+        expected_ms=expected_ms,
+        tolerance_s=tolerance_s,
+        tools=tools,
+        check=check,
     )
     return Present(whole=own.whole, broken=broken, refused=own.refused)
 
 
 async def _whole(
-    root: Path, file: NamedFile, expected_ms: int | None, tolerance_s: float, tools: AudioTools
+    root: Path, file: NamedFile, checking: Awaitable[AudioFacts]
 ) -> Whole | str | None:
     """The facts of the file, or why it is not whole; None: it is gone."""
     try:
-        found: Whole | str = Whole(
-            uri=file.uri,
-            facts=await verify(
-                file.path, expected_ms=expected_ms, tolerance_s=tolerance_s, tools=tools
-            ),
-        )
+        found: Whole | str = Whole(uri=file.uri, facts=await checking)
     except AttemptFailed as failure:
         found = failure.message
     try:

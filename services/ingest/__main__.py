@@ -58,6 +58,7 @@ def build(app: App) -> list[Duty]:
         limits=limits,
         announcer=app.announcer,
         health=app.health,
+        apart=settings.ticket_grouping == "track" and settings.acquisition != "direct",
     )
     withdrawals = Withdrawals(database=app.database, announcer=app.announcer)
     retries = Retries(

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import structlog
 
+from services.ingest.concurrency_limit import without_place
+from services.ingest.verdicts import Verdicts
 from shared.catalog.models import Track
 from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
@@ -22,8 +26,11 @@ from shared.present import Present, kept, present
 
 log = structlog.get_logger()
 
-# A request may have to wait for a decode; two at once leave processors for the others.
-_DECODES_AT_ONCE = 2
+# Requests over HTTP that may wait for decodes at once, of all users and of one.
+_MOST_WAITING = 50
+_MOST_OF_ONE = 10
+# Files of one request that may be in line: a request for one file does not wait for a whole album.
+_IN_LINE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +54,33 @@ class Available:
             raise kept(broken)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """What the database and the status of the files tell, before any file is decoded."""
+
+    tracks: Sequence[Track]
+    before: Known
+    seen: Mapping[str, Seen]
+    # The tracks that the catalog has shown.
+    named: Collection[str]
+
+    @property
+    def to_decode(self) -> list[Track]:
+        """Tracks without a recorded file that a file may be of."""
+        seen = self.seen
+        return [t for t in self.tracks if seen[t.id].candidates or seen[t.id].own]
+
+    @property
+    def absent(self) -> list[Track]:
+        """Tracks of which there is no file at all."""
+        return [
+            track
+            for track in self.tracks
+            if not (one := self.seen[track.id]).recorded
+            and not (one.candidates or one.own or one.broken)
+        ]
+
+
 class Availability:
     """Checks the ledger, the catalog's `audio_uri` and the media root."""
 
@@ -66,15 +100,14 @@ class Availability:
         self._tools = tools
         self._tolerance_s = tolerance_s
         self._replace_broken = replace_broken
-        self._decodes = asyncio.Semaphore(_DECODES_AT_ONCE)
+        self._verdicts = Verdicts(database)
+        self._waiting: Counter[str] = Counter()
 
-    async def check(self, tracks: Sequence[Track]) -> Available:
-        """Which of these tracks have their whole file in place.
-
-        Problems with what the catalog names are recorded at once, whatever becomes of the request.
+    async def look(self, tracks: Sequence[Track]) -> Look:
+        """What there is for these tracks, by the status of the files alone.
 
         Raises:
-            Unavailable: PostgreSQL, the media disk or ffmpeg is unavailable.
+            Unavailable: PostgreSQL or the media disk is unavailable.
         """
         try:
             await self._root.check()
@@ -85,13 +118,45 @@ class Availability:
         async with self._database.connection() as connection:
             before = await known(connection, [track.id for track in tracks])
         seen = await asyncio.to_thread(before.look, self._root.path, uris)
-        rest = [track for track in tracks if seen[track.id].recorded is None]
-        checked = await asyncio.gather(*(self._verify(track, seen[track.id]) for track in rest))
+        return Look(tracks=tracks, before=before, seen=seen, named=named.keys())
+
+    async def settle(self, look: Look, *, visitor: str | None) -> Available:
+        """Which of these tracks have their whole file in place; decodes what is not recorded.
+
+        Problems with what the catalog names are recorded at once, whatever becomes of the request.
+        A `visitor` (the user of a request over HTTP) is turned away instead of waiting behind many.
+
+        Raises:
+            Unavailable: PostgreSQL, the media disk or ffmpeg is unavailable, or too many requests
+                wait for files to be decoded.
+        """
+        seen = look.seen
+        rest = [track for track in look.tracks if seen[track.id].recorded is None]
+        line = asyncio.Semaphore(_IN_LINE)
+        async with self._waiting_for_decodes(visitor if look.to_decode else None):
+            checked = await asyncio.gather(
+                *(self._verify(track, seen[track.id], line) for track in rest)
+            )
         results = {track.id: each for track, each in zip(rest, checked, strict=True)}
         # Of a track that the catalog has not shown now, nothing is known to be over.
-        certain = [each for each in seen.values() if each.track_id in named]
-        await self._note(tracks, before, certain, results)
-        return self._available(before, seen, results)
+        certain = [each for each in seen.values() if each.track_id in look.named]
+        await self._note(look.tracks, look.before, certain, results)
+        return self._available(look.before, seen, results)
+
+    @asynccontextmanager
+    async def _waiting_for_decodes(self, visitor: str | None) -> AsyncIterator[None]:
+        """The visitor's request keeps no place in which others could be answered."""
+        if visitor is None:
+            yield
+            return
+        if self._waiting.total() >= _MOST_WAITING or self._waiting[visitor] >= _MOST_OF_ONE:
+            raise DependencyDown("media", "files are being decoded for other requests")
+        self._waiting[visitor] += 1
+        try:
+            async with without_place():
+                yield
+        finally:
+            self._waiting[visitor] -= 1
 
     async def _named(self, tracks: Sequence[Track]) -> dict[str, str | None]:
         """Where the catalog says that each file lies, of the tracks that it has."""
@@ -102,21 +167,22 @@ class Availability:
             log.warning("presence_without_catalog", detail=down.detail)
             return {}
 
-    async def _verify(self, track: Track, seen: Seen) -> Present:
+    async def _verify(self, track: Track, seen: Seen, line: asyncio.Semaphore) -> Present:
         if not seen.candidates and not seen.own:
             return Present(whole=None, broken=seen.broken)
-        async with self._decodes:
-            try:
+        try:
+            async with line:
                 return await present(
                     self._root.path,
                     seen,
                     expected_ms=track.duration_ms,
                     tolerance_s=self._tolerance_s,
                     tools=await asyncio.to_thread(self._tools),
+                    check=self._verdicts.verify,
                 )
-            except AttemptFailed:
-                # Unreadable: the fetcher-writer replaces it, once it has a good file.
-                return Present(whole=None, broken=seen.broken)
+        except AttemptFailed:
+            # Unreadable: the fetcher-writer replaces it, once it has a good file.
+            return Present(whole=None, broken=seen.broken)
 
     async def _note(
         self,

@@ -1,8 +1,14 @@
-"""A bound on the requests that are handled at once. The rest waits for a while, then gets 503."""
+"""A bound on the requests that are handled at once. The rest waits for a while, then gets 503.
+
+A request that waits for something long gives its place to others meanwhile (`without_place`).
+"""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -12,6 +18,24 @@ from services.ingest import problems
 _AT_ONCE = 10
 _PATIENCE_S = 10.0
 _RETRY_AFTER_S = 5
+
+
+# The places that the request of this task has one of.
+_PLACES: ContextVar[asyncio.Semaphore | None] = ContextVar("places", default=None)
+
+
+@asynccontextmanager
+async def without_place() -> AsyncIterator[None]:
+    """Give the request's place, if it has one, to others for the block."""
+    places = _PLACES.get()
+    if places is None:
+        yield
+        return
+    places.release()
+    try:
+        yield
+    finally:
+        await places.acquire()
 
 
 class ConcurrencyLimit:
@@ -41,7 +65,9 @@ class ConcurrencyLimit:
             )
             await answer(scope, receive, send)
             return
+        token = _PLACES.set(self._slots)
         try:
             await self._app(scope, receive, send)
         finally:
+            _PLACES.reset(token)
             self._slots.release()

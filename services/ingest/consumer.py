@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from services.ingest.limits import Caller
-from services.ingest.service import Order, Requests
+from services.ingest.orders import Order
+from services.ingest.service import Requests
 from services.ingest.withdrawals import Withdrawals
 from shared.bus import subjects
 from shared.errors import Conflict, InvalidRequest, LimitReached, Unknown

@@ -64,7 +64,8 @@ class Decisions:
         message = f"administrator {by} rejected all of the torrent's files"
         async with self._database.transaction() as connection:
             row = await _undecided(connection, item_id)
-            await lacks_source(connection, item_id, message)
+            told = "rejected by an administrator"
+            await lacks_source(connection, item_id, message, told=told)
             await moves.fail(
                 connection,
                 [item_id],
@@ -72,6 +73,7 @@ class Decisions:
                 stages=[Stage.NEEDS_CHOICE],
                 policy=self._retries,
                 actor=ACTOR,
+                barred=True,
             )
         await self._announce("ticket", item_id, by=by, decision="rejected")
 

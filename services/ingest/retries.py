@@ -12,6 +12,7 @@ import uuid
 
 import structlog
 
+from services.ingest.auth import NotAllowed
 from services.ingest.availability import Availability
 from services.ingest.limits import Caller, Limits
 from services.ingest.store import ACTOR
@@ -22,16 +23,21 @@ from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.bad_sources import unblock_sources
 from shared.db.blocklist import unblock
-from shared.db.enqueue import Request, record_request
+from shared.db.enqueue import Request, charge, record_request
 from shared.db.ledger import Placed, placed
 from shared.db.pool import Connection, Database, Row, taken
 from shared.db.releases import memory_of, search_again
-from shared.errors import Conflict, Unknown
+from shared.errors import Conflict, ErrorType, Unknown
 from shared.health import Health
 from shared.states import Stage
 from shared.untrusted import token
 
 log = structlog.get_logger()
+
+# Failures of the installation and of what it depends on, not of what was asked for.
+_OUR_FAULT = frozenset(
+    {ErrorType.CONNECTION, ErrorType.TIMEOUT, ErrorType.STORAGE, ErrorType.UNKNOWN}
+)
 
 
 class Retries:
@@ -62,7 +68,8 @@ class Retries:
             InvalidRequest, Unknown: there is none, or this user has not requested it.
             Conflict: it is neither FAILED nor waits for its next attempt, or its track is active or
                 in place already.
-            LimitReached: the user's queue is full.
+            LimitReached: the user's requests of the day are used up, or the queue is full.
+            NotAllowed: an administrator has ended it, and this is a user.
             Unavailable: it cannot be decided now.
         """
         token(item_id, what="item id")
@@ -71,8 +78,10 @@ class Retries:
         if row["stage"] != Stage.FAILED:
             await self._hasten(row, caller)
             return
+        await self._check_ahead(row, caller)
         track = _track(row)
-        available = await self._availability.check([track])
+        look = await self._availability.look([track])
+        available = await self._availability.settle(look, visitor=caller.user_id)
         self._health.up("media")
         if available.recorded or available.found:
             raise _in_place(track.id)
@@ -94,6 +103,12 @@ class Retries:
         log.info("item_hastened", item_id=row["id"], user_id=caller.user_id)
         await self._announcer.announce("ticket", "fetch")
 
+    async def _check_ahead(self, row: Row, caller: Caller) -> None:
+        """Refuse a retry over a limit before its file is decoded."""
+        if _is_charged(row, caller):
+            async with self._database.connection() as connection:
+                await self._limits.check_ahead(connection, caller, new=1, own=0, album=False)
+
     async def _retry(
         self, connection: Connection, item_id: str, caller: Caller, known: Placed | None
     ) -> None:
@@ -113,7 +128,10 @@ class Retries:
         if caller.unlimited:
             await unblock_sources(connection, row["track_id"])
             await unblock(connection, row["track_id"])
-        await self._limits.check_queue(connection, caller)
+        if _is_charged(row, caller):
+            await self._limits.check_request(connection, caller)
+        else:
+            await self._limits.check_queue(connection, caller)
 
 
 async def _checked(connection: Connection, item_id: str, caller: Caller) -> Row:
@@ -121,6 +139,11 @@ async def _checked(connection: Connection, item_id: str, caller: Caller) -> Row:
     row = await store.item_to_retry(connection, item_id, caller.user_id)
     if row is None or not (row["asked"] or caller.unlimited):
         raise Unknown(f"there is no item {item_id[:80]!r} among your requests")
+    if row["barred"] and not caller.unlimited:
+        raise NotAllowed(
+            "an administrator has ended this item, and only an administrator retries it; a new"
+            " request for the track is possible, and counts as one"
+        )
     if row["stage"] != Stage.FAILED and not row["waits"]:
         raise _not_failed(row)
     if row["active"] is not None:
@@ -130,13 +153,21 @@ async def _checked(connection: Connection, item_id: str, caller: Caller) -> Row:
     return row
 
 
+def _is_charged(row: Row, caller: Caller) -> bool:
+    """Whether the retry counts as a request: not if the user lost the item by no act or wish."""
+    return not caller.unlimited and row["error_type"] not in _OUR_FAULT
+
+
 async def _wait_again(connection: Connection, row: Row, caller: Caller) -> None:
     """Let a caller who had withdrawn the item, or for whom alone it is retried, wait for it.
 
     By a new request: the old one stays withdrawn, for its withdrawal may be delivered once more.
+    A retry that counts is a request in any case.
     """
     waiting = await store.waiting(connection, row["id"], caller.user_id)
-    if waiting["caller"] or (waiting["anyone"] and not row["asked"]):
+    waits = waiting["caller"] or (waiting["anyone"] and not row["asked"])
+    charged = _is_charged(row, caller)
+    if waits and not charged:
         return
     request = Request(
         id=str(uuid.uuid4()),
@@ -149,7 +180,10 @@ async def _wait_again(connection: Connection, row: Row, caller: Caller) -> None:
         source="http",
     )
     await record_request(connection, request, settled=False)
-    await store.add_requester(connection, row["id"], request.id, caller.user_id)
+    if charged:
+        await charge(connection, request.id)
+    if not waits:
+        await store.add_requester(connection, row["id"], request.id, caller.user_id)
 
 
 def _not_failed(row: Row) -> Conflict:

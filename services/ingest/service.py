@@ -6,15 +6,16 @@ joins, the limits, and the events.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
 
-from services.ingest.availability import Availability, Available
-from services.ingest.limits import Caller, Limits
+from services.ingest.availability import Availability, Available, Look
+from services.ingest.limits import Limits
+from services.ingest.orders import Accepted, Order, Wanted
+from services.ingest.repetitions import earlier_request, waited_for
 from services.ingest.store import ACTOR
 from services.ingest.store import requests as store
 from shared.announcer import Announcer
@@ -23,7 +24,7 @@ from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
 from shared.db.adopt import adopt, busy
 from shared.db.albums import remember_albums
-from shared.db.enqueue import Enqueued, Request, Source, enqueue, record_request
+from shared.db.enqueue import Enqueued, Request, enqueue, record_request
 from shared.db.events import record_events
 from shared.db.ledger import placed
 from shared.db.pool import Connection, Database
@@ -31,7 +32,6 @@ from shared.db.track_columns import clipped
 from shared.errors import DependencyDown, Refused, Stale, Unknown
 from shared.events import (
     AlbumCompleted,
-    ContentKind,
     Event,
     RequestAccepted,
     RequestRejected,
@@ -48,44 +48,6 @@ T = TypeVar("T")
 _MAX_TURNS = 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Order:
-    """A request before it is decided."""
-
-    caller: Caller
-    kind: ContentKind
-    content_id: str
-    source: Source
-    priority: int = 2
-    request_id: str = field(default_factory=lambda: str(uuid.uuid4()))
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """What an order asks for, with the catalog's data."""
-
-    name: str
-    artist: str | None
-    tracks: Sequence[Track]
-    # Torrents are mostly albums: the album's other tracks help to find these in one.
-    album: Album | None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Accepted:
-    """What a request led to: item ids by track id."""
-
-    request_id: str
-    queued: Mapping[str, str] = field(default_factory=dict)
-    joined: Mapping[str, str] = field(default_factory=dict)
-    # Available tracks; the id is None for a file that no item brought.
-    available: Mapping[str, str | None] = field(default_factory=dict)
-    # Tracks of an album for which the catalog names a broken file that is not to be replaced.
-    broken: Sequence[str] = ()
-    # The same request came before; nothing was done now.
-    repeated: bool = False
-
-
 class Requests:
     """Accepts requests for tracks and albums."""
 
@@ -98,9 +60,12 @@ class Requests:
         limits: Limits,
         announcer: Announcer,
         health: Health,
+        apart: bool,
     ) -> None:
+        """`apart`: each track of an album gets a ticket of its own, and so a turn."""
         self._database = database
         self._catalog = catalog
+        self._apart = apart
         self.availability = availability
         self._limits = limits
         self._announcer = announcer
@@ -165,8 +130,13 @@ class Requests:
         await self._announcer.announce()
 
     async def _accept(self, order: Order, wanted: Wanted) -> Accepted:
+        # Delivered again: it was answered, and is not answered otherwise now.
+        if order.source == "nats" and (known := await self._known(order.request_id)):
+            return known
         for _ in range(_MAX_TURNS):
-            available = await self.availability.check(wanted.tracks)
+            look = await self.availability.look(wanted.tracks)
+            await self._check_ahead(order, look)
+            available = await self.availability.settle(look, visitor=order.visitor)
             self._health.up("media")
             reached("ingest.looked")
             if order.kind == "track":
@@ -184,6 +154,35 @@ class Requests:
         elif not accepted.repeated:
             await self._announcer.announce()
         return accepted
+
+    async def _known(self, request_id: str) -> Accepted | None:
+        async with self._database.connection() as connection:
+            if not await store.is_known(connection, request_id):
+                return None
+            joined = await store.items_of(connection, request_id)
+        return Accepted(request_id=request_id, joined=joined, repeated=True)
+
+    async def _check_ahead(self, order: Order, look: Look) -> None:
+        """Refuse a request over a limit before its files are decoded.
+
+        What a user waits for already, and what is recorded, count for no limit.
+        """
+        if order.caller.unlimited:
+            return
+        ids = [track.id for track in look.tracks]
+        absent = {track.id for track in look.absent}
+        to_decode = {track.id for track in look.to_decode}
+        async with self._database.connection() as connection:
+            own = await waited_for(connection, order.caller.user_id, ids)
+            if not (absent | to_decode) - own.keys():
+                return
+            await self._limits.check_ahead(
+                connection,
+                order.caller,
+                new=len(absent - own.keys()),
+                own=len(own),
+                album=order.kind == "album",
+            )
 
     async def _decide(self, order: Order, wanted: Wanted, available: Available) -> Accepted:
         async with self._database.transaction() as connection:
@@ -207,10 +206,12 @@ class Requests:
     async def _write(
         self, connection: Connection, order: Order, wanted: Wanted, available: Available
     ) -> Accepted:
-        request = _request(order, wanted)
+        request = replace(_request(order, wanted), apart=self._apart)
         found = available.found.keys() - await busy(connection, available.found)
         there = available.recorded.keys() | found | available.broken.keys()
         missing = [track for track in wanted.tracks if track.id not in there]
+        if not found and (repeated := await _repeated(connection, order, available, missing)):
+            return repeated
         # Adopted files get an item, and are counted by it when the album is complete.
         recorded = len(available.recorded)
         if not await record_request(
@@ -225,7 +226,10 @@ class Requests:
             connection, request, [track for track in wanted.tracks if track.id in found], available
         )
         if enqueued.charged:
-            await self._limits.check_request(connection, order.caller)
+            items = len(enqueued.queued) + len(enqueued.joined)
+            await self._limits.check_request(
+                connection, order.caller, album_of=items if order.kind == "album" else None
+            )
         events: list[Event] = [
             _accepted(
                 order,
@@ -257,6 +261,32 @@ def _request(order: Order, wanted: Wanted) -> Request:
         artist_name=clipped(wanted.artist),
         priority=order.priority,
         source=order.source,
+    )
+
+
+async def _repeated(
+    connection: Connection, order: Order, available: Available, missing: Sequence[Track]
+) -> Accepted | None:
+    """The answer to a wish over HTTP that the user has made before; None: it is new."""
+    if order.visitor is None:
+        return None
+    earlier = await earlier_request(
+        connection,
+        order.visitor,
+        kind=order.kind,
+        content_id=order.content_id,
+        priority=order.priority,
+        missing=[track.id for track in missing],
+    )
+    if earlier is None:
+        return None
+    request_id, items = earlier
+    return Accepted(
+        request_id=request_id,
+        joined=items,
+        available=dict.fromkeys(available.recorded),
+        broken=list(available.broken),
+        repeated=True,
     )
 
 

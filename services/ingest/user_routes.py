@@ -9,9 +9,10 @@ from starlette.routing import Route
 from services.ingest.auth import Keys, NotAllowed
 from services.ingest.items import Items
 from services.ingest.limits import Limits
+from services.ingest.orders import Order
 from services.ingest.parameters import PAGING, flag, paging, route
 from services.ingest.retries import Retries
-from services.ingest.service import Order, Requests
+from services.ingest.service import Requests
 from services.ingest.withdrawals import Withdrawals
 
 BASE = "/v1/download"

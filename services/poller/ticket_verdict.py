@@ -275,8 +275,7 @@ def only_blocked(blocked: frozenset[str], *, withdraw: bool) -> GiveUp:
     """As when nothing was found: what was found is known not to be it."""
     failure = AttemptFailed(
         ErrorType.NOT_FOUND,
-        "Torrentino has only torrents that gave broken audio before or lack the track; you may find"
-        " and approve another candidate at Torrentino",
+        "Torrentino offers no other torrent; you may find and approve another candidate there",
         {"blocked": sorted(blocked)},
     )
     return GiveUp(failure=failure, withdraw=withdraw)

@@ -89,6 +89,8 @@ DELETE FROM albums
 
 _PRUNE_BLOCKED = "DELETE FROM blocklist WHERE at < now() - make_interval(secs => $1)"
 
+_PRUNE_VERDICTS = "DELETE FROM file_verdicts WHERE checked_at < now() - make_interval(secs => $1)"
+
 # The results of a search are used for RELEASES_TTL_H; the budget counts the last hour.
 _PRUNE_SEARCHES = """
 DELETE FROM searches
@@ -208,6 +210,7 @@ class Store:
                 _PRUNE_ALBUMS,
                 _PRUNE_SCANS,
                 _PRUNE_BLOCKED,
+                _PRUNE_VERDICTS,
                 _PRUNE_SEARCHES,
                 _PRUNE_NOT_FOUND,
                 _PRUNE_SEARCH_TIMES,

@@ -9,7 +9,8 @@ from datetime import datetime
 
 from services.ticketer.groups import Group, grouped
 from services.ticketer.intents import ONE_AT_A_TIME, Reasons, claim_items, resumable
-from services.ticketer.search_turns import BACKGROUND, SearchLimits, SearchTurns, since_of
+from services.ticketer.places import BACKGROUND, Places, torrent_places
+from services.ticketer.search_turns import SearchLimits, SearchTurns, since_of
 from services.ticketer.wanted import Item, Want, item_of, want_of
 from shared.choosing.model import Release
 from shared.crashpoints import reached
@@ -19,12 +20,10 @@ from shared.db.claims import Claim
 from shared.db.download_moves import Intent
 from shared.db.identity import installation_id
 from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Database, Row
-from shared.states import LIVE_DOWNLOADS, SERVING_DOWNLOADS, WAITING, DownloadState, in_sql
+from shared.states import LIVE_DOWNLOADS, WAITING, DownloadState, in_sql
 
 # Albums that one claim considers; what waits for its turn to search is considered later.
 _MOST_CONSIDERED = 200
-# What users ask for finds a place also while a scan fills all others.
-_KEPT_FOR_USERS = 4
 _REASONS = Reasons(fresh="choosing a release", resumed="looking for the download of an earlier try")
 
 
@@ -71,17 +70,11 @@ class Work:
         return self.priority >= BACKGROUND
 
 
-_IN_FLIGHT = f"""
-SELECT count(DISTINCT coalesce(info_hash, id)) AS every,
-       count(DISTINCT coalesce(info_hash, id)) FILTER (WHERE priority >= $1) AS background
-  FROM tickets WHERE way = 'direct' AND state IN ({in_sql(SERVING_DOWNLOADS)})
-"""  # noqa: S608 (made of constants)
-
 # A download that is still being withdrawn keeps its item waiting, and so does that of an earlier
 # item of the same track.
 _DUE = f"""
 SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next,
-       q.priority, q.track_id, q.track_name, q.main_artist, q.artist_name, q.disc_number,
+       q.priority, q.turn_of, q.track_id, q.track_name, q.main_artist, q.artist_name, q.disc_number,
        q.track_number, q.duration_ms, q.album_name, q.album_artist
   FROM queue_items q LEFT JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
@@ -94,7 +87,8 @@ SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask
 _MOST_URGENT = f"""
 {_DUE}
    AND q.id <> ALL($1)
- ORDER BY q.priority, q.seq
+   AND q.priority <= $3 AND q.turn_of IS DISTINCT FROM $4
+ ORDER BY q.priority, q.turn, q.seq
  LIMIT $2
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
@@ -102,7 +96,7 @@ _MOST_URGENT = f"""
 _OF_ALBUMS = f"""
 {_DUE}
    AND q.album_id = ANY($1) AND q.id <> ALL($2)
- ORDER BY q.priority, q.seq
+ ORDER BY q.priority, q.turn, q.seq
  LIMIT 1000
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
@@ -152,17 +146,13 @@ class DirectClaims:
         self, connection: Connection, limit: int, *, searcher_wait_s: float
     ) -> list[tuple[Group, int]]:
         """What new downloads may be begun for, with its priority."""
-        flight = await connection.fetchrow(_IN_FLIGHT, BACKGROUND)
-        assert flight is not None, "a select of counts has a row"
-        room = min(limit, self._max_downloads - flight["every"])
-        kept = min(_KEPT_FOR_USERS, self._max_downloads // 2)
-        background = self._max_downloads - kept - flight["background"]
+        places = await torrent_places(connection, self._max_downloads)
         turns = SearchTurns(connection, self._limits, searcher_wait_s=searcher_wait_s)
         found: list[tuple[Group, int]] = []
         seen: list[str] = []
         considered = 0
-        while len(found) < room and considered < _MOST_CONSIDERED:
-            rows = await self._due(connection, seen, room - len(found))
+        while len(found) < limit and places.free > 0 and considered < _MOST_CONSIDERED:
+            rows = await self._due(connection, seen, limit - len(found), places)
             if not rows:
                 break
             groups = grouped(rows, rows, "auto")
@@ -173,18 +163,27 @@ class DirectClaims:
             for group in groups:
                 members = [by_id[item_id] for item_id in group.item_ids]
                 priority = min(row["priority"] for row in members)
-                if len(found) >= room or (priority >= BACKGROUND and background <= 0):
+                user = members[0]["turn_of"]
+                if len(found) >= limit or not places.may_take(priority, user):
                     continue
                 if await turns.may_begin(_want(members, albums), members, priority):
                     found.append((group, priority))
-                    background -= priority >= BACKGROUND
+                    places.take(priority, user)
         await turns.put_off_the_others()
         return found
 
-    async def _due(self, connection: Connection, seen: Sequence[str], limit: int) -> list[Row]:
-        """What is due, with all that is due of the same albums."""
+    async def _due(
+        self, connection: Connection, seen: Sequence[str], limit: int, places: Places
+    ) -> list[Row]:
+        """What is due and may have a place, with all that is due of the same albums."""
         await connection.execute(IN_INDEX_ORDER)
-        rows = await connection.fetch(_MOST_URGENT, list(seen), limit)
+        rows = await connection.fetch(
+            _MOST_URGENT,
+            list(seen),
+            min(limit, places.free),
+            places.least_urgent,
+            places.full_for,
+        )
         await connection.execute(IN_ANY_ORDER)
         taken = [*seen, *(row["id"] for row in rows)]
         albums = sorted({row["album_id"] for row in rows} - {None})

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.db import moves
+from shared.db import moves, turns
 from shared.db.claims import Claim
 from shared.db.moves import Start
 from shared.db.pool import Connection, Row
@@ -25,7 +25,7 @@ SELECT q.id, q.ticket_id, t.failures
    AND q.stage IN ({in_sql(WAITING)}) AND q.due_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items h
                     WHERE h.ticket_id = q.ticket_id AND h.stage IN ({in_sql([Stage.TICKETING])}))
- ORDER BY q.priority, q.seq
+ ORDER BY q.priority, q.turn, q.seq
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """  # noqa: S608 (made of constants)
 
@@ -108,6 +108,8 @@ async def claim_items(
     )
     ITEMS_CLAIMED.labels(Stage.TICKETING).inc(len(rows))
     by_intent: defaultdict[str, list[Row]] = defaultdict(list)
-    for row in sorted(rows, key=lambda row: (row["priority"], row["seq"])):
+    for row in sorted(rows, key=lambda row: (row["priority"], row["turn"], row["seq"])):
         by_intent[row["ticket_id"]].append(row)
+    begun = [members[0] for ticket_id, members in by_intent.items() if ticket_id not in resumed]
+    await turns.served(connection, ((row["priority"], row["turn"]) for row in begun))
     return dict(by_intent)

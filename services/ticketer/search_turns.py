@@ -6,14 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from services.ticketer.places import BACKGROUND
 from services.ticketer.wanted import Want
 from shared.db import releases
 from shared.db.pool import Connection, Row
 from shared.db.releases import Budget, Missing
 from shared.states import WAITING, DownloadState, Stage, in_sql
 
-# The priority from which on no user waits for an item.
-BACKGROUND = 3
 # What was not found is searched for again at once when a user asks for it on another day.
 _ASKED_AGAIN_S = 86_400.0
 _LEAST_WAIT_S = 1.0

@@ -15,6 +15,7 @@ from services.ticketer.intents import (
     keep,
     resumable,
 )
+from services.ticketer.places import Places, ticket_places
 from services.ticketer.wanted import Item, item_of
 from shared.crashpoints import reached
 from shared.db import download_moves, moves
@@ -59,15 +60,6 @@ class Work:
 
 _REASONS = Reasons(fresh="asking for a ticket", resumed="looking for the ticket of an earlier try")
 
-# A ticket that waits for approval keeps no place, up to ten times as many as there are places:
-# Torrentino does nothing for it, but the poller reads every one.
-_IN_FLIGHT = f"""
-SELECT count(*) - least(count(*) FILTER (WHERE state = '{DownloadState.OPEN}'
-                                           AND remote_state = 'needs_approval'),
-                        10 * $1)
-  FROM tickets WHERE state IN ({in_sql(LIVE_DOWNLOADS)}) AND way = 'tickets'
-"""  # noqa: S608 (made of constants)
-
 # What an album's ticket `t` may still bring for the item `q`.
 _CAN_HELP = """
 t.album_id = q.album_id AND t.kind = 'album' AND t.process_asked_at IS NULL
@@ -93,11 +85,13 @@ _DUE = f"""
 
 # An album without a name cannot be asked for.
 FRESH = f"""
-SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next
+SELECT q.id, CASE WHEN q.album_name <> '' THEN q.album_id END AS album_id, q.ask_next, q.priority,
+       q.turn_of
 {_DUE}
+   AND q.priority <= $5 AND q.turn_of IS DISTINCT FROM $6
    AND q.id <> ALL($2)
    AND NOT ($1 AND q.album_id = ANY($3) AND q.ask_next IS DISTINCT FROM 'track')
- ORDER BY q.priority, q.seq
+ ORDER BY q.priority, q.turn, q.seq
  LIMIT $4
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """  # noqa: S608 (made of constants)
@@ -106,7 +100,7 @@ OF_ALBUMS = f"""
 SELECT q.id, q.album_id, q.ask_next
 {_DUE}
    AND q.album_id = ANY($2)
- ORDER BY q.priority, q.seq
+ ORDER BY q.priority, q.turn, q.seq
  LIMIT 500
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
@@ -168,9 +162,8 @@ class Store:
         async with self.database.transaction() as connection:
             await connection.execute(ONE_AT_A_TIME)
             resumed = await resumable(connection, "tickets", limit)
-            in_flight = await connection.fetchval(_IN_FLIGHT, self._max_in_flight)
-            room = min(limit - len(resumed), self._max_in_flight - in_flight) if takes_new else 0
-            fresh = await self._fresh(connection, room) if room > 0 else {}
+            room = limit - len(resumed)
+            fresh = await self._fresh(connection, room) if takes_new and room > 0 else {}
             if not resumed and not fresh:
                 return []
             ours = await installation_id(connection)
@@ -193,24 +186,39 @@ class Store:
         """The items that are to share a ticket, by the new ticket's id."""
         joins = self._grouping != "track"
         groups: list[Group] = []
-        # The most urgent may all be of one album: then there is room for what comes after it.
-        while len(groups) < limit:
-            rows = await self.due(connection, groups, limit - len(groups))
+        places = await ticket_places(connection, self._max_in_flight)
+        # The most urgent may all be of one album, or of a user who may take no more: then there is
+        # room for what comes after it.
+        while len(groups) < limit and places.free > 0:
+            rows = await self.due(connection, groups, limit - len(groups), places)
             if not rows:
                 break
             albums = sorted({row["album_id"] for row in rows if may_share(row, self._grouping)})
             of_albums = await connection.fetch(OF_ALBUMS, joins, albums) if albums else []
-            groups += grouped(rows, of_albums, self._grouping)
+            by_id = {row["id"]: row for row in rows}
+            for group in grouped(rows, of_albums, self._grouping):
+                first = next(by_id[id_] for id_ in group.item_ids if id_ in by_id)
+                if places.may_take(first["priority"], first["turn_of"]):
+                    places.take(first["priority"], first["turn_of"])
+                    groups.append(group)
         return {str(uuid.uuid4()): group for group in groups}
 
     async def due(
-        self, connection: Connection, groups: Sequence[Group], limit: int
+        self, connection: Connection, groups: Sequence[Group], limit: int, places: Places
     ) -> Sequence[Row]:
-        """What is due beside the groups so far, and can join none of their tickets."""
+        """What is due, may have a place, and can join no ticket of the groups so far."""
         taken = [item_id for group in groups for item_id in group.item_ids]
         albums = [group.album_id for group in groups if group.album_id is not None]
         await connection.execute(IN_INDEX_ORDER)
-        rows = await connection.fetch(FRESH, self._grouping != "track", taken, albums, limit)
+        rows = await connection.fetch(
+            FRESH,
+            self._grouping != "track",
+            taken,
+            albums,
+            min(limit, places.free),
+            places.least_urgent,
+            places.full_for,
+        )
         await connection.execute(IN_ANY_ORDER)
         return rows
 

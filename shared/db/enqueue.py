@@ -13,6 +13,7 @@ from typing import Literal
 from shared.catalog.models import Track
 from shared.db import moves
 from shared.db.pool import Connection
+from shared.db.turns import NOBODY, places
 from shared.errors import DependencyDown
 
 Kind = Literal["track", "album", "scan"]
@@ -31,6 +32,8 @@ class Request:
     artist_name: str | None
     priority: int
     source: Source
+    # Each track gets a ticket of its own, and so a turn.
+    apart: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,13 +84,21 @@ async def record_request(
 
 # The items are locked: one that is being completed makes this wait, and is not active afterwards.
 # So no requester is added after the event that names the requesters.
+# An item that would be served later than the request's own turn gets that.
 _JOIN_ITEMS = """
-UPDATE queue_items SET priority = least(priority, $2)
- WHERE id IN (SELECT id FROM queue_items
-               WHERE track_id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING')
-               ORDER BY track_id FOR NO KEY UPDATE)
-   AND status IN ('PENDING', 'DOWNLOADING')
-RETURNING id, track_id
+WITH locked AS MATERIALIZED (
+    SELECT id FROM queue_items
+     WHERE track_id = ANY($1) AND status IN ('PENDING', 'DOWNLOADING')
+     ORDER BY track_id FOR NO KEY UPDATE
+)
+UPDATE queue_items q
+   SET priority = least(q.priority, $2),
+       turn = CASE WHEN (q.priority, q.turn) > ($2, w.turn) THEN w.turn ELSE q.turn END,
+       turn_of = CASE WHEN (q.priority, q.turn) > ($2, w.turn) THEN $3 ELSE q.turn_of END
+  FROM locked l, (SELECT t.track_id, (SELECT next_turn($3, $2)) + t.place AS turn
+                    FROM unnest($1::text[], $4::int[]) AS t (track_id, place)) w
+ WHERE q.id = l.id AND q.track_id = w.track_id AND q.status IN ('PENDING', 'DOWNLOADING')
+RETURNING q.id, q.track_id
 """
 
 _KNOWN_REQUESTERS = """
@@ -121,7 +132,13 @@ async def enqueue(
         found.queued.update(await _arrive(connection, request, list(missing.values()), actor=actor))
         missing = {id_: track for id_, track in missing.items() if id_ not in found.queued}
         if missing:
-            rows = await connection.fetch(_JOIN_ITEMS, list(missing), request.priority)
+            rows = await connection.fetch(
+                _JOIN_ITEMS,
+                list(missing),
+                request.priority,
+                request.user_id or NOBODY,
+                places(list(missing.values()), apart=request.apart),
+            )
             found.joined.update({row["track_id"]: row["id"] for row in rows})
             missing = {id_: track for id_, track in missing.items() if id_ not in found.joined}
         if not missing:
@@ -143,6 +160,7 @@ async def _arrive(
         user_id=request.user_id,
         reason="found missing" if watchdog else f"requested over {request.source}",
         actor=actor,
+        apart=request.apart,
     )
 
 
@@ -156,5 +174,10 @@ async def _add_requester(connection: Connection, request: Request, found: Enqueu
         queued=found.queued, joined=found.joined, newly_joined=len(joined) - len(known)
     )
     if whole.charged:
-        await connection.execute(_CHARGE, request.id)
+        await charge(connection, request.id)
     return whole
+
+
+async def charge(connection: Connection, request_id: str) -> None:
+    """Count a recorded request against its user's daily limit."""
+    await connection.execute(_CHARGE, request_id)

@@ -22,7 +22,9 @@ from shared.db.blocklist import Why, block
 from shared.db.claims import Claim
 from shared.db.pool import Connection, Row
 from shared.db.queries import load_queries
+from shared.db.refusals import last_words, told
 from shared.db.track_columns import track_columns
+from shared.db.turns import NOBODY, places
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.states import (
     CLAIMED_FROM,
@@ -45,7 +47,6 @@ _MOST_TAKEN_BACK = 500
 # After so many downloads the next search may find something else, unless a user asks sooner.
 _AFTER_ALL_GRABS_S = 86_400.0
 _LONGEST_REASON = 500
-_LONGEST_MESSAGE = 1000
 
 # An item that a worker holds, or the id of one that no worker holds.
 ItemRef: TypeAlias = Claim | str
@@ -82,10 +83,12 @@ async def arrive(
     user_id: str | None,
     reason: str,
     actor: str,
+    apart: bool = False,
 ) -> dict[str, str]:
     """Queue these tracks, to be worked on in this order; item ids by track id.
 
-    A track that has an active item is left out.
+    A track that has an active item is left out. `apart`: each gets a ticket of its own, and so a
+    turn.
     """
     seqs = [row["seq"] for row in await connection.fetch(_NEXT_SEQS, len(tracks))]
     rows = await connection.fetch(
@@ -98,6 +101,9 @@ async def arrive(
         list(item_ids),
         [track.id for track in tracks],
         seqs,
+        places(tracks, apart=apart),
+        apart,
+        user_id or NOBODY,
         *track_columns(tracks),
     )
     return {row["track_id"]: row["id"] for row in rows}
@@ -357,20 +363,25 @@ async def fail(
     policy: RetryPolicy,
     actor: str,
     delay_s: float | None = None,
+    barred: bool = False,
+    opening: str | None = None,
 ) -> dict[str, Stage]:
     """End the attempt of these items: each waits for its next one, or fails for good.
 
-    `delay_s`: the wait, where something else than the policy decides it. Call it in a transaction.
-    Returns the new stage of each; an item that was moved on meanwhile is left out.
+    `delay_s`: the wait, where something else than the policy decides it. `barred`: an administrator
+    ends it, and only an administrator retries it. `opening`: of the message, where the failure is
+    the last of several. Call it in a transaction. Returns the new stage of each; an item that was
+    moved on meanwhile is left out.
     """
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
     ends = {id_: _end(failure, retried, policy, delay_s) for id_, retried in locked.items()}
+    words = await last_words(connection, ends, failure, opening=opening)
     await connection.fetch(
         SQL["fail"],
         actor,
-        failure.message,
+        [words[item_id] for item_id in ends],
         failure.error_type,
         failure.evidence or None,
         Stage.FAILED,
@@ -379,13 +390,14 @@ async def fail(
         [retried for _, retried, _ in ends.values()],
         [wait_s for _, _, wait_s in ends.values()],
         values(stages),
+        barred,
     )
     for item_id, (stage, _, _) in ends.items():
         log.info(
             "attempt_failed",
             item_id=item_id,
             error_type=failure.error_type,
-            message=failure.message,
+            message=words[item_id],
             retry_count=locked[item_id],
             stage=stage,
         )
@@ -414,7 +426,7 @@ async def try_next_release(
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
-    await block(connection, list(locked), why=why, reason=failure.message)
+    await block(connection, list(locked), why=why, reason=failure.message, told=told(failure))
     rows = await connection.fetch(
         SQL["try_next_release"],
         Stage.QUEUED,
@@ -425,15 +437,15 @@ async def try_next_release(
         max_grabs,
     )
     moved = _ids(rows)
-    message = f"{max_grabs} downloads did not bring it, the last one: {failure.message}"
     ended = await fail(
         connection,
         [each for each in items if (item_id := _id(each)) in locked and item_id not in moved],
-        AttemptFailed(failure.error_type, message[:_LONGEST_MESSAGE], failure.evidence),
+        failure,
         stages=stages,
         policy=policy,
         actor=actor,
         delay_s=_AFTER_ALL_GRABS_S,
+        opening=f"{max_grabs} downloads did not bring it",
     )
     return dict.fromkeys(moved, Stage.QUEUED) | ended
 

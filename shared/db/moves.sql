@@ -10,15 +10,20 @@
 
 -- name: arrive
 -- A track has one active item at most: what is active already is not inserted.
-INSERT INTO queue_items (id, track_id, stage, priority, seq, requested_by_user_id, actor, reason, album_id,
-                         track_name, artist_name, main_artist, album_name, album_artist, disc_number,
+-- Of an album, some of which waits for the same user, all of it has one turn; $10: not where each track has its
+-- own.
+INSERT INTO queue_items (id, track_id, stage, priority, seq, requested_by_user_id, actor, reason, turn_of, turn,
+                         album_id, track_name, artist_name, main_artist, album_name, album_artist, disc_number,
                          track_number, duration_ms, isrc)
-SELECT t.id, t.track_id, $1, $2, t.seq, $3, $4, $5, t.album_id, t.track_name, t.artist_name, t.main_artist,
-       t.album_name, t.album_artist, t.disc_number, t.track_number, t.duration_ms, t.isrc
-  FROM unnest($6::text[], $7::text[], $8::bigint[], $9::text[], $10::text[], $11::text[], $12::text[],
-              $13::text[], $14::text[], $15::int[], $16::int[], $17::bigint[], $18::text[])
-       AS t (id, track_id, seq, album_id, track_name, artist_name, main_artist, album_name, album_artist,
-             disc_number, track_number, duration_ms, isrc)
+SELECT t.id, t.track_id, $1, $2, t.seq, $3, $4, $5, $11,
+       coalesce(CASE WHEN NOT $10 THEN turn_of_album($11, $2, t.album_id) END,
+                (SELECT next_turn($11, $2)) + t.place),
+       t.album_id, t.track_name, t.artist_name, t.main_artist, t.album_name, t.album_artist, t.disc_number,
+       t.track_number, t.duration_ms, t.isrc
+  FROM unnest($6::text[], $7::text[], $8::bigint[], $9::int[], $12::text[], $13::text[], $14::text[],
+              $15::text[], $16::text[], $17::text[], $18::int[], $19::int[], $20::bigint[], $21::text[])
+       AS t (id, track_id, seq, place, album_id, track_name, artist_name, main_artist, album_name,
+             album_artist, disc_number, track_number, duration_ms, isrc)
  ORDER BY t.track_id
 ON CONFLICT (track_id) WHERE status IN ('PENDING', 'DOWNLOADING') DO NOTHING
 RETURNING id, track_id
@@ -36,8 +41,8 @@ UPDATE queue_items q
   JOIN tickets t ON t.id = d.ticket_id
  WHERE q.id = d.item_id AND q.stage = ANY($9)
 RETURNING q.id, q.fence, q.ticket_id, q.track_id, q.track_name, q.main_artist, q.artist_name, q.disc_number,
-          q.track_number, q.duration_ms, q.album_name, q.album_artist, q.album_id, q.priority, q.seq,
-          d.resumed, t.kind, t.album_id AS ticket_album_id, t.dest_path, t.failures
+          q.track_number, q.duration_ms, q.album_name, q.album_artist, q.album_id, q.priority, q.turn,
+          q.seq, d.resumed, t.kind, t.album_id AS ticket_album_id, t.dest_path, t.failures
 
 -- name: join_ticket
 UPDATE queue_items q
@@ -67,13 +72,16 @@ RETURNING q.id
 
 -- name: requeue
 -- The download leads no further, and no attempt has failed. $9: not the items whose own ticket has found
--- nothing before; they stay as they are.
+-- nothing before; they stay as they are. Those that are asked for by track each get a turn.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = d.reason, detours = q.detours + $5,
        ask_next = coalesce($6, q.ask_next), due_at = now() + make_interval(secs => $7), wait_s = $7,
+       turn = CASE WHEN $6 = 'track' THEN next_turn(q.turn_of, q.priority) + p.place ELSE q.turn END,
        updated_at = now()
   FROM unnest($3::text[], $4::text[]) AS d (ticket_id, reason)
- WHERE q.ticket_id = d.ticket_id AND q.stage = ANY($8)
+  JOIN (SELECT o.id, o.ticket_id, row_number() OVER (PARTITION BY o.ticket_id ORDER BY o.seq) - 1 AS place
+          FROM queue_items o WHERE o.ticket_id = ANY($3)) p USING (ticket_id)
+ WHERE q.id = p.id AND q.ticket_id = d.ticket_id AND q.stage = ANY($8)
    AND NOT ($9 AND q.ask_next IS NOT DISTINCT FROM 'album'
                AND q.error_type IS NOT DISTINCT FROM 'not_found')
 RETURNING q.id
@@ -114,8 +122,10 @@ RETURNING q.id
 -- Only out of a leased stage: a worker whose last write was committed without its knowledge must not undo it.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, ask_next = coalesce($4, q.ask_next), lease_until = NULL,
-       lease_owner = NULL, due_at = now() + make_interval(secs => $5), wait_s = $5, updated_at = now()
-  FROM unnest($6::text[], $7::bigint[]) AS c (item_id, fence)
+       lease_owner = NULL, due_at = now() + make_interval(secs => $5), wait_s = $5,
+       turn = CASE WHEN $4 = 'track' THEN next_turn(q.turn_of, q.priority) + c.place - 1 ELSE q.turn END,
+       updated_at = now()
+  FROM unnest($6::text[], $7::bigint[]) WITH ORDINALITY AS c (item_id, fence, place)
  WHERE q.id = c.item_id AND q.fence = c.fence AND q.stage = ANY($8)
 RETURNING q.id
 
@@ -163,10 +173,17 @@ SELECT q.id, q.retry_count
 
 -- name: fail
 -- To the next attempt, or to the end. The download stays linked until it is closed, so that no second one is
--- made beside it. A ticket of the other kind serves the next attempt.
+-- made beside it. A ticket of the other kind serves the next attempt. What waits again has a new turn, each item
+-- of a ticket its own, as they may be asked for by track. $11: it is an administrator's decision.
 UPDATE queue_items q
-   SET stage = d.stage, actor = $1, reason = $2, error_type = $3, error_message = $2, error_evidence = $4,
-       retry_count = d.retry_count, due_at = now() + make_interval(secs => d.delay_s), wait_s = d.delay_s,
+   SET stage = d.stage, actor = $1, reason = d.message, error_type = $3, error_message = d.message,
+       error_evidence = $4, barred = $11 AND d.stage = $5,
+       turn = CASE WHEN d.stage = $5 THEN q.turn
+                   WHEN (SELECT t.way FROM tickets t WHERE t.id = q.ticket_id) = 'direct'
+                   THEN next_turn(q.turn_of, q.priority)
+                   ELSE next_turn(q.turn_of, q.priority) + d.place - 1 END,
+       retry_count = d.retry_count, due_at = now() + make_interval(secs => d.delay_s),
+       wait_s = d.delay_s,
        completed_at = CASE WHEN d.stage = $5 THEN extract(epoch FROM now())::bigint END,
        detours = 0, grabs = 0,
        ask_next = (SELECT CASE WHEN t.way = 'direct' THEN NULL
@@ -176,14 +193,15 @@ UPDATE queue_items q
                      FROM (SELECT q.ticket_id AS id) i LEFT JOIN tickets t USING (id)),
        chosen_file = NULL, converted_pct = NULL, lease_until = NULL, lease_owner = NULL,
        fence = new_fence(), updated_at = now()
-  FROM unnest($6::text[], $7::text[], $8::int[], $9::float8[]) AS d (item_id, stage, retry_count, delay_s)
+  FROM unnest($6::text[], $7::text[], $8::int[], $9::float8[], $2::text[]) WITH ORDINALITY
+       AS d (item_id, stage, retry_count, delay_s, message, place)
  WHERE q.id = d.item_id AND q.stage = ANY($10)
 RETURNING q.id
 
 -- name: cancel
--- $6: also those for which a requester still waits.
+-- $6: also those for which a requester still waits, by an administrator.
 UPDATE queue_items q
-   SET stage = $1, actor = $2, reason = $3, error_type = $4, error_message = $3, error_evidence = NULL,
+   SET stage = $1, actor = $2, reason = $3, error_type = $4, error_message = $3, error_evidence = NULL, barred = $6,
        completed_at = extract(epoch FROM now())::bigint, lease_until = NULL, lease_owner = NULL,
        fence = new_fence(), updated_at = now()
  WHERE q.id = ANY($5) AND q.stage = ANY($7)
@@ -197,7 +215,8 @@ UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, retry_count = 0, detours = 0, grabs = 0, due_at = now(),
        wait_s = 0, error_type = NULL, error_message = NULL, error_evidence = NULL, started_at = NULL,
        completed_at = NULL, bytes_downloaded = NULL, processing_duration_ms = NULL,
-       torrentino_ticket_id = NULL, ask_next = NULL, chosen_file = NULL, converted_pct = NULL,
+       torrentino_ticket_id = NULL, ask_next = NULL, chosen_file = NULL, converted_pct = NULL, barred = false,
+       turn = next_turn(q.turn_of, q.priority),
        ticket_id = (SELECT t.id FROM tickets t WHERE t.id = q.ticket_id AND t.state <> $4),
        fence = new_fence(), updated_at = now()
  WHERE q.id = ANY($5) AND q.stage = ANY($6)

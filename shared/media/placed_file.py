@@ -12,7 +12,7 @@ from shared.errors import CorruptAudio
 from shared.media.paths import audio_uri, find_audio
 from shared.media.place import storage_error
 from shared.media.tools import AudioTools
-from shared.media.verify import AudioFacts, verify
+from shared.media.verify import AudioFacts, Verify, verify
 
 log = structlog.get_logger()
 
@@ -40,6 +40,7 @@ async def find_placed(
     expected_ms: int | None,
     tolerance_s: float,
     tools: AudioTools,
+    check: Verify = verify,
 ) -> Placed:
     """Verify the files under this track's name, until one passes.
 
@@ -54,9 +55,7 @@ async def find_placed(
     refused = []
     for file in files:
         try:
-            facts = await verify(
-                file, expected_ms=expected_ms, tolerance_s=tolerance_s, tools=tools
-            )
+            facts = await check(file, expected_ms=expected_ms, tolerance_s=tolerance_s, tools=tools)
         except CorruptAudio as corrupt:
             log.warning("existing_file_refused", path=str(file), why=corrupt.message)
             refused.append(file)

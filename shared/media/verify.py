@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import stat
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from shared.errors import AttemptFailed, ErrorType
 from shared.media.decode import Decoded, decode
@@ -46,6 +48,16 @@ class AudioFacts:
     sha256: str
     # Of lossless audio; None where it is not known.
     sample_bits: int | None = None
+
+
+class Verify(Protocol):
+    """`verify`, or what remembers its answers."""
+
+    def __call__(
+        self, path: Path, *, expected_ms: int | None, tolerance_s: float, tools: AudioTools
+    ) -> Awaitable[AudioFacts]:
+        """As `verify`."""
+        ...
 
 
 async def verify(

@@ -26,6 +26,7 @@ from services.ingest.store import positions as ingest_positions
 from services.local.servers import free_port
 from services.poller import store as poller_store
 from services.reaper import store as reaper_store
+from services.ticketer import places as ticketer_places
 from services.ticketer import store as ticketer_store
 from services.ticketer.intents import RESUMABLE
 from shared import web
@@ -91,7 +92,8 @@ async def _nothing_goes_through_all(world: World) -> None:
     hot: dict[str, tuple[str, Sequence[object]]] = {
         "ticketer resumes": (RESUMABLE, ["tickets"]),
         "direct ticketer resumes": (RESUMABLE, ["direct"]),
-        "ticketer claims": (ticketer_store.FRESH, [True, [], [album_id(7)], 16]),
+        "ticketer claims": (ticketer_store.FRESH, [True, [], [album_id(7)], 16, 3, None]),
+        "ticketer's places": (ticketer_places.CONTESTED, ["", 3]),
         "ticketer joins": (ticketer_store.JOINING, [True]),
         "ticketer groups": (ticketer_store.OF_ALBUMS, [True, [album_id(7)]]),
         "relay takes": (relay.TAKE, []),
@@ -125,6 +127,7 @@ async def _late(connection: asyncpg.Connection[asyncpg.Record]) -> str:
 
 _IN_INDEX_ORDER = (
     ticketer_store.FRESH,
+    ticketer_places.CONTESTED,
     relay.TAKE,
     ingest_positions.POSITIONS,
     ingest_positions.FAR,

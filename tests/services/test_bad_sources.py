@@ -70,6 +70,7 @@ async def test_only_broken_sources_end_soon(world: World, bad: Path) -> None:
     assert len(sources) == 2
     assert (item["status"], item["error_type"]) == ("FAILED", "not_found")
     assert item["error_evidence"] == {"blocked": sorted(row["info_hash"] for row in sources)}
+    assert item["error_message"].startswith("2 torrents tried: two end at 0:0"), item
     assert item["retry_count"] == 3
     verified = await world.rows("SELECT 1 FROM events WHERE stage = 'verifying'")
     assert len(verified) == 2
@@ -187,6 +188,7 @@ async def test_a_torrent_that_only_lacks_a_track_is_left_alone(
     await by_hand.poll()
     item = await one(still)
     assert (item["stage"], item["error_type"]) == ("retry_wait", "not_found")
+    assert item["error_message"].startswith("1 torrent tried: lacks the track; "), item
     assert "approve another candidate" in item["error_message"]
     await by_hand.poll()
     assert still.standin.requests["DELETE /tickets/{id}"] == 1

@@ -80,10 +80,11 @@ async def test_an_album_is_one_request_and_all_or_nothing(world: World) -> None:
 
 
 async def test_what_asks_for_nothing_new_is_not_charged(world: World) -> None:
-    """A repetition by the same user, and a file that is there, use up nothing; joining does."""
+    """A repetition by the same user, and a file that is known, use up nothing; joining does."""
     tracks = world.add_album(1, 3)
     put_file(world, tracks[2], make_audio(world.folder / "song.flac", seconds=8))
     api = await serve(world, USER_MAX_REQUESTS_PER_DAY="1")
+    assert (await ask(api, tracks[2])).status_code == 200
     assert (await ask(api, tracks[0], "42")).status_code == 202
     for _ in range(3):
         again = await ask(api, tracks[0], "42")

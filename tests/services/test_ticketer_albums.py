@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from services.ticketer.groups import Group
+from services.ticketer.places import Places
 from services.ticketer.store import Store
 from shared.catalog.models import Album
 from shared.db.albums import remember_albums
@@ -185,7 +186,7 @@ class Meanwhile(Store):
     ask_next: str | None
 
     async def due(
-        self, connection: Connection, groups: Sequence[Group], limit: int
+        self, connection: Connection, groups: Sequence[Group], limit: int, places: Places
     ) -> Sequence[Row]:
         if groups:
             await queue(self.world, of_album(1, 3), album=1)
@@ -195,7 +196,7 @@ class Meanwhile(Store):
                 self.ask_next,
                 *of_album(1, 3),
             )
-        return await super().due(connection, groups, limit)
+        return await super().due(connection, groups, limit, places)
 
 
 @pytest.mark.parametrize(("ask_next", "kinds"), [(None, 1), ("album", 1), ("track", 2)])

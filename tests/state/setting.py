@@ -214,7 +214,7 @@ class Copy:
         gate.guard(stages.fetcher.recipe.collector, "collect", after="after collecting")
         gate.guard(stages.fetcher.recipe, "publish", before="before placing")
         gate.guard(stages.fetcher.outcomes, "fail", before="before failing")
-        gate.guard(messages.requests.availability, "check", after="after looking")
+        gate.guard(messages.requests.availability, "settle", after="after looking")
         torrents = self.starter.remote.client
         gate.guard(torrents, "search", before="before searching", after="after searching")
         gate.guard(torrents, "add_torrent", before="before adding", after="after adding")

@@ -37,6 +37,7 @@ _MINE = f"""
  ORDER BY CASE q.status WHEN 'DOWNLOADING' THEN 0 WHEN 'PENDING' THEN 1 WHEN 'FAILED' THEN 2
                         ELSE 3 END,
           CASE WHEN q.status = 'PENDING' THEN q.priority END,
+          CASE WHEN q.status = 'PENDING' THEN q.turn END,
           CASE WHEN q.status IN ('PENDING', 'DOWNLOADING') THEN q.seq ELSE -q.seq END
  LIMIT $2 OFFSET $3
 """

@@ -15,24 +15,26 @@ COUNTED = 1000
 # Literals, because a parameter would keep PostgreSQL from the partial index of what waits.
 POSITIONS = f"""
 SELECT p.id, p.position
-  FROM (SELECT w.id, row_number() OVER (ORDER BY w.priority, w.seq) AS position
-          FROM (SELECT id, priority, seq, stage FROM queue_items
+  FROM (SELECT w.id, row_number() OVER (ORDER BY w.priority, w.turn, w.seq) AS position
+          FROM (SELECT id, priority, turn, seq, stage FROM queue_items
                  WHERE stage IN ({in_sql(WAITING)})
-                 ORDER BY priority, seq LIMIT {COUNTED}) w
+                 ORDER BY priority, turn, seq LIMIT {COUNTED}) w
          WHERE w.stage IN ({in_sql([Stage.QUEUED])})) p
  WHERE p.id = ANY($1)
 """  # noqa: S608 (made of constants)
 
 _END = f"""
-SELECT seq FROM queue_items w
- WHERE w.stage IN ({in_sql(WAITING)}) AND w.priority = q.priority ORDER BY seq"""  # noqa: S608
+SELECT turn, seq FROM queue_items w
+ WHERE w.stage IN ({in_sql(WAITING)}) AND w.priority = q.priority
+ ORDER BY turn {{direction}}, seq {{direction}} LIMIT 1"""  # noqa: S608
 
 # Each with the first and the last that waits with its priority.
 FAR = f"""
-SELECT q.id, q.priority, q.seq, first.seq AS first, last.seq AS last
+SELECT q.id, q.priority, q.turn, q.seq, first.turn AS first_turn, last.turn AS last_turn,
+       first.seq AS first_seq, last.seq AS last_seq
   FROM queue_items q
- CROSS JOIN LATERAL ({_END} LIMIT 1) first
- CROSS JOIN LATERAL ({_END} DESC LIMIT 1) last
+ CROSS JOIN LATERAL ({_END.format(direction="ASC")}) first
+ CROSS JOIN LATERAL ({_END.format(direction="DESC")}) last
  WHERE q.id = ANY($1) AND q.stage IN ({in_sql([Stage.QUEUED])})
 """  # noqa: S608 (made of constants)
 
@@ -41,7 +43,8 @@ async def positions(connection: Connection, ids: Collection[str]) -> dict[str, i
     """The positions of these queued items in the queue, from 1 on. Call it in a transaction.
 
     Of the first thousand they are exact, of the others estimated: all with a more urgent priority
-    come before, and of the same priority the share that `seq` suggests.
+    come before, and of the same priority the share that `turn` suggests, or `seq` where all have
+    the same turn.
     """
     if not ids:
         return {}
@@ -62,6 +65,8 @@ async def positions(connection: Connection, ids: Collection[str]) -> dict[str, i
 def _estimate(row: Row, counts: Counts) -> int:
     queued = {priority: n for (stage, priority), n in counts.items() if stage is Stage.QUEUED}
     before = sum(count for priority, count in queued.items() if priority < row["priority"])
-    same, span = queued.get(row["priority"], 0), row["last"] - row["first"]
-    share = (row["seq"] - row["first"]) / span if span else 0.0
+    same = queued.get(row["priority"], 0)
+    by = "seq" if row["first_turn"] == row["last_turn"] else "turn"
+    first, last = row[f"first_{by}"], row[f"last_{by}"]
+    share = (row[by] - first) / (last - first) if last != first else 0.0
     return max(before + round(share * max(same - 1, 0)) + 1, 1)

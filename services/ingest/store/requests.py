@@ -50,10 +50,17 @@ async def usage(connection: Connection, user_id: str | None) -> Usage:
 
 # --- repeated requests
 
+_IS_KNOWN = "SELECT EXISTS (SELECT 1 FROM requests WHERE id = $1)"
+
 _ITEMS = """
 SELECT q.track_id, q.id FROM item_requesters r JOIN queue_items q ON q.id = r.item_id
  WHERE r.request_id = $1 ORDER BY q.seq
 """
+
+
+async def is_known(connection: Connection, request_id: str) -> bool:
+    """Whether a request with this id was decided, or withdrawn before it came."""
+    return bool(await connection.fetchval(_IS_KNOWN, request_id))
 
 
 async def items_of(connection: Connection, request_id: str) -> dict[str, str]:
@@ -152,7 +159,7 @@ async def lock_active(connection: Connection, item_ids: Collection[str]) -> None
 
 _ITEM_TO_RETRY = """
 SELECT q.id, q.track_id, q.track_name, q.artist_name, q.album_id, q.duration_ms, q.priority,
-       q.status, q.stage, q.stage = ANY($3) AND q.due_at > now() AS waits,
+       q.status, q.stage, q.error_type, q.barred, q.stage = ANY($3) AND q.due_at > now() AS waits,
        EXISTS (SELECT 1 FROM item_requesters r
                 WHERE r.item_id = q.id AND r.user_id = $2) AS asked,
        (SELECT a.id FROM queue_items a
