@@ -44,7 +44,7 @@ SELECT DISTINCT ON (dependency) dependency, ok, detail, circuit, alarm,
 """
 
 
-# A place that one of several workers sees as it should be is a matter of the other worker's machine.
+# Where another worker finds it in order, the fault is one machine's.
 _ALARM = """
 SELECT detail FROM conditions c
  WHERE dependency = $1 AND alarm = 'configuration' AND NOT ok
