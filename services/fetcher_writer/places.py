@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 # Others that are asked at most, each with a listing.
 _MOST_ASKED = 20
-# So many that fail alike are the place's fault, also where it was right before.
+# So many that fail alike, and none that can be read, are the place's fault.
 _MANY = 3
 # How long a file that was read proves that the place works.
 _PROOF_S = 60.0
@@ -85,22 +85,22 @@ class Places:
         if self._is_proved(name, identity):
             return
         others = await self._store.others(name, ticket_id, _MOST_ASKED)
-        problem: Unavailable | None = None
+        problems: list[Unavailable] = []
         for other in others:
             try:
                 if await _proves(delivery, other):
                     await self._note(name, identity)
                     return
             except Unavailable as unavailable:
-                problem = unavailable
+                problems.append(unavailable)
         there = await self._there(
             delivery, [*(each.path for each in others), *([path] if path else [])]
         )
         if there and not any(there.values()):
             if len(others) >= _MANY or not await self._store.is_known(name, identity):
                 raise delivery.another(next(iter(there)))
-        elif problem is not None and len(others) >= _MANY:
-            raise problem
+        elif len(problems) >= _MANY and len({_sign(each) for each in problems}) == 1:
+            raise problems[0]
 
     def _is_proved(self, name: DeliveryName, identity: str) -> bool:
         at_s, proved = self._proofs.get(name, (0.0, None))
@@ -124,6 +124,12 @@ class Places:
             await self._store.know(name, identity)
             self._noted.add((name, identity))
             log.info("place_known", delivery=name, identity=identity)
+
+
+def _sign(problem: Unavailable) -> tuple[type[Unavailable], int | None]:
+    """What problems of one cause have in common."""
+    cause = problem.__cause__
+    return type(problem), cause.errno if isinstance(cause, OSError) else None
 
 
 async def _proves(delivery: Delivery, other: Other) -> bool:

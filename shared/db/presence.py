@@ -47,8 +47,8 @@ class Seen:
     the most to the least likely, and `own` says whether a file has the track's own name;
     `unrecorded` leaves out a recorded file whose size has changed. `broken`: what the catalog names
     is known to be broken. `problem` is what the operator has to know. `unpublished`: the catalog
-    names no file any more, although it did when the bridge checked last. `unreadable`: what `broken`
-    names may be whole, and cannot be read.
+    names no file any more, although it did when the bridge checked last. `unreadable`: the
+    file of `broken` may be whole, and cannot be read.
     """
 
     track_id: str

@@ -46,6 +46,8 @@ _ADVICE = {
     errno.EACCES: "permission denied: give this user the right to read and write there",
     errno.EPERM: "not permitted: give this user the right to read and write there",
     errno.EIO: "the disk reports an I/O error: check it (dmesg)",
+    errno.EBADMSG: "the filesystem reports damage: check it",
+    errno.EUCLEAN: "the filesystem reports damage: check it",
     errno.ESTALE: "the network mount is stale: mount it again",
     errno.ENOTCONN: "the mount is not connected: mount it again",
     errno.EHOSTDOWN: "the file server is down",

@@ -108,7 +108,7 @@ def _explained(error: OSError, media_path: Path) -> DownloadsError:
         return Misconfigured(
             "media_write",
             f"user id {os.geteuid()} may not write to {error.filename or media_path}"
-            f" ({error.strerror}): give it the right to write to {incoming} and {audio}",
+            f" ({error.strerror}): give this user the right to write to {incoming} and {audio}",
         )
     known = storage_error(error, "writing to the media root", dependency="media_write")
     if isinstance(known, DependencyDown):

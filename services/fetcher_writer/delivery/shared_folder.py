@@ -219,6 +219,9 @@ class SharedFolder:
             if away.dependency == "incoming":
                 away.path = str(self._mount.joinpath(*parts))
             raise
+        except AttemptFailed as failure:
+            failure.evidence["path"] = str(self._mount.joinpath(*parts))[:500]
+            raise
         _require_size(temp, file)
         return how
 
