@@ -54,6 +54,8 @@ _ADVICE = {
     errno.ENODEV: "the device is gone: mount it again",
     errno.ENXIO: "the device is gone: mount it again",
 }
+# A whole mount answers these. Where it works again at the next call, no file was at fault.
+_OF_THE_MOUNT = {errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 # What the name or the kind of a file leads to: the disk works.
 _OF_THE_FILE = {
@@ -94,7 +96,8 @@ def storage_error(exc: OSError, what: str, *, dependency: Dependency = "media") 
         return Unexplained(dependency, f"{what}{where}: {exc.strerror or exc}", path=path)
     if dependency in ("media", "media_write") and exc.errno in _FULL:
         dependency = "space"
-    return DependencyDown(dependency, f"{what}{where}: {advice}", path=path)
+    kind = Unexplained if exc.errno in _OF_THE_MOUNT else DependencyDown
+    return kind(dependency, f"{what}{where}: {advice}", path=path)
 
 
 @contextmanager

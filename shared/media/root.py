@@ -60,7 +60,7 @@ def write_sentinel(media_path: Path, root_id: str) -> None:
             os.fsync(file.fileno())
         temp.replace(target)
         flush_folder(target.parent)
-        flush_folder(media_path.resolve())
+        flush_folder(media_path)
     except OSError as exc:
         with suppress(OSError):
             temp.unlink(missing_ok=True)

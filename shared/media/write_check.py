@@ -93,11 +93,6 @@ def _explained(error: OSError, media_path: Path) -> DownloadsError:
             f"{audio} and {incoming} are two mounts, so no file can be placed in one step: mount"
             f" one folder or volume at {media_path} (MEDIA_PATH), with both in it, and none below",
         )
-    if error.errno == errno.ELOOP:
-        return Misconfigured(
-            "media_write",
-            f"{audio} is a link: make it a folder of the filesystem of {media_path} (MEDIA_PATH)",
-        )
     if error.errno in _REFUSED:
         return Misconfigured(
             "media_write",
