@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import (
     albums,
+    contained,
     conversion,
     latency,
     matching,
@@ -41,6 +42,7 @@ BENCHES: dict[str, Bench] = {
     "matching": matching.run,
     "presence": presence.run,
     "publish": publish.run,
+    "contained": contained.run,
 }
 
 

@@ -17,8 +17,8 @@ log = structlog.get_logger()
 # What filesystems answer that flush files only, as old CIFS and shared folders of VirtualBox do.
 _NO_FLUSH = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 
-# Filesystems, by their number, of which the log has it already.
-_told: set[int] = set()
+# Filesystems, by their number, that cannot: the log has it once of each.
+told: set[int] = set()
 
 
 def make_folders(folder: Path) -> None:
@@ -53,9 +53,9 @@ def flush_folder(folder: Path) -> None:
 
 
 def _tell(folder: Path, device: int) -> None:
-    if device in _told:
+    if device in told:
         return
-    _told.add(device)
+    told.add(device)
     log.warning(
         "folders_not_flushed",
         folder=str(folder),

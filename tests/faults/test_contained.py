@@ -12,12 +12,15 @@ import pytest
 
 from services.local.sample import create_catalog
 from shared.db.health_reports import Conditions
-from shared.errors import Misconfigured
+from shared.db.presence import Known
+from shared.errors import DependencyDown, Misconfigured
+from shared.media.paths import audio_dir
+from shared.media.tools import AudioTools, find_tools
 from tests.support.autoindex import Autoindex, answer
 from tests.support.disk import refused_names, withheld
 from tests.support.ready import arrived, ready, ready_album
 from tests.support.stages import Stages, bare_world, held_by, in_audio, queue, stages
-from tests.support.world import Row, World
+from tests.support.world import Row, World, eventually
 
 # Each that reading a file or a folder may give, from the table of Linux.
 OF_ONE_FILE = (
@@ -392,3 +395,54 @@ async def test_an_unknown_error_of_the_disk_burns_no_attempt(world: World, missi
         await held_by(by_hand.fetch)
         await held_by(by_hand.fetch)
         assert await arrived(world, [item]) == 1
+
+
+async def test_one_unreadable_folder_stops_neither_a_request_nor_a_scan(world: World) -> None:
+    """The tracks beside it are looked up; what is wrong with this one an operator gets to know."""
+    bad, good = "T0AA00000000000000000001", "T0BB00000000000000000002"
+    folder = audio_dir(world.media, bad)
+    folder.mkdir(parents=True)
+    known = Known(ledger={}, problems={})
+    uris: dict[str, str | None] = {bad: None, good: None}
+    with withheld({folder: errno.EACCES}):
+        seen = known.look(world.media, uris)
+    assert not seen[good].own
+    assert (seen[bad].unreadable, seen[good].unreadable) == (True, False)
+    problem = seen[bad].problem
+    assert problem is not None
+    assert problem.detail == "it cannot be read: Permission denied"
+    with (
+        withheld({world.media / "audio": errno.EACCES}),
+        pytest.raises(DependencyDown, match="checking for files"),
+    ):
+        known.look(world.media, uris)
+
+
+# --- F19: places
+
+
+async def test_a_ticket_of_many_files_leaves_a_place(world: World, tmp_path: Path) -> None:
+    """All its files are claimed and none of them ends; the next ticket's file begins."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    tools = find_tools()
+    ffmpeg = tmp_path / "ffmpeg"
+    ffmpeg.write_text(f"#!/bin/sh\nread line < {gate}\n")
+    ffmpeg.chmod(0o755)
+    slow = AudioTools(ffmpeg=str(ffmpeg), ffprobe=tools.ffprobe)
+    large = await ready_album(world, 6, first=1001)
+    async with stages(world, lambda: slow, FETCH_CONCURRENCY="2") as by_hand:
+        assert await by_hand.fetcher.run_once() == 6
+        small = (await ready(world, 1, first=5))[0]
+        assert await by_hand.fetcher.run_once() == 1
+
+        async def verifying() -> bool:
+            return bool((await small.item(world))["stage"] == "verifying")
+
+        await eventually(verifying)
+        assert await arrived(world, large) == 0
+        for task in by_hand.fetcher.working:
+            task.cancel("stopping")
+        await asyncio.gather(*by_hand.fetcher.working, return_exceptions=True)
+        items = [await each.item(world) for each in [small, *large]]
+        assert {(item["stage"], item["hand_backs"]) for item in items} == {("ready", 0)}

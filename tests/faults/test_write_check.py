@@ -94,7 +94,7 @@ def test_folders_that_cannot_be_flushed_are_said_once(
     root: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """F18: old CIFS and shared folders of VirtualBox work."""
-    monkeypatch.setattr(folders, "_told", set())
+    monkeypatch.setattr(folders, "told", set())
     monkeypatch.setattr(os, "fsync", fsync_failing(number, of=Path.is_dir))
     with structlog.testing.capture_logs() as logs:
         check_writing(root)
