@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import (
     albums,
+    contained,
     conversion,
     latency,
     matching,
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     "presence": presence.run,
     "publish": publish.run,
     "queue": queue.run,
+    "contained": contained.run,
 }
 
 

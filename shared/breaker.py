@@ -35,7 +35,13 @@ _PROBE_S = 1.0
 
 # Calls or items at once after which a dependency counts as recovered. The ones that are not listed
 # are back with their first success.
-FULL: dict[Dependency, int] = {"torrentino": 16, "incoming": 8, "media": 8, "space": 8}
+FULL: dict[Dependency, int] = {
+    "torrentino": 16,
+    "incoming": 8,
+    "media": 8,
+    "media_write": 8,
+    "space": 8,
+}
 
 
 class State(IntEnum):

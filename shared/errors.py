@@ -4,6 +4,7 @@
     ├── Unavailable          retry the same call later; no attempt is used
     │   ├── DependencyDown   PostgreSQL, NATS, Torrentino, the catalog or a disk is away
     │   │   └── StatementAborted  PostgreSQL works, and ended one statement
+    │   │   └── Unexplained       too many open files, no memory: no sign of a cause
     │   └── Misconfigured    it answers, but an operator has to change a setting first
     ├── OutcomeUnknown       the call may have had its effect: check before repeating it
     ├── AttemptFailed        this attempt is over and counts against the item's budget
@@ -25,7 +26,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Literal
 
-# "media" is the media root, "space" the free space on its disk: a full disk can still be read.
+# "media" is the media root, "media_write" whether files can be placed in it, "space" the free space
+# on its disk: a full disk can still be read.
 # The catalog may be read while it cannot be written to ("catalog_write", for the bridge).
 # "searcher" and "torrent_client" are behind Torrentino, and may be away while it answers. Nothing
 # waits for "look_ups", the optional reads of Torrentino.
@@ -40,6 +42,7 @@ Dependency = Literal[
     "catalog_write",
     "catalog_server",
     "media",
+    "media_write",
     "space",
     "incoming",
     "ffmpeg",
@@ -66,12 +69,16 @@ class DownloadsError(Exception):
 
 
 class Unavailable(DownloadsError):
-    """The same call may succeed later; the cause is not the item."""
+    """The same call may succeed later; the cause is not known to be the item.
 
-    def __init__(self, dependency: Dependency, detail: str) -> None:
+    `path`: the file or folder of one item with which it was met, if it was one.
+    """
+
+    def __init__(self, dependency: Dependency, detail: str, *, path: str | None = None) -> None:
         super().__init__(f"{dependency}: {detail}")
         self.dependency: Dependency = dependency
         self.detail = detail
+        self.path = path
 
 
 class DependencyDown(Unavailable):
@@ -87,6 +94,10 @@ class StatementAborted(DependencyDown):
     def __init__(self, detail: str, *, statement: str) -> None:
         super().__init__("postgres", f"{detail} ({statement})" if statement else detail)
         self.statement = statement
+
+
+class Unexplained(DependencyDown):
+    """A failure that says nothing of its cause; it is never held against an item at once."""
 
 
 class Misconfigured(Unavailable):

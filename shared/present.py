@@ -11,7 +11,7 @@ import structlog
 
 from shared.db.ledger import unreadable
 from shared.db.presence import Problem, Seen, problem
-from shared.errors import AttemptFailed, Conflict, DependencyDown
+from shared.errors import AttemptFailed, Conflict, Unexplained
 from shared.media.paths import is_own
 from shared.media.placed_file import Whole, find_placed
 from shared.media.presence import NamedFile, named_file
@@ -85,7 +85,7 @@ async def _whole(
     if not isinstance(now, NamedFile):
         return None
     if now != file:
-        raise DependencyDown("media", f"{file.uri} was written to while it was verified")
+        raise Unexplained("media", f"{file.uri} was written to while it was verified")
     if isinstance(found, str):
         log.warning("named_file_refused", path=str(file.path), why=found)
     return found

@@ -15,9 +15,11 @@ from services.fetcher_writer.finish import Converter
 from services.fetcher_writer.incoming_cleanup import Cleaner
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.outcomes import Outcomes
+from services.fetcher_writer.places import Places
 from services.fetcher_writer.preconditions import Preconditions
 from services.fetcher_writer.publish import Publisher
 from services.fetcher_writer.recipe import Recipe
+from services.fetcher_writer.second_look import SecondLook
 from services.fetcher_writer.service import FetcherWriter
 from services.fetcher_writer.store import Store
 from shared.app import App
@@ -88,11 +90,16 @@ def build(
     publisher = Publisher(
         database=app.database, media=media, announcer=app.announcer, cleanup_wake=cleanup_wake
     )
-    fetcher = _fetcher_writer(app, leases, store=store, collector=collector, publisher=publisher)
+    places = Places(store, collector, app.health, now_s=app.clock.monotonic)
+    fetcher = _fetcher_writer(app, leases, store=store, places=places, publisher=publisher)
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
     cleaning = PeriodicDuty.of(app, "cleaning", clean, wake=cleanup_wake)
-    first: dict[Dependency, Check] = {"media": media.root.look, "incoming": collector.check}
+    first: dict[Dependency, Check] = {
+        "media": media.root.look,
+        "media_write": media.check_writing,
+        "incoming": places.check,
+    }
     if media.catalog is not None:
         first["catalog"] = media.catalog.check
     checks = first_checks(app, first)
@@ -109,9 +116,9 @@ def _catalog(app: App) -> Catalog | None:
 
 
 def _fetcher_writer(
-    app: App, leases: LeaseKeeper, *, store: Store, collector: Collector, publisher: Publisher
+    app: App, leases: LeaseKeeper, *, store: Store, places: Places, publisher: Publisher
 ) -> FetcherWriter:
-    settings, media = app.settings, publisher.media
+    settings, media, collector = app.settings, publisher.media, places.collector
     converter = Converter(
         store,
         Target(format=settings.audio_format, quality=settings.audio_quality),
@@ -126,7 +133,7 @@ def _fetcher_writer(
         publisher=publisher,
         media=media,
         announcer=app.announcer,
-        health=app.health,
+        places=places,
         concurrency=settings.fetch_concurrency,
     )
     outcomes = Outcomes(
@@ -138,7 +145,7 @@ def _fetcher_writer(
     )
     preconditions = Preconditions(
         store=store,
-        collector=collector,
+        places=places,
         converter=converter,
         media=media,
         room=MediaRoom(settings.media_root, min_free_mb=settings.min_free_disk_mb),
@@ -149,6 +156,7 @@ def _fetcher_writer(
         store=store,
         preconditions=preconditions,
         recipe=recipe,
+        second_look=SecondLook(places, media),
         outcomes=outcomes,
         leases=leases,
         concurrency=settings.fetch_concurrency,

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,7 +47,7 @@ class Measured:
 class CollectedFiles:
     """Collects under numbered temporary names of one claim, and keeps the files until `close`.
 
-    `slots` bounds the files in work of the whole process.
+    `turn` bounds the files in work of the whole process.
     """
 
     def __init__(
@@ -54,13 +57,15 @@ class CollectedFiles:
         *,
         collector: Collector,
         media: Media,
-        slots: asyncio.Semaphore,
+        turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self.ticket = ticket
         self._claim = claim
         self._collector = collector
         self._media = media
-        self._slots = slots
+        self._turn = turn
+        # How long files were measured, in all.
+        self.measuring_s = 0.0
         self._numbers = itertools.count(1)
         self._kept: dict[DeliveredFile, tuple[Path, str]] = {}
         self._keeping = asyncio.Lock()
@@ -84,7 +89,8 @@ class CollectedFiles:
         Raises:
             Unavailable: the place, a disk or ffmpeg cannot be used now.
         """
-        async with self._slots:
+        async with self._turn():
+            began = time.monotonic()
             try:
                 path, _ = await self._collect(file)
                 probed = await probe(path, self._media.find_tools(), {})
@@ -92,6 +98,8 @@ class CollectedFiles:
             except AttemptFailed as failure:
                 log.info("delivered_file_unfit", file=file.name, why=failure.message)
                 return None
+            finally:
+                self.measuring_s += time.monotonic() - began
         return Measured(probed=probed, duration_s=duration_s)
 
     async def _decoded_s(self, path: Path) -> float | None:
@@ -138,7 +146,7 @@ class CollectedFiles:
         """
         if file not in self._verified:
             path = await self._keep(file)
-            async with self._slots:
+            async with self._turn():
                 self._verified[file] = await verify(
                     path,
                     expected_ms=None,

@@ -21,7 +21,9 @@ class Cleaner:
 
     async def clean(self) -> int:
         """Remove the incoming folders that no item needs; returns how many."""
-        done, problem = [], None
+        done: list[str] = []
+        left: list[str] = []
+        problem = None
         for ticket_id, dest_path in (await self._store.to_clean()).items():
             try:
                 if await self._collector.remove(dest_path):
@@ -29,12 +31,14 @@ class Cleaner:
                     done.append(ticket_id)
             except (Unavailable, AttemptFailed) as error:
                 problem = error  # perhaps of this folder only: try the others
+                left.append(ticket_id)
         if done:
             await self._store.cleaned(done)
             reached("cleaning.noted")
         if problem is None:
             return len(done)
         await self._collector.check()
-        # One folder that cannot be removed must not stop fetching.
+        # One folder that cannot be removed must not stop fetching, nor the removal of others.
+        await self._store.clean_later(left)
         log.warning("folder_not_removed", detail=str(problem))
         return 0

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 # Bounds of what is collected only to be measured. A box of 20 discs has more: its names decide.
 _MOST_MEASURED = 150
 _MOST_MEASURED_BYTES = 16 * 1024**3
+# The budget of one ticket, over all that is measured for it side by side.
+_MOST_MEASURING_S = 1800.0
 _MOST_EVIDENCE = 20
 _MOST_SHEETS = 20
 _MAPPED_TRACK = re.compile(r"track-(\d{1,4})")
@@ -186,7 +188,8 @@ class TicketMatch:
             if path in self._measured:
                 continue
             left_bytes -= self._delivered[path].size_bytes
-            if left_bytes < 0 or len(self._measured) + len(found) >= _MOST_MEASURED:
+            too_many = len(self._measured) + len(found) >= _MOST_MEASURED
+            if left_bytes < 0 or too_many or self.files.measuring_s > _MOST_MEASURING_S:
                 log.warning("too_much_to_measure", ticket_id=self.files.ticket.id)
                 break
             found.append(path)

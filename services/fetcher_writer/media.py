@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from shared.db.claims import Claim
 from shared.db.media_root import MediaRoot
 from shared.media.paths import temp_file
 from shared.media.tools import AudioTools
+from shared.media.write_check import check_writing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +28,16 @@ class Media:
     catalog: Catalog | None = None
     """Where the files of other programs are named; None: only the ledger knows of them."""
     replace_broken: bool = False
+
+    async def check_writing(self) -> None:
+        """Return when the media root is there and files can be placed in it; see `check_writing`.
+
+        Raises:
+            DependencyDown, Misconfigured: it is not, or they cannot.
+        """
+        # First of all: nothing may be written below the mount point of an unmounted disk.
+        await self.root.look()
+        await asyncio.to_thread(check_writing, self.root.path)
 
     async def uri_of(self, track_id: str) -> str | None:
         """Where the catalog says that the track's file lies.

@@ -9,6 +9,8 @@
     AttemptFailed, direct, by the release      the next release, or as below without one
     AttemptFailed, every other                 retry_wait or failed; the torrent is blocked
     Unavailable                                ready again after a pause, no attempt used
+    HandedBack                                 the same, after longer and longer pauses and only so
+                                               often in a row; then as its AttemptFailed
     cancelled                                  ready again at once, no attempt used
     Stale                                      none: the item is another worker's, or cancelled
     any other error, which is a bug            as AttemptFailed: handed back, it would never end
@@ -24,10 +26,11 @@ from typing import Literal
 import structlog
 
 from services.fetcher_writer.match import LacksTrack, NeedsChoice
+from services.fetcher_writer.second_look import HandedBack
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
-from shared.backoff import RetryPolicy
+from shared.backoff import Backoff, RetryPolicy
 from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.bad_sources import block_source, lacks_source
@@ -41,6 +44,8 @@ log = structlog.get_logger()
 
 # A file that Torrentino reports as placed may be visible over a network only after a moment.
 _PAUSE_S = 5.0
+# Where the place works, and nothing says what is at fault.
+_PAUSES = Backoff(first_s=10.0, longest_s=900.0)
 _FROM = (Stage.FETCHING, Stage.VERIFYING, Stage.CONVERTING)
 
 
@@ -77,6 +82,8 @@ class Outcomes:
                 await self._ask_for_the_track(work, outcome)
             case AttemptFailed():
                 await self.fail(work, outcome)
+            case HandedBack():
+                await self._try_later(work, outcome)
             case Unavailable():
                 await self._hand_back(work, str(outcome), pause_s=_PAUSE_S)
             case asyncio.CancelledError():
@@ -85,10 +92,35 @@ class Outcomes:
                 log.error("fetch_broke", item_id=work.claim.item_id, exc_info=outcome)
                 await self.fail(work, _internal_error(outcome))
 
-    async def _hand_back(self, work: Work, reason: str, *, pause_s: float) -> None:
+    async def _try_later(self, work: Work, later: HandedBack) -> None:
+        if work.hand_backs >= later.most:
+            failure = later.failure
+            message = f"{failure.message}; tried {work.hand_backs + 1} times in a row"
+            evidence = failure.evidence | {"tried": work.hand_backs + 1}
+            await self.fail(work, AttemptFailed(failure.error_type, message[:1000], evidence))
+            return
+        pause_s = _PAUSES.pause_s(work.hand_backs, self._retries.rng)
+        log.warning(
+            "item_handed_back",
+            item_id=work.claim.item_id,
+            tried=work.hand_backs + 1,
+            pause_s=round(pause_s, 1),
+            why=str(later),
+        )
+        await self._hand_back(work, str(later), pause_s=pause_s, counted=True)
+
+    async def _hand_back(
+        self, work: Work, reason: str, *, pause_s: float, counted: bool = False
+    ) -> None:
         async with self._store.database.connection() as connection:
             await moves.hand_back(
-                connection, [work.claim], Stage.READY, delay_s=pause_s, reason=reason, actor=ACTOR
+                connection,
+                [work.claim],
+                Stage.READY,
+                delay_s=pause_s,
+                reason=reason,
+                actor=ACTOR,
+                counted=counted,
             )
         await self._announcer.announce()
 

@@ -65,6 +65,10 @@ class Publisher:
         """
         media = self.media
         seen = await self._look(work)
+        if seen.unreadable and seen.broken is not None:
+            # Perhaps for a moment only, so it is not refused at once.
+            path = str(media.root.path / seen.broken.audio_uri)
+            raise DependencyDown("media", f"{path}: {seen.broken.detail}", path=path)
         found = await present(
             media.root.path,
             seen,

@@ -11,20 +11,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 
 from services.fetcher_writer.collected_files import CollectedFiles
 from services.fetcher_writer.delivery.collector import Collector
 from services.fetcher_writer.finish import CONVERTED, Collected, Converter, Finished, verified
 from services.fetcher_writer.match import Found, TicketMatch
 from services.fetcher_writer.media import Media
+from services.fetcher_writer.places import Places
 from services.fetcher_writer.publish import Publisher
 from services.fetcher_writer.store import Store
+from services.fetcher_writer.turns import Turns
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import moves
-from shared.errors import AttemptFailed, ErrorType
-from shared.health import Health
 from shared.media.place import discard
 from shared.media.verify import AudioFacts
 from shared.states import Stage
@@ -42,7 +43,7 @@ class Recipe:
         publisher: Publisher,
         media: Media,
         announcer: Announcer,
-        health: Health,
+        places: Places,
         concurrency: int,
     ) -> None:
         self._store = store
@@ -51,8 +52,8 @@ class Recipe:
         self.publisher = publisher
         self.media = media
         self._announcer = announcer
-        self._health = health
-        self._slots = asyncio.Semaphore(concurrency)
+        self._places = places
+        self._turns = Turns(concurrency)
 
     def match(self, works: Sequence[Work]) -> TicketMatch:
         """The matching of the files of one ticket, which all of the works share."""
@@ -62,7 +63,7 @@ class Recipe:
             first.claim,
             collector=self.collector,
             media=self.media,
-            slots=self._slots,
+            turn=partial(self._turns.turn, first.ticket.id),
         )
         return TicketMatch(
             works, store=self._store, files=files, tolerance_s=self.media.tolerance_s
@@ -74,24 +75,15 @@ class Recipe:
         Raises:
             DownloadsError: the item has no file; the class says what to do: see `outcomes.py`.
         """
-        try:
-            await self._steps(work, match)
-        except AttemptFailed as failure:
-            if failure.error_type is ErrorType.STORAGE:
-                # Files are missing also below an unmounted disk: then no attempt is used.
-                await self.media.root.check()
-                await self.collector.check()
-            raise
-
-    async def _steps(self, work: Work, match: TicketMatch) -> None:
-        async with self._slots:
+        turn = partial(self._turns.turn, work.ticket.id)
+        async with turn():
             placed = await self.publisher.placed_already(work)
         if placed is not None:
             await self.publisher.adopt(work, placed)
             return
-        # Without a slot: each file that is measured for it takes one.
+        # Without a place: each file that is measured for it takes one.
         found = await match.file_of(work)
-        async with self._slots:
+        async with turn():
             collected = await self.collect(work, found, match.files)
             facts = await self.verify(work, collected)
             finished = await self.convert(work, collected, facts)
@@ -107,7 +99,7 @@ class Recipe:
         path = self.media.temp(work.claim)
         how = await files.take(found.offer, found.file, path)
         reached("fetcher.staged")
-        self._health.up("incoming")
+        await self._places.proved(work.ticket.delivery)
         return Collected(path=path, how=how, name=found.offer.name)
 
     async def verify(self, work: Work, collected: Collected) -> AudioFacts:

@@ -6,6 +6,7 @@ It claims items whose file is ready, and takes the steps of `recipe.py` for each
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import structlog
@@ -14,21 +15,30 @@ from services.fetcher_writer.match import TicketMatch
 from services.fetcher_writer.outcomes import Outcomes
 from services.fetcher_writer.preconditions import NEEDS, Preconditions
 from services.fetcher_writer.recipe import Recipe
+from services.fetcher_writer.second_look import SecondLook
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import ACTOR, Work
 from shared.app import App
 from shared.crashpoints import reached
+from shared.db.claims import Claim
 from shared.duty import PeriodicDuty, drain
 from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
 
 log = structlog.get_logger()
 
+# Seconds for which a ticket counts as one of the `concurrency` that are in work.
+BUDGET_S = 60.0
+# Tickets in work beyond which no budget matters, for each place.
+_MOST_TICKETS = 4
+
 
 class FetcherWriter:
-    """Has up to `concurrency` items in work; `run_once` claims as many as there are free places.
+    """Has `concurrency` files in work; `run_once` claims items for as many tickets as are free.
 
-    Items of one ticket are claimed together: only together can its files be told apart.
+    Items of one ticket are claimed together: only together can its files be told apart. They count
+    as one, for `Turns` shares the places among the tickets. A ticket that takes longer than its
+    budget does not keep another from being claimed.
     """
 
     name = ACTOR
@@ -40,6 +50,7 @@ class FetcherWriter:
         store: Store,
         preconditions: Preconditions,
         recipe: Recipe,
+        second_look: SecondLook,
         outcomes: Outcomes,
         leases: LeaseKeeper,
         concurrency: int,
@@ -47,13 +58,15 @@ class FetcherWriter:
         self.store = store
         self.preconditions = preconditions
         self.recipe = recipe
+        self.second_look = second_look
         self.outcomes = outcomes
         self._leases = leases
         self._announcer = app.announcer
         self._health = app.health
         self._concurrency = concurrency
         self.working: set[asyncio.Task[None]] = set()
-        self._in_work = 0
+        # When the work on each ticket began, by the claim of its first item.
+        self._in_work: dict[Claim, float] = {}
         # What an item has met since the last run: that run raises it, for the loop to wait.
         self._unavailable: Unavailable | None = None
         self._unavailable_at = app.health.now()
@@ -72,7 +85,7 @@ class FetcherWriter:
         unavailable, self._unavailable = self._unavailable, None
         if unavailable is not None and self._health.is_news(unavailable, at=self._unavailable_at):
             raise unavailable
-        free = self.preconditions.at_once(self._concurrency) - self._in_work
+        free = self._free()
         if free <= 0:
             return 0
         room = await self.preconditions.check()
@@ -82,15 +95,22 @@ class FetcherWriter:
         if not works:
             return 0
         reached("fetcher.claimed")
-        # Now, and not when the tasks begin: the next run may come first.
-        self._in_work += len(works)
         for batch in _by_ticket(works):
+            # Now, and not when the task begins: the next run may come first.
+            self._in_work[batch[0].claim] = time.monotonic()
             name = f"fetch of {batch[0].ticket.id}"
             task = asyncio.create_task(self.fetch(batch), name=name)
             self.working.add(task)
             task.add_done_callback(self.working.discard)
         await self._announcer.announce()
         return len(works)
+
+    def _free(self) -> int:
+        """For how many tickets items may be claimed now."""
+        began_after = time.monotonic() - BUDGET_S
+        within = sum(began > began_after for began in self._in_work.values())
+        free = self.preconditions.at_once(self._concurrency) - within
+        return min(free, _MOST_TICKETS * self._concurrency - len(self._in_work))
 
     async def fetch(self, works: Sequence[Work]) -> None:
         """See items of one ticket through: each by itself, but for the matching of the files."""
@@ -107,6 +127,8 @@ class FetcherWriter:
             for task in tasks:
                 task.cancel("stopping")
             await asyncio.gather(*tasks, return_exceptions=True)
+            self._in_work.pop(works[0].claim, None)
+            self.loop.wake.set()
             await match.close()
 
     async def _fetch(self, work: Work, match: TicketMatch) -> None:
@@ -116,7 +138,8 @@ class FetcherWriter:
             except asyncio.CancelledError as cancelled:
                 await asyncio.shield(self.outcomes.settle(work, cancelled))
                 raise
-            except Exception as outcome:  # noqa: BLE001 (a bug is logged where it is settled)
+            except Exception as met:  # noqa: BLE001 (a bug is logged where it is settled)
+                outcome = await self.second_look.judge(work, met)
                 if isinstance(outcome, Unavailable):
                     self._unavailable, self._unavailable_at = outcome, self._health.now()
                 await self.outcomes.settle(work, outcome)
@@ -125,8 +148,6 @@ class FetcherWriter:
                 await self.recipe.clean_up(work)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._in_work -= 1
-        self.loop.wake.set()
         if task.cancelled() or (error := task.exception()) is None:
             return
         if isinstance(error, Unavailable):

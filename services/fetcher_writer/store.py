@@ -8,7 +8,7 @@ import structlog
 
 from services.fetcher_writer.delivery.base import DeliveryName
 from services.fetcher_writer.disk_budget import MIB, Room
-from services.fetcher_writer.work import ACTOR, Ticket, Work, works
+from services.fetcher_writer.work import ACTOR, Other, Ticket, Work, works
 from shared.db import moves
 from shared.db.albums import known_albums
 from shared.db.claims import Claim
@@ -24,6 +24,8 @@ log = structlog.get_logger()
 _PUT_OFF_S = 3600.0
 # Items of one ticket that are claimed at once; the next claim takes the rest.
 _MOST_TOGETHER = 200
+# The longest wait before a folder that could not be removed is tried again.
+_LONGEST_CLEAN_S = 3600.0
 
 
 # Who counts what is reserved must see what the one before has claimed.
@@ -69,8 +71,9 @@ SELECT q.id, q.ticket_id, s.bytes
    AND ($2::bigint IS NULL OR s.bytes <= $2)
 """  # noqa: S608 (made of constants)
 
+# Of one priority, what was not handed back comes first.
 _MOST_URGENT = """
- ORDER BY q.priority, q.seq
+ ORDER BY q.priority, (q.hand_backs > 0), q.seq
  LIMIT $1
    FOR NO KEY UPDATE OF q SKIP LOCKED
 """
@@ -81,7 +84,8 @@ _DUE = f"{_READY} {_MOST_URGENT}"
 _DUE_AS_WELL = f"{_READY} AND q.ticket_id = ANY($5) AND NOT q.id = ANY($6) {_MOST_URGENT}"
 
 _WORK = """
-SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ticket_id, t.kind,
+SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.hand_backs,
+       i.ticket_id, t.kind,
        t.delivery, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
        t.info_hash, t.torrent_title, t.files_placed, t.final_size_bytes, t.file_mappings,
        t.processed_files, t.way, t.size_bytes, t.remote_state
@@ -135,16 +139,49 @@ UPDATE queue_items SET converted_pct = $3, updated_at = now()
  WHERE id = $1 AND fence = $2 AND stage IN ({in_sql([Stage.CONVERTING])})
 """  # noqa: S608 (made of constants)
 
+# Other downloads of which items wait for files, or have their files collected: these are in the
+# place. Some of them, whichever, so that it is not always the same that are asked.
+_OTHERS = f"""
+SELECT t.id, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
+       t.size_bytes
+  FROM tickets t
+ WHERE t.delivery = $1 AND t.id <> $2
+   AND t.id IN (
+       (SELECT q.ticket_id FROM queue_items q WHERE q.stage IN ({in_sql([Stage.READY])})
+         ORDER BY q.priority, q.seq LIMIT 300)
+       UNION
+       (SELECT q.ticket_id FROM queue_items q
+         WHERE q.lease_until IS NOT NULL AND q.stage IN ({in_sql(WRITING)}) LIMIT 300))
+ ORDER BY random()
+ LIMIT $3
+"""  # noqa: S608 (made of constants)
+
+_PLACE_KNOWN = "SELECT 1 FROM places WHERE name = $1 AND identity = $2"
+
+_KNOW_PLACE = """
+INSERT INTO places (name, identity) VALUES ($1, $2)
+ON CONFLICT (name, identity) DO UPDATE SET seen_at = now()
+"""
+
 # Folders of ended tickets that no item still collects from.
 _TO_CLEAN = f"""
 SELECT t.id, t.dest_path FROM tickets t
  WHERE t.state = '{DownloadState.CLOSED}' AND t.way = 'tickets' AND t.collected_at IS NULL
+   AND t.clean_at <= now()
    AND NOT EXISTS (SELECT 1 FROM queue_items q
                     WHERE q.ticket_id = t.id
                       AND q.stage IN ({in_sql(COLLECTING)}))
  ORDER BY t.closed_at
  LIMIT 50
 """  # noqa: S608 (made of constants)
+
+# Each failure doubles the wait, up to $2 seconds.
+_CLEAN_LATER = """
+UPDATE tickets
+   SET clean_at = now() + make_interval(secs => least($2, 10 * 2.0 ^ least(clean_tries, 20))),
+       clean_tries = clean_tries + 1
+ WHERE id = ANY($1)
+"""
 
 _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND collected_at IS NULL"
 
@@ -246,6 +283,24 @@ class Store:
         # The item's own data come first: its file is verified against them.
         return list((tracks | {row["track_id"]: _track(row) for row in items}).values())
 
+    async def others(self, delivery: DeliveryName, ticket_id: str | None, most: int) -> list[Other]:
+        """Up to `most` other downloads whose files should be in the place of this delivery."""
+        async with self.database.connection() as connection:
+            rows = await connection.fetch(_OTHERS, delivery, ticket_id or "", most)
+        return [
+            Other(path=row["path"], size_bytes=row["size_bytes"]) for row in rows if row["path"]
+        ]
+
+    async def is_known(self, delivery: DeliveryName, identity: str) -> bool:
+        """Whether files of a download were seen there, by any worker at any time."""
+        async with self.database.connection() as connection:
+            return bool(await connection.fetchval(_PLACE_KNOWN, delivery, identity))
+
+    async def know(self, delivery: DeliveryName, identity: str) -> None:
+        """Note that files of a download were seen there."""
+        async with self.database.connection() as connection:
+            await connection.execute(_KNOW_PLACE, delivery, identity)
+
     async def leave_to_a_person(
         self, claim: Claim, *, reason: str, evidence: Mapping[str, object]
     ) -> bool:
@@ -264,6 +319,11 @@ class Store:
         async with self.database.connection() as connection:
             rows = await connection.fetch(_TO_CLEAN)
         return {row["id"]: row["dest_path"] for row in rows}
+
+    async def clean_later(self, ticket_ids: Collection[str]) -> None:
+        """Their folders cannot be removed now: the next try is later each time."""
+        async with self.database.connection() as connection:
+            await connection.execute(_CLEAN_LATER, list(ticket_ids), _LONGEST_CLEAN_S)
 
     async def cleaned(self, ticket_ids: Collection[str]) -> None:
         """Note that their folders are removed, or that this delivery removes none."""

@@ -39,6 +39,14 @@ class Ticket:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Other:
+    """Another download whose files should be in the same place, and their bytes."""
+
+    path: str
+    size_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """An item whose file is ready to be collected."""
 
@@ -48,6 +56,8 @@ class Work:
     ticket: Ticket
     album_id: str | None = None
     chosen_file: str | None = None
+    hand_backs: int = 0
+    """How often it was handed back in a row although what it needs works."""
 
 
 def works(rows: Sequence[Row]) -> list[Work]:
@@ -60,6 +70,7 @@ def works(rows: Sequence[Row]) -> list[Work]:
             duration_ms=row["duration_ms"],
             album_id=row["album_id"],
             chosen_file=row["chosen_file"],
+            hand_backs=row["hand_backs"],
             ticket=tickets[row["ticket_id"]],
         )
         for row in rows

@@ -183,6 +183,13 @@ class Availability:
         except AttemptFailed:
             # Unreadable: the fetcher-writer replaces it, once it has a good file.
             return Present(whole=None, broken=seen.broken)
+        except DependencyDown as down:
+            if down.dependency != "media":
+                raise
+            # Of one file, while the root can be read: the fetcher-writer tells what is wrong.
+            await self._root.look()
+            log.warning("file_not_checked", track_id=track.id, why=down.detail)
+            return Present(whole=None, broken=seen.broken)
 
     async def _note(
         self,

@@ -29,10 +29,16 @@ _STOPS: dict[Dependency, tuple[tuple[str, str], ...]] = {
     ),
     "catalog_write": (("publishing to the catalog", "bridge"),),
     "media": (("requesting", "ingest"), ("fetching", "fetcher_writer"), ("scanning", "watchdog")),
+    "media_write": (("fetching", "fetcher_writer"),),
     "space": (("fetching", "fetcher_writer"),),
     "incoming": (("fetching", "fetcher_writer"),),
     "ffmpeg": (("fetching", "fetcher_writer"),),
     "catalog_server": (("requests of the catalog server", "bridge"),),
+}
+
+# The same, where waiting is not enough: an operator has to change a setting first.
+_STOPS_WITH_ALARM: dict[Dependency, tuple[tuple[str, str], ...]] = {
+    "incoming": (("ticketing", "ticketer"),),
 }
 
 _TO_DO: dict[Dependency, str] = {
@@ -46,6 +52,7 @@ _TO_DO: dict[Dependency, str] = {
     " address; without it the queue works, but requests there wait",
     "catalog_write": "check that the catalog server runs and lets the bridge write to CATALOG_DB",
     "media": "check that MEDIA_PATH is mounted and can be written to",
+    "media_write": "check that the fetcher-writer can write to .incoming and audio of MEDIA_PATH",
     "space": "free some space on the disk of MEDIA_PATH",
     "incoming": "check that the incoming folder exists and is Torrentino's",
     "ffmpeg": "install ffmpeg and ffprobe",
@@ -100,8 +107,13 @@ def paused(conditions: Json) -> list[Json]:
         }
         for name in _STOPS
         if (condition := conditions.get(name)) is not None and not condition["ok"]
-        for work, service in _STOPS[name]
+        for work, service in _stops(name, condition)
     ]
+
+
+def _stops(name: Dependency, condition: Json) -> tuple[tuple[str, str], ...]:
+    more = _STOPS_WITH_ALARM.get(name, ()) if condition["alarm"] else ()
+    return _STOPS[name] + more
 
 
 def waiting_for(item: Row | Mapping[str, Any], conditions: Json) -> str | None:
@@ -109,9 +121,15 @@ def waiting_for(item: Row | Mapping[str, Any], conditions: Json) -> str | None:
 
     None when it waits for nothing any more.
     """
-    for name in needed(Stage(item["stage"]), mode=item["way"]):
+    stage = Stage(item["stage"])
+    for name in needed(stage, mode=item["way"]):
         condition = conditions.get(name)
         if condition is not None and not condition["ok"]:
+            return f"{name}: {condition['detail']}"
+    for name, stops in _STOPS_WITH_ALARM.items():
+        condition = conditions.get(name)
+        stopped = _WORKER.get(stage) in {by for _, by in stops}
+        if stopped and condition is not None and not condition["ok"] and condition["alarm"]:
             return f"{name}: {condition['detail']}"
     return _next(item)
 

@@ -19,8 +19,8 @@ from shared.bus.subjects import Wake
 from shared.crashpoints import reached
 from shared.db.media_root import MediaRoot
 from shared.media.paths import INCOMING
-from shared.media.place import sweep_temp
 from shared.media.refused import prune_refused
+from shared.media.sweep import sweep_temp
 from shared.states import CLAIMED_FROM, Stage
 
 log = structlog.get_logger()

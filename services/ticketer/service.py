@@ -18,10 +18,13 @@ from services.ticketer.attempt import AttemptT, NoTurn, Starter
 from shared.app import App
 from shared.backoff import Backoff
 from shared.db.claims import Claim
+from shared.db.health_reports import alarm
 from shared.duty import PeriodicDuty, drain
 from shared.errors import AttemptFailed, OutcomeUnknown, Unavailable
 from shared.leases import LeaseKeeper
 from shared.torrentino.client import TorrentinoClient
+
+log = structlog.get_logger()
 
 _PLACES = 16
 # Where the server has answered, with an error, its request is not at work any more.
@@ -54,6 +57,8 @@ class Ticketer(Generic[AttemptT]):
         self._health = app.health
         self._torrentino = app.health.breaker("torrentino")
         self._torrent_client = app.health.breaker("torrent_client")
+        # Why no download is started, as the log has it.
+        self._wrong: str | None = None
         self._failure: Exception | None = None
         self._failed_at = app.health.now()
 
@@ -71,6 +76,8 @@ class Ticketer(Generic[AttemptT]):
                 used.
         """
         await self._check_dependencies()
+        if await self._cannot_be_collected():
+            return 0
         joined = await self.starter.join()
         if joined:
             await self._app.announcer.announce("poll")
@@ -112,6 +119,18 @@ class Ticketer(Generic[AttemptT]):
         if not self._torrent_client.ok:
             await self._client.client_answers()
             self._health.up("torrent_client")
+
+    async def _cannot_be_collected(self) -> bool:
+        """Whether what would be downloaded lands where no fetcher-writer finds it.
+
+        This process's own health does not say it: it never reads that place.
+        """
+        async with self._app.database.connection() as connection:
+            wrong = await alarm(connection, "incoming")
+        if wrong != self._wrong:
+            log.warning("downloads_held", duty=self.name, why=wrong or "over")
+            self._wrong = wrong
+        return wrong is not None
 
     def _raise_failure(self) -> None:
         failure, self._failure = self._failure, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, TypeAlias
 
 from shared.db.pool import Connection, Database
+from shared.errors import Dependency
 from shared.health import Health
 
 Json: TypeAlias = dict[str, Any]
@@ -45,6 +46,28 @@ SELECT DISTINCT ON (dependency) dependency, ok, detail, circuit, alarm,
  WHERE said_at > now() - make_interval(secs => $1)
  ORDER BY dependency, ok, since
 """
+
+
+# Where another worker finds it in order, the fault is one machine's.
+_ALARM = """
+SELECT detail FROM conditions c
+ WHERE dependency = $1 AND alarm = 'configuration' AND NOT ok
+   AND said_at > now() - make_interval(secs => $2)
+   AND NOT EXISTS (SELECT 1 FROM conditions o
+                    WHERE o.dependency = $1 AND o.ok
+                      AND o.said_at > now() - make_interval(secs => $2))
+ ORDER BY since
+ LIMIT 1
+"""
+
+
+async def alarm(connection: Connection, dependency: Dependency) -> str | None:
+    """What an operator has to change before this dependency works; None where that is not known.
+
+    Every process that reports on it has to see it so.
+    """
+    detail: str | None = await connection.fetchval(_ALARM, dependency, _FRESH_S)
+    return detail
 
 
 async def read(connection: Connection) -> Json:

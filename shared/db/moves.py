@@ -307,10 +307,12 @@ async def hand_back(
     reason: str,
     actor: str,
     ask_next: str | None = None,
+    counted: bool = False,
 ) -> set[str]:
     """Give claimed items back unharmed, to be claimed again after `delay_s`; no attempt is used up.
 
-    `ask_next`: the kind of ticket (`track`, `album`) that serves them next.
+    `ask_next`: the kind of ticket (`track`, `album`) that serves them next. `counted`: what they
+    need works, so the cause is unknown, and `hand_backs` says how often that has happened.
     """
     ids, fences = _arrays(claims)
     rows = await connection.fetch(
@@ -323,6 +325,7 @@ async def hand_back(
         ids,
         fences,
         values(LEASED & _from(stage)),
+        1 if counted else 0,
     )
     return _moved(rows, claims, stage)
 

@@ -14,7 +14,7 @@ from typing import Literal
 from shared.db.ledger import Placed, placed, unreadable
 from shared.db.pool import Connection
 from shared.media.paths import find_audio, is_own
-from shared.media.presence import NamedFile, Outside, named_file
+from shared.media.presence import NamedFile, Outside, is_of_one_file, named_file
 
 Kind = Literal["outside", "broken", "second"]
 
@@ -47,7 +47,8 @@ class Seen:
     the most to the least likely, and `own` says whether a file has the track's own name;
     `unrecorded` leaves out a recorded file whose size has changed. `broken`: what the catalog names
     is known to be broken. `problem` is what the operator has to know. `unpublished`: the catalog
-    names no file any more, although it did when the bridge checked last.
+    names no file any more, although it did when the bridge checked last. `unreadable`: the
+    file of `broken` may be whole, and cannot be read.
     """
 
     track_id: str
@@ -58,6 +59,7 @@ class Seen:
     broken: Problem | None = None
     problem: Problem | None = None
     unpublished: bool = False
+    unreadable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,15 +74,23 @@ class Known:
     ) -> dict[str, Seen]:
         """What there is for each of these tracks, with its `audio_uri`. Blocks.
 
-        Without `trusted` a recorded file is a candidate like any other, to be decoded again.
+        Without `trusted` a recorded file is a candidate like any other, to be decoded again. A
+        track whose folder or file cannot be read, while the root can, has a problem of its own.
 
         Raises:
             DependencyDown: the disk cannot be read.
         """
-        try:
-            return {id_: self._look(root, id_, uri, trusted) for id_, uri in uris.items()}
-        except OSError as error:
-            raise unreadable(error, "checking for files") from error
+        found = {}
+        for id_, uri in uris.items():
+            try:
+                found[id_] = self._look(root, id_, uri, trusted)
+            except OSError as error:
+                if not is_of_one_file(error, root):
+                    raise unreadable(error, "checking for files") from error
+                why = f"it cannot be read: {error.strerror}"
+                told = problem(id_, uri or str(error.filename or ""), "broken", why)
+                found[id_] = Seen(track_id=id_, broken=told, problem=told, unreadable=True)
+        return found
 
     def _look(self, root: Path, track_id: str, uri: str | None, trusted: bool) -> Seen:
         row, told = self.ledger.get(track_id), self.problems.get(track_id)

@@ -9,11 +9,12 @@ from shared.media.extensions import PLAYABLE
 
 # Below the media root and on its filesystem, so that placing a file is a link or a rename.
 INCOMING = ".incoming"
+AUDIO = "audio"
 
 
 def audio_uri(track_id: str, ext: str) -> str:
     """The path of a track's file relative to the media root, with forward slashes."""
-    return f"audio/{track_id[0:2]}/{track_id[2:4]}/{track_id[4:6]}/{track_id}.{ext}"
+    return f"{AUDIO}/{track_id[0:2]}/{track_id[2:4]}/{track_id[4:6]}/{track_id}.{ext}"
 
 
 def is_own(track_id: str, uri: str) -> bool:
@@ -23,7 +24,7 @@ def is_own(track_id: str, uri: str) -> bool:
 
 def audio_dir(media_path: Path, track_id: str) -> Path:
     """The folder that holds a track's file, whatever its extension."""
-    return media_path / "audio" / track_id[0:2] / track_id[2:4] / track_id[4:6]
+    return media_path / AUDIO / track_id[0:2] / track_id[2:4] / track_id[4:6]
 
 
 def find_audio(media_path: Path, track_id: str) -> list[Path]:

@@ -11,17 +11,23 @@ import fcntl
 import os
 import shutil
 import stat
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
 import structlog
 
 from shared.crashpoints import reached
-from shared.errors import AttemptFailed, Dependency, DependencyDown, DownloadsError, ErrorType
-from shared.media.paths import INCOMING
+from shared.errors import (
+    AttemptFailed,
+    Dependency,
+    DependencyDown,
+    DownloadsError,
+    ErrorType,
+    Unexplained,
+)
+from shared.media.folders import flush_folder, make_folders
 
 log = structlog.get_logger()
 
@@ -40,13 +46,27 @@ _ADVICE = {
     errno.EACCES: "permission denied: give this user the right to read and write there",
     errno.EPERM: "not permitted: give this user the right to read and write there",
     errno.EIO: "the disk reports an I/O error: check it (dmesg)",
+    errno.EBADMSG: "the filesystem reports damage: check it",
+    errno.EUCLEAN: "the filesystem reports damage: check it",
     errno.ESTALE: "the network mount is stale: mount it again",
     errno.ENOTCONN: "the mount is not connected: mount it again",
     errno.EHOSTDOWN: "the file server is down",
     errno.ENODEV: "the device is gone: mount it again",
     errno.ENXIO: "the device is gone: mount it again",
 }
+# A whole mount answers these. Where it works again at the next call, no file was at fault.
+_OF_THE_MOUNT = {errno.ENOTCONN, errno.EHOSTDOWN, errno.ENODEV}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
+# What the name or the kind of a file leads to: the disk works.
+_OF_THE_FILE = {
+    errno.ENOENT,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.ENAMETOOLONG,
+    errno.ELOOP,
+    errno.EEXIST,
+    errno.EFBIG,
+}
 # What filesystems answer that have no hard links, or none left for this file.
 _NO_LINK = {
     errno.EPERM,
@@ -61,14 +81,23 @@ _NO_LINK = {
 
 
 def storage_error(exc: OSError, what: str, *, dependency: Dependency = "media") -> DownloadsError:
-    """Our error for an error of the disk: `DependencyDown` where an operator has to act first."""
-    where = f" ({exc.filename})" if exc.filename else ""
+    """Our error for an error of the disk.
+
+    `AttemptFailed` where the file's name or kind is at fault; `DependencyDown` where an operator
+    has to act; `Unexplained` for every other number, such as that of too many open files.
+    """
+    path = str(exc.filename) if exc.filename else None
+    where = f" ({path})" if path else ""
+    if exc.errno in _OF_THE_FILE:
+        evidence = {} if path is None else {"path": path}
+        return AttemptFailed(ErrorType.STORAGE, f"{what}{where}: {exc.strerror or exc}", evidence)
     advice = _ADVICE.get(exc.errno or 0)
-    if advice is not None:
-        if dependency == "media" and exc.errno in _FULL:
-            dependency = "space"
-        return DependencyDown(dependency, f"{what}{where}: {advice}")
-    return AttemptFailed(ErrorType.STORAGE, f"{what}{where}: {exc.strerror or exc}")
+    if advice is None:
+        return Unexplained(dependency, f"{what}{where}: {exc.strerror or exc}", path=path)
+    if dependency in ("media", "media_write") and exc.errno in _FULL:
+        dependency = "space"
+    kind = Unexplained if exc.errno in _OF_THE_MOUNT else DependencyDown
+    return kind(dependency, f"{what}{where}: {advice}", path=path)
 
 
 @contextmanager
@@ -214,10 +243,15 @@ def _reflink(source_fd: int, temp_fd: int) -> bool:
 
 def _copy(source_fd: int, temp_fd: int, size_bytes: int | None) -> None:
     left = float("inf") if size_bytes is None else size_bytes + 1
-    while block := os.read(source_fd, int(min(left, _BLOCK_BYTES))):
+    while block := _read(source_fd, int(min(left, _BLOCK_BYTES))):
         _write_all(temp_fd, block)
         left -= len(block)
         reached("media.copying")
+
+
+def _read(source_fd: int, most_bytes: int) -> bytes:
+    with translated("reading a finished download", "incoming"):
+        return os.read(source_fd, most_bytes)
 
 
 def _write_all(fd: int, block: bytes) -> None:
@@ -256,22 +290,26 @@ def publish(temp: Path, final: Path, *, replace: bool = False) -> bool:
         DependencyDown: the disk cannot be used now.
     """
     with translated("placing a file in the media root"):
-        _fsync(temp)
-        _make_folders(final.parent)
+        flush_file(temp)
+        make_folders(final.parent)
         reached("media.folders")
         if replace:
             temp.replace(final)
-        elif not _name(temp, final):
+        elif not link_or_rename(temp, final):
             return False
         reached("media.named")
         # After a link both names exist, and a rename to a link of the same file does nothing.
         temp.unlink(missing_ok=True)
         reached("media.unlinked")
-        _fsync(final.parent)
+        flush_folder(final.parent)
     return True
 
 
-def _name(temp: Path, final: Path) -> bool:
+def link_or_rename(temp: Path, final: Path) -> bool:
+    """Give `temp` the name `final`, unless another file has it: then False.
+
+    `temp` remains after a link. Raises OSError. Blocks.
+    """
     try:
         os.link(temp, final, follow_symlinks=False)
     except FileExistsError:
@@ -316,56 +354,13 @@ def renameat2(temp: Path, final: Path) -> int:
     return ctypes.get_errno() if done else 0
 
 
-def _make_folders(folder: Path) -> None:
-    if folder.is_dir():
-        return
-    _make_folders(folder.parent)
-    with suppress(FileExistsError):  # another worker was faster
-        folder.mkdir()
-    _fsync(folder.parent)
-
-
-def _fsync(path: Path) -> None:
+def flush_file(path: Path) -> None:
+    """Flush the file to disk. Raises OSError. Blocks."""
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def sweep_temp(
-    media_path: Path,
-    *,
-    older_than_s: float,
-    keep: Callable[[str], bool],
-    now_s: float | None = None,
-) -> list[str]:
-    """Remove `*.part` files that were not written for `older_than_s`, unless `keep` says to keep.
-
-    `keep` gets the file's name, and says whether a claim still owns it. `now_s` is the
-    filesystem's time in Unix seconds, by default the machine's. Returns the removed names. Blocks.
-
-    Raises:
-        DependencyDown: the disk cannot be used now.
-    """
-    before_s = (time.time() if now_s is None else now_s) - older_than_s
-    removed: list[str] = []
-    with translated("sweeping temporary files"):
-        for path in sorted((media_path / INCOMING).glob("*.part")):
-            if _untouched_since(path, before_s) and not keep(path.name):
-                path.unlink(missing_ok=True)
-                reached("reaper.temp_removed")
-                removed.append(path.name)
-    return removed
-
-
-def _untouched_since(path: Path, moment_s: float) -> bool:
-    try:
-        found = path.lstat()
-    except FileNotFoundError:
-        return False
-    # A hard link has the old modification time of its source; its change time is new.
-    return stat.S_ISREG(found.st_mode) and max(found.st_mtime, found.st_ctime) < moment_s
 
 
 def room_on(path: Path) -> tuple[int, int]:

@@ -13,7 +13,10 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
-from shared.media.paths import INCOMING
+from shared.media.paths import AUDIO, INCOMING
+
+# What a single damaged or withheld file or folder answers; a whole disk may answer the same.
+_OF_A_FILE = {errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EBADMSG, errno.EUCLEAN}
 
 # What no file can be: the path goes nowhere.
 _NOWHERE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -55,6 +58,20 @@ def named_file(media_path: Path, uri: str | None) -> NamedFile | Outside | None:
                 return None
             raise
     return Outside(uri=uri, why=why)
+
+
+def is_of_one_file(error: OSError, media_path: Path) -> bool:
+    """Whether the error is of the one file: the media root itself can be read at this moment."""
+    if error.errno not in _OF_A_FILE:
+        return False
+    try:
+        for folder in (media_path, media_path / INCOMING, media_path / AUDIO):
+            if folder == media_path or folder.exists():
+                with os.scandir(folder) as entries:
+                    next(entries, None)
+    except OSError:
+        return False
+    return True
 
 
 def _no_path(uri: str) -> str | None:

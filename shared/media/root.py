@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from shared.errors import DependencyDown
+from shared.media.folders import flush_folder
 from shared.media.paths import INCOMING
 from shared.media.place import storage_error
 
@@ -69,20 +70,12 @@ def write_sentinel(media_path: Path, root_id: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temp.replace(target)
-        _fsync_folder(target.parent)
-        _fsync_folder(media_path)
+        flush_folder(target.parent)
+        flush_folder(media_path)
     except OSError as exc:
         with suppress(OSError):
             temp.unlink(missing_ok=True)
         raise storage_error(exc, "marking the media root") from exc
-
-
-def _fsync_folder(folder: Path) -> None:
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def check_root(media_path: Path, expected_id: str | None) -> None:

@@ -29,6 +29,7 @@ from shared.errors import (
     Unavailable,
 )
 from tests.support.autoindex import Autoindex, answer
+from tests.support.disk import withheld
 from tests.support.nginx import nginx
 
 ROOT = "/media/incoming"
@@ -392,6 +393,22 @@ async def test_a_sick_mount_uses_no_attempt(
         with pytest.raises(expected, match="TORRENTINO_DEST_MOUNT=") as caught:
             await call
         assert isinstance(caught.value, Unavailable)
+
+
+@pytest.mark.parametrize("number", sorted(errno.errorcode))
+async def test_an_error_of_one_file_names_it(shared: Place, number: int) -> None:
+    """Every number that the system knows: it is an outage or unexplained, never a bug."""
+    shared.put("song.mp3", b"1")
+    path = shared.incoming / "t1" / "song.mp3"
+    file = DeliveredFile(name="song.mp3", size_bytes=1)
+    with withheld({path: number}), pytest.raises(DownloadsError) as caught:
+        await shared.delivery.collect(TICKET, file, shared.temp)
+    assert isinstance(caught.value, Unavailable | AttemptFailed)
+    if isinstance(caught.value, Unavailable):
+        assert (caught.value.dependency, caught.value.path) in {
+            ("incoming", str(path)),
+            ("space", str(path)),
+        }
 
 
 # --- the file server only

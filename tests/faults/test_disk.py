@@ -94,8 +94,10 @@ async def _one_failure(files: Files, disk: Disk, at: int, number: int, *, for_go
     assert (item["stage"], item["retry_count"]) in (("ready", 0), ("completed", 0)), what
     files.check_names()
     if item["stage"] == "ready":
-        assert held is not None, what
-        assert any(advice in held.detail for advice in ADVICE), what
+        # One call that fails does not make the disk a broken one: the item alone waits.
+        assert held is not None or item["hand_backs"] == 1, what
+        said = str(item["reason"]) if held is None else held.detail
+        assert any(advice in said for advice in ADVICE), what
         await held_by(files.by_hand.fetch)
         assert (await files.newest())["stage"] == "completed", what
         files.check_names()

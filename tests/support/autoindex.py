@@ -24,6 +24,8 @@ class Autoindex:
         self.version = 1
         # Whole answers that replace the next ones, as they go over the wire.
         self.canned: list[bytes] = []
+        # Whole answers to a path, each time.
+        self.refusals: dict[str, bytes] = {}
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
@@ -58,8 +60,8 @@ class Autoindex:
             writer.close()
 
     def _answer(self, path: str, headers: dict[str, str]) -> bytes:
-        if self.canned:
-            return self.canned.pop(0)
+        if self.canned or path in self.refusals:
+            return self.canned.pop(0) if self.canned else self.refusals[path]
         found = self.root / path.removeprefix("/files/")
         if not found.is_relative_to(self.root) or self._leads_over_a_link(found.parent):
             return _NOT_FOUND

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
+
+from shared.media import place
 
 # All of `os` that changes a filesystem, or opens a file on it.
 CALLS = (
@@ -78,3 +80,76 @@ def watched_disk(folder: Path) -> Iterator[Disk]:
     finally:
         for each in patches:
             each.stop()
+
+
+# What reads a file, or a folder.
+READS = ("open", "scandir", "read", "listdir")
+
+
+@contextmanager
+def withheld(paths: Mapping[Path, int]) -> Iterator[None]:
+    """Reading one of these paths, or what is below it, fails with its errno, for the block."""
+    patches = [patch.object(os, name, _withholding(getattr(os, name), paths)) for name in READS]
+    for each in patches:
+        each.start()
+    try:
+        yield
+    finally:
+        for each in patches:
+            each.stop()
+
+
+def _withholding(real: Callable[..., Any], paths: Mapping[Path, int]) -> Callable[..., Any]:
+    def through(what: Any = ".", *args: Any, **named: Any) -> Any:
+        found = _path_of(what, named.get("dir_fd"))
+        for path, number in paths.items():
+            if found == path or path in found.parents:
+                shown = what if isinstance(what, str | os.PathLike) else None
+                raise OSError(number, os.strerror(number), shown and str(shown))
+        return real(what, *args, **named)
+
+    return through
+
+
+def _path_of(what: Any, folder_fd: int | None) -> Path:
+    def of_fd(number: int) -> Path:
+        try:
+            return Path(os.readlink(f"/proc/self/fd/{number}"))  # noqa: PTH115
+        except OSError:
+            return Path("/nowhere")
+
+    if isinstance(what, int):
+        return of_fd(what)
+    above = Path() if folder_fd is None else of_fd(folder_fd)
+    return above / os.fsdecode(what)
+
+
+@contextmanager
+def refused_names(paths: Collection[Path], number: int) -> Iterator[None]:
+    """A link or rename to one of these paths, or below it, fails while the block runs."""
+
+    def refuse(source: Any, target: Any) -> None:
+        made = Path(os.fsdecode(target))
+        if any(made == each or each in made.parents for each in paths):
+            raise OSError(number, os.strerror(number), str(source), None, str(target))
+
+    def checked(real: Callable[..., Any]) -> Callable[..., Any]:
+        def through(source: Any, target: Any, *args: Any, **named: Any) -> Any:
+            refuse(source, target)
+            return real(source, target, *args, **named)
+
+        return through
+
+    def exchanged(temp: Path, final: Path) -> int:
+        try:
+            refuse(temp, final)
+        except OSError as error:
+            return error.errno or 0
+        return renameat2(temp, final)
+
+    renameat2 = place.renameat2
+    with ExitStack() as patches:
+        for name in ("link", "rename", "replace"):
+            patches.enter_context(patch.object(os, name, checked(getattr(os, name))))
+        patches.enter_context(patch.object(place, "renameat2", exchanged))
+        yield

@@ -11,7 +11,7 @@ from shared.errors import Dependency
 from shared.states import TERMINAL, Stage
 
 SEARCH = {"torrentino", "torrent_client", "searcher"}
-COLLECT = {"media", "space", "incoming", "ffmpeg", "catalog"}
+COLLECT = {"media", "media_write", "space", "incoming", "ffmpeg", "catalog"}
 # By stage: without what an item of a ticket stands still.
 STOPPED_BY: dict[Stage, set[str]] = {
     Stage.QUEUED: SEARCH,
@@ -62,6 +62,16 @@ def test_every_stage_shows_each_dependency_that_stops_it(stage: Stage) -> None:
         shown = waiting_for(item(stage, way="tickets"), away(name))
         stopped = name in STOPPED_BY[stage]
         assert (shown == f"{name}: no {name}") is stopped, (name, shown)
+
+
+def test_an_alarm_of_the_incoming_folder_stops_ticketing_too() -> None:
+    """F17: nothing is downloaded to where no fetcher-writer finds it."""
+    conditions = away("incoming")
+    assert waiting_for(item(Stage.QUEUED), conditions) == "its turn"
+    assert [each["service"] for each in paused(conditions)] == ["fetcher_writer"]
+    conditions["incoming"]["alarm"] = "configuration"
+    assert waiting_for(item(Stage.QUEUED), conditions) == "incoming: no incoming"
+    assert [each["service"] for each in paused(conditions)] == ["fetcher_writer", "ticketer"]
 
 
 def test_a_direct_download_needs_the_torrent_client_as_well() -> None:

@@ -15,8 +15,9 @@ import pytest
 
 from shared.errors import AttemptFailed, DependencyDown, ErrorType
 from shared.media import place
-from shared.media.place import free_mb, publish, stage, storage_error, sweep_temp
+from shared.media.place import free_mb, publish, stage, storage_error
 from shared.media.root import check_root, read_sentinel, write_sentinel
+from shared.media.sweep import sweep_temp
 
 SONG = os.urandom(3_000_000)
 

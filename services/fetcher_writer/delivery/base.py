@@ -8,11 +8,12 @@ and `HttpDownloads` do the same for the originals in the torrent client's own fo
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 
-from shared.errors import AttemptFailed, ErrorType
+from shared.errors import AttemptFailed, ErrorType, Misconfigured
 
 MAX_DEPTH = 8
 MAX_ENTRIES = 10_000
@@ -34,23 +35,51 @@ class DeliveredFile:
     size_bytes: int
 
 
+class NotThere(AttemptFailed):
+    """What Torrentino reports as complete is not in the place, not even its folder.
+
+    It was removed, or the place is another one than Torrentino's.
+    """
+
+    def __init__(self, message: str, evidence: Mapping[str, object] | None = None) -> None:
+        super().__init__(ErrorType.STORAGE, message, evidence)
+
+
 class Delivery(Protocol):
     """Where finished files lie. `dest_path` is always the place as Torrentino sees it.
 
     Every method raises `DependencyDown` or `Misconfigured` ("incoming") while the place cannot be
-    reached, and `AttemptFailed` (STORAGE) for a `dest_path` that is not below the root.
+    reached or an entry of it cannot be read, which its `path` then names; and `AttemptFailed`
+    (STORAGE) for a `dest_path` that is not below the root.
     """
 
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """All files below the folder, sorted by name; none when there is no such folder.
 
-        Left out: folders, links, empty files, names that could lead elsewhere, and what lies more
+        Left out: folders, links, empty files, folders of other programs with all in them, names
+        that could lead elsewhere, and what lies more
         than `MAX_DEPTH` folders deep. An adapter that cannot tell a link to a file from a file
         lists the link, and refuses to `collect` it.
 
         Raises:
             AttemptFailed: STORAGE, there are more than `MAX_ENTRIES` entries.
         """
+        ...
+
+    async def exists(self, dest_path: str) -> bool:
+        """Whether there is a folder or a file of this path."""
+        ...
+
+    async def proves(self, dest_path: str) -> bool:
+        """Whether a ticket's files are there, and the first of them can be read."""
+        ...
+
+    async def identity(self) -> str:
+        """What tells this place from another one that is mounted or served in its stead."""
+        ...
+
+    def another(self, dest_path: str) -> Misconfigured:
+        """The error for a place that lacks what Torrentino has in `dest_path`, and all else."""
         ...
 
     async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
@@ -60,7 +89,7 @@ class Delivery(Protocol):
         of the name with another number of bytes is another torrent.
 
         Raises:
-            AttemptFailed: STORAGE, no entry has the data; the message names the path on both sides.
+            NotThere: no entry has the data; the message names the path on both sides.
         """
         ...
 

@@ -14,6 +14,7 @@ from services.fetcher_writer.delivery.base import (
     DeliveredFile,
     Delivery,
     DeliveryName,
+    NotThere,
 )
 from services.fetcher_writer.delivery.candidates import audio_candidates, check_placed, cue_sheets
 from services.fetcher_writer.work import Ticket
@@ -88,18 +89,22 @@ class Collector:
         for wait_s in (*_WAITS_S, None):
             files = await delivery.files(ticket.path)
             try:
-                check_placed(
+                return check_placed(
                     files,
                     files_placed=ticket.files_placed,
                     final_size_bytes=ticket.final_size_bytes,
+                    names=ticket.processed_files,
+                    beside=wait_s is None,
                 )
-            except AttemptFailed:
-                if wait_s is None:
+            except AttemptFailed as failure:
+                if wait_s is not None:
+                    await self._sleep(wait_s)
+                elif files or await delivery.exists(ticket.path):
                     raise
-                await self._sleep(wait_s)
-            else:
-                break
-        return files
+                else:
+                    evidence = failure.evidence | {"path": ticket.path}
+                    raise NotThere(f"there is no {ticket.path} here", evidence) from failure
+        raise AssertionError("the last turn returns or raises")
 
     async def check(self) -> None:
         """Return when every place of finished files is visible; see `Delivery.check`."""

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 
 from services.fetcher_writer.delivery.base import DeliveredFile, is_safe_name
 from services.fetcher_writer.delivery.dirfd import folder_below, status_below
+from services.fetcher_writer.delivery.foreign import total_bytes
 from services.fetcher_writer.delivery.shared_folder import SharedFolder, walk
 from services.fetcher_writer.delivery.torrent_data import find_entry, not_there
 from shared.errors import AttemptFailed
@@ -41,7 +42,13 @@ class DownloadFolder(SharedFolder):
         )
         if found is None:
             there = await self._in_thread(lambda: self._is_folder(above))
-            raise not_there(path, root=self._root, here=str(self._mount), above_is_there=there)
+            raise not_there(
+                path,
+                root=self._root,
+                here=str(self._mount),
+                above_is_there=there,
+                own_folder=bool(above),
+            )
         return str(PurePosixPath(path).parent / found)
 
     # --- in threads
@@ -54,23 +61,26 @@ class DownloadFolder(SharedFolder):
             self._check_mount()
             return []
         except OSError as exc:
-            raise self._error(exc, "cannot be read") from exc
+            raise self._error(exc, "cannot be read", above) from exc
 
-    def _bytes(self, above: Sequence[str], name: str) -> int | None:
-        """The bytes of a file, or of all files below a folder; None when there is neither."""
+    def _bytes(self, above: Sequence[str], name: str) -> frozenset[int] | None:
+        """The bytes of a file, or of all files below a folder; None when there is neither.
+
+        Two numbers where other programs have left files there: with those, and without.
+        """
         try:
             with folder_below(self._mount, above) as fd:
                 found = status_below(fd, name)
                 if found is None or stat.S_ISREG(found.st_mode):
-                    return None if found is None else found.st_size
+                    return None if found is None else frozenset([found.st_size])
                 if not stat.S_ISDIR(found.st_mode):
                     return None
             with folder_below(self._mount, [*above, name]) as fd:
-                return sum(file.size_bytes for file in walk(fd))
+                return total_bytes(list(walk(fd)))
         except (FileNotFoundError, AttemptFailed):
             return None  # gone by now, or more entries than any torrent of music has
         except OSError as exc:
-            raise self._error(exc, "cannot be read") from exc
+            raise self._error(exc, "cannot be read", (*above, name)) from exc
 
     def _is_folder(self, parts: Sequence[str]) -> bool:
         try:
@@ -80,13 +90,17 @@ class DownloadFolder(SharedFolder):
             self._check_mount()
             return False
         except OSError as exc:
-            raise self._error(exc, "cannot be read") from exc
+            raise self._error(exc, "cannot be read", parts) from exc
 
     def _list(self, parts: tuple[str, ...]) -> list[DeliveredFile]:
         size_bytes = self._size_of_file(parts)
         if size_bytes is None:
             return super()._list(parts)
         return [DeliveredFile(name=parts[-1], size_bytes=size_bytes)] if size_bytes else []
+
+    def _parts_of(self, parts: tuple[str, ...], file: DeliveredFile) -> tuple[str, ...]:
+        alone = file.name == parts[-1] and self._size_of_file(parts) is not None
+        return parts if alone else super()._parts_of(parts, file)
 
     def _collect(self, parts: tuple[str, ...], file: DeliveredFile, temp: Path) -> str:
         # The last name is a file in the torrent's folder, or the torrent itself, named twice.
@@ -108,4 +122,4 @@ class DownloadFolder(SharedFolder):
         except FileNotFoundError:
             return None
         except OSError as exc:
-            raise self._error(exc, "cannot be read") from exc
+            raise self._error(exc, "cannot be read", parts) from exc

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable, Sequence
 from contextlib import aclosing
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 from services.fetcher_writer.delivery.base import DeliveredFile
+from services.fetcher_writer.delivery.foreign import total_bytes
 from services.fetcher_writer.delivery.http_folder import Entry, HttpFolder, name_of, size_of
 from services.fetcher_writer.delivery.http_transfer import unreachable
 from services.fetcher_writer.delivery.torrent_data import find_entry, not_there
@@ -35,14 +36,16 @@ class HttpDownloads(HttpFolder):
             return [DeliveredFile(name=parts[-1], size_bytes=size_bytes)] if size_bytes else []
         return await super().files(dest_path)
 
-    async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
-        """See `Delivery.collect`."""
-        parts = self._parts(dest_path)
+    async def exists(self, dest_path: str) -> bool:
+        """See `Delivery.exists`."""
+        return await self._entry(self._parts(dest_path)) is not None
+
+    async def _parts_of(self, parts: Sequence[str], file: DeliveredFile) -> Sequence[str]:
         # The last name is a file in the torrent's folder, or the torrent itself, named twice.
         own = await self._entry(parts) if parts[-1] == file.name else None
         if own is not None and own.get("type") == "file":
-            return await self._collect(parts, file, temp)
-        return await super().collect(dest_path, file, temp)
+            return parts
+        return await super()._parts_of(parts, file)
 
     async def locate(self, path: str, size_bytes: int | None, *, exact: bool = False) -> str:
         """See `Delivery.locate`."""
@@ -63,7 +66,13 @@ class HttpDownloads(HttpFolder):
         )
         if found is None:
             there = listing is not None
-            raise not_there(path, root=self._root, here=self._base, above_is_there=there)
+            raise not_there(
+                path,
+                root=self._root,
+                here=self._base,
+                above_is_there=there,
+                own_folder=bool(above),
+            )
         return str(PurePosixPath(path).parent / found)
 
     async def _entry(self, parts: Sequence[str]) -> Entry | None:
@@ -72,20 +81,23 @@ class HttpDownloads(HttpFolder):
 
     async def _bytes(
         self, above: Sequence[str], name: str, entries: dict[str, Entry]
-    ) -> int | None:
-        """The bytes of a file, or of all files below a folder; None when there is neither."""
+    ) -> frozenset[int] | None:
+        """The bytes of a file, or of all files below a folder, with and without foreign files.
+
+        None when there is neither.
+        """
         match entries.get(name, {}).get("type"):
             case "file":
-                return size_of(entries[name])
+                return frozenset([size_of(entries[name])])
             case "directory":
                 try:
                     async with (
                         asyncio.timeout(self._listing_timeout_s),
                         aclosing(self._walk((*above, name))) as walk,
                     ):
-                        return sum([file.size_bytes async for file in walk])
+                        return total_bytes([file async for file in walk])
                 except TimeoutError as exc:
-                    raise unreachable(exc) from exc
+                    raise unreachable(exc, "/".join((*above, name))) from exc
                 except AttemptFailed:
                     return None  # more entries than any torrent of music has
         return None

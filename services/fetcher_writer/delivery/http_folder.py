@@ -28,6 +28,7 @@ from services.fetcher_writer.delivery.base import (
     name_parts,
     parts_below,
 )
+from services.fetcher_writer.delivery.foreign import is_foreign_folder
 from services.fetcher_writer.delivery.http_transfer import (
     Download,
     Sleep,
@@ -97,7 +98,48 @@ class HttpFolder:
                 async with aclosing(self._walk(parts)) as walk:
                     return sorted([file async for file in walk], key=lambda file: file.name)
         except TimeoutError as exc:
-            raise unreachable(exc) from exc
+            raise unreachable(exc, _path(parts)) from exc
+
+    async def exists(self, dest_path: str) -> bool:
+        """See `Delivery.exists`."""
+        return await self._listing(self._parts(dest_path)) is not None
+
+    async def proves(self, dest_path: str) -> bool:
+        """See `Delivery.proves`."""
+        files = await self.files(dest_path)
+        if not files:
+            return False
+        parts = await self._parts_of(self._parts(dest_path), files[0])
+        headers = {"Range": "bytes=0-0", "Accept-Encoding": "identity"}
+        url = f"{self._base}/{_path(parts)}"
+        try:
+            async with (
+                asyncio.timeout(self._listing_timeout_s),
+                self._http.stream("GET", url, headers=headers) as response,
+            ):
+                return response.status_code in (200, 206)
+        except (httpx.HTTPError, TimeoutError) as exc:
+            raise unreachable(exc, f"/{_path(parts)}") from exc
+
+    async def _parts_of(self, parts: Sequence[str], file: DeliveredFile) -> Sequence[str]:
+        """Where a listed file is."""
+        return (*parts, *name_parts(file))
+
+    async def identity(self) -> str:
+        """See `Delivery.identity`."""
+        return self._base
+
+    def another(self, dest_path: str) -> Misconfigured:
+        """See `Delivery.another`."""
+        here = f"{self._base}/{_path(self._parts(dest_path))}/"
+        return Misconfigured(
+            "incoming",
+            f"Torrentino has files at {dest_path}, which is {here} here, and there is no such"
+            f" folder, nor that of another download: {self._url_named} serves another folder than"
+            f" {self._root_named}={self._root} of Torrentino. Serve the same folder of the host; in"
+            " docker-compose.yml, at the volumes of the file server:"
+            f" - <the host's folder that Torrentino has as {self._root}>:/files:ro",
+        )
 
     async def locate(
         self,
@@ -111,9 +153,7 @@ class HttpFolder:
 
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
         """See `Delivery.collect`."""
-        return await self._collect((*self._parts(dest_path), *name_parts(file)), file, temp)
-
-    async def _collect(self, parts: Sequence[str], file: DeliveredFile, temp: Path) -> str:
+        parts = await self._parts_of(self._parts(dest_path), file)
         if file.size_bytes > self._max_bytes:
             raise AttemptFailed(
                 ErrorType.STORAGE,
@@ -169,6 +209,8 @@ class HttpFolder:
                 match name_of(entry), entry.get("type"):
                     case None, _:
                         log.warning("delivered_entry_skipped", entry=ascii(entry)[:500])
+                    case str(name), "directory" if is_foreign_folder(name):
+                        continue
                     case str(name), "directory" if len(folder) < MAX_DEPTH:
                         pending.append((*folder, name))
                     case str(name), "file" if size_bytes := size_of(entry):
@@ -184,7 +226,7 @@ class HttpFolder:
                 body += piece
                 if len(body) > _MAX_LISTING_BYTES:
                     raise AttemptFailed(ErrorType.STORAGE, "the folder's listing is too long")
-        return _entries(bytes(body), named=self._url_named)
+        return _entries(bytes(body), named=self._url_named, path=_path(parts) or None)
 
     @asynccontextmanager
     async def _get(self, parts: Sequence[str]) -> AsyncIterator[httpx.Response | None]:
@@ -197,10 +239,10 @@ class HttpFolder:
                 self._http.stream("GET", url, headers=_LISTING_HEADERS) as response,
             ):
                 if response.status_code not in (200, 404):
-                    raise status_error(response.status_code)
+                    raise status_error(response.status_code, _path(parts) or None)
                 yield response if response.status_code == 200 else None
         except (httpx.HTTPError, TimeoutError) as exc:
-            raise unreachable(exc) from exc
+            raise unreachable(exc, _path(parts) or None) from exc
 
 
 _LISTING_HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -220,19 +262,20 @@ def _path(parts: Sequence[str]) -> str:
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def _entries(body: bytes, *, named: str) -> list[Entry]:
+def _entries(body: bytes, *, named: str, path: str | None) -> list[Entry]:
     try:
         # nginx copies the bytes of a name, UTF-8 or not.
         parsed: object = json.loads(body.decode("utf-8", "replace"))
     except (ValueError, RecursionError) as exc:
-        raise _no_listing(named) from exc
+        raise _no_listing(named, path) from exc
     if not isinstance(parsed, list) or not all(isinstance(entry, dict) for entry in parsed):
-        raise _no_listing(named)
+        raise _no_listing(named, path)
     return parsed
 
 
-def _no_listing(named: str) -> Misconfigured:
-    return Misconfigured("incoming", f"{named} does not list folders in JSON: {_LISTING_ADVICE}")
+def _no_listing(named: str, path: str | None = None) -> Misconfigured:
+    what = f"does not list {path}" if path else "does not list folders"
+    return Misconfigured("incoming", f"{named} {what} in JSON: {_LISTING_ADVICE}", path=path)
 
 
 def name_of(entry: Entry) -> str | None:

@@ -16,7 +16,14 @@ import httpx
 from services.fetcher_writer.delivery.base import DeliveredFile
 from shared.backoff import Backoff
 from shared.crashpoints import reached
-from shared.errors import AttemptFailed, DependencyDown, DownloadsError, ErrorType, Misconfigured
+from shared.errors import (
+    AttemptFailed,
+    DependencyDown,
+    DownloadsError,
+    ErrorType,
+    Misconfigured,
+    Unexplained,
+)
 from shared.media.place import storage_error
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -30,21 +37,27 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18})", re.ASCII)
 
 
-def status_error(status: int) -> DownloadsError:
-    """The error for a status with which the file server refuses."""
+def status_error(status: int, path: str | None = None) -> DownloadsError:
+    """The error for a status with which the file server refuses; `path`: one file or folder."""
+    where = f" for {path}" if path else ""
     if status in _PASSING or status >= 500:
-        return DependencyDown("incoming", f"TORRENTINO_FILES_URL answers {status}")
+        return DependencyDown(
+            "incoming", f"TORRENTINO_FILES_URL answers {status}{where}", path=path
+        )
     wanted = "serve the folder TORRENTINO_DEST_ROOT without a redirect or a log-in"
     if status == 403:
         # nginx answers 403 to both; its error log names the path.
         wanted = "be able to read all below TORRENTINO_DEST_ROOT, where no file may be a link"
-    return Misconfigured("incoming", f"TORRENTINO_FILES_URL answers {status}: it must {wanted}")
+    detail = f"TORRENTINO_FILES_URL answers {status}{where}: it must {wanted}"
+    return Misconfigured("incoming", detail, path=path)
 
 
-def unreachable(exc: Exception) -> DependencyDown:
+def unreachable(exc: Exception, path: str | None = None) -> DependencyDown:
     """The error for a missing or incomplete answer."""
     detail = f"{type(exc).__name__}: {exc}".rstrip(": ")[:300]
-    return DependencyDown("incoming", f"no answer from TORRENTINO_FILES_URL ({detail})")
+    where = f" for {path}" if path else ""
+    message = f"no answer from TORRENTINO_FILES_URL{where} ({detail})"
+    return Unexplained("incoming", message, path=path)
 
 
 class Download:
@@ -65,6 +78,7 @@ class Download:
     ) -> None:
         self._http = http
         self._url = url
+        self._path = httpx.URL(url).path[:500]
         self._file = file
         self._sleep = sleep
         self._rng = rng
@@ -89,7 +103,7 @@ class Download:
             await asyncio.to_thread(sink.finish)
         except TimeoutError as exc:
             sink.discard()
-            raise unreachable(exc) from exc
+            raise unreachable(exc, self._path) from exc
         except BaseException:
             sink.discard()
             raise
@@ -98,16 +112,21 @@ class Download:
         furthest = fruitless = 0
         while sink.offset < self._file.size_bytes:
             problem: Exception = EOFError("the answer ended early")
+            refusal: int | None = None
             try:
                 await self._transfer(sink)
-            except (httpx.TransportError, _TryAgain) as exc:
+            except httpx.TransportError as exc:
                 problem = exc
+            except _TryAgain as exc:
+                problem, refusal = exc, exc.status
             if sink.offset > furthest:
                 furthest, fruitless = sink.offset, 0
             else:
                 fruitless += 1
             if fruitless >= MAX_TRIES:
-                raise unreachable(problem) from problem
+                if refusal is not None:
+                    raise status_error(refusal, self._path) from problem
+                raise unreachable(problem, self._path) from problem
             if sink.offset < self._file.size_bytes:
                 await self._sleep(_PAUSES.pause_s(fruitless, self._rng))
 
@@ -142,11 +161,12 @@ class Download:
         if status == 416:
             raise self._changed("is shorter than listed")
         if status in _PASSING:
-            raise _TryAgain(f"answered {status}")
+            raise _TryAgain(status)
         if status not in (200, 206):
-            raise status_error(status)
+            raise status_error(status, self._path)
         if headers.get("content-encoding", "identity") != "identity":
-            raise Misconfigured("incoming", "TORRENTINO_FILES_URL compresses files: turn it off")
+            detail = f"TORRENTINO_FILES_URL compresses {self._path}: turn it off"
+            raise Misconfigured("incoming", detail, path=self._path)
         self._require_validators(headers.get("etag"), headers.get("last-modified"))
         self._require_size(response)
 
@@ -165,7 +185,8 @@ class Download:
         match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
         requested = response.request.headers.get("range", "bytes=0-")
         if match is None or requested != f"bytes={match[1]}-":
-            raise Misconfigured("incoming", "TORRENTINO_FILES_URL answers another range than asked")
+            detail = f"TORRENTINO_FILES_URL answers another range of {self._path} than asked"
+            raise Misconfigured("incoming", detail, path=self._path)
         if match[2] != str(self._file.size_bytes):
             raise self._changed(f"has {match[2]} bytes now")
 
@@ -179,6 +200,10 @@ class Download:
 
 class _TryAgain(Exception):
     """The server answered with an error that passes."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"answered {status}")
+        self.status = status
 
 
 class _Sink:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,12 +21,15 @@ from services.fetcher_writer.delivery.base import (
     parts_below,
 )
 from services.fetcher_writer.delivery.dirfd import folder_below, remove_below, status_below
+from services.fetcher_writer.delivery.foreign import is_foreign_folder
 from shared.errors import (
     AttemptFailed,
     DependencyDown,
     DownloadsError,
     ErrorType,
     Misconfigured,
+    Unavailable,
+    Unexplained,
 )
 from shared.media.place import FILE_MODE, stage, storage_error
 
@@ -35,6 +39,12 @@ T = TypeVar("T")
 
 # A dead NFS server blocks a call for minutes: the caller gets an error earlier.
 _CALL_TIMEOUT_S = 30.0
+
+# What a single damaged or withheld file answers; a whole mount may answer the same.
+_OF_A_FILE = {
+    *(errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE, errno.EBADMSG, errno.EUCLEAN),
+    *(errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.ENXIO),
+}
 
 
 class SharedFolder:
@@ -60,6 +70,33 @@ class SharedFolder:
         """See `Delivery.files`."""
         parts = self._parts(dest_path)
         return await self._in_thread(lambda: self._list(parts))
+
+    async def exists(self, dest_path: str) -> bool:
+        """See `Delivery.exists`."""
+        parts = self._parts(dest_path)
+        return await self._in_thread(lambda: self._exists(parts))
+
+    async def proves(self, dest_path: str) -> bool:
+        """See `Delivery.proves`."""
+        parts = self._parts(dest_path)
+        return await self._in_thread(lambda: self._proves(parts))
+
+    async def identity(self) -> str:
+        """See `Delivery.identity`."""
+        return await self._in_thread(self._identity)
+
+    def another(self, dest_path: str) -> Misconfigured:
+        """See `Delivery.another`."""
+        here = self._mount.joinpath(*self._parts(dest_path))
+        return Misconfigured(
+            "incoming",
+            f"Torrentino has files at {dest_path}, which is {here} here, and there is no such"
+            f" folder, nor that of another download: TORRENTINO_{self._named}_MOUNT={self._mount}"
+            f" is another folder than TORRENTINO_{self._named}_ROOT={self._root} of Torrentino."
+            " Mount the same folder of the host in both; in docker-compose.yml, at the volumes of"
+            f" fetcher-writer: - <the host's folder that Torrentino has as {self._root}>:"
+            f"{self._mount}",
+        )
 
     async def locate(
         self,
@@ -104,7 +141,7 @@ class SharedFolder:
             async with asyncio.timeout(_CALL_TIMEOUT_S):
                 return await asyncio.to_thread(call)
         except TimeoutError as exc:
-            raise DependencyDown(
+            raise Unexplained(
                 "incoming", f"{self._mount} (TORRENTINO_{self._named}_MOUNT) does not respond"
             ) from exc
 
@@ -120,7 +157,41 @@ class SharedFolder:
             self._check_mount()
             return []
         except OSError as exc:
-            raise self._error(exc, "cannot be read") from exc
+            raise self._error(exc, "cannot be read", parts) from exc
+
+    def _exists(self, parts: Sequence[str]) -> bool:
+        *above, name = parts
+        try:
+            with folder_below(self._mount, above) as fd:
+                return status_below(fd, name) is not None
+        except FileNotFoundError:
+            return False
+        except OSError as exc:
+            raise self._error(exc, "cannot be read", parts) from exc
+
+    def _proves(self, parts: tuple[str, ...]) -> bool:
+        files = self._list(parts)
+        if not files:
+            return False
+        *above, name = self._parts_of(parts, files[0])
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            with folder_below(self._mount, above) as fd:
+                os.close(os.open(name, flags, dir_fd=fd))
+        except OSError as exc:
+            raise self._error(exc, "cannot be read", (*above, name)) from exc
+        return True
+
+    def _parts_of(self, parts: tuple[str, ...], file: DeliveredFile) -> tuple[str, ...]:
+        """Where a listed file is."""
+        return (*parts, *file.name.split("/"))
+
+    def _identity(self) -> str:
+        """Of the filesystem and the folder in it: a folder that is made anew is another one."""
+        try:
+            return f"{os.statvfs(self._mount).f_fsid:x}:{self._mount.stat().st_ino}"
+        except OSError as exc:
+            raise self._error(exc, "is not visible") from exc
 
     def _collect(self, parts: tuple[str, ...], file: DeliveredFile, temp: Path) -> str:
         *folder, name = parts
@@ -143,7 +214,14 @@ class SharedFolder:
             self._check_mount()
             raise _changed(file, "is gone") from exc
         except OSError as exc:
-            raise self._error(exc, "cannot be read") from exc
+            raise self._error(exc, "cannot be read", parts) from exc
+        except Unavailable as away:
+            if away.dependency == "incoming":
+                away.path = str(self._mount.joinpath(*parts))
+            raise
+        except AttemptFailed as failure:
+            failure.evidence["path"] = str(self._mount.joinpath(*parts))[:500]
+            raise
         _require_size(temp, file)
         return how
 
@@ -155,7 +233,7 @@ class SharedFolder:
         except FileNotFoundError:
             self._check_mount()
         except OSError as exc:
-            raise self._error(exc, "cannot be cleaned up") from exc
+            raise self._error(exc, "cannot be cleaned up", parts) from exc
 
     def _check_mount(self) -> None:
         try:
@@ -176,17 +254,27 @@ class SharedFolder:
         except OSError as exc:
             raise self._error(exc, "cannot be compared with MEDIA_PATH") from exc
 
-    def _error(self, exc: OSError, what: str) -> DownloadsError:
-        """The error for a failure to read the folder: never the fault of an item."""
+    def _error(self, exc: OSError, what: str, parts: Sequence[str] = ()) -> DownloadsError:
+        """The error for a failure to read the folder, or below it what `parts` lead to."""
+        path = self._path_of(exc, parts) if parts else None
+        setting = f"TORRENTINO_{self._named}_MOUNT={self._mount}"
         where = (
-            f"TORRENTINO_{self._named}_MOUNT={self._mount} {what} ({exc.strerror or exc}): it must"
-            f" be the folder that Torrentino sees as TORRENTINO_{self._named}_ROOT={self._root}"
+            f"{setting if path is None else path} {what} ({exc.strerror or exc}):"
+            f" {'it' if path is None else setting} must be the folder that Torrentino sees as"
+            f" TORRENTINO_{self._named}_ROOT={self._root}"
         )
         if isinstance(exc, PermissionError):
-            return Misconfigured("incoming", f"{where}, readable by user id {os.getuid()}")
+            detail = f"{where}, readable by user id {os.getuid()}"
+            return Misconfigured("incoming", detail, path=path)
         if isinstance(exc, FileNotFoundError | NotADirectoryError):
-            return Misconfigured("incoming", where)
-        return DependencyDown("incoming", where)
+            return Misconfigured("incoming", where, path=path)
+        kind = DependencyDown if exc.errno in _OF_A_FILE else Unexplained
+        return kind("incoming", where, path=path)
+
+    def _path_of(self, exc: OSError, parts: Sequence[str]) -> str:
+        """The path that the error is of: `parts` lead to it, or to a folder above it."""
+        below = exc.filename if isinstance(exc.filename, str) else ""
+        return str(self._mount.joinpath(*parts, *((below,) if below not in parts else ())))
 
 
 def walk(top_fd: int) -> Iterator[DeliveredFile]:
@@ -205,6 +293,8 @@ def walk(top_fd: int) -> Iterator[DeliveredFile]:
             if not (is_safe_name(name) and _is_file_or_folder(status)):
                 log.warning("delivered_entry_skipped", name=ascii(path)[:500])
             elif stat.S_ISDIR(status.st_mode):
+                if is_foreign_folder(name):
+                    continue
                 if len(folder) < MAX_DEPTH:
                     pending.append((*folder, name))
                 else:
@@ -224,6 +314,9 @@ def _entries(top_fd: int, folder: tuple[str, ...]) -> list[tuple[str, os.stat_re
                     found.append((entry.name, status))
     except FileNotFoundError:
         pass  # removed meanwhile: the caller compares the rest with what Torrentino reports
+    except OSError as exc:
+        exc.filename = "/".join(folder) or None
+        raise
     return found
 
 

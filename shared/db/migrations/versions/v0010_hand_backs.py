@@ -1,4 +1,4 @@
-"""How often an item was handed back, and what placed files were found to be."""
+"""How often an item was handed back, and where the files of tickets were seen."""
 
 from shared.db.migrate import run_sql_file
 
