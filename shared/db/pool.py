@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from shared.errors import Conflict, DependencyDown
+from shared.errors import Conflict, DependencyDown, Misconfigured
 
 if TYPE_CHECKING:
     Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -65,9 +65,16 @@ _SERVER_SETTINGS = {
 
 @contextmanager
 def translated() -> Iterator[None]:
-    """Turn asyncpg's errors of reachability into `DependencyDown`; let bugs through."""
+    """Turn asyncpg's errors of reachability into `DependencyDown`; let bugs through.
+
+    A right that the login lacks is `Misconfigured`: all work pauses, and no attempt is used.
+    """
     try:
         yield
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise Misconfigured(
+            "postgres", f"{error}; pezzottify-downloads migrate gives the rights"
+        ) from error
     except _DOWN as error:
         # An argument that does not fit its column is an InterfaceError, too, and a bug.
         if isinstance(error, ValueError):
