@@ -51,9 +51,7 @@ def url_of(service: Service, url: str) -> str:
 
 
 def _as(service: Service, url: str) -> str:
-    parts = urlsplit(url)
-    netloc = f"login_{service}:of {service}".replace(" ", "%20") + f"@{_server_of(url)}"
-    return parts._replace(netloc=netloc).geturl()
+    return url.replace(urlsplit(url).netloc, f"login_{service}:of%20{service}@{_server_of(url)}")
 
 
 def _server_of(url: str) -> str:
