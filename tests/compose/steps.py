@@ -122,12 +122,12 @@ class Steps:
         """Each service has its own login, and PostgreSQL has refused it nothing."""
         sql = "SELECT DISTINCT usename FROM pg_stat_activity WHERE usename <> 'pezzottify'"
         ask = ("exec", "-T", "postgres", "psql", "-U", "pezzottify", "-Atc")
-        users = until(
-            lambda: (
-                (u := set(self.lab.compose(*ask, sql).split())) and len(u) == len(SERVICES) and u
-            ),
-            what="every service is connected with a login of its own",
-        )
+
+        def connected() -> set[str]:
+            return set(self.lab.compose(*ask, sql).split())
+
+        until(lambda: len(connected()) == len(SERVICES), what="every service has its own login")
+        users = connected()
         require(users == {s.replace("-", "_") for s in SERVICES}, users)
         self.never_denied()
         reaper = self.lab.secret("database_url_reaper")
