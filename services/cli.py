@@ -75,6 +75,7 @@ def local(
     from services.local.run import run as run_local  # noqa: PLC0415
 
     process.blank_secrets()
+    process.close_to_others()
     with errors_in_lines():
         sys.exit(asyncio.run(run_local(data, once=once)))
 

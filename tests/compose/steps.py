@@ -34,6 +34,15 @@ _AT_WORK = {
     "reaper": Stage.DOWNLOADING,
     _STANDIN: Stage.DOWNLOADING,
 }
+# The processes of a service whose environment another one of its user, as ffmpeg is, can read.
+_READABLE = """
+import os
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        ours = b"\\0services." in file.read() and int(pid) != os.getpid()
+    if ours and os.access(f"/proc/{pid}/environ", os.R_OK):
+        print(pid)
+"""
 _SECRET = re.compile(r"(PASSWORD|ADMIN_KEY|API_KEY)=.|://\S+:\S+@")
 
 
@@ -98,6 +107,10 @@ class Steps:
             secret = [each for each in container["Config"]["Env"] if _SECRET.search(each)]
             require(not secret, f"{service} has secrets in its environment")
         require(published == {"ingest": [ADDRESS]}, f"published: {published}")
+        for service in SERVICES:
+            [container] = self.lab.containers(service)
+            read = self.lab.run("docker", "exec", container["Id"], "python", "-IS", "-c", _READABLE)
+            require(not read.strip(), f"{service}: a child reads the environment of {read}")
         return "read-only, no capabilities, limits, only ingest published"
 
     def networks(self) -> str:
