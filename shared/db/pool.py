@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import asyncpg
 
-from shared.errors import Conflict, DependencyDown, Misconfigured
+from shared.errors import Conflict, DependencyDown
 
 if TYPE_CHECKING:
     Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
@@ -67,14 +67,13 @@ _SERVER_SETTINGS = {
 def translated() -> Iterator[None]:
     """Turn asyncpg's errors of reachability into `DependencyDown`; let bugs through.
 
-    A right that the login lacks is `Misconfigured`: all work pauses, and no attempt is used.
+    A right that the login lacks is no bug either: `migrate` may still be running, or has to run.
     """
     try:
         yield
     except asyncpg.InsufficientPrivilegeError as error:
-        raise Misconfigured(
-            "postgres", f"{error}; pezzottify-downloads migrate gives the rights"
-        ) from error
+        detail = f"{error}; pezzottify-downloads migrate gives the rights"
+        raise DependencyDown("postgres", detail) from error
     except _DOWN as error:
         # An argument that does not fit its column is an InterfaceError, too, and a bug.
         if isinstance(error, ValueError):

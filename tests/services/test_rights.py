@@ -18,7 +18,7 @@ from shared.db.migrate import migrate
 from shared.db.pool import Database
 from shared.db.rights import rights
 from shared.db.roles import given_rights, role_of
-from shared.errors import Misconfigured
+from shared.errors import DependencyDown, Misconfigured
 from shared.settings import EVERY_SERVICE, Service
 from tests.support.databases import url_of
 from tests.support.stages import queue
@@ -168,7 +168,7 @@ async def test_the_history_of_a_move_by_a_service_that_may_not_write_it(still: W
 async def test_a_missing_right_pauses_and_burns_nothing(database_url: str) -> None:
     """An administrator has to mend that, by `migrate`; it is no item's fault."""
     database = Database(url_of("reaper", database_url))
-    with pytest.raises(Misconfigured, match=r"permission denied for table releases; .*migrate"):
+    with pytest.raises(DependencyDown, match=r"permission denied for table releases; .*migrate"):
         async with database.connection() as connection:
             await connection.fetch("SELECT magnet_uri FROM releases")
     await database.close()
