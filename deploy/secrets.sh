@@ -1,12 +1,14 @@
 #!/bin/sh
 # Makes the secrets of docker-compose.yml: random passwords, one file each, in ./secrets.
 #
-#   sh deploy/secrets.sh            makes the missing ones only, also of single users of NATS
+#   sh deploy/secrets.sh            makes the missing ones only, also of single users of PostgreSQL and NATS,
+#                                   and checks that the folders of .env exist
 #   sh deploy/secrets.sh NAME...    replaces these: postgres, nats, admin, torrentino, catalog_server
 #
 # secrets/torrentino_api_key and secrets/catalog_server_password are made empty: put Torrentino's API key
-# and the password of the bridge's account into them. docs/operations.md has the further steps after a replacement. PUID, PGID, SECRETS_DIR and NATS_SCHEME (nats or tls) come
-# from the environment or from .env.
+# and the password of the bridge's account into them. docs/operations.md has the further steps after a
+# replacement. PUID, PGID, SECRETS_DIR, NATS_SCHEME (nats or tls) and the folders come from the environment or
+# from .env.
 set -eu
 cd "$(dirname "$0")/.."
 umask 077
@@ -20,7 +22,8 @@ folder=$(setting SECRETS_DIR ./secrets)
 owner=$(setting PUID 1000)
 group=$(setting PGID 1000)
 scheme=$(setting NATS_SCHEME nats)
-users='ingest ticketer poller fetcher_writer watchdog reaper bridge catalog operator'
+services='ingest ticketer poller fetcher_writer watchdog reaper bridge'
+users="$services catalog operator"
 
 password() { od -An -N 24 -tx1 /dev/urandom | tr -d ' \n'; }
 
@@ -34,6 +37,19 @@ make_postgres() {
     secret=$(password)
     echo "$secret" | keep postgres_password
     echo "postgresql://pezzottify:$secret@postgres/pezzottify" | keep database_url
+    make_logins $services
+}
+
+make_logins() { # SERVICE...: a user of PostgreSQL each; `migrate` gives it its password and its rights
+    for service; do
+        echo "postgresql://$service:$(password)@postgres/pezzottify" | keep "database_url_$service"
+    done
+}
+
+missing_logins() {
+    for service in $services; do
+        [ -e "$folder/database_url_$service" ] || echo "$service"
+    done
 }
 
 variable_of() { echo "$1_PASSWORD" | tr '[:lower:]' '[:upper:]'; }
@@ -70,8 +86,11 @@ make_torrentino() { : | keep torrentino_api_key; } # empty: no key
 make_catalog_server() { : | keep catalog_server_password; } # empty: the bridge only publishes
 
 mkdir -p "$folder"
+check=
 [ $# -gt 0 ] || {
+    check=folders
     [ -e "$folder/database_url" ] || set -- postgres
+    [ $# -gt 0 ] || make_logins $(missing_logins)
     missing=$(missing_users)
     [ -z "$missing" ] || add_nats_users $missing
     [ -e "$folder/admin_key" ] || set -- "$@" admin
@@ -94,3 +113,17 @@ elif ! chgrp "$group" "$folder"/*_*; then
         "group of yours, or run this as root" >&2
     exit 1
 fi
+
+[ -n "$check" ] || exit 0
+missing=
+for name in INCOMING_DIR DOWNLOADS_DIR MEDIA_DIR CATALOG_DIR STORAGE_DIR; do
+    path=$(setting $name '')
+    case $path in
+    */*) [ -d "$path" ] || missing="$missing$name: $path is no folder of this machine: make it, or correct .env
+" ;; # a name without a slash is a volume
+    esac
+done
+[ -z "$missing" ] || {
+    printf %s "$missing" >&2
+    exit 1
+}

@@ -94,6 +94,7 @@ def local(
     from services.local.run import run as run_local  # noqa: PLC0415
 
     process.blank_secrets()
+    process.close_to_others()
     with errors_in_lines():
         sys.exit(asyncio.run(run_local(data, once=once, take_over_media=take_over_media)))
 
@@ -119,23 +120,33 @@ def migrate(
     wait_s: Annotated[
         float, typer.Option(help="Seconds to wait for PostgreSQL to come up.")
     ] = 60.0,
+    logins: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder with a file database_url_SERVICE for each service: the user of each URL"
+            " is made, with its password and the rights of the service."
+        ),
+    ] = None,
 ) -> None:
     """Bring the database to this version's schema; safe to run several times at once."""
     with errors_in_lines():
         # Only PostgreSQL is used: NATS_URL may be missing.
         settings = load([], {"NATS_URL": "nats://unused"} | dict(os.environ))
-        revision = asyncio.run(_migrate(settings.database_url.get_secret_value(), wait_s))
+        url = settings.database_url.get_secret_value()
+        revision = asyncio.run(_migrate(url, logins, wait_s))
     output.print_line(f"the schema is at {revision}")
 
 
-async def _migrate(url: str, wait_s: float) -> str:
+async def _migrate(url: str, logins: Path | None, wait_s: float) -> str:
     # Alembic and SQLAlchemy take 35 MB that no running service needs.
+    from shared.db.logins import database_urls  # noqa: PLC0415
     from shared.db.migrate import migrate as run_migrations  # noqa: PLC0415
 
+    urls = {} if logins is None else database_urls(logins)
     deadline = asyncio.get_running_loop().time() + wait_s
     while True:
         try:
-            return await run_migrations(url)
+            return await run_migrations(url, urls)
         except DependencyDown:
             if asyncio.get_running_loop().time() >= deadline:
                 raise

@@ -1,4 +1,4 @@
-"""`/healthz`, `/readyz` and `/metrics` of every service, on OPS_PORT."""
+"""`/healthz`, `/readyz` and `/metrics` of every service, on OPS_HOST and OPS_PORT."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class OpsServer:
         self.server = WebServer(
             self.name,
             Starlette(routes=routes),
-            host=app.settings.host,
+            host=app.settings.ops_host,
             port=app.settings.ops_port,
             variable="OPS_PORT",
             grace_s=1,

@@ -35,6 +35,7 @@ def main(services: dict[Service, Build]) -> None:
         os.umask(settings.umask_bits)
         logs.configure(settings)
         blank_secrets()
+        close_to_others()
         asyncio.run(_run(settings, services))
 
 
@@ -42,7 +43,7 @@ def blank_secrets() -> None:
     """Blank the values of secrets in `/proc/<pid>/environ`; `os.environ` keeps them.
 
     Other processes of this user can read that file, and children of this process decode files of
-    strangers. Memory stays readable to a program that may trace this one.
+    strangers.
     """
     if sys.platform != "linux":
         return
@@ -56,6 +57,19 @@ def blank_secrets() -> None:
         if name in names:
             ctypes.memset(place + len(name) + 1, ord("*"), len(value))
         place += len(entry) + 1
+
+
+def close_to_others() -> None:
+    """Keep other processes of this user, such as a decoder, out of this one's memory and files.
+
+    What `/proc/<pid>` has of it then belongs to root, and only root may trace it. There are no core
+    dumps. A child that starts a program is open again.
+    """
+    if sys.platform != "linux":
+        return
+    pr_set_dumpable = 4
+    if ctypes.CDLL(None, use_errno=True).prctl(pr_set_dumpable, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
 
 
 async def _run(settings: Settings, services: dict[Service, Build]) -> None:

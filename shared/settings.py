@@ -256,6 +256,10 @@ class Settings(BaseModel):
     )
     host: str = Field("127.0.0.1", description="the address on which ingest serves HTTP")
     port: int = Field(3002, ge=0, le=65535, description="the port on which ingest serves HTTP")
+    ops_host: str = Field(
+        "127.0.0.1",
+        description="the address on which OPS_PORT answers, or several separated by commas",
+    )
     ops_port: int = Field(
         9091, ge=0, le=65535, description="the port of /healthz, /readyz and /metrics"
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import socket
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -81,7 +82,7 @@ class WebServer:
 
     @property
     def host(self) -> str:
-        """The address that it listens on."""
+        """The address that it listens on, or several separated by commas."""
         return self._host
 
     @property
@@ -103,10 +104,10 @@ class WebServer:
             ws="none",
             server_header=False,
         )
-        sock = listener(self._host, self._port, variable=self._variable)
-        self._port = sock.getsockname()[1]
+        sockets = listeners(self._host, self._port, variable=self._variable)
+        self._port = sockets[0].getsockname()[1]
         server = _Server(config)
-        serving = asyncio.create_task(server.serve(sockets=[sock]))
+        serving = asyncio.create_task(server.serve(sockets=sockets))
         stopping = asyncio.create_task(stop.wait())
         try:
             self.started.set()
@@ -117,11 +118,30 @@ class WebServer:
             try:
                 await serving
             finally:
-                sock.close()
+                for sock in sockets:
+                    sock.close()
 
 
 class AddressInUse(DownloadsError):
     """The address of a server is taken."""
+
+
+def listeners(hosts: str, port: int, *, variable: str) -> list[socket.socket]:
+    """A socket for each of the addresses, separated by commas, all with the same port.
+
+    Raises:
+        AddressInUse: as `listener`.
+    """
+    found: list[socket.socket] = []
+    try:
+        for host in hosts.split(","):
+            found.append(listener(host.strip(), port, variable=variable))
+            port = found[0].getsockname()[1]
+    except AddressInUse:
+        for sock in found:
+            sock.close()
+        raise
+    return found
 
 
 def listener(host: str, port: int, *, variable: str) -> socket.socket:
@@ -139,8 +159,10 @@ def listener(host: str, port: int, *, variable: str) -> socket.socket:
         sock.listen(_BACKLOG)
     except OSError as error:
         sock.close()
+        remedy = f"stop what uses it, or set another {variable}"
+        if error.errno != errno.EADDRINUSE:
+            remedy = f"{variable.removesuffix('PORT')}HOST wants an address of this machine"
         raise AddressInUse(
-            f"{variable}: cannot listen on {host}:{port} ({error.strerror}):"
-            f" stop what uses it, or set another {variable}"
+            f"{variable}: cannot listen on {host}:{port} ({error.strerror}): {remedy}"
         ) from error
     return sock

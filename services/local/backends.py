@@ -33,7 +33,7 @@ from shared.db.pool import Database
 from shared.errors import DownloadsError, Unavailable
 from shared.media.paths import find_audio
 from shared.settings import Service, Settings
-from shared.web import listener
+from shared.web import listeners
 
 
 class CannotStart(DownloadsError):
@@ -118,8 +118,13 @@ class Backends:
 
     async def _check(self) -> None:
         """Raise CannotStart if a port is taken or the catalog cannot be used."""
-        for port, variable in ((self.settings.port, "PORT"), (self.settings.ops_port, "OPS_PORT")):
-            listener(self.settings.host, port, variable=variable).close()
+        settings = self.settings
+        for host, port, variable in (
+            (settings.host, settings.port, "PORT"),
+            (settings.ops_host, settings.ops_port, "OPS_PORT"),
+        ):
+            for sock in listeners(host, port, variable=variable):
+                sock.close()
         if self.own_catalog:
             catalog = Catalog(self.catalog)
             try:

@@ -19,7 +19,7 @@ from shared.settings import (
     bridge_wanted,
     load,
 )
-from shared.web import AddressInUse, listener
+from shared.web import AddressInUse, listeners
 
 _MIB = 1024 * 1024
 # Measured: a first run takes 54 MB, 47 of them for PostgreSQL, whose WAL grows in steps of 16 MB.
@@ -152,13 +152,13 @@ def _of_standin(standin: StandinConfig, state: Path) -> dict[str, str]:
 
 def _ports(environ: Mapping[str, str], *, own_catalog: bool, remarks: list[str]) -> dict[str, str]:
     """The usual ports, or the next free ones with a remark."""
-    host = environ.get("HOST", "127.0.0.1")
+    hosts = {name: environ.get(name, "127.0.0.1") for name in ("HOST", "OPS_HOST")}
     ops_port = _OPS_PORT_BESIDE_A_CATALOG_SERVER if own_catalog else _OPS_PORT
     chosen: dict[str, str] = {}
     for variable, wanted in (("PORT", _PORT), ("OPS_PORT", ops_port)):
         if variable in environ:
             continue
-        port = _free_from(host, wanted, variable)
+        port = _free_from(hosts[variable.replace("PORT", "HOST")], wanted, variable)
         if port != wanted:
             what = "the API" if variable == "PORT" else "the health of the services"
             remarks.append(f"port {wanted} is taken: {what} is on {port}; {variable} sets another")
@@ -166,10 +166,11 @@ def _ports(environ: Mapping[str, str], *, own_catalog: bool, remarks: list[str])
     return chosen
 
 
-def _free_from(host: str, wanted: int, variable: str) -> int:
+def _free_from(hosts: str, wanted: int, variable: str) -> int:
     for port in range(wanted, wanted + _PORTS_TRIED):
         try:
-            listener(host, port, variable=variable).close()
+            for sock in listeners(hosts, port, variable=variable):
+                sock.close()
         except AddressInUse:
             continue
         return port

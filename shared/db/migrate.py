@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -17,8 +17,11 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from shared.db.logins import give_logins
 from shared.db.pool import translated
+from shared.db.roles import give_rights
 from shared.errors import DependencyDown, Misconfigured
+from shared.settings import Service
 
 _HERE = Path(__file__).parent / "migrations"
 # Any number that no other program uses for an advisory lock on this server.
@@ -75,14 +78,22 @@ def _refusals() -> Iterator[None]:
         if error.connection_invalidated or isinstance(cause, _NOT_CONNECTED):
             raise DependencyDown("postgres", str(cause)) from error
         if isinstance(cause, asyncpg.InsufficientPrivilegeError):
-            raise Misconfigured("postgres", f"{cause}; the owner of the schema migrates") from error
+            raise _not_the_owner(cause) from error
         raise
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise _not_the_owner(error) from error
     except CommandError as error:
         raise Misconfigured("postgres", f"the schema is newer than this code: {error}") from error
 
 
-async def migrate(database_url: str) -> str:
-    """Bring the database to `head()` and return that revision.
+def _not_the_owner(error: Exception) -> Misconfigured:
+    return Misconfigured("postgres", f"{error}; the owner of the schema migrates")
+
+
+async def migrate(database_url: str, logins: Mapping[Service, str] | None = None) -> str:
+    """Bring the database to `head()` and the services' rights up to date; return that revision.
+
+    With `logins`, each service may then log in with the user and password of its URL there.
 
     Raises:
         DependencyDown: PostgreSQL cannot be reached.
@@ -97,6 +108,12 @@ async def migrate(database_url: str) -> str:
         with translated(), _refusals():
             async with engine.begin() as connection:
                 await connection.run_sync(_upgrade)
+                driver = (await connection.get_raw_connection()).driver_connection
+                assert isinstance(driver, asyncpg.Connection)
+                # In the transaction of the migration: no service sees a table without its rights.
+                await give_rights(driver)
+                if logins:
+                    await give_logins(driver, logins)
     finally:
         await engine.dispose()
     return await asyncio.to_thread(head)

@@ -101,12 +101,17 @@ _LONGEST_SHOWN = 120
 def translated() -> Iterator[None]:
     """Turn asyncpg's errors of reachability into `DependencyDown`, and what ends one statement into
     `StatementAborted`; let bugs through.
+
+    A right that the login lacks is no bug either: `migrate` may still be running, or has to run.
     """
     try:
         yield
     except _ABORTED as error:
         statement = " ".join(str(getattr(error, "query", None) or "").split())
         raise StatementAborted(str(error), statement=statement[:_LONGEST_SHOWN]) from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        detail = f"{error}; pezzottify-downloads migrate gives the rights"
+        raise DependencyDown("postgres", detail) from error
     except _DOWN as error:
         # An argument that does not fit its column is an InterfaceError, too, and a bug.
         if isinstance(error, ValueError):

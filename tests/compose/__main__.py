@@ -60,9 +60,12 @@ def _all(steps: Steps, report: Report) -> None:
     report.timed("install", steps.install)
     steps.start()
     report.timed("who may do what", steps.hardened)
+    report.timed("who reaches whom", steps.networks)
     report.timed("an album over HTTP", steps.album_over_http)
     report.timed("an album over NATS", steps.album_over_nats)
     report.timed("rights at NATS", steps.rights)
+    report.timed("logins at PostgreSQL", steps.database_users)
+    report.timed("a folder that is missing", steps.missing_folder)
     report.timed("read a stuck item", steps.read_a_stuck_item)
     # It makes all containers again, and their logs with them.
     report.timed("the bridge names the files in the catalog", steps.bridge)

@@ -29,6 +29,10 @@ _INSTALLED_FROM = ("docker-compose.yml", "deploy/secrets.sh", "deploy/nats/nats-
 _LOOK_S = 0.1
 _COMMAND_S = 900
 _BLOCK = re.compile(r"<!-- run: ([\w-]+) -->\n```sh\n(.*?)^```", re.M | re.S)
+_CONNECT = (
+    *("python3", "-IS", "-c"),
+    "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).close()",
+)
 _SHIM = """#!/bin/sh
 # `docker compose` by docker-compose, where the engine's client has no such plugin.
 if [ "$1" = compose ]; then shift; exec docker-compose "$@"; fi
@@ -231,7 +235,8 @@ class Lab:
         docker = shutil.which("docker")
         if docker is None:
             raise Failed("there is no `docker`: install Docker, and Compose with it")
-        environ = dict(os.environ)
+        # The files of .env.example, unless docker-compose 1.29 runs them.
+        environ = {name: value for name, value in os.environ.items() if name != "COMPOSE_FILE"}
         plugin = subprocess.run(
             [docker, "compose", "version"], capture_output=True, check=False, timeout=60
         )
@@ -241,9 +246,12 @@ class Lab:
             shim.write_text(_SHIM.format(docker=docker))
             shim.chmod(0o755)
             environ["PATH"] = f"{shim.parent}:{environ['PATH']}"
+            environ["COMPOSE_FILE"] = "docker-compose.yml"
         return environ | {
             "COMPOSE_PROJECT_NAME": self.name,
             "PEZZOTTIFY_NETWORK": self.name,
+            "CLIENTS_NETWORK": f"{self.name}-clients",
+            "DATA_NETWORK": f"{self.name}-data",
             "DOWNLOADS_IMAGE": self.image,
             "FILES_IMAGE": f"{self.name}/files",
             "BUILD_NETWORK": "host",
@@ -300,6 +308,21 @@ class Lab:
             for service in SERVICES:
                 for container in self.containers(service):
                     self.run("docker", "exec", container["Id"], *ask)
+        except Failed:
+            return False
+        return True
+
+    def address(self, service: str, network: str) -> str:
+        """The address of a service's only container on a network; empty if it is not there."""
+        [container] = self.containers(service)
+        found = container["NetworkSettings"]["Networks"].get(network, {})
+        return str(found.get("IPAddress", ""))
+
+    def connects(self, service: str, host: str, port: int) -> bool:
+        """Whether a connection from a service's container to this address is accepted."""
+        [container] = self.containers(service)
+        try:
+            self.run("docker", "exec", container["Id"], *_CONNECT, host, str(port))
         except Failed:
             return False
         return True

@@ -134,13 +134,13 @@ class Seen:
     def as_catalog_server(
         self, *arguments: str, url: str | None = None, trusts: Path | None = None
     ) -> str:
-        """Run catalog_server.py on the network; what it prints."""
+        """Run catalog_server.py on the network of clients; what it prints."""
         url = url or self.lab.secret("nats_url_catalog")
         mounts = (
             [] if trusts is None else ["-v", f"{trusts}:/ca.crt:ro", "-e", "SSL_CERT_FILE=/ca.crt"]
         )
         return self.lab.run(
-            *("docker", "run", "--rm", "-i", "--network", self.lab.name, *mounts),
+            *("docker", "run", "--rm", "-i", "--network", f"{self.lab.name}-clients", *mounts),
             *("-e", f"NATS_URL={url}", self.lab.image, "python", "-", *arguments),
             text=_CATALOG_SERVER.read_text(encoding="utf-8"),
         ).strip()

@@ -16,11 +16,12 @@ import trustme
 
 from services.local.sample import ALBUM_ID, SECOND_ALBUM_ID
 from shared.states import Stage
-from tests.compose.lab import ADDRESS, SERVICES, Lab, until
+from tests.compose.lab import ADDRESS, SERVICES, Failed, Lab, until
 from tests.compose.report import Report
 from tests.compose.seen import Seen, require, require_refused
 
 _STANDIN = "torrentino-standin"
+_CALL_TORRENTINO = ("ticketer", "poller", "fetcher-writer")
 # In which stage of an item each container is in the middle of its work.
 _AT_WORK = {
     "postgres": Stage.DOWNLOADING,
@@ -33,6 +34,15 @@ _AT_WORK = {
     "reaper": Stage.DOWNLOADING,
     _STANDIN: Stage.DOWNLOADING,
 }
+# The processes of a service whose environment another one of its user, as ffmpeg is, can read.
+_READABLE = """
+import os
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    with open(f"/proc/{pid}/cmdline", "rb") as file:
+        ours = b"\\0services." in file.read() and int(pid) != os.getpid()
+    if ours and os.access(f"/proc/{pid}/environ", os.R_OK):
+        print(pid)
+"""
 _SECRET = re.compile(r"(PASSWORD|ADMIN_KEY|API_KEY)=.|://\S+:\S+@")
 
 
@@ -97,7 +107,74 @@ class Steps:
             secret = [each for each in container["Config"]["Env"] if _SECRET.search(each)]
             require(not secret, f"{service} has secrets in its environment")
         require(published == {"ingest": [ADDRESS]}, f"published: {published}")
+        for service in SERVICES:
+            [container] = self.lab.containers(service)
+            read = self.lab.run("docker", "exec", container["Id"], "python", "-IS", "-c", _READABLE)
+            require(not read.strip(), f"{service}: a child reads the environment of {read}")
         return "read-only, no capabilities, limits, only ingest published"
+
+    def networks(self) -> str:
+        """Torrentino reaches no PostgreSQL, no NATS and no ops port; what needs it reaches it."""
+        data = f"{self.lab.name}-data"
+        closed = [("postgres", 5432), ("nats", 4222)] + [(s, 9091) for s in SERVICES]
+        by_address = [(self.lab.address(name, data), port) for name, port in closed]
+        # Those that Torrentino shares a network with answer there on no port.
+        shared = [(self.lab.address(s, self.lab.name), 9091) for s in _CALL_TORRENTINO]
+        for host, port in (*closed, *by_address, *shared):
+            require(host, "an address is missing")
+            require(not self.lab.connects(_STANDIN, host, port), f"it reaches {host}:{port}")
+        for service in SERVICES:
+            found = self.lab.connects(service, _STANDIN, 8080)
+            require(found == (service in _CALL_TORRENTINO), f"{service} and Torrentino: {found}")
+            # As a Prometheus would.
+            require(self.lab.connects("reaper", service, 9091), f"no ops port of {service}")
+        require(not self.lab.connects("reaper", "192.0.2.1", 9), "that network has a way out")
+        return f"{len(closed) + len(by_address) + len(shared)} addresses closed to Torrentino"
+
+    def database_users(self) -> str:
+        """Each service has its own login, and PostgreSQL has refused it nothing."""
+        sql = "SELECT DISTINCT usename FROM pg_stat_activity WHERE usename <> 'pezzottify'"
+        ask = ("exec", "-T", "postgres", "psql", "-U", "pezzottify", "-Atc")
+
+        def connected() -> set[str]:
+            return set(self.lab.compose(*ask, sql).split())
+
+        until(lambda: len(connected()) == len(SERVICES), what="every service has its own login")
+        users = connected()
+        require(users == {s.replace("-", "_") for s in SERVICES}, users)
+        self.never_denied()
+        reaper = self.lab.secret("database_url_reaper")
+        for sql in ("SELECT magnet_uri FROM releases", "COPY events TO PROGRAM 'cat'"):
+            refused = partial(self.lab.compose, *ask[:4], reaper, "-c", sql)
+            require_refused(refused, f"the reaper's {sql}")
+        return f"{len(users)} logins; a service that was taken over reads no secret of another"
+
+    def never_denied(self) -> None:
+        """PostgreSQL has refused no right so far, but those that were tried on purpose."""
+        log = self.lab.compose("logs", "--no-color", "postgres")
+        denied = [
+            line
+            for line in log.splitlines()
+            if "permission denied" in line and "table releases" not in line and "COPY" not in line
+        ]
+        require(not denied, f"a service may not do what it needs: {denied[:3]}")
+
+    def missing_folder(self) -> str:
+        """A folder that is missing is named, by secrets.sh and by Compose; Docker makes none."""
+        there, missing = self.lab.storage / "incoming", self.lab.storage / "typo"
+        self.lab.change(INCOMING_DIR=str(missing))
+        for command in (["sh", "deploy/secrets.sh"], ["docker", "compose", "up", "-d"]):
+            try:
+                self.lab.run(*command)
+            except Failed as failed:
+                require(str(missing) in str(failed), failed)
+            else:
+                raise Failed(f"{command} accepts a missing folder")
+        require(not missing.exists(), "Docker has made the folder")
+        self.lab.change(INCOMING_DIR=str(there))
+        self.lab.compose("up", "-d")
+        self.seen.healthy()
+        return ""
 
     def album_over_http(self) -> str:
         """An album that was asked for over HTTP arrives."""
@@ -134,6 +211,7 @@ class Steps:
         lost = {t: u for t, u in self.seen.named().items() if not (self.seen.library / u).is_file()}
         require(not lost, f"the catalog names what is not there: {lost}")
         self.seen.healthy()
+        self.never_denied()
         self.lab.compose("rm", "-sf", "bridge")
         self.lab.environ["COMPOSE_PROFILES"] = profiles
         self.lab.change(BRIDGE_CATALOG_WRITE="", BRIDGE_SERVER_STOPPED="")
@@ -265,8 +343,9 @@ class Steps:
 
     def rotate(self) -> str:
         """New passwords hold, and the old ones no more."""
-        nats, database, key = map(
-            self.lab.secret, ("nats_url_catalog", "database_url", "admin_key")
+        nats, database, login, key = map(
+            self.lab.secret,
+            ("nats_url_catalog", "database_url", "database_url_poller", "admin_key"),
         )
         for name in ("rotate-postgres", "rotate-nats", "rotate-admin"):
             self.lab.as_documented(name)
@@ -283,6 +362,7 @@ class Steps:
         )
         psql = partial(self.lab.compose, "exec", "-T", "postgres", "psql", "-c", "SELECT 1", "-d")
         require_refused(partial(psql, database), "PostgreSQL's old password")
+        require_refused(partial(psql, login), "the poller's old password")
         psql(self.lab.secret("database_url"))
         self.seen.forget_files()
         said = self.seen.as_catalog_server("album", SECOND_ALBUM_ID)
@@ -308,6 +388,8 @@ class Steps:
         self.seen.forget_files()
         self.lab.ask("POST", f"album/{SECOND_ALBUM_ID}")
         self.seen.arrives([SECOND_ALBUM_ID])
+        for host, port in (("postgres", 5432), ("nats", 4222), ("fetcher-writer", 9091)):
+            require(not self.lab.connects("files", host, port), f"nginx reaches {host}:{port}")
         log = self.lab.compose("logs", "--no-color", "files")
         fetched = re.findall(r'"GET (/downloads/\S+[^/]) HTTP/1\.\d" 20[06]', log)
         require(len(set(fetched)) >= 5, f"nginx gave only {fetched}")
@@ -412,6 +494,7 @@ class Steps:
         require(earlier not in images, f"the earlier image still runs: {images}")
         users = set(re.findall(r"^(\w+)_PASSWORD:", self.lab.secret("nats_passwords"), re.M))
         require("BRIDGE" in users, f"secrets.sh has added no user: {users}")
+        self.database_users()
         return f"from {commit[:8]} in {took:.1f} s; 12 items kept, 5 arrived across it"
 
 

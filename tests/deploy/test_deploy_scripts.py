@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from shared.settings import EVERY_SERVICE
 from tests.support.autoindex import Autoindex
 
 ROOT = Path(__file__).parents[2]
@@ -73,6 +74,40 @@ def test_the_two_sides_of_a_password_agree(checkout: Path) -> None:
         url = found[f"nats_url_{user.lower()}"].strip()
         assert url == f"nats://{user.lower()}:{password}@nats:4222"
     assert found["torrentino_api_key"] == found["catalog_server_password"] == ""
+
+
+def test_each_service_has_a_user_of_postgresql(checkout: Path) -> None:
+    """An installation from before has one for all: each gets its own, and that one stays."""
+    make(checkout)
+    before = secrets_of(checkout)
+    logins = [checkout / f"secrets/database_url_{service}" for service in EVERY_SERVICE]
+    urls = [path.read_text().strip() for path in logins]
+    for service, url in zip(EVERY_SERVICE, urls, strict=True):
+        assert re.fullmatch(rf"postgresql://{service}:[0-9a-f]{{48}}@postgres/pezzottify", url)
+    assert len({url.partition("@")[0].rpartition(":")[2] for url in urls}) == len(urls)
+    for path in logins:
+        path.unlink()
+    again = make(checkout)
+    assert len(again.stdout.splitlines()) == len(logins)
+    assert secrets_of(checkout)["database_url"] == before["database_url"]
+    assert [path.read_text().strip() for path in logins] != urls
+
+
+def test_a_folder_that_is_missing_is_named(checkout: Path) -> None:
+    """Before Docker makes an empty one; a volume's name is none, and a rotation needs no folder."""
+    there, missing = checkout / "there", checkout / "typo"
+    there.mkdir()
+    (checkout / ".env").write_text(
+        f"INCOMING_DIR={missing}\nCATALOG_DIR={there}\nMEDIA_DIR=media\n"
+    )
+    failed = make(checkout)
+    assert failed.returncode == 1
+    assert failed.stderr.splitlines() == [
+        f"INCOMING_DIR: {missing} is no folder of this machine: make it, or correct .env"
+    ]
+    assert make(checkout, "admin").returncode == 0
+    missing.mkdir()
+    assert make(checkout).returncode == 0
 
 
 def test_an_upgrade_adds_the_users_that_are_missing(checkout: Path) -> None:
@@ -205,6 +240,14 @@ def test_another_user_than_puid_is_an_error(name: str) -> None:
     assert failed.returncode == 1
     assert failed.stderr.startswith(f"{name}: got 4242, but the container runs as")
     assert enter("echo", "in", **IDS).stdout == "in\n"
+
+
+@pytest.mark.parametrize("network", ["", "no-such-network"])
+def test_the_ops_port_keeps_to_loopback_without_its_network(network: str) -> None:
+    """The health check needs loopback; a network that is not there is said."""
+    done = enter("sh", "-c", "echo $OPS_HOST", OPS_HOST="127.0.0.1", OPS_NETWORK=network, **IDS)
+    assert done.stdout == "127.0.0.1\n"
+    assert ("OPS_NETWORK: no address" in done.stderr) == bool(network)
 
 
 def check(*arguments: str, **environ: str) -> int:

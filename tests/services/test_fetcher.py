@@ -6,6 +6,7 @@ import asyncio
 import errno
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -405,12 +406,13 @@ class SlowDecoder:
         """What the fetcher-writer is given."""
         return self._tools
 
-    async def go_on(self) -> None:
-        """Wait until an ffmpeg waits, and let it go on."""
+    async def go_on(self, meanwhile: Callable[[], object] = lambda: None) -> None:
+        """Wait until an ffmpeg waits, do something meanwhile, and let it go on."""
 
         def write() -> None:
             # Opening for writing returns when there is a reader.
             with self._gate.open("w") as gate:
+                meanwhile()
                 gate.write("go on\n")
 
         await asyncio.to_thread(write)
@@ -530,9 +532,12 @@ async def test_a_file_that_is_written_to_meanwhile_is_refused(
         await begin(by_hand)
         await eventually(lambda: one(world), lambda item: item["stage"] == "verifying")
         (incoming,) = world.incoming.glob("*/*/*.converted")
-        with incoming.open("ab") as file:
-            file.write(b"x")
-        await slow.go_on()
+
+        def write_over() -> None:
+            with incoming.open("ab") as file:
+                file.write(b"x")
+
+        await slow.go_on(write_over)
         await asyncio.gather(*by_hand.fetcher.working)
         item = await one(world)
         assert item["stage"] == "retry_wait"

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 import asyncpg
 
 from services.local.postgres import Postgres
 from shared.db.migrate import migrate
+from shared.settings import EVERY_SERVICE, Service
 
 _TEMPLATE = "template"
+# The servers, by host and port, on which each service has a login of its own.
+_with_logins: set[str] = set()
 
 
 async def start(server: Postgres) -> None:
@@ -22,7 +27,9 @@ async def start(server: Postgres) -> None:
     finally:
         await connection.close()
     await server.create_database(_TEMPLATE)
-    await migrate(server.url(_TEMPLATE))
+    url = server.url(_TEMPLATE)
+    await migrate(url, {service: _as(service, url) for service in EVERY_SERVICE})
+    _with_logins.add(_server_of(url))
 
 
 async def new_database(server: Postgres, name: str) -> str:
@@ -56,3 +63,16 @@ async def _copy(server: Postgres, template: str, name: str) -> str:
     finally:
         await connection.close()
     return server.url(name)
+
+
+def url_of(service: Service, url: str) -> str:
+    """The URL of a database for a service: with its login, if the server has one for it."""
+    return _as(service, url) if _server_of(url) in _with_logins else url
+
+
+def _as(service: Service, url: str) -> str:
+    return url.replace(urlsplit(url).netloc, f"login_{service}:of%20{service}@{_server_of(url)}")
+
+
+def _server_of(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]

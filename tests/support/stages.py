@@ -11,6 +11,7 @@ import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -35,8 +36,9 @@ from shared.duty import Duty, PeriodicDuty
 from shared.errors import Unavailable
 from shared.leases import LeaseKeeper
 from shared.media.tools import AudioTools
-from shared.settings import SERVICES
+from shared.settings import SERVICES, Service
 from shared.states import LEASED, TERMINAL, TRANSITIONS, Stage
+from tests.support.databases import url_of
 from tests.support.world import Row, World, album_id, eventually
 
 D = TypeVar("D")
@@ -53,12 +55,15 @@ class Stages:
     ) -> None:
         self.world = world
         self.app = app
-        ticketer, poller = build_ticketer(app), build_poller(app)
+        ticketer = build_ticketer(_with_the_login(app, "ticketer"))
+        poller = build_poller(_with_the_login(app, "poller"))
         # How long the fetcher-writer would have waited for a lagging listing, and what to do then.
         self.waits: list[float] = []
         self.on_wait: Callable[[], None] = lambda: None
-        fetcher = build_fetcher_writer(app, tools=tools, sleep=self._waited)
-        reaper = build_reaper(app)
+        fetcher = build_fetcher_writer(
+            _with_the_login(app, "fetcher_writer"), tools=tools, sleep=self._waited
+        )
+        reaper = build_reaper(_with_the_login(app, "reaper"))
         self.ticketer = ticketer_of(ticketer, "tickets")
         self.starter = _of_kind(self.ticketer.starter, TicketStarter)
         tickets_poller = poller_of(poller, "tickets")
@@ -268,6 +273,13 @@ async def held_by(step: Callable[[], Awaitable[object]]) -> Unavailable | None:
 def in_audio(world: World) -> list[str]:
     """Every file below audio/, by name, whatever it is."""
     return sorted(path.name for path in (world.media / "audio").rglob("*") if path.is_file())
+
+
+def _with_the_login(app: App, service: Service) -> App:
+    """The app with a pool of connections of its own, which have the rights of the service."""
+    database = Database(url_of(service, app.settings.database_url.get_secret_value()))
+    app.closers.append(database.close)
+    return replace(app, database=database)
 
 
 def _state(ticket: object) -> str:

@@ -43,6 +43,7 @@ from shared.settings import SERVICES, Service, Settings, load
 from shared.states import DownloadState, ScanState, ServerRequestState, Stage, edges
 from shared.supervisor import serve
 from shared.web import WebServer
+from tests.support.databases import url_of
 from tests.support.kept_connection import Connection, KeptConnection
 from tests.support.music import Growing, Music, album_id, track_id
 from tests.support.waits import eventually
@@ -161,9 +162,12 @@ class World(Music):
         return load(services, self.env | overrides)
 
     async def run(self, *services: Service, **overrides: str) -> Running:
-        """Run services (none named: all) in this process until the test ends."""
+        """Run services (none named: all) in this process until the test ends.
+
+        A single one has only the rights of its own login.
+        """
         names = services or SERVICES
-        app = make_app(self.settings(names, **overrides), name="test")
+        app = make_app(self.settings(names, **(self._login(services) | overrides)), name="test")
         duties = build_all(app, every_service(*names))
         stop = asyncio.Event()
         task = asyncio.create_task(serve(app, duties, stop))
@@ -183,17 +187,23 @@ class World(Music):
         return running
 
     async def spawn(self, *services: Service, **overrides: str) -> asyncio.subprocess.Process:
-        """Run services as one process of their own, which a test may kill."""
+        """Run services as one process of their own, which a test may kill; logins as `run`."""
         with (self.folder / "services.log").open("ab") as log:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "services", "run", *(services or ("all",))),
-                env=os.environ | self.env | overrides,
+                env=os.environ | self.env | self._login(services) | overrides,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=asyncio.subprocess.STDOUT,
             )
         self._processes.append(process)
         return process
+
+    def _login(self, services: Sequence[Service]) -> dict[str, str]:
+        if len(services) != 1:
+            return {}
+        [service] = services
+        return {"DATABASE_URL": url_of(service, self.env["DATABASE_URL"])}
 
     async def rows(self, sql: str, *args: object) -> list[Row]:
         """Rows of this world's database."""

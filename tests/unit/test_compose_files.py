@@ -43,6 +43,12 @@ def read(path: Path) -> Json:
 
 
 COMPOSE = read(ROOT / "docker-compose.yml")
+# Beside the data network: what calls other programs, those programs, and what others call.
+REACHED = {
+    "pezzottify-internal": {"ticketer", "poller", "fetcher-writer", "bridge"}
+    | {"torrentino-standin", "sample", "files"},
+    "clients": {"ingest", "nats"},
+}
 OF_OURS = {name.replace("_", "-"): name for name in EVERY_SERVICE}
 
 each_service = pytest.mark.parametrize("service", OF_OURS)
@@ -63,18 +69,19 @@ def test_each_service_runs_its_module_with_every_setting(service: str) -> None:
         name.removesuffix("_FILE") if name[:-5] in secret else name for name in found["environment"]
     }
     wanted = {name.upper() for name in Settings.model_fields} - secret
-    assert given - secret == wanted | {"PUID", "PGID"}
+    assert given - secret == wanted | {"PUID", "PGID", "OPS_NETWORK"}
     assert {"DATABASE_URL_FILE", "NATS_URL_FILE"} <= found["environment"].keys()
     assert not secret & found["environment"].keys()
 
 
 @each_service
 def test_each_service_has_only_the_secrets_that_it_needs(service: str) -> None:
-    """One user of NATS each; the administrator's key and Torrentino's where they are used."""
+    """One user of PostgreSQL and of NATS each; the administrator's key and Torrentino's where they
+    are used."""
     names = [
         s if isinstance(s, str) else s["source"] for s in COMPOSE["services"][service]["secrets"]
     ]
-    own = {"database_url", f"nats_url_{OF_OURS[service]}"}
+    own = {f"database_url_{OF_OURS[service]}", f"nats_url_{OF_OURS[service]}"}
     assert set(names) == own | FURTHER_SECRETS.get(service, set())
     files = {n for n in COMPOSE["services"][service]["environment"] if n.endswith("_FILE")}
     files -= {"NATS_CA_FILE"}
@@ -85,7 +92,7 @@ def test_each_service_has_only_the_secrets_that_it_needs(service: str) -> None:
 def test_each_service_mounts_what_it_requires(service: str) -> None:
     """And nothing else, but for what the fetcher-writer and the bridge may use."""
     volumes = COMPOSE["services"][service].get("volumes", [])
-    mounts = {re.sub(r"^\$\{.*?\}:|:ro$|[${}]|\w+:-", "", volume) for volume in volumes}
+    mounts = {re.sub(r"[${}]|\w+:-", "", volume["target"]) for volume in volumes}
     wanted = {where for name, where in MOUNTED.items() if OF_OURS[service] in REQUIRED_BY[name]}
     assert mounts == wanted | FURTHER_MOUNTS.get(service, set())
 
@@ -110,18 +117,50 @@ def test_each_service_waits_for_what_it_stands_on(service: str) -> None:
 
 @pytest.mark.parametrize("service", COMPOSE["services"])
 def test_no_container_may_do_more_than_it_needs(service: str) -> None:
-    """Read-only, without capabilities and without a way to get some, limited, on one network."""
+    """Read-only, without capabilities and without a way to get some, limited."""
     found = COMPOSE["services"][service]
     assert found["read_only"] is True
     assert found["cap_drop"] == ["ALL"]
     assert found["security_opt"] == ["no-new-privileges:true"]
     assert found["mem_limit"]
     assert found["pids_limit"]
-    assert found["networks"] == ["pezzottify-internal"]
     assert found["logging"]["options"]["max-size"]
     assert service == "postgres" or "cap_add" not in found
     assert service in ("postgres", "nats") or found["user"] == "${PUID:-1000}:${PGID:-1000}"
     assert found["restart"] == ("no" if service in ("migrate", "sample") else "unless-stopped")
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_the_data_network_has_no_other_program(service: str) -> None:
+    """Torrentino's network has what calls it, the clients' what they call."""
+    found = set(COMPOSE["services"][service]["networks"])
+    data = {"data"} if service in {*OF_OURS, "postgres", "nats", "migrate"} else set()
+    further = {network for network, members in REACHED.items() if service in members}
+    assert found == data | further
+    assert COMPOSE["networks"]["data"]["internal"] is True
+
+
+@pytest.mark.parametrize("path", [ROOT / "docker-compose.yml", *OVERRIDES], ids=lambda p: p.name)
+def test_folders_of_the_user_are_mounted_in_the_long_syntax(path: Path) -> None:
+    """For the short one Docker makes a missing folder, empty and of root."""
+    volumes = [v for s in read(path)["services"].values() for v in s.get("volumes", [])]
+    assert [v for v in volumes if isinstance(v, str) and v.startswith("$")] == []
+    assert volumes
+
+
+def test_no_folder_is_made_where_compose_would_make_it() -> None:
+    """deploy/compose/folders.yml has the mounts of each service once more, and forbids it."""
+    strict = read(ROOT / "deploy/compose/folders.yml")["services"]
+    assert strict.keys() == {
+        service for service in OF_OURS if "volumes" in COMPOSE["services"][service]
+    }
+    for service, found in strict.items():
+        again = [
+            {**v, "source": re.sub(r":\?[^}]*", "", v["source"]), "type": "bind"}
+            | {"bind": {"create_host_path": False}}
+            for v in COMPOSE["services"][service]["volumes"]
+        ]
+        assert found["volumes"] == again, service
 
 
 def test_only_ingest_is_published_and_to_this_machine_alone() -> None:
@@ -164,7 +203,7 @@ def test_env_example_explains_what_compose_reads() -> None:
     read_ = variables_of((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     script = (ROOT / "deploy/secrets.sh").read_text(encoding="utf-8")
     read_ |= set(re.findall(r"\$\(setting (\w+)", script))
-    read_ |= {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES"}
+    read_ |= {"COMPOSE_PROJECT_NAME", "COMPOSE_PROFILES", "COMPOSE_FILE"}
     assert set(explained) == read_
 
 
@@ -203,9 +242,13 @@ def test_every_secret_is_made_by_the_script() -> None:
     """docker-compose.yml mounts no file that deploy/secrets.sh does not make."""
     script = (ROOT / "deploy/secrets.sh").read_text(encoding="utf-8")
     made = set(re.findall(r"\bkeep (\w+)\b", script))
-    users = re.search(r"^users='(.*)'$", script, re.M)
+    services = re.search(r"^services='(.*)'$", script, re.M)
+    users = re.search(r'^users="\$services (.*)"$', script, re.M)
+    assert services
     assert users
-    made |= {f"nats_url_{user}" for user in users[1].split()}
+    assert services[1].split() == list(EVERY_SERVICE)
+    made |= {f"database_url_{service}" for service in EVERY_SERVICE}
+    made |= {f"nats_url_{user}" for user in (*EVERY_SERVICE, *users[1].split())}
     assert COMPOSE["secrets"].keys() <= made
 
 
