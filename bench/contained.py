@@ -1,20 +1,19 @@
-"""How long good tickets take beside bad ones: the fetcher-writer's loop, with the fault real.
+"""How long good tickets take beside bad ones: the fetcher-writer's loop.
 
-60 tickets are ready, the oldest of them bad. The folders are withheld by their mode, so as root the
-worker runs as another user meanwhile.
+60 tickets are ready, the oldest of them bad. What cannot be read is refused at the call, because
+root reads everything.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
+import errno
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from tests.support.autoindex import Autoindex, answer
+from tests.support.disk import withheld
 from tests.support.ready import Ready, arrived, ready
 from tests.support.stages import stages
 from tests.support.world import World, eventually
@@ -23,7 +22,6 @@ Figures = dict[str, float | int | str]
 
 TICKETS = 60
 BAD = (0, 1, 5, 20)
-NOBODY = 65534
 _AWAY = """
 UPDATE queue_items SET stage = 'failed', completed_at = 1, lease_until = NULL, lease_owner = NULL
  WHERE stage <> 'completed'
@@ -62,18 +60,21 @@ async def _trial(
             fault(server, each)
         over_http = {"TORRENTINO_DELIVERY": "http", "TORRENTINO_FILES_URL": server.url}
         named = over_http if name.startswith("http") else {}
-        async with stages(world, **named) as by_hand, _as_nobody(world):
-            stop = asyncio.Event()
-            began = time.monotonic()
-            running = asyncio.create_task(by_hand.fetcher.run(stop))
+        withholding = refused if name == "unreadable folder" else []
+        paths = dict.fromkeys([each.folder / "CD1" for each in withholding], errno.EACCES)
+        async with stages(world, **named) as by_hand:
+            with withheld(paths):
+                stop = asyncio.Event()
+                began = time.monotonic()
+                running = asyncio.create_task(by_hand.fetcher.run(stop))
 
-            async def count() -> int:
-                return await arrived(world, good)
+                async def count() -> int:
+                    return await arrived(world, good)
 
-            await eventually(count, lambda there: there == len(good), within_s=600)
-            seconds = time.monotonic() - began
-            stop.set()
-            await running
+                await eventually(count, lambda there: there == len(good), within_s=600)
+                seconds = time.monotonic() - began
+                stop.set()
+                await running
     retried = sum([(await each.item(world))["retry_count"] for each in refused])
     await world.execute(_AWAY)
     for each in items:
@@ -85,7 +86,6 @@ def _unreadable(_: Autoindex, item: Ready) -> None:
     disc = item.folder / "CD1"
     disc.mkdir()
     item.file.rename(disc / item.file.name)
-    disc.chmod(0o700)
 
 
 def _lost(_: Autoindex, item: Ready) -> None:
@@ -106,25 +106,3 @@ FAULTS: dict[str, Callable[[Autoindex, Ready], None]] = {
     "http 404": _answering(404),
     "http 503": _answering(503),
 }
-
-
-@asynccontextmanager
-async def _as_nobody(world: World) -> AsyncIterator[None]:
-    """As root, be another user for the block, to whom the world's folders belong."""
-    if os.geteuid() != 0:
-        yield
-        return
-    _give(world.folder, [world.media, world.incoming])
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
-
-
-def _give(folder: Path, folders: Sequence[Path]) -> None:
-    folder.chmod(0o755)
-    for top in folders:
-        for path in (top, *top.rglob("*")):
-            if path.is_symlink() or path.stat().st_mode & 0o077:
-                os.chown(path, NOBODY, NOBODY, follow_symlinks=False)

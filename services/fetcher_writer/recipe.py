@@ -53,7 +53,7 @@ class Recipe:
         self.media = media
         self._announcer = announcer
         self._places = places
-        self._turns = Turns(concurrency)
+        self.turns = Turns(concurrency)
 
     def match(self, works: Sequence[Work]) -> TicketMatch:
         """The matching of the files of one ticket, which all of the works share."""
@@ -63,7 +63,7 @@ class Recipe:
             first.claim,
             collector=self.collector,
             media=self.media,
-            turn=partial(self._turns.turn, first.ticket.id),
+            turn=partial(self.turns.turn, first.ticket.id),
         )
         return TicketMatch(
             works, store=self._store, files=files, tolerance_s=self.media.tolerance_s
@@ -75,7 +75,7 @@ class Recipe:
         Raises:
             DownloadsError: the item has no file; the class says what to do: see `outcomes.py`.
         """
-        turn = partial(self._turns.turn, work.ticket.id)
+        turn = partial(self.turns.turn, work.ticket.id)
         async with turn():
             placed = await self.publisher.placed_already(work)
         if placed is not None:

@@ -29,8 +29,8 @@ log = structlog.get_logger()
 
 # Seconds for which a ticket counts as one of the `concurrency` that are in work.
 BUDGET_S = 60.0
-# Tickets in work beyond which no budget matters, for each place.
-_MOST_TICKETS = 4
+# Tickets in work for each place, with those that wait for a folder or are beyond their budget.
+_MOST_TICKETS = 16
 
 
 class FetcherWriter:
@@ -65,12 +65,13 @@ class FetcherWriter:
         self._health = app.health
         self._concurrency = concurrency
         self.working: set[asyncio.Task[None]] = set()
-        # When the work on each ticket began, by the claim of its first item.
-        self._in_work: dict[Claim, float] = {}
+        # The tickets and when the work on each began, by the claim of its first item.
+        self._in_work: dict[Claim, tuple[str, float]] = {}
         # What an item has met since the last run: that run raises it, for the loop to wait.
         self._unavailable: Unavailable | None = None
         self._unavailable_at = app.health.now()
         self.loop = PeriodicDuty.of(app, self.name, self.run_once, needs=NEEDS)
+        recipe.turns.on_idle = self.loop.wake.set
 
     async def run(self, stop: asyncio.Event) -> None:
         """Claim until the stop, then let the work end; cancelled, hand it back."""
@@ -97,7 +98,7 @@ class FetcherWriter:
         reached("fetcher.claimed")
         for batch in _by_ticket(works):
             # Now, and not when the task begins: the next run may come first.
-            self._in_work[batch[0].claim] = time.monotonic()
+            self._in_work[batch[0].claim] = (batch[0].ticket.id, time.monotonic())
             name = f"fetch of {batch[0].ticket.id}"
             task = asyncio.create_task(self.fetch(batch), name=name)
             self.working.add(task)
@@ -107,9 +108,12 @@ class FetcherWriter:
 
     def _free(self) -> int:
         """For how many tickets items may be claimed now."""
-        began_after = time.monotonic() - BUDGET_S
-        within = sum(began > began_after for began in self._in_work.values())
-        free = self.preconditions.at_once(self._concurrency) - within
+        began_after, turns = time.monotonic() - BUDGET_S, self.recipe.turns
+        counted = sum(
+            began > began_after and not turns.is_idle(ticket_id)
+            for ticket_id, began in self._in_work.values()
+        )
+        free = self.preconditions.at_once(self._concurrency) - counted
         return min(free, _MOST_TICKETS * self._concurrency - len(self._in_work))
 
     async def fetch(self, works: Sequence[Work]) -> None:
@@ -128,6 +132,7 @@ class FetcherWriter:
                 task.cancel("stopping")
             await asyncio.gather(*tasks, return_exceptions=True)
             self._in_work.pop(works[0].claim, None)
+            self.recipe.turns.ended(works[0].ticket.id)
             self.loop.wake.set()
             await match.close()
 

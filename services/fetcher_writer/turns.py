@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter, deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
@@ -13,7 +13,7 @@ class Turns:
     """Gives each free place to the ticket that has the fewest, and of these to the one longest ago.
 
     A ticket never has the last place, if there is more than one: another ticket, which may become
-    ready at any time, gets it at once.
+    ready at any time, gets it at once. `on_idle` is called when a ticket needs no place for now.
     """
 
     def __init__(self, places: int) -> None:
@@ -24,6 +24,20 @@ class Turns:
         # When each ticket that waits or works had its last turn.
         self._served: dict[str, int] = {}
         self._numbers = itertools.count(1)
+        self._had_one: set[str] = set()
+        self.on_idle: Callable[[], None] = lambda: None
+
+    def is_idle(self, ticket_id: str) -> bool:
+        """Whether the ticket has had a place, and neither has one now nor waits for one.
+
+        So it waits for something else, such as a folder that a network shows late.
+        """
+        busy = self._in_work[ticket_id] or ticket_id in self._waiting
+        return ticket_id in self._had_one and not busy
+
+    def ended(self, ticket_id: str) -> None:
+        """Forget the ticket; its work has ended."""
+        self._had_one.discard(ticket_id)
 
     @asynccontextmanager
     async def turn(self, ticket_id: str) -> AsyncIterator[None]:
@@ -62,6 +76,7 @@ class Turns:
             if not self._in_work[ticket_id]:
                 del self._in_work[ticket_id]
                 self._served.pop(ticket_id, None)
+                self.on_idle()
 
     def _give(self) -> None:
         while self._in_work.total() < self._places and (ticket_id := self._next()) is not None:
@@ -72,6 +87,7 @@ class Turns:
             if place.done():
                 continue  # cancelled while it waited
             self._in_work[ticket_id] += 1
+            self._had_one.add(ticket_id)
             self._served[ticket_id] = next(self._numbers)
             place.set_result(None)
 
