@@ -55,7 +55,7 @@ async def test_no_item_is_ticketed_or_fetched_twice(tmp_path: Path, database_url
         assert world.live_tickets() == []
 
         async def left() -> list[Path]:
-            return [*world.incoming.iterdir(), *(world.media / ".incoming").glob("*.part")]
+            return [*world.ticket_folders(), *(world.media / ".incoming").glob("*.part")]
 
         await eventually(left, lambda paths: not paths)
         await assert_lawful(world)

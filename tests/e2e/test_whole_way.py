@@ -49,4 +49,4 @@ async def test_albums_over_http_and_nats_end_as_files(world: World) -> None:
         ),
     )
     assert world.live_tickets() == []
-    assert list(world.incoming.iterdir()) == []
+    assert world.ticket_folders() == []

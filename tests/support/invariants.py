@@ -375,7 +375,7 @@ async def nothing_left(world: World, *, folders_stay: bool) -> None:
     await eventually(lambda: world.rows(open_), lambda rows: not rows)
     await eventually(lambda: _swept(world), lambda parts: not parts)
     if not folders_stay:
-        await eventually(_async(lambda: list(world.incoming.iterdir())), lambda left: not left)
+        await eventually(_async(world.ticket_folders), lambda left: not left)
 
 
 async def _swept(world: World) -> list[str]:
