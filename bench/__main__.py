@@ -23,6 +23,7 @@ from bench import (
     matching,
     presence,
     publish,
+    queue,
     reference,
     throughput,
 )
@@ -41,6 +42,7 @@ BENCHES: dict[str, Bench] = {
     "matching": matching.run,
     "presence": presence.run,
     "publish": publish.run,
+    "queue": queue.run,
 }
 
 
