@@ -18,6 +18,7 @@ from typing import Any
 
 from bench import (
     albums,
+    claims,
     contained,
     conversion,
     latency,
@@ -45,6 +46,7 @@ BENCHES: dict[str, Bench] = {
     "publish": publish.run,
     "queue": queue.run,
     "contained": contained.run,
+    "claims": claims.run,
 }
 
 

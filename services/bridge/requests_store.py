@@ -148,6 +148,12 @@ UPDATE bridge_requests SET announced = greatest(announced - 1, 0), due_at = now(
  WHERE request_id = ANY($1) AND state IN ($2, $3)
 """
 
+# No wait is longer than that after a refusal: one that is was written by a clock that was ahead.
+_WRONG_WAITS = """
+UPDATE bridge_requests SET due_at = now()
+ WHERE due_at > now() + make_interval(secs => $1) + interval '1 minute'
+"""
+
 # An id that the server still has must stay known, or it would be asked for again.
 _PRUNE = f"""
 DELETE FROM bridge_requests
@@ -256,9 +262,10 @@ class RequestsStore:
             )
 
     async def prune(self, *, older_than_s: float) -> int:
-        """Forget requests that were ended long ago; how many."""
+        """Forget requests that were ended long ago, and end waits of a wrong clock; how many."""
         over = [ServerRequestState.ENDED, ServerRequestState.WITHDRAWN]
         async with self.database.connection() as connection:
+            await connection.execute(_WRONG_WAITS, REJECTED_S)
             done: str = await connection.execute(
                 _PRUNE, values(over), older_than_s, MISSED_UNTIL_GONE
             )

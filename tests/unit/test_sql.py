@@ -22,6 +22,9 @@ SETS_STAGE = re.compile(
 SETS_STATE = re.compile(
     r"UPDATE\s+tickets\b.*?\bSET\b(?:(?!\bWHERE\b|\bFROM\b).)*?\bstate\s*=", re.S
 )
+SETS_DUE = re.compile(
+    r"UPDATE\s+queue_items\b(?:(?!\bWHERE\b).)*?\bdue_at\s*=(?:(?!\bWHERE\b).)*", re.S
+)
 SQL = re.compile(r"\b(?:SELECT|UPDATE|INSERT|DELETE|WHERE|AND)\b")
 INSERTS = re.compile(r"INSERT\s+INTO\s+(queue_items|tickets)\b")
 STATES = "|".join([*Stage, *DownloadState, *ScanState, *ServerRequestState])
@@ -65,6 +68,17 @@ def test_items_and_downloads_begin_in_one_place() -> None:
         ("shared/db/moves.sql", "queue_items"),
         ("shared/db/download_moves.sql", "tickets"),
     }
+
+
+def test_every_wait_has_its_length() -> None:
+    """What sets `due_at` of an item sets `wait_s`: the reaper takes a longer wait for an error."""
+    assert any(SETS_DUE.search(text) for _, text in queries())
+    assert [
+        (name, update)
+        for name, text in queries()
+        for update in SETS_DUE.findall(text)
+        if "wait_s" not in update
+    ] == []
 
 
 def test_no_stage_is_a_literal_in_sql() -> None:
