@@ -115,12 +115,12 @@ class Items:
 
     async def by_ids(self, ids: Collection[str]) -> list[Json]:
         """These items, in the order in which they were queued."""
-        async with self._database.connection() as connection:
+        async with self._snapshot() as connection:
             return await self._shown(connection, await store.by_ids(connection, ids))
 
     async def latest_completed(self, track_ids: Collection[str]) -> list[Json]:
         """The last completed item of each of these tracks that has one."""
-        async with self._database.connection() as connection:
+        async with self._snapshot() as connection:
             rows = await store.latest_completed(connection, track_ids)
             return await self._shown(connection, rows)
 

@@ -122,11 +122,12 @@ async def _took_ms(
 ) -> float:
     """The best of three, as the machine may be busy; nothing stays changed."""
     best = float("inf")
+    in_order = (ticketer_store.FRESH, ticketer_places.CONTESTED, relay.TAKE, ingest_items.POSITIONS)
     for _ in range(3):
         transaction = connection.transaction()
         await transaction.start()
         try:
-            if sql in (ticketer_store.FRESH, ticketer_places.CONTESTED, relay.TAKE):
+            if sql in in_order:
                 await connection.execute(IN_INDEX_ORDER)
             plan = await connection.fetch(f"EXPLAIN ANALYZE {sql}", *args)
             best = min(best, float(plan[-1][0].split()[2]))

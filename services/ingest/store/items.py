@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from shared.db.pool import Connection, Row
+from shared.db.pool import IN_ANY_ORDER, IN_INDEX_ORDER, Connection, Row
 from shared.states import DownloadState, Stage
 
 _COLUMNS = f"""
@@ -107,8 +107,12 @@ async def latest_completed(connection: Connection, track_ids: Collection[str]) -
 
 
 async def positions(connection: Connection, ids: Collection[str]) -> dict[str, int]:
-    """The positions of these queued items in the queue, from 1 on."""
-    rows = await connection.fetch(POSITIONS, list(ids)) if ids else []
+    """The positions of these queued items in the queue, from 1 on. Call it in a transaction."""
+    if not ids:
+        return {}
+    await connection.execute(IN_INDEX_ORDER)
+    rows = await connection.fetch(POSITIONS, list(ids))
+    await connection.execute(IN_ANY_ORDER)
     return {row["id"]: row["position"] for row in rows}
 
 
