@@ -33,13 +33,16 @@ SELECT q.id, q.track_id, q.album_id, q.track_name, q.artist_name, q.album_name, 
 # Literals, because a parameter would keep PostgreSQL from the partial index of what waits.
 _QUEUED = f"'{Stage.QUEUED}'"
 POSITIONS = f"""
+WITH mine AS MATERIALIZED (
+    SELECT priority, turn, seq FROM queue_items WHERE id = ANY($1) AND stage = {_QUEUED}
+)
 SELECT p.id, p.position
   FROM (SELECT id, row_number() OVER (ORDER BY priority, turn, seq) AS position
           FROM queue_items
          WHERE stage = {_QUEUED}
-           AND (priority, turn, seq) <= (SELECT l.priority, l.turn, l.seq FROM queue_items l
-                                    WHERE l.id = ANY($1) AND l.stage = {_QUEUED}
-                                    ORDER BY l.priority DESC, l.turn DESC, l.seq DESC LIMIT 1)) p
+           AND (priority, turn, seq) <= (SELECT m.priority, m.turn, m.seq FROM mine m
+                                          ORDER BY m.priority DESC, m.turn DESC, m.seq DESC
+                                          LIMIT 1)) p
  WHERE p.id = ANY($1)
 """
 
