@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from shared.db import moves, turns
+from shared.db import moves
 from shared.db.claims import Claim
 from shared.db.moves import Start
 from shared.db.pool import Connection, Row
@@ -110,6 +110,4 @@ async def claim_items(
     by_intent: defaultdict[str, list[Row]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: (row["priority"], row["turn"], row["seq"])):
         by_intent[row["ticket_id"]].append(row)
-    begun = [members[0] for ticket_id, members in by_intent.items() if ticket_id not in resumed]
-    await turns.served(connection, ((row["priority"], row["turn"]) for row in begun))
     return dict(by_intent)

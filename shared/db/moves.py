@@ -24,7 +24,7 @@ from shared.db.pool import Connection, Row
 from shared.db.queries import load_queries
 from shared.db.refusals import last_words, told
 from shared.db.track_columns import track_columns
-from shared.db.turns import NOBODY, places
+from shared.db.turns import NOBODY, places, served
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.states import (
     CLAIMED_FROM,
@@ -170,6 +170,8 @@ async def start(
         fences,
         values(LEASED & _from(Stage.SEARCHING)),
     )
+    if rows:
+        await served(connection, *min((row["priority"], row["turn"]) for row in rows))
     return _moved(rows, claims, Stage.SEARCHING)
 
 

@@ -59,7 +59,7 @@ UPDATE queue_items q
        updated_at = now()
   FROM unnest($5::text[], $6::bigint[]) AS c (item_id, fence)
  WHERE q.id = c.item_id AND q.fence = c.fence AND q.stage = ANY($7)
-RETURNING q.id
+RETURNING q.id, q.priority, q.turn
 
 -- name: follow
 -- All items of these downloads that the download has. $6: those that are there already get the new reason.

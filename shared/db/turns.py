@@ -12,7 +12,7 @@ handed back without an attempt keeps its turn.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from shared.catalog.models import Track
 from shared.db.pool import Connection
@@ -35,10 +35,6 @@ def places(tracks: Sequence[Track], *, apart: bool) -> list[int]:
     ]
 
 
-async def served(connection: Connection, turns: Iterable[tuple[int, int]]) -> None:
-    """Note the (priority, turn) of downloads that are begun; call it under the claim's lock."""
-    last: dict[int, int] = {}
-    for priority, turn in turns:
-        last[priority] = max(turn, last.get(priority, 0))
-    for priority in sorted(last):
-        await connection.execute(_SERVED, priority, last[priority])
+async def served(connection: Connection, priority: int, turn: int) -> None:
+    """Note that a download of this turn has been started."""
+    await connection.execute(_SERVED, priority, turn)

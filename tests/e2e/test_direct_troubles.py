@@ -285,6 +285,26 @@ async def test_people_find_a_place_while_a_scan_fills_the_others(rqbit: World) -
     assert {item["priority"] for item in waiting} == {3}
 
 
+async def test_users_take_turns_at_the_budget_of_searches(rqbit: World) -> None:
+    """With a search at a time, B's album is searched for before the rest of A's."""
+    albums = [make_release(rqbit, 1, n) for n in range(1, 6)]
+    for album in albums:
+        list_release(rqbit, album)
+    api = await serve(rqbit, "ingest")
+    for album in albums[:4]:
+        await ask_album(api, album.id, "A")
+    first = await rqbit.run("ticketer", "poller", "fetcher_writer", SEARCHES_PER_HOUR="1")
+    await eventually(rqbit.items, lambda items: sum(i["status"] == "COMPLETED" for i in items) == 1)
+    await first.end()
+    rqbit.running.remove(first)
+    await ask_album(api, albums[4].id, "B")
+    await rqbit.execute("UPDATE queue_items SET due_at = now()")
+    await rqbit.run("ticketer", "poller", "fetcher_writer", SEARCHES_PER_HOUR="2")
+    await eventually(rqbit.items, lambda items: sum(i["status"] == "COMPLETED" for i in items) == 2)
+    done = [i["requested_by_user_id"] for i in await rqbit.items() if i["status"] == "COMPLETED"]
+    assert sorted(done) == ["A", "B"]
+
+
 async def test_over_http_files_come_from_the_torrents_own_folder(direct: World) -> None:
     """TORRENTINO_DOWNLOADS_URL, with the name of a magnet that is no folder's."""
     album = make_release(direct, 3)

@@ -160,6 +160,9 @@ class Machine(RuleBasedStateMachine):
     ) -> None:
         """Ask over HTTP; `held`: the decision falls later than the look at disk and ledger."""
 
+        # What is held at the look at the disk has passed what is checked before it.
+        passed = False
+
         def decide() -> Callable[[httpx.Response], None]:
             expected = self.model.request(
                 wanted,
@@ -169,6 +172,7 @@ class Machine(RuleBasedStateMachine):
                 kind=kind,
                 content=content,
                 priority=2,
+                passed=passed,
             )
             return lambda answer: _answered(kind, expected, answer)
 
@@ -176,6 +180,7 @@ class Machine(RuleBasedStateMachine):
         calling = at.api.post(f"{V1}/{kind}/{content}", headers=headers(user))
         if held and at.held is None:
             self.do(self.hold(at, "ingest", "after looking", calling, decide))
+            passed = True
         else:
             check = decide()
             check(self.do(calling))

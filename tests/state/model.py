@@ -17,6 +17,8 @@ from tests.state.setting import MAX_PER_DAY, MAX_QUEUE
 
 Row = dict[str, Any]
 Kind = Literal["track", "album", "scan"]
+# An item that failed so is retried for nothing.
+_OUR_FAULT = {"connection", "timeout", "storage", "unknown"}
 # Where a request finds an item without a worker, and may complete it with a file it found.
 _IDLE = {Stage.QUEUED, Stage.RETRY_WAIT}
 
@@ -51,6 +53,9 @@ class Item:
     # It must be FAILED at the next check: every requester has withdrawn.
     ended: bool = False
     retried: int = 0
+    # Why it failed, and that an administrator has ended it.
+    error: str | None = None
+    barred: bool = False
 
     @property
     def active(self) -> bool:
@@ -138,10 +143,13 @@ class Model:
         kind: Kind,
         content: str,
         priority: int,
+        passed: bool = False,
     ) -> Expected:
-        """A user asks; what must come of it."""
+        """A user asks; what must come of it. `passed`: the limits were checked before."""
         if request_id is not None and self.wish(request_id) is not None:
             return Expected("repeated")
+        if limited and not passed and self._is_over(tracks, str(user), kind):
+            return Expected("refused")
         active = {track: item for track in tracks if (item := self.active(track))}
         adopted = {t for t in tracks if t in self.strange and self._idle(active.get(t))}
         available = {track for track in tracks if track in self.files}
@@ -149,13 +157,20 @@ class Model:
         joined = {track for track in wanted if track in active}
         queued = set(wanted) - joined
         newly = {track for track in joined if not self._waits(active[track], user)}
+        if request_id is None and not adopted:
+            mine = [active[track] for track in joined]
+            if not (queued or newly) and self._repeats(mine, user, kind, content, priority):
+                return Expected(
+                    "accepted", joined=frozenset(joined), available=frozenset(available)
+                )
         charged = bool(queued or newly)
         wish = Wish(request_id, user, kind, content, accepted=True, charged=charged)
         if wish.charged and limited:
             after = len(self.waiting(user)) + len(queued) + len(newly)
             # An item that is adopted leaves the queue in the same transaction.
             after -= sum(self._waits(active[track], user) for track in adopted & active.keys())
-            if self.today(str(user)) + 1 > MAX_PER_DAY or after > MAX_QUEUE:
+            whole = kind == "album" and after == len(wanted)
+            if self.today(str(user)) + 1 > MAX_PER_DAY or (after > MAX_QUEUE and not whole):
                 return Expected("refused")
         if kind == "album" and not wanted:
             wish.settled, wish.told = True, 1
@@ -163,6 +178,31 @@ class Model:
         return Expected(
             "accepted", frozenset(queued), frozenset(joined), frozenset(available | adopted)
         )
+
+    def _is_over(self, tracks: Sequence[str], user: str, kind: Kind) -> bool:
+        """Whether it is refused before a file is decoded."""
+        own = {item.track for item in self.waiting(user)}
+        asked = [track for track in tracks if track not in self.files and track not in own]
+        if not asked:
+            return False
+        new = sum(track not in self.strange for track in asked)
+        whole = kind == "album" and own <= set(tracks)
+        after = len(own) + max(new, 1)
+        return self.today(user) >= MAX_PER_DAY or (after > MAX_QUEUE and not whole)
+
+    def _repeats(
+        self, mine: Sequence[Item], user: str | None, kind: Kind, content: str, priority: int
+    ) -> bool:
+        """Whether a user asks over HTTP for what the same user waits for, or was told of today."""
+        own = [wish for wish in self.wishes if wish.user == user]
+        if not mine:
+            same = [wish for wish in own if (wish.kind, wish.content) == (kind, content)]
+            return any(wish.today for wish in same)
+        if any(item.priority > priority for item in mine):
+            return False
+        if kind == "album":
+            own = [w for w in own if (w.kind, w.content, w.settled) == (kind, content, False)]
+        return any(all(item.waits.get(wish.id or "") for item in mine) for wish in own)
 
     def _idle(self, item: Item | None) -> bool:
         return item is None or item.stage in _IDLE
@@ -222,6 +262,7 @@ class Model:
         for request_id in item.waits:
             if self._user(request_id) == name:
                 item.waits[request_id] = False
+        item.barred |= item.active and not asked
         item.ended |= item.active and (not asked or not any(item.waits.values()))
         return 200
 
@@ -230,21 +271,29 @@ class Model:
         name = user or "admin"
         if not self.asked(item, name) and user is not None:
             return 404
+        if item.barred and user is not None:
+            return 403
+        charged = user is not None and item.error not in _OUR_FAULT
         there = item.track in self.files | self.strange
         if item.stage is not Stage.FAILED or self.active(item.track) or there:
             return 409
         mine = self._waits(item, name) or self.asked(item, name) or not any(item.waits.values())
-        if user is not None and mine and len(self.waiting(name)) + 1 > MAX_QUEUE:
+        if user is not None and (mine or charged) and len(self.waiting(name)) + 1 > MAX_QUEUE:
             return 409
-        self._retried(item, name)
+        if charged and self.today(name) >= MAX_PER_DAY:
+            return 409
+        self._retried(item, name, charged=charged)
         return 202
 
-    def _retried(self, item: Item, user: str) -> None:
-        item.stage = Stage.QUEUED
+    def _retried(self, item: Item, user: str, *, charged: bool) -> None:
+        item.stage, item.barred = Stage.QUEUED, False
         item.retried += 1
         # By a new request: a withdrawal of the old one may come once more.
-        if not self._waits(item, user) and (self.asked(item, user) or not any(item.waits.values())):
-            self.wishes.append(Wish(None, user, "track", item.track))
+        new = not self._waits(item, user)
+        new = new and (self.asked(item, user) or not any(item.waits.values()))
+        if new or charged:
+            self.wishes.append(Wish(None, user, "track", item.track, charged=charged))
+        if new:
             item.waits[""] = True
         for wish in self.wishes:
             if wish.kind == "album" and item.waits.get(wish.id or ""):
@@ -310,7 +359,7 @@ class Model:
             self._arrived(item, seen)
         if stage in REMOTE | LEASED:
             assert item.track not in self.files, f"worked on, and in place: {row}"
-        item.stage = stage
+        item.stage, item.error = stage, row["error_type"]
 
     def _arrived(self, item: Item, seen: Seen) -> None:
         """Who is told that the file is there are those who wait for it now, and no others."""

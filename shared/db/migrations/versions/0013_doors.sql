@@ -16,9 +16,7 @@ UPDATE queue_items q SET turn = n.turn, turn_of = q.requested_by_user_id
          WHERE stage IN ('queued', 'retry_wait') AND requested_by_user_id IS NOT NULL) n
  WHERE n.id = q.id;
 
--- In place of the index of the order before, which PostgreSQL would also choose, and sort then. A worker of the
--- release before, which reads in that order, sorts for as long as it still runs.
-DROP INDEX queue_items_to_ticket;
+-- `queue_items_to_ticket` stays: a worker of the release before reads in its order.
 CREATE INDEX queue_items_in_turn ON queue_items (priority, turn, seq) WHERE stage IN ('queued', 'retry_wait');
 CREATE INDEX queue_items_turns_of ON queue_items (turn_of, priority, turn) WHERE stage IN ('queued', 'retry_wait');
 
