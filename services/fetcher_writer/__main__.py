@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
+
+import structlog
 
 from services.fetcher_writer.delivery.base import Delivery, DeliveryName
 from services.fetcher_writer.delivery.collector import Collector
@@ -27,10 +29,13 @@ from shared.duty import Duty, PeriodicDuty
 from shared.errors import Dependency
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
+from shared.media.memory import share
 from shared.media.tools import AudioTools, find_tools
 from shared.process import main
 from shared.readiness import Check, first_checks
 from shared.settings import Settings
+
+log = structlog.get_logger()
 
 
 def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
@@ -78,9 +83,10 @@ def build(
     )
     cleanup_wake = asyncio.Event()
     leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
+    memory = share(settings.fetch_concurrency)
     media = Media(
         root=MediaRoot(app.database, settings.media_root),
-        find_tools=tools or cache(find_tools),
+        find_tools=tools or cache(partial(find_tools, memory_bytes=memory.memory_bytes)),
         tolerance_s=settings.duration_tolerance_s,
         catalog=_catalog(app),
         replace_broken=settings.replace_broken,
@@ -88,7 +94,16 @@ def build(
     publisher = Publisher(
         database=app.database, media=media, announcer=app.announcer, cleanup_wake=cleanup_wake
     )
-    fetcher = _fetcher_writer(app, leases, store=store, collector=collector, publisher=publisher)
+    if memory.at_once < settings.fetch_concurrency:
+        log.warning("fewer_at_once", wanted=settings.fetch_concurrency, **vars(memory))
+    fetcher = _fetcher_writer(
+        app,
+        leases,
+        store=store,
+        collector=collector,
+        publisher=publisher,
+        concurrency=memory.at_once,
+    )
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
     cleaning = PeriodicDuty.of(app, "cleaning", clean, wake=cleanup_wake)
@@ -109,7 +124,13 @@ def _catalog(app: App) -> Catalog | None:
 
 
 def _fetcher_writer(
-    app: App, leases: LeaseKeeper, *, store: Store, collector: Collector, publisher: Publisher
+    app: App,
+    leases: LeaseKeeper,
+    *,
+    store: Store,
+    collector: Collector,
+    publisher: Publisher,
+    concurrency: int,
 ) -> FetcherWriter:
     settings, media = app.settings, publisher.media
     converter = Converter(
@@ -127,7 +148,7 @@ def _fetcher_writer(
         media=media,
         announcer=app.announcer,
         health=app.health,
-        concurrency=settings.fetch_concurrency,
+        concurrency=concurrency,
     )
     outcomes = Outcomes(
         store,
@@ -151,7 +172,7 @@ def _fetcher_writer(
         recipe=recipe,
         outcomes=outcomes,
         leases=leases,
-        concurrency=settings.fetch_concurrency,
+        concurrency=concurrency,
     )
 
 

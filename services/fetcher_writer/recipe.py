@@ -19,6 +19,7 @@ from services.fetcher_writer.match import Found, TicketMatch
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.publish import Publisher
 from services.fetcher_writer.store import Store
+from services.fetcher_writer.turns import Turns
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
@@ -31,7 +32,10 @@ from shared.states import Stage
 
 
 class Recipe:
-    """The steps; at most `concurrency` files are in work at once in this process."""
+    """The steps; at most `concurrency` files are in work at once in this process.
+
+    The tickets take turns.
+    """
 
     def __init__(
         self,
@@ -52,7 +56,7 @@ class Recipe:
         self.media = media
         self._announcer = announcer
         self._health = health
-        self._slots = asyncio.Semaphore(concurrency)
+        self._turns = Turns(concurrency)
 
     def match(self, works: Sequence[Work]) -> TicketMatch:
         """The matching of the files of one ticket, which all of the works share."""
@@ -62,7 +66,7 @@ class Recipe:
             first.claim,
             collector=self.collector,
             media=self.media,
-            slots=self._slots,
+            turns=self._turns,
         )
         return TicketMatch(
             works, store=self._store, files=files, tolerance_s=self.media.tolerance_s
@@ -84,14 +88,14 @@ class Recipe:
             raise
 
     async def _steps(self, work: Work, match: TicketMatch) -> None:
-        async with self._slots:
+        async with self._turns.place(work.ticket.id):
             placed = await self.publisher.placed_already(work)
         if placed is not None:
             await self.publisher.adopt(work, placed)
             return
-        # Without a slot: each file that is measured for it takes one.
+        # Without a place: each file that is measured for it takes one.
         found = await match.file_of(work)
-        async with self._slots:
+        async with self._turns.place(work.ticket.id):
             collected = await self.collect(work, found, match.files)
             facts = await self.verify(work, collected)
             finished = await self.convert(work, collected, facts)

@@ -1,12 +1,12 @@
 """`python -m services.ingest`."""
 
-from functools import cache
+from functools import cache, partial
 
 from starlette.applications import Starlette
 
 from services.ingest.admin_routes import AdminRoutes
 from services.ingest.auth import Keys
-from services.ingest.availability import Availability
+from services.ingest.availability import DECODES_AT_ONCE, Availability
 from services.ingest.consumer import DURABLE, FILTERS, RequestMessages
 from services.ingest.decisions import Decisions
 from services.ingest.http import make_api
@@ -25,6 +25,7 @@ from shared.catalog.sqlite import Catalog
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
 from shared.duty import Duty
+from shared.media.memory import share
 from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
@@ -43,11 +44,13 @@ def build(app: App) -> list[Duty]:
         max_per_day=settings.user_max_requests_per_day,
         max_queue=settings.user_max_queue_size,
     )
+    memory = share(DECODES_AT_ONCE)
     availability = Availability(
         database=app.database,
         catalog=catalog,
         root=root,
-        tools=cache(find_tools),
+        tools=cache(partial(find_tools, memory_bytes=memory.memory_bytes)),
+        decodes_at_once=memory.at_once,
         tolerance_s=settings.duration_tolerance_s,
         replace_broken=settings.replace_broken,
     )

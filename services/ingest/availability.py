@@ -23,7 +23,7 @@ from shared.present import Present, kept, present
 log = structlog.get_logger()
 
 # A request may have to wait for a decode; two at once leave processors for the others.
-_DECODES_AT_ONCE = 2
+DECODES_AT_ONCE = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +59,7 @@ class Availability:
         tools: Callable[[], AudioTools],
         tolerance_s: float,
         replace_broken: bool,
+        decodes_at_once: int = DECODES_AT_ONCE,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -66,7 +67,7 @@ class Availability:
         self._tools = tools
         self._tolerance_s = tolerance_s
         self._replace_broken = replace_broken
-        self._decodes = asyncio.Semaphore(_DECODES_AT_ONCE)
+        self._decodes = asyncio.Semaphore(decodes_at_once)
 
     async def check(self, tracks: Sequence[Track]) -> Available:
         """Which of these tracks have their whole file in place.

@@ -1,6 +1,6 @@
 """`python -m services.watchdog`."""
 
-from functools import cache
+from functools import cache, partial
 
 from services.watchdog.adoption import Adoption
 from services.watchdog.commands import DURABLE, FILTERS, ScanCommands
@@ -11,6 +11,7 @@ from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
 from shared.duty import Duty, PeriodicDuty
+from shared.media.memory import share
 from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
@@ -34,7 +35,7 @@ def build(app: App) -> list[Duty]:
             store=store,
             root=root,
             announcer=app.announcer,
-            tools=cache(find_tools),
+            tools=cache(partial(find_tools, memory_bytes=share(1).memory_bytes)),
             tolerance_s=settings.duration_tolerance_s,
         ),
         replace_broken=settings.replace_broken,

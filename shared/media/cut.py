@@ -70,6 +70,7 @@ async def cut(
     await write_audio(
         arguments,
         target,
+        tools,
         expected_s=length_s,
         most_bytes=_most_bytes(facts, length_s),
         timeout_s=timeout_s,
