@@ -55,7 +55,8 @@ class OutOfTime(DownloadsError):
 class CollectedFiles:
     """Collects under numbered temporary names of one claim, and keeps the files until `close`.
 
-    `turns` bounds the files in work of the whole process, `budget_s` the time of all measuring.
+    `turns` bounds the files in work of the whole process, `budget_s` the time that all measuring
+    takes.
     """
 
     def __init__(
@@ -66,14 +67,13 @@ class CollectedFiles:
         collector: Collector,
         media: Media,
         turns: Turns,
-        budget_s: float = BUDGET_S,
     ) -> None:
         self.ticket = ticket
         self._claim = claim
         self._collector = collector
         self._media = media
         self._turns = turns
-        self._left_s = budget_s
+        self.budget_s = self._left_s = BUDGET_S
         self._numbers = itertools.count(1)
         self._kept: dict[DeliveredFile, tuple[Path, str]] = {}
         self._keeping = asyncio.Lock()

@@ -14,12 +14,7 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from services.fetcher_writer.collected_files import (
-    BUDGET_S,
-    CollectedFiles,
-    Measured,
-    OutOfTime,
-)
+from services.fetcher_writer.collected_files import CollectedFiles, Measured, OutOfTime
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.candidates import is_named_audio
 from services.fetcher_writer.delivery.collector import Candidates
@@ -320,7 +315,7 @@ class TicketMatch:
     def _too_slow(self) -> CorruptAudio:
         unmeasured = [path for path in self._delivered if path not in self._measured]
         message = (
-            f"its files take longer to measure than {BUDGET_S:g} s:"
+            f"its files take longer to measure than {self.files.budget_s:g} s:"
             f" {len(unmeasured)} of {len(self._delivered)} were not measured"
         )
         shown = [path[:500] for path in sorted(unmeasured)[:_MOST_EVIDENCE]]

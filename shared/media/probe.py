@@ -22,7 +22,7 @@ DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
 # A file's description is a few kilobytes, with long lyrics some hundred.
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
 # Reading it takes 0.1 s of a processor, on slow ones 0.5 s. A tag of 60,000 fields takes 30 s.
-_CPU_S = 10
+CPU_S = 10
 # The rest is for a disk that is slow, or busy.
 _TIMEOUT_S = 60.0
 
@@ -128,7 +128,7 @@ async def _answer(path: Path, tools: AudioTools, evidence: Mapping[str, object])
     if run.returncode == KILLED:
         raise refuse(evidence, "too_much_memory", KILLED_TWICE)
     if run.returncode == -signal.SIGXCPU:
-        message = f"its description takes more than {_CPU_S} s of a processor to read"
+        message = f"its description takes more than {CPU_S} s of a processor to read"
         raise refuse(evidence, "too_much_work", message)
     if run.returncode:
         # ffprobe always prints why it rejects a file: without text, a signal has ended it.
@@ -145,7 +145,7 @@ async def _ffprobe(path: Path, tools: AudioTools) -> _Run:
         *("-of", "json", "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS),
         source_name(path),
     )
-    async with child_of(command, memory_bytes=tools.memory_bytes, cpu_s=_CPU_S) as child:
+    async with child_of(command, memory_bytes=tools.memory_bytes, cpu_s=CPU_S) as child:
         (answer, flooded), (stderr, _) = await asyncio.gather(
             first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES),
             first_bytes(child, child.stderr, most_bytes=_ANSWER_LIMIT_BYTES),
