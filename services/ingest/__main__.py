@@ -81,7 +81,7 @@ def build(app: App) -> list[Duty]:
     )
     admins = _admin_routes(app, keys, items, root)
     return [
-        _server(app, make_api([*users.routes(), *admins.routes()], app.health)),
+        _server(app, make_api([*users.routes(), *admins.routes()], app.health, keys.principal)),
         Consumer(
             bus=app.bus,
             durable=DURABLE,
