@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from shared.media.placed_file import Whole, find_placed
 from shared.media.presence import NamedFile, named_file
 from shared.media.tools import AudioTools
 from shared.media.verify import verify
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -76,7 +76,7 @@ async def _whole(
     except AttemptFailed as failure:
         found = failure.message
     try:
-        now = await asyncio.to_thread(named_file, root, file.uri)
+        now = await MEDIA.run(named_file, root, file.uri)
     except OSError as error:
         raise unreadable(error, f"reading the status of {file.uri}") from error
     if not isinstance(now, NamedFile):

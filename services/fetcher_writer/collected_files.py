@@ -26,6 +26,7 @@ from shared.media.decode import decode
 from shared.media.place import discard, translated
 from shared.media.probe import ProbeResult, probe
 from shared.media.verify import AudioFacts, verify
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -164,9 +165,9 @@ class CollectedFiles:
 
     async def _take_whole(self, file: DeliveredFile, temp: Path) -> str:
         path, how = self._kept.pop(file, (None, ""))
-        if path is not None and await asyncio.to_thread(_renamed, path, temp):
+        if path is not None and await MEDIA.run(_renamed, path, temp):
             return how
-        await asyncio.to_thread(self._media.root.still_there)
+        await MEDIA.soon(self._media.root.still_there)
         return await self._collector.collect(self.ticket, file, temp)
 
     async def verified(self, file: DeliveredFile, *, most_s: float) -> AudioFacts:
@@ -197,18 +198,18 @@ class CollectedFiles:
         """
         path, _ = await self._collect(file)
         with translated("reading a CUE sheet"):
-            return await asyncio.to_thread(path.read_bytes)
+            return await MEDIA.run(path.read_bytes)
 
     async def _keep(self, file: DeliveredFile) -> Path:
         """Where the collected file stays until `close`."""
         async with self._keeping:
             path, _ = self._kept.get(file, (None, ""))
-            if path is None or not await asyncio.to_thread(path.exists):
+            if path is None or not await MEDIA.run(path.exists):
                 path, _ = await self._collect(file)
             return path
 
     async def _collect(self, file: DeliveredFile) -> tuple[Path, str]:
-        await asyncio.to_thread(self._media.root.still_there)
+        await MEDIA.soon(self._media.root.still_there)
         path = self._media.temp(self._claim, next(self._numbers))
         how = await self._collector.collect(self.ticket, file, path)
         self._kept[file] = (path, how)
@@ -219,7 +220,7 @@ class CollectedFiles:
         """Remove the files that were not taken."""
         kept, self._kept = self._kept, {}
         for path, _ in kept.values():
-            await asyncio.to_thread(discard, path)
+            await MEDIA.run(discard, path)
 
 
 def _renamed(path: Path, temp: Path) -> bool:

@@ -9,7 +9,6 @@ error to a move of the item. Whatever goes wrong, only whole, verified files app
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 
 from services.fetcher_writer.collected_files import CollectedFiles
@@ -29,6 +28,7 @@ from shared.health import Health
 from shared.media.place import discard
 from shared.media.verify import AudioFacts
 from shared.states import Stage
+from shared.threads import MEDIA
 
 
 class Recipe:
@@ -107,7 +107,7 @@ class Recipe:
         Raises:
             AttemptFailed, Unavailable: as `CollectedFiles.take`.
         """
-        await asyncio.to_thread(self.media.root.still_there)
+        await MEDIA.soon(self.media.root.still_there)
         path = self.media.temp(work.claim)
         how = await files.take(found.offer, found.file, path)
         reached("fetcher.staged")
@@ -142,4 +142,4 @@ class Recipe:
     async def clean_up(self, work: Work) -> None:
         """Remove the item's own temporary files, if they are still there."""
         for number in (None, CONVERTED):
-            await asyncio.to_thread(discard, self.media.temp(work.claim, number))
+            await MEDIA.run(discard, self.media.temp(work.claim, number))

@@ -19,6 +19,7 @@ from shared.errors import AttemptFailed, DependencyDown
 from shared.media.placed_file import Whole
 from shared.media.tools import AudioTools
 from shared.present import Present, kept, present
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -85,7 +86,7 @@ class Availability:
         uris = {track.id: named.get(track.id, track.audio_uri) for track in tracks}
         async with self._database.connection() as connection:
             before = await known(connection, [track.id for track in tracks])
-        seen = await asyncio.to_thread(before.look, self._root.path, uris)
+        seen = await MEDIA.soon(before.look, self._root.path, uris)
         rest = [track for track in tracks if seen[track.id].recorded is None]
         checked = await asyncio.gather(*(self._verify(track, seen[track.id]) for track in rest))
         results = {track.id: each for track, each in zip(rest, checked, strict=True)}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import structlog
 from shared.crashpoints import reached
 from shared.db.pool import Database
 from shared.media.root import check_root, ignores_case, read_sentinel, write_sentinel
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -54,8 +54,8 @@ class MediaRoot:
             known = await connection.fetchval(_READ)
         if known is None:
             known = await self._first_use()
-        await asyncio.to_thread(check_root, self.path, known)
-        if self._known is None and await asyncio.to_thread(ignores_case, self.path):
+        await MEDIA.soon(check_root, self.path, known)
+        if self._known is None and await MEDIA.soon(ignores_case, self.path):
             log.warning(
                 "media_root_ignores_case",
                 path=str(self.path),
@@ -71,7 +71,7 @@ class MediaRoot:
         """
         async with self._database.connection() as connection:
             known = await connection.fetchval(_READ)
-        await asyncio.to_thread(check_root, self.path, known)
+        await MEDIA.soon(check_root, self.path, known)
 
     def still_there(self) -> None:
         """Return when the mark that the last check found is still there. Blocks.
@@ -89,7 +89,7 @@ class MediaRoot:
             known: str | None = await connection.fetchval(_READ)
             if known is None:
                 # The mark first: a crash in between leaves one that the next start takes over.
-                known = await asyncio.to_thread(self._mark)
+                known = await MEDIA.soon(self._mark)
                 reached("media.marked")
                 await connection.execute(_INSERT, known)
             return known

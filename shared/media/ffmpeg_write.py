@@ -24,6 +24,7 @@ from shared.media.ffmpeg_process import CPU_S, KILLED, STOPPED, child_of, first_
 from shared.media.place import discard, storage_error, translated
 from shared.media.probe import DEMUXERS, refuse, source_name
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 # Errors of the disk that is written to. Not EIO: ffmpeg reports it for damaged sources as well.
 _DISK = {os.strerror(n): n for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)}
@@ -103,21 +104,21 @@ async def write_audio(
     """
     report = _Report(on_progress, expected_s)
     try:
-        await asyncio.to_thread(_create, target)
+        await MEDIA.run(_create, target)
         async with asyncio.timeout(timeout_s):
             run = await _run(arguments, tools, most_bytes, timeout_s, report.at)
             if run.returncode == KILLED and not run.errors:
                 run = with_reason(await _run(arguments, tools, most_bytes, timeout_s, report.at))
         # A short file may be written before the limit of the process is set.
-        too_large = (await asyncio.to_thread(target.stat)).st_size > most_bytes
+        too_large = (await MEDIA.run(target.stat)).st_size > most_bytes
         _judge(run, target, expected_s, short_s, too_large=too_large)
-        await asyncio.to_thread(_flush, target)
+        await MEDIA.run(_flush, target)
     except TimeoutError as exc:
-        await asyncio.to_thread(discard, target)
+        await MEDIA.run(discard, target)
         message = f"writing {target.name} took ffmpeg longer than {timeout_s:g} s"
         raise AttemptFailed(ErrorType.TIMEOUT, message) from exc
     except BaseException:
-        await asyncio.to_thread(discard, target)
+        await MEDIA.run(discard, target)
         raise
     report.at(expected_s)
 

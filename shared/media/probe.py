@@ -14,6 +14,7 @@ from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 # The only demuxers that may open a file. They read that file alone: with all demuxers, a text file
 # could be a playlist, and make ffmpeg open other files of this machine.
@@ -101,7 +102,7 @@ async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> P
     if len(audio) > 1:
         raise refuse(evidence, "several_streams", f"the file holds {len(audio)} audio streams")
     _require_possible(usable[0], evidence)
-    return await asyncio.to_thread(_result, path, answer, usable[0], evidence)
+    return await MEDIA.run(_result, path, answer, usable[0], evidence)
 
 
 @dataclass(frozen=True, kw_only=True)

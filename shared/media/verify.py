@@ -14,6 +14,7 @@ from shared.media.ogg import ends_with_its_last_page
 from shared.media.place import storage_error
 from shared.media.probe import ProbeResult, probe, refuse
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 _FLOOR_BYTES = 10 * 1024
 # Less than any allowed codec has, so that a track of a few seconds is not too small.
@@ -100,7 +101,7 @@ async def _verify(
     *,
     most_s: float | None,
 ) -> AudioFacts:
-    size_bytes = await asyncio.to_thread(_size, path, evidence)
+    size_bytes = await MEDIA.run(_size, path, evidence)
     floor = _floor_bytes(expected_ms)
     if size_bytes <= floor:
         raise refuse(evidence, "too_small", f"{size_bytes} bytes are no song (over {floor} are)")
@@ -114,8 +115,8 @@ async def _verify(
     evidence["decoder_errors"] = list(decoded.errors)
     _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
     if probed.container == "ogg":
-        await asyncio.to_thread(_require_last_page, path, evidence)
-    sha256 = await asyncio.to_thread(_sha256, path)
+        await MEDIA.run(_require_last_page, path, evidence)
+    sha256 = await MEDIA.run(_sha256, path)
     return _facts(probed, decoded, size_bytes, sha256)
 
 
