@@ -153,8 +153,9 @@ class TicketMatch:
             # Original names have an ending, so a file without one is not audio.
             audio = tuple(file for file in audio if is_named_audio(file.name))
         self._delivered = {_path_in_torrent(ticket, file.name): file for file in audio}
+        mapped = _mapped(ticket)
         self._offers = {
-            path: Offered(name=path, size_bytes=file.size_bytes, mapped=_mapped(ticket, path))
+            path: Offered(name=path, size_bytes=file.size_bytes, mapped=mapped.get(path, {}))
             for path, file in self._delivered.items()
         }
 
@@ -242,7 +243,8 @@ class TicketMatch:
             try:
                 if sheet.size_bytes > cue.MAX_BYTES:
                     raise ValueError("it is too large for a sheet")
-                found[path] = cue.parse(await self.files.text(sheet))
+                # In a thread: a sheet may have a quarter of a megabyte.
+                found[path] = await asyncio.to_thread(cue.parse, await self.files.text(sheet))
             except (ValueError, AttemptFailed) as unusable:
                 log.info("cue_sheet_unusable", sheet=path, why=str(unusable))
         return found
@@ -351,14 +353,15 @@ def _folder(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _mapped(ticket: Ticket, path: str) -> dict[int, float]:
-    """Torrentino's confidence, by track number, that the file is that track."""
-    found: dict[int, float] = {}
+def _mapped(ticket: Ticket) -> dict[str, dict[int, float]]:
+    """Torrentino's confidence that a file is a track: by the file's path, by track number."""
+    found: dict[str, dict[int, float]] = {}
     for mapping in ticket.file_mappings:
         number = _MAPPED_TRACK.fullmatch(str(mapping.get("item_id")))
-        confidence = mapping.get("confidence")
-        if mapping.get("path") == path and number and isinstance(confidence, int | float):
-            found[int(number[1])] = min(1.0, max(0.0, float(confidence)))
+        path, confidence = mapping.get("path"), mapping.get("confidence")
+        if number and isinstance(path, str) and isinstance(confidence, int | float):
+            of_file = found.setdefault(path, {})
+            of_file[int(number[1])] = min(1.0, max(0.0, float(confidence)))
     return found
 
 
