@@ -29,6 +29,7 @@ from shared.media.memory import share
 from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
+from shared.rejections import Rejections
 from shared.web import WebServer
 
 
@@ -87,6 +88,7 @@ def build(app: App) -> list[Duty]:
             durable=DURABLE,
             filters=FILTERS,
             handle=RequestMessages(requests, withdrawals).handle,
+            rejections=Rejections(app.database, app.announcer, actor="ingest"),
             health=app.health,
         ),
         *first_checks(app, {"catalog": catalog.check, "media": root.look}),

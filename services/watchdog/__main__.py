@@ -15,6 +15,7 @@ from shared.media.memory import share
 from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
+from shared.rejections import Rejections
 
 
 def build(app: App) -> list[Duty]:
@@ -47,6 +48,7 @@ def build(app: App) -> list[Duty]:
         durable=DURABLE,
         filters=FILTERS,
         handle=ScanCommands(app.database, scanning.wake, app.announcer).handle,
+        rejections=Rejections(app.database, app.announcer, actor="watchdog"),
         health=app.health,
     )
     checks = first_checks(app, {"catalog": catalog.check, "media": root.look})
