@@ -14,6 +14,7 @@ POINTS: dict[str, str] = {
     "consumer.received": "a message is taken from the stream | nothing is decided",
     "consumer.handled": "a message's effect is committed | it is not acknowledged",
     "consumer.acked": "it is acknowledged | nothing",
+    "consumer.rejected": "the sender of a malformed message is told | the message is not put aside",
     "consumer.buried": "a message is in the dead stream | it is not acknowledged",
     "ingest.looked": "the disk is checked | nothing is decided",
     "ingest.noted": "problems of named files are committed | the request is not decided",

@@ -357,6 +357,40 @@ class RequestRejected(_OfContent):
     reason: str
 
 
+_CONTENT_OF: dict[str, ContentKind] = {
+    subjects.REQUEST_TRACK: "track",
+    subjects.REQUEST_ALBUM: "album",
+}
+
+
+def rejection(subject: str, body: bytes, reason: str) -> RequestRejected | None:
+    """The event for the sender of a message that `parse` refuses; None: it does not say who.
+
+    An id of the user or of the content that is malformed is left out.
+    """
+    try:
+        values = json_object(body)
+        request_id = token(str(values.get("request_id", "")), what="request_id")
+    except InvalidRequest:
+        return None
+    content = _CONTENT_OF.get(subject)
+    return RequestRejected(
+        request_id=request_id,
+        user_id=_usable(values.get("user_id"), user),
+        content=content,
+        content_id=_usable(values.get(f"{content}_id"), content_id) if content else None,
+        problem=InvalidRequest.__name__,
+        reason=reason[:1000],
+    )
+
+
+def _usable(value: object, check: Callable[..., str]) -> str | None:
+    try:
+        return check(value, what="id") if isinstance(value, str) else None
+    except InvalidRequest:
+        return None
+
+
 @dataclass(frozen=True, kw_only=True)
 class AudioReady(Event):
     """A file is in place, and its item says COMPLETED. `audio_uri` is relative to MEDIA_PATH.

@@ -17,6 +17,7 @@ from shared.health import Condition
 from shared.web import WebServer
 
 _CHECK_S = 3.0
+_CONNECTIONS = 64
 
 
 class OpsServer:
@@ -40,13 +41,18 @@ class OpsServer:
             port=app.settings.ops_port,
             variable="OPS_PORT",
             grace_s=1,
+            connections=_CONNECTIONS,
         )
+        # The check of PostgreSQL that runs now: however many ask, it takes one connection.
+        self._checking: asyncio.Task[None] | None = None
 
     async def run(self, stop: asyncio.Event) -> None:
         await self.server.run(stop)
 
     async def _readyz(self, _: Request) -> Response:
-        await self._check_database()
+        if self._checking is None or self._checking.done():
+            self._checking = asyncio.create_task(self._check_database(), name="readiness")
+        await asyncio.shield(self._checking)
         checks = {
             name: _shown(condition) for name, condition in self._app.health.conditions().items()
         }

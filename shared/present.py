@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from shared.media.placed_file import Whole, find_placed
 from shared.media.presence import NamedFile, named_file
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, Verify, verify
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -79,7 +79,7 @@ async def _whole(
     except AttemptFailed as failure:
         found = failure.message
     try:
-        now = await asyncio.to_thread(named_file, root, file.uri)
+        now = await MEDIA.run(named_file, root, file.uri)
     except OSError as error:
         raise unreadable(error, f"reading the status of {file.uri}") from error
     if not isinstance(now, NamedFile):

@@ -1,7 +1,8 @@
 """A web server for an ASGI app inside a service that has its own signals, stop and logs.
 
-uvicorn has two settings too few for it: none leaves the signals to the process, and none limits
-how long a request takes to arrive. Both classes that fill the gap use uvicorn's public names only.
+uvicorn has some settings too few for it: none leaves the signals to the process, none limits how
+long a request takes to arrive or an answer to be read, and none limits the connections of one peer.
+The classes that fill the gap use uvicorn's public names only.
 """
 
 from __future__ import annotations
@@ -21,41 +22,80 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from shared.errors import DownloadsError
 
 _BACKLOG = 512
-# How long a request may take to arrive, headers and body; uvicorn itself would wait for ever.
+# How long a request may take to arrive, headers and body, and how long an answer may take to be
+# read; uvicorn itself would wait for ever.
 REQUEST_S = 20.0
+RESPONSE_S = 20.0
+# Each takes a file descriptor, of which a process often has 1,024.
+_CONNECTIONS = 256
+_TOO_MANY = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\nConnection: close\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
 
 
 class _DeadlineProtocol(H11Protocol):
-    """Ends connections on which a request does not arrive, so that slow clients use none up."""
+    """Ends connections on which nothing moves: no request arrives, or no answer is read.
 
-    _deadline: asyncio.TimerHandle | None = None
+    With as many connections as it takes, a further one gets 503 at once.
+    """
+
+    most = 0
+    """Connections of this server at once; one address may have half of them."""
+
+    _arriving: asyncio.TimerHandle | None = None
+    _leaving: asyncio.TimerHandle | None = None
     _abort: Callable[[], None]
 
     def connection_made(self, transport: Any) -> None:
         self._abort = transport.abort
+        # `pause_writing` and `resume_writing` then tell whether all is sent.
+        transport.set_write_buffer_limits(high=0)
         super().connection_made(transport)
+        if self._is_one_too_many():
+            transport.write(_TOO_MANY)
+            transport.close()
         self._watch()
 
+    def _is_one_too_many(self) -> bool:
+        others = [each for each in self.connections if isinstance(each, H11Protocol)]
+        peer = self.client and self.client[0]
+        of_peer = sum(1 for each in others if each.client and each.client[0] == peer)
+        return len(others) > self.most or of_peer > max(1, self.most // 2)
+
     def data_received(self, data: bytes) -> None:
+        if self.transport.is_closing():
+            return
         super().data_received(data)
         self._watch()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._leaving is None:
+            loop = asyncio.get_running_loop()
+            self._leaving = loop.call_later(RESPONSE_S, self._abort)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._leaving is not None:
+            self._leaving.cancel()
+            self._leaving = None
+
     def connection_lost(self, exc: Exception | None) -> None:
-        self._unwatch()
+        for timer in (self._arriving, self._leaving):
+            if timer is not None:
+                timer.cancel()
         super().connection_lost(exc)
 
     def _watch(self) -> None:
         """One deadline from a request's first byte on; further bytes do not extend it."""
         if self.conn.their_state not in (h11.IDLE, h11.SEND_BODY):
-            self._unwatch()
-        elif self._deadline is None:
+            if self._arriving is not None:
+                self._arriving.cancel()
+                self._arriving = None
+        elif self._arriving is None:
             loop = asyncio.get_running_loop()
-            self._deadline = loop.call_later(REQUEST_S, self._abort)
-
-    def _unwatch(self) -> None:
-        if self._deadline is not None:
-            self._deadline.cancel()
-            self._deadline = None
+            self._arriving = loop.call_later(REQUEST_S, self._abort)
 
 
 class _Server(uvicorn.Server):
@@ -69,7 +109,15 @@ class WebServer:
     """A duty that serves `app` on an address until the stop, and then finishes open requests."""
 
     def __init__(
-        self, name: str, app: ASGIApp, *, host: str, port: int, variable: str, grace_s: float
+        self,
+        name: str,
+        app: ASGIApp,
+        *,
+        host: str,
+        port: int,
+        variable: str,
+        grace_s: float,
+        connections: int = _CONNECTIONS,
     ) -> None:
         self.name = name
         self.app = app
@@ -77,6 +125,7 @@ class WebServer:
         self._port = port
         self._variable = variable
         self._grace_s = grace_s
+        self._connections = connections
         # Set when the server accepts connections; `port` is then the real one.
         self.started = asyncio.Event()
 
@@ -95,7 +144,7 @@ class WebServer:
             self.app,
             host=self._host,
             port=self._port,
-            http=_DeadlineProtocol,
+            http=type("Protocol", (_DeadlineProtocol,), {"most": self._connections}),
             log_config=None,
             access_log=False,
             lifespan="off",

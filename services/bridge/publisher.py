@@ -27,6 +27,7 @@ from shared.errors import Stale
 from shared.health import Health
 from shared.media.presence import NamedFile, named_file
 from shared.metrics import CATALOG_ROWS
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -262,7 +263,7 @@ class Publisher:
         batch = current.changes[-ROWS_AT_ONCE:]
         # Before the transaction: the disk may take its time, and the server's writes wait.
         await self._root.check()
-        whole = await asyncio.to_thread(self._whole, [file for _, file in batch])
+        whole = await MEDIA.run(self._whole, [file for _, file in batch])
         changes = [change for change, file in batch if file in whole]
         reached("bridge.checked")
         changed = await self._catalog.write(changes, of=current.catalog) if changes else set()

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from functools import cache
+from functools import cache, partial
+
+import structlog
 
 from services.fetcher_writer.delivery.base import Delivery, DeliveryName
 from services.fetcher_writer.delivery.collector import Collector
@@ -29,10 +31,13 @@ from shared.duty import Duty, PeriodicDuty
 from shared.errors import Dependency
 from shared.leases import LeaseKeeper
 from shared.media.encoders import Target
+from shared.media.memory import share
 from shared.media.tools import AudioTools, find_tools
 from shared.process import main
 from shared.readiness import Check, first_checks
 from shared.settings import Settings
+
+log = structlog.get_logger()
 
 
 def deliveries(settings: Settings) -> dict[DeliveryName, Delivery]:
@@ -80,9 +85,10 @@ def build(
     )
     cleanup_wake = asyncio.Event()
     leases = LeaseKeeper(app.database, lease_s=settings.lease_s)
+    memory = share(settings.fetch_concurrency)
     media = Media(
         root=MediaRoot(app.database, settings.media_root),
-        find_tools=tools or cache(find_tools),
+        find_tools=tools or cache(partial(find_tools, memory_bytes=memory.memory_bytes)),
         tolerance_s=settings.duration_tolerance_s,
         catalog=_catalog(app),
         replace_broken=settings.replace_broken,
@@ -90,8 +96,12 @@ def build(
     publisher = Publisher(
         database=app.database, media=media, announcer=app.announcer, cleanup_wake=cleanup_wake
     )
+    if memory.at_once < settings.fetch_concurrency:
+        log.warning("fewer_at_once", wanted=settings.fetch_concurrency, **vars(memory))
     places = Places(store, collector, app.health, now_s=app.clock.monotonic)
-    fetcher = _fetcher_writer(app, leases, store=store, places=places, publisher=publisher)
+    fetcher = _fetcher_writer(
+        app, leases, store=store, places=places, publisher=publisher, concurrency=memory.at_once
+    )
     app.bus.listen("fetch", fetcher.loop.wake, queue="fetcher_writer")
     clean = Cleaner(store, collector).clean
     cleaning = PeriodicDuty.of(app, "cleaning", clean, wake=cleanup_wake)
@@ -116,7 +126,13 @@ def _catalog(app: App) -> Catalog | None:
 
 
 def _fetcher_writer(
-    app: App, leases: LeaseKeeper, *, store: Store, places: Places, publisher: Publisher
+    app: App,
+    leases: LeaseKeeper,
+    *,
+    store: Store,
+    places: Places,
+    publisher: Publisher,
+    concurrency: int,
 ) -> FetcherWriter:
     settings, media, collector = app.settings, publisher.media, places.collector
     converter = Converter(
@@ -134,7 +150,7 @@ def _fetcher_writer(
         media=media,
         announcer=app.announcer,
         places=places,
-        concurrency=settings.fetch_concurrency,
+        concurrency=concurrency,
     )
     outcomes = Outcomes(
         store,
@@ -159,7 +175,7 @@ def _fetcher_writer(
         second_look=SecondLook(places, media),
         outcomes=outcomes,
         leases=leases,
-        concurrency=settings.fetch_concurrency,
+        concurrency=concurrency,
     )
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,19 +18,23 @@ from services.fetcher_writer.media import Media
 from services.fetcher_writer.work import Ticket
 from shared.crashpoints import reached
 from shared.db.claims import Claim
-from shared.errors import AttemptFailed
+from shared.errors import AttemptFailed, DownloadsError
 from shared.matching.model import Offered
 from shared.media.cut import cut
 from shared.media.decode import decode
 from shared.media.place import discard, translated
 from shared.media.probe import ProbeResult, probe
 from shared.media.verify import AudioFacts, verify
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
-# A file that announces no length is decoded to measure it, for as long as a verification may take.
-_DECODE_TIMEOUT_S = 300.0
-_LONGEST_S = 24 * 3600.0
+# A file that announces no length is decoded to measure it: at least at this multiple of real time,
+# and a little more for a busy machine. Slow ones reach 100.
+_DECODE_SPEED = 10.0
+_DECODE_SPARE_S = 60.0
+# What measuring the files of one ticket may take. Of a box of 150 discs' files each takes a second.
+BUDGET_S = 600.0
 # How far a file may be from the length that it announces, where the catalog has none for it.
 _ANY_LENGTH_S = 1.0
 _CUT_TIMEOUT_S = 600.0
@@ -44,10 +48,15 @@ class Measured:
     duration_s: float | None
 
 
+class OutOfTime(DownloadsError):
+    """Measuring the files of the ticket has used up its budget."""
+
+
 class CollectedFiles:
     """Collects under numbered temporary names of one claim, and keeps the files until `close`.
 
-    `turn` bounds the files in work of the whole process.
+    `turn` bounds the files in work of the whole process, `budget_s` the time that all measuring
+    takes.
     """
 
     def __init__(
@@ -64,8 +73,7 @@ class CollectedFiles:
         self._collector = collector
         self._media = media
         self._turn = turn
-        # How long files were measured, in all.
-        self.measuring_s = 0.0
+        self.budget_s = self._left_s = BUDGET_S
         self._numbers = itertools.count(1)
         self._kept: dict[DeliveredFile, tuple[Path, str]] = {}
         self._keeping = asyncio.Lock()
@@ -81,34 +89,58 @@ class CollectedFiles:
         self.ticket = await self._collector.located(self.ticket)
         return await self._collector.candidates(self.ticket)
 
-    async def measure(self, file: DeliveredFile) -> Measured | None:
+    @property
+    def out_of_time(self) -> bool:
+        """Whether the budget is used up: nothing more is measured."""
+        return self._left_s <= 0
+
+    async def measure(self, file: DeliveredFile, *, longest_s: float) -> Measured | None:
         """Collect the file and inspect it; None: it is not audio, or cannot be collected.
 
-        Only a track that the file is matched to fails by what is wrong with it.
+        Of audio that announces no length, the first `longest_s` are decoded: its length is then
+        that, or what there is. Only a track that the file is matched to fails by what is wrong
+        with it.
 
         Raises:
+            OutOfTime: the budget of the ticket is used up.
             Unavailable: the place, a disk or ffmpeg cannot be used now.
         """
         async with self._turn():
-            began = time.monotonic()
             try:
                 path, _ = await self._collect(file)
-                probed = await probe(path, self._media.find_tools(), {})
-                duration_s = probed.duration_s or await self._decoded_s(path)
+                async with self._measuring():
+                    probed = await probe(path, self._media.find_tools(), {})
+                    duration_s = probed.duration_s or await self._decoded_s(path, longest_s)
             except AttemptFailed as failure:
                 log.info("delivered_file_unfit", file=file.name, why=failure.message)
                 return None
-            finally:
-                self.measuring_s += time.monotonic() - began
         return Measured(probed=probed, duration_s=duration_s)
 
-    async def _decoded_s(self, path: Path) -> float | None:
+    async def _decoded_s(self, path: Path, longest_s: float) -> float | None:
         try:
-            async with asyncio.timeout(_DECODE_TIMEOUT_S):
-                decoded = await decode(path, self._media.find_tools(), longest_s=_LONGEST_S)
+            async with asyncio.timeout(_DECODE_SPARE_S + longest_s / _DECODE_SPEED):
+                decoded = await decode(path, self._media.find_tools(), longest_s=longest_s)
         except TimeoutError:
             return None
         return decoded.seconds or None
+
+    @asynccontextmanager
+    async def _measuring(self) -> AsyncIterator[None]:
+        """Count the time of the block, and end it where the budget ends.
+
+        Raises:
+            OutOfTime: the budget is used up.
+        """
+        if self.out_of_time:
+            raise OutOfTime
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._left_s):
+                yield
+        except TimeoutError as exc:
+            raise OutOfTime from exc
+        finally:
+            self._left_s -= time.monotonic() - started
 
     async def take(self, offer: Offered, file: DeliveredFile, temp: Path) -> str:
         """Put the file, or the part of it that is offered, at `temp`; returns how it was made.
@@ -124,7 +156,7 @@ class CollectedFiles:
             temp,
             start_s=offer.start_s,
             end_s=offer.end_s,
-            facts=await self.verified(file),
+            facts=self._verified[file],
             tools=self._media.find_tools(),
             timeout_s=_CUT_TIMEOUT_S,
         )
@@ -132,26 +164,28 @@ class CollectedFiles:
 
     async def _take_whole(self, file: DeliveredFile, temp: Path) -> str:
         path, how = self._kept.pop(file, (None, ""))
-        if path is not None and await asyncio.to_thread(_renamed, path, temp):
+        if path is not None and await MEDIA.run(_renamed, path, temp):
             return how
-        await asyncio.to_thread(self._media.root.still_there)
+        await MEDIA.soon(self._media.root.still_there)
         return await self._collector.collect(self.ticket, file, temp)
 
-    async def verified(self, file: DeliveredFile) -> AudioFacts:
-        """The facts of the whole file, which is verified once.
+    async def verified(self, file: DeliveredFile, *, most_s: float) -> AudioFacts:
+        """The facts of the first `most_s` of the file, which are verified once.
 
         Raises:
             CorruptAudio: it is damaged.
+            OutOfTime: the budget of the ticket is used up.
             AttemptFailed, Unavailable: as `take`.
         """
         if file not in self._verified:
             path = await self._keep(file)
-            async with self._turn():
+            async with self._turn(), self._measuring():
                 self._verified[file] = await verify(
                     path,
                     expected_ms=None,
                     tolerance_s=_ANY_LENGTH_S,
                     tools=self._media.find_tools(),
+                    most_s=most_s,
                 )
         return self._verified[file]
 
@@ -163,18 +197,18 @@ class CollectedFiles:
         """
         path, _ = await self._collect(file)
         with translated("reading a CUE sheet"):
-            return await asyncio.to_thread(path.read_bytes)
+            return await MEDIA.run(path.read_bytes)
 
     async def _keep(self, file: DeliveredFile) -> Path:
         """Where the collected file stays until `close`."""
         async with self._keeping:
             path, _ = self._kept.get(file, (None, ""))
-            if path is None or not await asyncio.to_thread(path.exists):
+            if path is None or not await MEDIA.run(path.exists):
                 path, _ = await self._collect(file)
             return path
 
     async def _collect(self, file: DeliveredFile) -> tuple[Path, str]:
-        await asyncio.to_thread(self._media.root.still_there)
+        await MEDIA.soon(self._media.root.still_there)
         path = self._media.temp(self._claim, next(self._numbers))
         how = await self._collector.collect(self.ticket, file, path)
         self._kept[file] = (path, how)
@@ -185,7 +219,7 @@ class CollectedFiles:
         """Remove the files that were not taken."""
         kept, self._kept = self._kept, {}
         for path, _ in kept.values():
-            await asyncio.to_thread(discard, path)
+            await MEDIA.run(discard, path)
 
 
 def _renamed(path: Path, temp: Path) -> bool:

@@ -7,7 +7,6 @@ start and stop with every file. What all workers have claimed but not written ye
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from shared.errors import DependencyDown
 from shared.media.paths import INCOMING
 from shared.media.place import room_on, translated
 from shared.metrics import MEDIA_FREE_BYTES
+from shared.threads import MEDIA
 
 MIB = 1024 * 1024
 _MORE_TO_RESUME = 0.10
@@ -56,7 +56,7 @@ class MediaRoom:
         Raises:
             DependencyDown: less is free than MIN_FREE_DISK_MB, or than what ends a pause.
         """
-        free_bytes, total_bytes = await asyncio.to_thread(room_on, self._path)
+        free_bytes, total_bytes = await MEDIA.soon(room_on, self._path)
         MEDIA_FREE_BYTES.set(free_bytes)
         self._require(free_bytes // MIB)
         return free_bytes, total_bytes
@@ -68,7 +68,7 @@ class MediaRoom:
         return Room(
             usable_bytes=free_bytes - self._min_mb * MIB,
             total_bytes=total_bytes - self._min_mb * MIB,
-            parts=await asyncio.to_thread(self._parts),
+            parts=await MEDIA.soon(self._parts),
             times=times,
         )
 

@@ -27,6 +27,7 @@ from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
 from shared.metrics import VERIFY_SECONDS
 from shared.states import Stage
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -77,7 +78,7 @@ async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts
         Unavailable: a disk or ffmpeg cannot be used now.
     """
     path, started = collected.path, time.monotonic()
-    before = await asyncio.to_thread(written, path)
+    before = await MEDIA.run(written, path)
     try:
         facts = await verify(
             path,
@@ -87,7 +88,7 @@ async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts
         )
     except CorruptAudio as corrupt:
         corrupt.evidence["file"] = collected.name[:500]
-        if work.ticket.mode == "tickets" and await asyncio.to_thread(_only_zeros, path):
+        if work.ticket.mode == "tickets" and await MEDIA.run(_only_zeros, path):
             # Torrentino placed it before the torrent was complete: the torrent is not at fault.
             raise AttemptFailed(
                 ErrorType.STORAGE, "the file is all zeros: placed too early", corrupt.evidence
@@ -97,7 +98,7 @@ async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts
         VERIFY_SECONDS.observe(time.monotonic() - started)
     # A hard link shares its content with the file that Torrentino placed, and Torrentino writes
     # over that file for a second ticket with the same path.
-    if await asyncio.to_thread(written, path) != before:
+    if await MEDIA.run(written, path) != before:
         raise AttemptFailed(
             ErrorType.STORAGE,
             "the file was written to while it was verified",

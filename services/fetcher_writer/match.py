@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 
 import structlog
 
-from services.fetcher_writer.collected_files import CollectedFiles, Measured
+from services.fetcher_writer.collected_files import CollectedFiles, Measured, OutOfTime
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.candidates import is_named_audio
 from services.fetcher_writer.delivery.collector import Candidates
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
-from shared.errors import AttemptFailed, DownloadsError, ErrorType
+from shared.errors import AttemptFailed, CorruptAudio, DownloadsError, ErrorType
 from shared.matching import cue
 from shared.matching.assign import assign, to_measure
 from shared.matching.model import Assignment, Doubt, Offered
@@ -33,10 +33,12 @@ log = structlog.get_logger()
 # Bounds of what is collected only to be measured. A box of 20 discs has more: its names decide.
 _MOST_MEASURED = 150
 _MOST_MEASURED_BYTES = 16 * 1024**3
-# The budget of one ticket, over all that is measured for it side by side.
-_MOST_MEASURING_S = 1800.0
 _MOST_EVIDENCE = 20
 _MOST_SHEETS = 20
+# How much more than the longest track is decoded to measure a file: it is then surely no track.
+_BEYOND_S = 60.0
+# Where the catalog has no length for any track.
+_UNKNOWN_S = 3600.0
 _MAPPED_TRACK = re.compile(r"track-(\d{1,4})")
 _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
 
@@ -83,6 +85,10 @@ class TicketMatch:
         self._offers: dict[str, Offered] = {}
         self._measured: dict[str, Measured | None] = {}
         self._tracks: list[CatalogTrack] = []
+        # By the sheet's path, those that can be read.
+        self._sheets: dict[str, cue.CueSheet] = {}
+        # How much of a file is decoded to measure it.
+        self._longest_s = _UNKNOWN_S
         # The files that an administrator has chosen, by track id.
         self._chosen = {each.track_id: each.chosen_file for each in works if each.chosen_file}
         self._wanted = [each.track_id for each in works if not each.chosen_file]
@@ -94,6 +100,7 @@ class TicketMatch:
         Raises:
             NeedsChoice: several files may be it.
             LacksTrack: no file is it.
+            CorruptAudio: it is not known, and the files take too long to measure.
             AttemptFailed: the files are not there, none is audio, or the chosen file is not there.
             Unavailable: the files cannot be read now.
         """
@@ -106,6 +113,8 @@ class TicketMatch:
             return self._found(result.sure[work.track_id])
         if work.chosen_file:
             return self._found(self._choice(work.chosen_file))
+        if self.files.out_of_time:
+            raise self._too_slow()
         if work.track_id in result.doubtful:
             raise NeedsChoice(result.doubtful[work.track_id])
         raise LacksTrack(work.ticket.torrent_title or "what was downloaded", self._evidence())
@@ -128,9 +137,11 @@ class TicketMatch:
                 sure={self._works[0].track_id: offer}, doubtful={}, missing=frozenset()
             )
         self._tracks = await self._competing()
+        self._sheets = await self._readable(candidates.sheets)
+        self._longest_s = self._longest()
         result = await self._by_measure()
-        if candidates.sheets and not self._settled(result):
-            await self._offer_parts(candidates.sheets)
+        if self._sheets and not self._settled(result):
+            await self._offer_parts()
             result = await self._assigned()
         self._log(result)
         return result
@@ -142,8 +153,9 @@ class TicketMatch:
             # Original names have an ending, so a file without one is not audio.
             audio = tuple(file for file in audio if is_named_audio(file.name))
         self._delivered = {_path_in_torrent(ticket, file.name): file for file in audio}
+        mapped = _mapped(ticket)
         self._offers = {
-            path: Offered(name=path, size_bytes=file.size_bytes, mapped=_mapped(ticket, path))
+            path: Offered(name=path, size_bytes=file.size_bytes, mapped=mapped.get(path, {}))
             for path, file in self._delivered.items()
         }
 
@@ -157,6 +169,19 @@ class TicketMatch:
         albums = {work.album_id for work in self._works if work.album_id}
         tracks = await self._store.tracks(self.files.ticket, albums)
         return [track for track in tracks if track.id not in self._chosen]
+
+    def _longest(self) -> float:
+        """How much of a file may matter: the longest track, behind all others of its sheet."""
+        lengths = [track.duration_ms for track in self._tracks]
+        lengths += [work.duration_ms for work in self._works]
+        longest_ms = max((length for length in lengths if length), default=_UNKNOWN_S * 1000)
+        starts = [
+            track.start_s
+            for sheet in self._sheets.values()
+            for file in sheet.files
+            for track in file.tracks
+        ]
+        return max(starts, default=0.0) + longest_ms / 1000 + self._tolerance_s + _BEYOND_S
 
     async def _by_measure(self) -> Assignment:
         """Measure the files that names make likely; all files, where that settles not all."""
@@ -181,6 +206,8 @@ class TicketMatch:
 
     def _measurable(self, paths: Iterable[str]) -> list[str]:
         """Those that are not measured yet, as many as the bounds allow."""
+        if self.files.out_of_time:
+            return []
         found: list[str] = []
         taken_bytes = sum(self._delivered[path].size_bytes for path in self._measured)
         left_bytes = _MOST_MEASURED_BYTES - taken_bytes
@@ -189,15 +216,19 @@ class TicketMatch:
                 continue
             left_bytes -= self._delivered[path].size_bytes
             too_many = len(self._measured) + len(found) >= _MOST_MEASURED
-            if left_bytes < 0 or too_many or self.files.measuring_s > _MOST_MEASURING_S:
+            if left_bytes < 0 or too_many:
                 log.warning("too_much_to_measure", ticket_id=self.files.ticket.id)
                 break
             found.append(path)
         return found
 
     async def _measure(self, paths: Sequence[str]) -> None:
-        results = await _all([self.files.measure(self._delivered[path]) for path in paths])
+        results = await _all(
+            self.files.measure(self._delivered[path], longest_s=self._longest_s) for path in paths
+        )
         for path, measured in zip(paths, results, strict=True):
+            if isinstance(measured, OutOfTime):
+                continue
             self._measured[path] = measured
             if measured is not None:
                 self._offers[path] = _with_measure(self._offers[path], measured)
@@ -205,26 +236,37 @@ class TicketMatch:
                 # It is not audio. A file that is named as audio stays: its track fails by it.
                 del self._offers[path]
 
-    async def _offer_parts(self, sheets: Collection[DeliveredFile]) -> None:
+    async def _readable(self, sheets: Collection[DeliveredFile]) -> dict[str, cue.CueSheet]:
+        """The CUE sheets that can be read, by their paths."""
+        found = {}
+        for sheet in list(sheets)[:_MOST_SHEETS]:
+            path = _path_in_torrent(self.files.ticket, sheet.name)
+            try:
+                if sheet.size_bytes > cue.MAX_BYTES:
+                    raise ValueError("it is too large for a sheet")
+                # In a thread: a sheet may have a quarter of a megabyte.
+                found[path] = await asyncio.to_thread(cue.parse, await self.files.text(sheet))
+            except (ValueError, AttemptFailed) as unusable:
+                log.info("cue_sheet_unusable", sheet=path, why=str(unusable))
+        return found
+
+    async def _offer_parts(self) -> None:
         """Offer the parts of each file that holds several tracks, instead of the file."""
-        for part in await self._parts(sheets):
+        for part in await self._parts():
             self._offers.pop(part.file_name, None)
             self._offers[part.name] = part
 
-    async def _parts(self, sheets: Collection[DeliveredFile]) -> list[Offered]:
+    async def _parts(self) -> list[Offered]:
         """The parts that CUE sheets name of the measured files beside them.
 
         An ambiguous sheet names none, nor does a sheet of a damaged file.
         """
         named: dict[str, list[Offered]] = {}
-        for sheet in list(sheets)[:_MOST_SHEETS]:
-            path = _path_in_torrent(self.files.ticket, sheet.name)
+        for path, sheet in self._sheets.items():
             beside = [one for one in self._offers.values() if _folder(one.name) == _folder(path)]
             try:
-                if sheet.size_bytes > cue.MAX_BYTES:
-                    raise ValueError("it is too large for a sheet")
-                named[path] = cue.parts(cue.parse(await self.files.text(sheet)), beside)
-            except (ValueError, AttemptFailed) as unusable:
+                named[path] = cue.parts(sheet, beside)
+            except ValueError as unusable:
                 log.info("cue_sheet_unusable", sheet=path, why=str(unusable))
         parts = cue.agreed(named)
         damaged = [path for path in {part.file_name for part in parts} if await self._bad(path)]
@@ -232,7 +274,9 @@ class TicketMatch:
 
     async def _bad(self, path: str) -> bool:
         try:
-            await self.files.verified(self._delivered[path])
+            await self.files.verified(self._delivered[path], most_s=self._longest_s)
+        except OutOfTime:
+            return True
         except AttemptFailed as failure:
             log.info("cue_image_damaged", file=path, why=failure.message)
             return True
@@ -271,20 +315,30 @@ class TicketMatch:
             {"chosen": path, "files": self._evidence()},
         )
 
+    def _too_slow(self) -> CorruptAudio:
+        unmeasured = [path for path in self._delivered if path not in self._measured]
+        message = (
+            f"its files take longer to measure than {self.files.budget_s:g} s:"
+            f" {len(unmeasured)} of {len(self._delivered)} were not measured"
+        )
+        shown = [path[:500] for path in sorted(unmeasured)[:_MOST_EVIDENCE]]
+        return CorruptAudio(message, {"rule": "too_much_work", "unmeasured": shown})
+
     def _evidence(self) -> list[Mapping[str, object]]:
         shown = sorted(self._offers.values(), key=lambda offer: offer.name)[:_MOST_EVIDENCE]
         return [{"file": each.name[:500], "duration_s": each.duration_s} for each in shown]
 
 
 async def _all(
-    measures: Sequence[Coroutine[None, None, Measured | None]],
-) -> list[Measured | None]:
-    """The results of all, when the last one has ended; or else the first error."""
-    found = await asyncio.gather(*measures, return_exceptions=True)
-    for each in found:
-        if isinstance(each, BaseException):
+    measures: Iterable[Coroutine[None, None, Measured | None]],
+) -> list[Measured | OutOfTime | None]:
+    """The results of all, when the last one has ended; or else the first other error."""
+    found: list[Measured | OutOfTime | None] = []
+    for each in await asyncio.gather(*measures, return_exceptions=True):
+        if isinstance(each, BaseException) and not isinstance(each, OutOfTime):
             raise each
-    return [each for each in found if not isinstance(each, BaseException)]
+        found.append(each)
+    return found
 
 
 def _path_in_torrent(ticket: Ticket, name: str) -> str:
@@ -300,14 +354,15 @@ def _folder(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def _mapped(ticket: Ticket, path: str) -> dict[int, float]:
-    """Torrentino's confidence, by track number, that the file is that track."""
-    found: dict[int, float] = {}
+def _mapped(ticket: Ticket) -> dict[str, dict[int, float]]:
+    """Torrentino's confidence that a file is a track: by the file's path, by track number."""
+    found: dict[str, dict[int, float]] = {}
     for mapping in ticket.file_mappings:
         number = _MAPPED_TRACK.fullmatch(str(mapping.get("item_id")))
-        confidence = mapping.get("confidence")
-        if mapping.get("path") == path and number and isinstance(confidence, int | float):
-            found[int(number[1])] = min(1.0, max(0.0, float(confidence)))
+        path, confidence = mapping.get("path"), mapping.get("confidence")
+        if number and isinstance(path, str) and isinstance(confidence, int | float):
+            of_file = found.setdefault(path, {})
+            of_file[int(number[1])] = min(1.0, max(0.0, float(confidence)))
     return found
 
 

@@ -29,6 +29,7 @@ from shared.media.placed_file import Whole
 from shared.media.refused import move_aside
 from shared.metrics import BYTES_PLACED, FILES_PLACED
 from shared.present import kept, present
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -81,7 +82,7 @@ class Publisher:
             async with self.database.transaction() as connection:
                 # A worker that lost the item may have seen a file that is replaced by now.
                 await hold(connection, work.claim)
-                await asyncio.to_thread(move_aside, media.root.path, found.refused)
+                await MEDIA.run(move_aside, media.root.path, found.refused)
                 reached("fetcher.moved_aside")
         if found.broken is not None:
             await self._note_broken(found.broken)
@@ -95,7 +96,7 @@ class Publisher:
         async with self.database.connection() as connection:
             rows = await known(connection, [work.track_id])
         look = partial(rows.look, self.media.root.path, uris, trusted=False)
-        return (await asyncio.to_thread(look))[work.track_id]
+        return (await MEDIA.soon(look))[work.track_id]
 
     async def _note_broken(self, broken: Problem) -> None:
         async with self.database.transaction() as connection:
@@ -149,8 +150,8 @@ class Publisher:
                 return False
             if finished.original is not None:
                 # Before the name: a completed item would not collect the original again.
-                await asyncio.to_thread(_keep, root, work.track_id, finished.original)
-            if not await asyncio.to_thread(_give_name, root, finished.path, final):
+                await MEDIA.run(_keep, root, work.track_id, finished.original)
+            if not await MEDIA.run(_give_name, root, finished.path, final):
                 return False
             reached("fetcher.named")
             placed = await complete(
@@ -176,7 +177,7 @@ class Publisher:
         """Whether a file was recorded or named since it was checked that there is none."""
         uris = {work.track_id: await self.media.uri_of(work.track_id)}
         rows = await known(connection, [work.track_id])
-        seen = await asyncio.to_thread(rows.look, self.media.root.path, uris)
+        seen = await MEDIA.soon(rows.look, self.media.root.path, uris)
         now = seen[work.track_id]
         return now.recorded is not None or bool(now.candidates)
 

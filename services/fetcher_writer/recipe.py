@@ -9,7 +9,6 @@ error to a move of the item. Whatever goes wrong, only whole, verified files app
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from functools import partial
 
@@ -29,10 +28,14 @@ from shared.db import moves
 from shared.media.place import discard
 from shared.media.verify import AudioFacts
 from shared.states import Stage
+from shared.threads import MEDIA
 
 
 class Recipe:
-    """The steps; at most `concurrency` files are in work at once in this process."""
+    """The steps; at most `concurrency` files are in work at once in this process.
+
+    The tickets take turns.
+    """
 
     def __init__(
         self,
@@ -95,7 +98,7 @@ class Recipe:
         Raises:
             AttemptFailed, Unavailable: as `CollectedFiles.take`.
         """
-        await asyncio.to_thread(self.media.root.still_there)
+        await MEDIA.soon(self.media.root.still_there)
         path = self.media.temp(work.claim)
         how = await files.take(found.offer, found.file, path)
         reached("fetcher.staged")
@@ -130,4 +133,4 @@ class Recipe:
     async def clean_up(self, work: Work) -> None:
         """Remove the item's own temporary files, if they are still there."""
         for number in (None, CONVERTED):
-            await asyncio.to_thread(discard, self.media.temp(work.claim, number))
+            await MEDIA.run(discard, self.media.temp(work.claim, number))

@@ -1,6 +1,6 @@
 """`python -m services.ingest`."""
 
-from functools import cache
+from functools import cache, partial
 
 from starlette.applications import Starlette
 
@@ -18,6 +18,7 @@ from services.ingest.scans import Scans
 from services.ingest.service import Requests
 from services.ingest.stats import Bounds, Statistics
 from services.ingest.user_routes import UserRoutes
+from services.ingest.verdicts import DECODES_AT_ONCE
 from services.ingest.withdrawals import Withdrawals
 from shared.app import App
 from shared.bus.consumer import Consumer
@@ -25,9 +26,11 @@ from shared.catalog.sqlite import Catalog
 from shared.db.health_reports import Conditions
 from shared.db.media_root import MediaRoot
 from shared.duty import Duty
+from shared.media.memory import share
 from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
+from shared.rejections import Rejections
 from shared.web import WebServer
 
 
@@ -43,11 +46,13 @@ def build(app: App) -> list[Duty]:
         max_per_day=settings.user_max_requests_per_day,
         max_queue=settings.user_max_queue_size,
     )
+    memory = share(DECODES_AT_ONCE)
     availability = Availability(
         database=app.database,
         catalog=catalog,
         root=root,
-        tools=cache(find_tools),
+        tools=cache(partial(find_tools, memory_bytes=memory.memory_bytes)),
+        decodes_at_once=memory.at_once,
         tolerance_s=settings.duration_tolerance_s,
         replace_broken=settings.replace_broken,
     )
@@ -81,12 +86,13 @@ def build(app: App) -> list[Duty]:
     # Of all services this one has the right to change streams.
     app.bus.owns_streams = True
     return [
-        _server(app, make_api([*users.routes(), *admins.routes()], app.health)),
+        _server(app, make_api([*users.routes(), *admins.routes()], app.health, keys.principal)),
         Consumer(
             bus=app.bus,
             durable=DURABLE,
             filters=FILTERS,
             handle=RequestMessages(requests, withdrawals).handle,
+            rejections=Rejections(app.database, app.announcer, actor="ingest"),
             health=app.health,
         ),
         *first_checks(app, {"catalog": catalog.check, "media": root.look}),

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from services.ingest.concurrency_limit import without_place
-from services.ingest.verdicts import Verdicts
+from services.ingest.verdicts import DECODES_AT_ONCE, Verdicts
 from shared.catalog.models import Track
 from shared.catalog.sqlite import Catalog
 from shared.crashpoints import reached
@@ -23,6 +23,7 @@ from shared.errors import AttemptFailed, DependencyDown
 from shared.media.placed_file import Whole
 from shared.media.tools import AudioTools
 from shared.present import Present, kept, present
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -93,6 +94,7 @@ class Availability:
         tools: Callable[[], AudioTools],
         tolerance_s: float,
         replace_broken: bool,
+        decodes_at_once: int = DECODES_AT_ONCE,
     ) -> None:
         self._database = database
         self._catalog = catalog
@@ -100,7 +102,7 @@ class Availability:
         self._tools = tools
         self._tolerance_s = tolerance_s
         self._replace_broken = replace_broken
-        self._verdicts = Verdicts(database)
+        self._verdicts = Verdicts(database, at_once=decodes_at_once)
         self._waiting: Counter[str] = Counter()
 
     async def look(self, tracks: Sequence[Track]) -> Look:
@@ -117,7 +119,7 @@ class Availability:
         uris = {track.id: named.get(track.id, track.audio_uri) for track in tracks}
         async with self._database.connection() as connection:
             before = await known(connection, [track.id for track in tracks])
-        seen = await asyncio.to_thread(before.look, self._root.path, uris)
+        seen = await MEDIA.soon(before.look, self._root.path, uris)
         return Look(tracks=tracks, before=before, seen=seen, named=named.keys())
 
     async def settle(self, look: Look, *, visitor: str | None) -> Available:

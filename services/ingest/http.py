@@ -14,15 +14,18 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.ingest import problems
-from services.ingest.concurrency_limit import ConcurrencyLimit
+from services.ingest.concurrency_limit import ConcurrencyLimit, Door
 from shared.crashpoints import reached
 from shared.errors import Refused, Unavailable
 from shared.health import Health
 from shared.metrics import HTTP_SECONDS
 
 
-def make_api(routes: Sequence[Route], health: Health) -> Starlette:
-    """The ASGI application; what a request finds unavailable is reported to `health`."""
+def make_api(routes: Sequence[Route], health: Health, door: Door) -> Starlette:
+    """The ASGI application; what a request finds unavailable is reported to `health`.
+
+    `door` refuses requests without a valid key, before they take a place.
+    """
 
     async def unavailable(request: Request, error: Exception) -> Response:
         assert isinstance(error, Unavailable)
@@ -31,7 +34,7 @@ def make_api(routes: Sequence[Route], health: Health) -> Starlette:
 
     app = Starlette(
         routes=routes,
-        middleware=[Middleware(_Measured), Middleware(ConcurrencyLimit)],
+        middleware=[Middleware(_Measured), Middleware(ConcurrencyLimit, door=door)],
         exception_handlers={
             Refused: problems.refused,
             Unavailable: unavailable,

@@ -20,6 +20,7 @@ from shared.errors import AttemptFailed, DependencyDown
 from shared.health import Health
 from shared.media.place import free_mb
 from shared.states import ACTIVE_STATUSES, STATUS_OF, Stage, Status
+from shared.threads import MEDIA
 
 Json: TypeAlias = dict[str, Any]
 
@@ -100,7 +101,7 @@ class Statistics:
         try:
             async with asyncio.timeout(_DISK_S):
                 await self._root.check()
-                free = await asyncio.to_thread(free_mb, self._root.path)
+                free = await MEDIA.soon(free_mb, self._root.path)
         except TimeoutError:
             self._health.down("media", f"{self._root.path} does not answer within {_DISK_S:g} s")
         except AttemptFailed as failure:

@@ -21,11 +21,12 @@ from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.place import storage_error
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, Verify, verify
+from shared.threads import MEDIA
 
 T = TypeVar("T")
 
 # A request may have to wait for a decode; two at once leave processors for the others.
-_DECODES_AT_ONCE = 2
+DECODES_AT_ONCE = 2
 # What may be different at the next try.
 _KEPT = (ErrorType.CORRUPTION, ErrorType.TIMEOUT)
 
@@ -39,10 +40,12 @@ class _Flight:
 class Verdicts:
     """`shared.media.verify.verify`, with a memory."""
 
-    def __init__(self, database: Database, *, check: Verify = verify) -> None:
+    def __init__(
+        self, database: Database, *, check: Verify = verify, at_once: int = DECODES_AT_ONCE
+    ) -> None:
         self._database = database
         self._check = check
-        self._decodes = asyncio.Semaphore(_DECODES_AT_ONCE)
+        self._decodes = asyncio.Semaphore(at_once)
         self._running: dict[FileState, _Flight] = {}
 
     async def verify(
@@ -127,6 +130,6 @@ def _state(path: Path, expected_ms: int | None, tolerance_s: float) -> FileState
 
 async def _on_disk(read: Callable[[], T], path: Path) -> T:
     try:
-        return await asyncio.to_thread(read)
+        return await MEDIA.soon(read)
     except OSError as error:
         raise storage_error(error, f"reading {path.name} to verify it") from error

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from rapidfuzz import fuzz
 
 from shared.matching.names import Named, read_names
-from shared.matching.titles import Likeness, fold, likeness, score, title_of
+from shared.matching.titles import Likeness, Title, TitleIndex, fold, likeness, title_of
 from shared.media.extensions import AUDIO, LOSSY, extension_of
 from shared.tracks import CatalogTrack
 
@@ -20,6 +20,8 @@ _SAME = 90.0
 # Letters; a shorter name is soon like a part of anything.
 _SHORT = 6
 _SURE_MAPPING = 0.8
+# Of 100, from which on names are ordered by how alike they are.
+_NEAREST = 50.0
 # What the title beside the right number may be: of this song, and no other.
 _OF_SONG = (Likeness.OTHER_RECORDING, Likeness.SIMILAR, Likeness.NEAR, Likeness.SAME)
 
@@ -38,21 +40,63 @@ def choose(
 
     At most 200, those first whose names are most like what is wanted; in the order of their names.
     """
-    audio = sorted({path for path in paths if is_audio(path)})
-    named = dict(zip(audio, read_names(audio), strict=True))
-    sure = [_sure(track, named, mappings) for track in wanted]
+    listing = _Listing(sorted({path for path in paths if is_audio(path)}), mappings)
+    sure = [listing.sure(track) for track in wanted]
     clear = [path for path in sure if path is not None]
     if wanted and len(set(clear)) == len(wanted):
         return sorted(clear)[:_MOST]
-    titles = [title_of(track.title) for track in wanted]
+    return sorted(listing.nearest([title_of(track.title) for track in wanted])[:_MOST])
 
-    def nearness(path: str) -> int:
-        readings = named[path].readings
-        return max(
-            (score(title, reading.title) for title in titles for reading in readings), default=0
-        )
 
-    return sorted(sorted(audio, key=nearness, reverse=True)[:_MOST])
+class _Listing:
+    """The audio files of a torrent, found by their numbers, titles and mappings.
+
+    A torrent lists up to 10,000 files, and up to 200 tracks are wanted: no pair of all is compared.
+    """
+
+    def __init__(self, audio: Sequence[str], mappings: Sequence[Mapping[str, object]]) -> None:
+        self._audio = audio
+        self._named = dict(zip(audio, read_names(audio), strict=True))
+        self._by_number: dict[int | None, list[str]] = {}
+        self._by_core: dict[str, list[str]] = {}
+        for path, says in self._named.items():
+            self._by_number.setdefault(says.number, []).append(path)
+            for core in {reading.title.core for reading in says.readings}:
+                self._by_core.setdefault(core, []).append(path)
+        titles = (reading.title for says in self._named.values() for reading in says.readings)
+        self._titles = TitleIndex(titles)
+        self._mapped: dict[str, set[str]] = {}
+        for each in mappings:
+            if float(str(each["confidence"])) >= _SURE_MAPPING:
+                self._mapped.setdefault(str(each["item_id"]), set()).add(str(each["path"]))
+
+    def sure(self, track: CatalogTrack) -> str | None:
+        """The one file that is called as this track is; None when none or several are."""
+        possible = {
+            path
+            for core in self._titles.like(title_of(track.title))
+            for path in self._by_core[core]
+        }
+        if track.number is not None:
+            possible |= set(self._by_number.get(track.number, ()))
+        called = [path for path in possible if _is_called(track, self._named[path])]
+        if not called and track.number is not None:
+            # Torrentino numbers every disc's tracks alike.
+            called = [
+                path
+                for path in self._mapped.get(f"track-{track.number}", set()) & self._named.keys()
+                if _agree(self._named[path].disc, track.disc)
+            ]
+        return called[0] if len(called) == 1 else None
+
+    def nearest(self, titles: Sequence[Title]) -> list[str]:
+        """All files, those first of which a title is most like one of these."""
+        scores: dict[str, float] = {}
+        for title in set(titles):
+            for core, ratio in self._titles.like(title, least=_NEAREST).items():
+                for path in self._by_core[core]:
+                    scores[path] = max(ratio, scores.get(path, 0.0))
+        return sorted(self._audio, key=lambda path: scores.get(path, 0.0), reverse=True)
 
 
 def pipeline_format(paths: Sequence[str]) -> str:
@@ -87,27 +131,6 @@ def bears_name(text: str, name: str) -> bool:
     return f" {words} " in f" {found} " or (
         len(words) > _SHORT and fuzz.partial_ratio(words, found) >= _SAME
     )
-
-
-def _sure(
-    track: CatalogTrack,
-    named: Mapping[str, Named],
-    mappings: Sequence[Mapping[str, object]],
-) -> str | None:
-    """The one file that is called as this track is; None when none or several are."""
-    called = [path for path, says in named.items() if _is_called(track, says)]
-    if not called and track.number is not None:
-        mapped = {
-            str(each["path"])
-            for each in mappings
-            if each["item_id"] == f"track-{track.number}"
-            and float(str(each["confidence"])) >= _SURE_MAPPING
-        }
-        # Torrentino numbers every disc's tracks alike.
-        called = [
-            path for path, says in named.items() if path in mapped and _agree(says.disc, track.disc)
-        ]
-    return called[0] if len(called) == 1 else None
 
 
 def _is_called(track: CatalogTrack, says: Named) -> bool:

@@ -6,7 +6,6 @@ run.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from shared.media.paths import INCOMING
 from shared.media.refused import prune_refused
 from shared.media.sweep import sweep_temp
 from shared.states import CLAIMED_FROM, Stage
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -79,9 +79,9 @@ class Reaper:
             DependencyDown: the media root is missing, or another one.
         """
         await self._root.check()
-        names = await asyncio.to_thread(_temp_names, self._root.path)
+        names = await MEDIA.run(_temp_names, self._root.path)
         in_use, listed = await self._store.in_use(names), frozenset(names)
-        removed = await asyncio.to_thread(
+        removed = await MEDIA.run(
             sweep_temp,
             self._root.path,
             older_than_s=self.temp_age_s,
@@ -90,7 +90,7 @@ class Reaper:
         )
         if removed:
             log.info("temporary_files_removed", count=len(removed))
-        pruned = await asyncio.to_thread(prune_refused, self._root.path)
+        pruned = await MEDIA.run(prune_refused, self._root.path)
         if pruned:
             log.info("refused_files_removed", count=pruned)
         return 0

@@ -1,6 +1,6 @@
 """`python -m services.watchdog`."""
 
-from functools import cache
+from functools import cache, partial
 
 from services.watchdog.adoption import Adoption
 from services.watchdog.commands import DURABLE, FILTERS, ScanCommands
@@ -11,9 +11,11 @@ from shared.bus.consumer import Consumer
 from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
 from shared.duty import Duty, PeriodicDuty
+from shared.media.memory import share
 from shared.media.tools import find_tools
 from shared.process import main
 from shared.readiness import first_checks
+from shared.rejections import Rejections
 
 
 def build(app: App) -> list[Duty]:
@@ -34,7 +36,7 @@ def build(app: App) -> list[Duty]:
             store=store,
             root=root,
             announcer=app.announcer,
-            tools=cache(find_tools),
+            tools=cache(partial(find_tools, memory_bytes=share(1).memory_bytes)),
             tolerance_s=settings.duration_tolerance_s,
         ),
         replace_broken=settings.replace_broken,
@@ -46,6 +48,7 @@ def build(app: App) -> list[Duty]:
         durable=DURABLE,
         filters=FILTERS,
         handle=ScanCommands(app.database, scanning.wake, app.announcer).handle,
+        rejections=Rejections(app.database, app.announcer, actor="watchdog"),
         health=app.health,
     )
     checks = first_checks(app, {"catalog": catalog.check, "media": root.look})

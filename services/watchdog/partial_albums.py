@@ -6,7 +6,6 @@ and knows nothing of files that the catalog does not name yet.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Collection, Sequence
 
 from services.watchdog.store import Store
@@ -14,6 +13,7 @@ from shared.catalog.models import AlbumUris, PageAlbum, Scope, Track
 from shared.catalog.sqlite import Catalog
 from shared.db.media_root import MediaRoot
 from shared.db.presence import Seen
+from shared.threads import MEDIA
 
 
 class PartialAlbums:
@@ -61,7 +61,7 @@ class PartialAlbums:
     async def _is_partial(self, album: PageAlbum) -> bool:
         tracks = await self._catalog.album_uris(album)
         known, _ = await self._store.known(list(tracks.uris))
-        seen = await asyncio.to_thread(known.look, self._root.path, tracks.uris)
+        seen = await MEDIA.run(known.look, self._root.path, tracks.uris)
         return _some_but_not_all(tracks, seen.values())
 
 

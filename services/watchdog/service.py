@@ -33,6 +33,7 @@ from shared.events import ScanOrder
 from shared.health import Health
 from shared.metrics import SCAN_TRACKS
 from shared.states import ScanState
+from shared.threads import MEDIA
 
 Json: TypeAlias = dict[str, Any]
 
@@ -187,7 +188,7 @@ class Watchdog:
     async def _check(self, tracks: Sequence[Track]) -> PageCheck:
         before, active = await self._store.known([track.id for track in tracks])
         uris = {track.id: track.audio_uri for track in tracks}
-        seen = await asyncio.to_thread(before.look, self._root.path, uris)
+        seen = await MEDIA.run(before.look, self._root.path, uris)
         reached("watchdog.looked")
         return PageCheck(
             tracks=tracks,

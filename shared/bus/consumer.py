@@ -19,6 +19,7 @@ from shared.crashpoints import reached
 from shared.errors import InvalidRequest, Unavailable
 from shared.health import Health
 from shared.metrics import DEAD_MESSAGES
+from shared.rejections import Rejections
 from shared.stop import run_until
 
 log = structlog.get_logger()
@@ -43,19 +44,28 @@ class Consumer:
     """A duty that passes the messages of some subjects to `handle(subject, body)`.
 
     `handle` returns when the message's effect is committed. It raises `InvalidRequest` for a
-    message that cannot be understood, which then goes to the dead stream, whole; and
+    message that cannot be understood: its sender gets `request.rejected`, where it can be known,
+    and the message goes to the dead stream, whole; and
     `Unavailable` for one that cannot be handled now, which is delivered again. A message whose
     handling is cancelled at the end of the grace is delivered again at once.
     """
 
     def __init__(
-        self, *, bus: Bus, durable: str, filters: list[str], handle: Handler, health: Health
+        self,
+        *,
+        bus: Bus,
+        durable: str,
+        filters: list[str],
+        handle: Handler,
+        rejections: Rejections,
+        health: Health,
     ) -> None:
         self.name = f"{durable} consumer"
         self._bus = bus
         self._durable = durable
         self._filters = filters
         self.handle = handle
+        self._rejections = rejections
         self._health = health
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -76,9 +86,10 @@ class Consumer:
             Unavailable: NATS is away; the messages in hand were handled first.
         """
         working: set[asyncio.Task[None]] = set()
-        async with self._bus.consumer(self._durable, self._filters) as subscription:
+        async with self._bus.consumer(self._durable, self._filters) as (subscription, durable):
             try:
                 while not stop.is_set():
+                    await durable.keep()
                     if len(working) >= _PLACES:
                         await asyncio.wait(working, return_when=asyncio.FIRST_COMPLETED)
                     _settled(working)
@@ -94,12 +105,15 @@ class Consumer:
 
     async def _handle_one(self, message: Msg) -> None:
         with translated():
+            if _is_stripped(message) and message.metadata.num_delivered < _MOST_FAILURES:
+                await message.nak(delay=AGAIN_S)
+                return
             try:
                 reached("consumer.received")
                 async with _in_progress(message):
                     await self.handle(message.subject, message.data)
             except InvalidRequest as error:
-                await self._bury(message, str(error))
+                await self._reject(message, str(error))
             except Unavailable as error:
                 self._health.failed(error)
                 await message.nak(delay=AGAIN_S)
@@ -116,6 +130,19 @@ class Consumer:
                 reached("consumer.handled")
                 await message.ack()
                 reached("consumer.acked")
+
+    async def _reject(self, message: Msg, reason: str) -> None:
+        """Tell the sender, and bury the message."""
+        try:
+            await self._rejections.record(
+                message.subject, message.data, reason=reason, message_id=_id_of(message)
+            )
+        except Unavailable as error:
+            self._health.down(error.dependency, error.detail)
+            await message.nak(delay=AGAIN_S)
+        else:
+            reached("consumer.rejected")
+            await self._bury(message, reason)
 
     async def _bury(self, message: Msg, reason: str) -> None:
         """Publish the message, whole, to the dead stream with the reason; then acknowledge it."""
@@ -137,9 +164,7 @@ def buried(message: Msg, reason: str, *, max_bytes: int) -> list[Outgoing]:
         "Pezzottify-Reason": " ".join(reason.split())[:1000].encode("ascii", "replace").decode(),
         "Pezzottify-Headers": json.dumps(dict(message.headers or {}))[:_MOST_HEADER],
     }
-    # The number is unique for the life of the stream, so a redelivery is the same dead message.
-    sequence = message.metadata.sequence.stream
-    id_ = f"dead:{message.metadata.timestamp.timestamp()}:{sequence}"
+    id_ = _id_of(message)
     whole = Outgoing(subject=subjects.DEAD, body=message.data, id=id_, headers=headers)
     if whole.size_bytes <= max_bytes:
         return [whole]
@@ -154,6 +179,17 @@ def buried(message: Msg, reason: str, *, max_bytes: int) -> list[Outgoing]:
         )
         for number, piece in enumerate(pieces, start=1)
     ]
+
+
+def _is_stripped(message: Msg) -> bool:
+    """Whether NATS has left out the body: until the consumer is set right, see `Durable`."""
+    return not message.data and "Nats-Msg-Size" in (message.headers or {})
+
+
+def _id_of(message: Msg) -> str:
+    """The number is unique for the life of the stream, so a redelivery is the same dead message."""
+    sequence = message.metadata.sequence.stream
+    return f"dead:{message.metadata.timestamp.timestamp()}:{sequence}"
 
 
 @asynccontextmanager

@@ -24,7 +24,8 @@ from nats.js.api import PubAck
 
 from shared.bus import access
 from shared.bus.access import words
-from shared.bus.streams import consumer, ensure_streams, own_streams
+from shared.bus.durable import Durable
+from shared.bus.streams import ensure_streams, own_streams
 from shared.bus.subjects import REQUESTS_STREAM, Wake, wake_subject
 from shared.errors import DependencyDown, Misconfigured
 from shared.health import Health
@@ -342,17 +343,18 @@ class Bus:
     @asynccontextmanager
     async def consumer(
         self, durable: str, filters: list[str]
-    ) -> AsyncIterator[JetStreamContext.PullSubscription]:
-        """A durable pull subscription to the requests stream, made if it is not there."""
+    ) -> AsyncIterator[tuple[JetStreamContext.PullSubscription, Durable]]:
+        """A pull subscription to the requests stream, and its durable, made if it is not there."""
         with translated():
             js = self.jetstream()
             self._unsure = True
             await self.ensure()
             await self._own(js)
-            await js.add_consumer(REQUESTS_STREAM, consumer(durable, filters))
+            made = Durable(js, durable, filters)
+            await made.make()
             subscription = await js.pull_subscribe_bind(durable, REQUESTS_STREAM)
             try:
-                yield subscription
+                yield subscription, made
             finally:
                 try:
                     await subscription.unsubscribe()

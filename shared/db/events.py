@@ -5,10 +5,11 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Sequence
 
 from shared.db.pool import Connection
-from shared.events import Event
+from shared.events import Event, RequestRejected
 
 _INSERT = """
 INSERT INTO events (kind, item_id, request_id, actor, data)
@@ -17,6 +18,23 @@ SELECT e.kind, e.item_id, e.request_id, $5, e.data
        WITH ORDINALITY AS e (kind, item_id, request_id, data, place)
  ORDER BY e.place
 """
+
+# The index of rejections is by the request's id.
+_REJECT_ONCE = """
+INSERT INTO events (id, kind, actor, data)
+SELECT $1, $2, $3, $4::jsonb
+ WHERE NOT EXISTS (SELECT 1 FROM events
+                    WHERE kind = 'request.rejected' AND data ->> 'request_id' = $5 AND id = $1)
+"""
+
+
+async def record_once(
+    connection: Connection, event: RequestRejected, *, event_id: uuid.UUID, actor: str
+) -> None:
+    """Write the event under this id, unless it is there already."""
+    await connection.execute(
+        _REJECT_ONCE, event_id, event.kind, actor, event.data(), event.request_id
+    )
 
 
 async def record_events(connection: Connection, events: Sequence[Event], *, actor: str) -> None:

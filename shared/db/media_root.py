@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 
 import structlog
@@ -19,6 +18,7 @@ from shared.media.root import (
     read_sentinel,
     write_sentinel,
 )
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -69,8 +69,8 @@ class MediaRoot:
             known = await connection.fetchval(_READ)
         if known is None:
             known = await self._first_use()
-        await asyncio.to_thread(check_root, self.path, known)
-        if self._known is None and await asyncio.to_thread(ignores_case, self.path):
+        await MEDIA.soon(check_root, self.path, known)
+        if self._known is None and await MEDIA.soon(ignores_case, self.path):
             log.warning(
                 "media_root_ignores_case",
                 path=str(self.path),
@@ -86,7 +86,7 @@ class MediaRoot:
         """
         async with self._database.connection() as connection:
             known = await connection.fetchval(_READ)
-        await asyncio.to_thread(check_root, self.path, known)
+        await MEDIA.soon(check_root, self.path, known)
 
     def still_there(self) -> None:
         """Return when the mark that the last check found is still there. Blocks.
@@ -105,7 +105,7 @@ class MediaRoot:
             if known is None:
                 # The mark first: a crash in between leaves one that names us.
                 ours = await installation_id(connection)
-                known = await asyncio.to_thread(self._mark, ours)
+                known = await MEDIA.soon(self._mark, ours)
                 reached("media.marked")
                 await connection.execute(_INSERT, known)
             return known
@@ -132,7 +132,7 @@ class MediaRoot:
         async with self._database.connection() as connection:
             known: str | None = await connection.fetchval(_READ)
             ours = await installation_id(connection)
-        found = await asyncio.to_thread(read_sentinel, self.path)
+        found = await MEDIA.soon(read_sentinel, self.path)
         return known is None and found is not None and not is_marked_by(found, ours)
 
     async def take_over(self) -> None:
@@ -146,7 +146,7 @@ class MediaRoot:
         async with self._database.transaction() as connection:
             await connection.execute(_LOCK)
             ours = await installation_id(connection)
-            known = await asyncio.to_thread(_new_mark, self.path, ours)
+            known = await MEDIA.soon(_new_mark, self.path, ours)
             await connection.execute(_TAKE_OVER, known)
         log.info("media_root_taken_over", path=str(self.path))
 

@@ -47,6 +47,9 @@ _SEGMENTS_CLOSE = re.compile(r"\s*[-\u2013\u2014]\s*(?![^()]*\))")
 # A text is common if this part of the files, and at least so many, begin or end with it.
 _COMMON = 0.7
 _COMMON_FILES = 3
+# Pieces of a name that are told apart, and shorter ends of it that are read as a title: names have
+# up to five pieces.
+_MOST_PIECES, _MOST_ENDS = 8, 4
 # How alike an artist in a name, with "feat. …" or without "The", must be to the catalog's.
 _ARTIST = 88.0
 
@@ -142,7 +145,8 @@ class _Reader:
         if len(core) > 1 and not title_of(" - ".join(core[-2:])).marks:
             signed = fold(core[-1]) in self._last
             texts.append((" - ".join(core[:-1]), Likeness.SAME if signed else Likeness.SIMILAR))
-        texts += [(" - ".join(core[start:]), Likeness.NEAR) for start in range(1, len(core))]
+        ends = range(max(1, len(core) - _MOST_ENDS), len(core))
+        texts += [(" - ".join(core[start:]), Likeness.NEAR) for start in ends]
         readings: dict[str, Reading] = {}
         for text, at_most in texts:
             title = title_of(self._without_artist(text))
@@ -257,6 +261,8 @@ def _pieces(text: str) -> tuple[str, ...]:
         close = [piece.strip() for piece in _SEGMENTS_CLOSE.split(text)]
         # "artist-title", but "Semi-Charmed Life" and "re-make re-model" are one title.
         pieces = close if all(" " in piece or len(close) > 2 for piece in close[:-1]) else pieces
+    if len(pieces) > _MOST_PIECES:
+        pieces = [" - ".join(pieces[:-_MOST_PIECES]), *pieces[-_MOST_PIECES:]]
     return tuple(piece for piece in pieces if piece) or (text.strip(),)
 
 

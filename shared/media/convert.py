@@ -54,6 +54,7 @@ async def convert(
     await write_audio(
         arguments(source, target, plan, tools),
         target,
+        tools,
         expected_s=duration_s,
         most_bytes=_most_bytes(plan, duration_s),
         timeout_s=timeout_s,

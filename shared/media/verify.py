@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import stat
 from collections.abc import Awaitable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from shared.media.ogg import ends_with_its_last_page
 from shared.media.place import storage_error
 from shared.media.probe import ProbeResult, probe, refuse
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 _FLOOR_BYTES = 10 * 1024
 # Less than any allowed codec has, so that a track of a few seconds is not too small.
@@ -67,8 +68,11 @@ async def verify(
     tolerance_s: float,
     tools: AudioTools,
     timeout_s: float = 300,
+    most_s: float | None = None,
 ) -> AudioFacts:
     """Return the facts of a file that is whole; otherwise name the rule that it breaks.
+
+    With `most_s` only so much of it has to be whole, and counts: the rest is not decoded.
 
     `expected_ms` is the catalog's length, None when it has none. Without it, a WAV or a raw AAC is
     checked only for errors that a decoder notices: it has neither a checksum nor an exact length.
@@ -83,7 +87,7 @@ async def verify(
     evidence = _blank_evidence(expected_ms)
     try:
         async with asyncio.timeout(timeout_s):
-            return await _verify(path, expected_ms, tolerance_s, tools, evidence)
+            return await _verify(path, expected_ms, tolerance_s, tools, evidence, most_s=most_s)
     except TimeoutError as exc:
         message = f"verification took longer than {timeout_s:g} s"
         raise AttemptFailed(ErrorType.TIMEOUT, message, evidence) from exc
@@ -106,21 +110,25 @@ async def _verify(
     tolerance_s: float,
     tools: AudioTools,
     evidence: dict[str, object],
+    *,
+    most_s: float | None,
 ) -> AudioFacts:
-    size_bytes = await asyncio.to_thread(_size, path, evidence)
+    size_bytes = await MEDIA.run(_size, path, evidence)
     floor = _floor_bytes(expected_ms)
     if size_bytes <= floor:
         raise refuse(evidence, "too_small", f"{size_bytes} bytes are no song (over {floor} are)")
     probed = await probe(path, tools, evidence)
-    longest_s = _longest_s(expected_ms, tolerance_s)
+    longest_s = _longest_s(expected_ms, tolerance_s) if most_s is None else most_s
+    if most_s is not None and probed.duration_s is not None:
+        probed = replace(probed, duration_s=min(probed.duration_s, most_s))
     _require_possible_length(probed, longest_s, evidence)
     decoded = await decode(path, tools, longest_s=longest_s, end=probed.audio_end)
     evidence["decoded_s"] = decoded.seconds
     evidence["decoder_errors"] = list(decoded.errors)
     _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
     if probed.container == "ogg":
-        await asyncio.to_thread(_require_last_page, path, evidence)
-    sha256 = await asyncio.to_thread(_sha256, path)
+        await MEDIA.run(_require_last_page, path, evidence)
+    sha256 = await MEDIA.run(_sha256, path)
     return _facts(probed, decoded, size_bytes, sha256)
 
 

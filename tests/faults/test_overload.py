@@ -18,9 +18,6 @@ import httpx
 import nats
 import psutil
 import pytest
-from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
-from starlette.routing import Route
 
 from services.ingest.store import positions as ingest_positions
 from services.local.servers import free_port
@@ -29,7 +26,6 @@ from services.reaper import store as reaper_store
 from services.ticketer import places as ticketer_places
 from services.ticketer import store as ticketer_store
 from services.ticketer.intents import RESUMABLE
-from shared import web
 from shared.bus import relay
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import REQUEST_TRACK
@@ -300,48 +296,6 @@ async def test_a_burst_over_nats_is_handled(world: World) -> None:
         lambda: world.rows(asked), lambda rows: rows[0]["n"] == count, within_s=30 + count / 20
     )
     assert (await world.rows("SELECT count(*) AS n FROM requests"))[0]["n"] == count
-
-
-# --- slow clients
-
-
-async def test_a_client_that_trickles_is_hung_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Headers or a body that never end cost one connection, and that only for a while."""
-    monkeypatch.setattr(web, "REQUEST_S", 0.3)
-    routes = [Route("/", lambda _: PlainTextResponse("here"), methods=["GET", "POST"])]
-    server = web.WebServer(
-        "test", Starlette(routes=routes), host="127.0.0.1", port=0, variable="PORT", grace_s=1
-    )
-    stop = asyncio.Event()
-    serving = asyncio.create_task(server.run(stop))
-    await server.started.wait()
-    try:
-        async with httpx.AsyncClient() as client:
-            heads = [b"", b"GET / HTTP/1.1\r\nHost: x\r\n", b"POST / HTTP/1.1\r\nHost: x\r\n"]
-            slow = [asyncio.create_task(_trickle(server.port, head)) for head in heads]
-            assert (await client.get(f"http://127.0.0.1:{server.port}/")).text == "here"
-            async with asyncio.timeout(5):
-                await asyncio.gather(*slow)
-    finally:
-        stop.set()
-        await serving
-
-
-async def _trickle(port: int, head: bytes) -> None:
-    """Send a line now and then, until the other side has had enough."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    body = head.startswith(b"POST")
-    writer.write(head + (b"Content-Length: 100000\r\n\r\n" if body else b""))
-    hung_up = asyncio.create_task(reader.read())
-    try:
-        while not hung_up.done():
-            writer.write(b"x" if body else b"X-Slow: 1\r\n" if head else b"")
-            await asyncio.sleep(0.05)
-        await hung_up
-    except ConnectionError:
-        return
-    finally:
-        writer.close()
 
 
 # --- order

@@ -401,19 +401,28 @@ async def test_full_disk(sources: Sources, tmp_path: Path) -> None:
     [
         ("echo '[out#0] Error writing trailer: Disk quota exceeded' >&2; exit 134", "space"),
         ("echo 'x.part: Read-only file system' >&2; exit 226", "media"),
-        ("kill -KILL $$", "ffmpeg"),
+        ("kill -TERM $$", "ffmpeg"),
         ("exit 255", "ffmpeg"),
     ],
 )
 async def test_not_the_files_fault(
     says: str, dependency: str, sources: Sources, tmp_path: Path
 ) -> None:
-    """What the disk or the out-of-memory killer does holds the item."""
+    """What the disk or a stop from outside does holds the item."""
     path, made, seconds = await arrange(sources)
     tools = script(tmp_path / "ffmpeg", says)
     with pytest.raises(DependencyDown) as caught:
         await convert(path, tmp_path / "x", made, tools, duration_s=seconds, timeout_s=60)
     assert caught.value.dependency == dependency
+    assert not (tmp_path / "x").exists()
+
+
+async def test_killed_by_the_kernel(sources: Sources, tmp_path: Path) -> None:
+    """A conversion that is killed twice needs more memory than there is: that file is refused."""
+    path, made, seconds = await arrange(sources)
+    tools = script(tmp_path / "ffmpeg", "kill -KILL $$")
+    with pytest.raises(CorruptAudio, match="killed twice"):
+        await convert(path, tmp_path / "x", made, tools, duration_s=seconds, timeout_s=60)
     assert not (tmp_path / "x").exists()
 
 
@@ -445,6 +454,7 @@ async def test_output_is_bounded(sources: Sources, tmp_path: Path) -> None:
         await write_audio(
             (*arguments, str(target)),
             target,
+            find_tools(),
             expected_s=seconds,
             most_bytes=50_000,
             timeout_s=60,

@@ -7,6 +7,7 @@ import os
 import struct
 import time
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import ffmpeg
@@ -14,7 +15,9 @@ import pytest
 
 from shared.errors import AttemptFailed, CorruptAudio
 from shared.media import ffmpeg_process as child
-from shared.media.decode import command
+from shared.media import probe
+from shared.media.decode import command, decode
+from shared.media.memory import LEAST_BYTES, MIB
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts, verify
 from tests.support.audio import cut, make_audio
@@ -145,12 +148,93 @@ async def test_a_cover_of_gigabytes_is_not_unpacked(tmp_path: Path) -> None:
 
 
 async def test_what_does_not_fit_into_the_memory_limit_is_corruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
     """A decoder that runs into its limit ends by itself; the file gets the blame."""
     path = make_audio(tmp_path / "song.flac", seconds=8)
-    monkeypatch.setattr(child, "MEMORY_BYTES", 30 * 1024 * 1024)
-    assert (await refused(path)).evidence["rule"] in ("not_audio", "decode_errors")
+    tools = replace(find_tools(), memory_bytes=8 * MIB)
+    with pytest.raises(CorruptAudio) as caught:
+        await verify(path, expected_ms=8000, tolerance_s=6, tools=tools)
+    assert caught.value.evidence["rule"] in ("not_audio", "decode_errors", "too_much_memory")
+
+
+def announcing(path: Path, samples: int) -> Path:
+    """An ALAC file whose header announces packets of so many samples."""
+    tone = ffmpeg.input("sine=d=8", f="lavfi")
+    ffmpeg.run(tone.output(str(path), acodec="alac"), cmd=find_tools().ffmpeg, quiet=True)
+    content = bytearray(path.read_bytes())
+    # Size, name and version of the box in front of the number.
+    at = content.index(b"\0\0\0\x24alac\0\0\0\0") + 12
+    content[at : at + 4] = struct.pack(">I", samples)
+    path.write_bytes(content)
+    return path
+
+
+async def test_packets_for_which_a_decoder_reserves_gigabytes(tmp_path: Path) -> None:
+    """They are refused by what the file announces; a decoder of it stays within its memory."""
+    path = announcing(tmp_path / "bomb.m4a", 4096 * 4096)
+    assert (await refused(path)).evidence["rule"] == "absurd"
+    tools = replace(find_tools(), memory_bytes=LEAST_BYTES)
+    ran = await decode(path, tools, longest_s=10)
+    assert any("allocating buffers" in line for line in ran.errors)
+
+
+def wave(*, channels: int, rate_hz: int, bits: int, seconds: float = 0.1) -> bytes:
+    """A WAV file of silence with this header."""
+    frame = channels * bits // 8
+    data = bytes(int(rate_hz * seconds) * frame)
+    form = struct.pack("<HHIIHH", 1, channels, rate_hz, rate_hz * frame % 2**32, frame, bits)
+    chunks = b"fmt " + struct.pack("<I", len(form)) + form
+    chunks += b"data" + struct.pack("<I", len(data)) + data
+    return b"RIFF" + struct.pack("<I", 4 + len(chunks)) + b"WAVE" + chunks
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate_hz", "seconds"),
+    [(60, 44_100, 0.1), (2, 2_000_000_000, 0.00001)],
+    ids=["channels", "rate"],
+)
+async def test_numbers_that_no_music_has(
+    channels: int, rate_hz: int, seconds: float, tmp_path: Path
+) -> None:
+    """Channels and rates by which memory is reserved."""
+    path = tmp_path / "song.wav"
+    path.write_bytes(wave(channels=channels, rate_hz=rate_hz, bits=16, seconds=seconds))
+    assert (await refused(path, expected_ms=100)).evidence["rule"] == "absurd"
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate_hz", "bits"),
+    [(8, 192_000, 32), (8, 768_000, 32), (1, 2_822_400, 16), (24, 48_000, 24)],
+    ids=["192kHz", "768kHz", "DSD64", "22.2"],
+)
+async def test_numbers_that_music_has(
+    channels: int, rate_hz: int, bits: int, tmp_path: Path
+) -> None:
+    """The highest rates and the most channels in use are within all limits."""
+    path = tmp_path / "song.wav"
+    path.write_bytes(wave(channels=channels, rate_hz=rate_hz, bits=bits))
+    tools = replace(find_tools(), memory_bytes=LEAST_BYTES)
+    facts = await verify(path, expected_ms=100, tolerance_s=6, tools=tools)
+    assert (facts.channels, facts.sample_rate_hz) == (channels, rate_hz)
+
+
+async def test_a_tag_of_sixty_thousand_fields(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it has a bound of processor time: ffprobe compares each field with all others."""
+    frames = b"".join(
+        b"TXXX" + b"\0\0\0\x3a\0\0\x03" + b"%056d\0" % number for number in range(60_000)
+    )
+    size = len(frames)
+    length = bytes(size >> shift & 0x7F for shift in (21, 14, 7, 0))
+    path = make_audio(tmp_path / "song.mp3", seconds=8, codec="mp3")
+    path.write_bytes(b"ID3\x04\0\0" + length + frames + path.read_bytes())
+    monkeypatch.setattr(probe, "CPU_S", 1)
+    started = os.times()
+    assert (await refused(path)).evidence["rule"] == "too_much_work"
+    ended = os.times()
+    assert ended.children_user - started.children_user < 5
 
 
 async def test_endless_work_is_ended_by_the_limit_of_processor_time(
@@ -177,7 +261,8 @@ async def test_the_children_are_limited(tmp_path: Path, monkeypatch: pytest.Monk
     script.write_text(
         # The limits are set right after the start: this waits for them.
         '#!/bin/sh\nwhile [ "$(ulimit -f)" = unlimited ]; do :; done\n'
-        f"{{ ulimit -v; ulimit -t; ulimit -f; ulimit -n; ulimit -c; env; }} > '{said}'\nexit 1\n"
+        "{ ulimit -v; ulimit -d; ulimit -t; ulimit -f; ulimit -n; ulimit -c;"
+        f" cat /proc/$$/oom_score_adj; env; }} > '{said}'\nexit 1\n"
     )
     script.chmod(0o755)
     path = make_audio(tmp_path / "song.flac", seconds=8)
@@ -186,7 +271,9 @@ async def test_the_children_are_limited(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CorruptAudio):
         await verify(path, expected_ms=8000, tolerance_s=6, tools=tools)
     lines = (await reading).splitlines()
-    assert lines[:5] == [str(child.MEMORY_BYTES // 1024), str(child.CPU_S), "0", "64", "0"]
+    expected = [child.ADDRESS_BYTES // 1024, tools.memory_bytes // 1024, probe.CPU_S, 0, 64, 0]
+    assert lines[:6] == [str(each) for each in expected]
+    assert lines[6] == "800"
     assert "a-secret" not in "\n".join(lines)
 
 

@@ -6,15 +6,17 @@ import hashlib
 import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from services.fetcher_writer import collected_files
 from services.fetcher_writer.disk_budget import Room
 from services.fetcher_writer.store import Store, share
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.paths import audio_uri, source_uri
+from shared.media.tools import AudioTools, find_tools
 from tests.support.audio import make_audio, overwrite
 from tests.support.conversion import Source, probed, write
 from tests.support.stages import (
@@ -650,3 +652,55 @@ async def test_one_big_file_is_cut_by_its_sheet(still: World) -> None:
         assert abs(row["duration_ms"] / 1000 - seconds) < 0.05
     assert states(torrent.downloads) == before
     assert parts(still) == []
+
+
+def watched(folder: Path) -> tuple[AudioTools, Path]:
+    """The programs, and the file to which ffmpeg's arguments are written."""
+    tools, said = find_tools(), folder / "said"
+    script = folder / "ffmpeg"
+    script.write_text(f"#!/bin/sh\necho \"$@\" >> '{said}'\nexec '{tools.ffmpeg}' \"$@\"\n")
+    script.chmod(0o755)
+    return replace(tools, ffmpeg=str(script)), said
+
+
+async def test_no_more_is_decoded_than_the_longest_track(still: World, tmp_path: Path) -> None:
+    """Raw AAC tells no length: hours of silence are measured to a minute beyond any track."""
+    torrent = await wanted(still, [1, 2, 3])
+    for place in (1, 2, 3):
+        song = tmp_path / f"{place}.aac"
+        write(Source("adts", seconds=length_s(place)), song)
+        torrent.lay(f"{ROOT}/{place:02d} - {TITLES[place - 1]}.aac", song)
+    one = tmp_path / "10.aac"
+    write(Source("adts", seconds=10), one)
+    (torrent.downloads / ROOT / "bonus.aac").write_bytes(one.read_bytes() * 360)
+    await torrent.is_there()
+    tools, said = watched(tmp_path)
+    async with stages(
+        still,
+        lambda: tools,
+        TORRENTINO_DOWNLOADS_ROOT=str(torrent.downloads),
+        DURATION_TOLERANCE_S="0.5",
+    ) as by_hand:
+        assert await by_hand.fetch() == 3
+    runs = said.read_text().splitlines()
+    bounds = [float(run.split(" -t ")[1].split()[0]) for run in runs]
+    assert max(bounds) <= length_s(3) + 0.5 + 60
+    assert len(in_audio(still)) == 3
+
+
+async def test_measuring_has_a_budget(still: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ticket whose files take too long to measure fails with that, and its torrent is blocked."""
+    monkeypatch.setattr(collected_files, "BUDGET_S", 0.0)
+    torrent = await wanted(still, [1, 2])
+    for place in (1, 2):
+        song = make_audio(still.folder / f"{place}.flac", seconds=length_s(place))
+        torrent.lay(f"{ROOT}/file {'xy'[place - 1]}.flac", song)
+    await torrent.is_there()
+    async with fetching(still) as by_hand:
+        await by_hand.fetch()
+    for item in await still.items():
+        assert item["stage"] in ("retry_wait", "failed")
+        assert item["error_type"] == "corruption"
+        assert "longer to measure" in item["error_message"]
+    blocked = await still.rows("SELECT track_id FROM bad_sources ORDER BY track_id")
+    assert [row["track_id"] for row in blocked] == torrent.tracks

@@ -237,7 +237,7 @@ async def test_who_waits_for_a_decode_keeps_no_place() -> None:
                 await go.wait()
         await PlainTextResponse("done")(scope, receive, send)
 
-    limited = ConcurrencyLimit(app, at_once=1, patience_s=5)
+    limited = ConcurrencyLimit(app, door=lambda _: None, at_once=1, patience_s=5)
     sent: list[str] = []
 
     async def call(path: str) -> None:

@@ -10,6 +10,7 @@ from shared.bus.subjects import (
     REQUEST_CANCEL,
     REQUEST_TRACK,
 )
+from shared.rejections import Rejections
 from tests.support.ingest_helpers import (
     KEY,
     V1,
@@ -23,6 +24,7 @@ from tests.support.ingest_helpers import (
     serve,
     unhandled,
 )
+from tests.support.stages import stages
 from tests.support.world import World, eventually, track_id
 
 GOOD = track_id(1001)
@@ -201,6 +203,39 @@ async def test_an_unknown_track_over_nats_is_rejected_with_an_event(world: World
     assert event["problem"] == "Unknown"
     published = await eventually(lambda: world.events("request.rejected"))
     assert published[0]["body"]["request_id"] == body["request_id"]
+
+
+async def test_the_sender_of_a_malformed_message_is_told(world: World) -> None:
+    """F38: beside the dead message there is request.rejected, where the message says for whom."""
+    await serve(world, "ingest", "watchdog")
+    bad = message("../x", "42")
+    await world.publish(REQUEST_TRACK, bad)
+    scan = {"v": 1, "request_id": "scan-1", "scope": "nonsense"}
+    await world.publish(COMMAND_SCAN, scan)
+    await world.publish(REQUEST_ALBUM, b"{no json")
+    assert len(await dead(world, 3)) == 3
+    told = {each["request_id"]: each for each in await in_outbox(world, "request.rejected")}
+    assert told.keys() == {bad["request_id"], "scan-1"}
+    assert told[bad["request_id"]] == {
+        "request_id": bad["request_id"],
+        "user_id": "42",
+        "track_id": None,
+        "problem": "InvalidRequest",
+        "reason": told[bad["request_id"]]["reason"],
+    }
+    assert "is not an id" in told[bad["request_id"]]["reason"]
+    assert "scope" in told["scan-1"]["reason"]
+    await eventually(lambda: world.events("request.rejected"), lambda found: len(found) == 2)
+
+
+async def test_a_message_that_comes_again_is_rejected_once(still: World) -> None:
+    """A redelivery has the id of its message; the same text in another message is another one."""
+    body = json.dumps(message("../x", "42")).encode()
+    async with stages(still) as by_hand:
+        rejections = Rejections(by_hand.app.database, by_hand.app.announcer, actor="ingest")
+        for message_id in ("1", "1", "2", "1"):
+            await rejections.record(REQUEST_TRACK, body, reason="why", message_id=message_id)
+    assert len(await in_outbox(still, "request.rejected")) == 2
 
 
 async def test_no_such_route_is_a_problem(world: World) -> None:

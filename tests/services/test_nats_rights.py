@@ -66,7 +66,7 @@ STREAMS_MADE = api(
 
 def own_consumer(name: str) -> set[str]:
     """What the owner of a durable consumer of requests does with it."""
-    calls = ("CREATE", "DURABLE.CREATE", "INFO", "MSG.NEXT")
+    calls = ("CREATE", "DURABLE.CREATE", "INFO", "DELETE", "PAUSE", "MSG.NEXT")
     found = api(*(f"CONSUMER.{call}.{REQUESTS}.{name}" for call in calls))
     return found | {f"$JS.ACK.{REQUESTS}.{name}.1.1.1.1.0"}
 

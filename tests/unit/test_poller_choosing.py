@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from services.poller import file_choice
 from services.poller.file_choice import choose, is_audio, only_albums, pipeline_format
+from shared.matching.names import read_names
+from shared.matching.titles import Likeness, Title, likeness
 from shared.tracks import CatalogTrack
 
 
@@ -110,3 +113,35 @@ def test_a_typo_in_a_long_name_is_none() -> None:
 def test_a_song_that_is_called_as_its_album_waits_for_a_person() -> None:
     """Names cannot tell it from the album."""
     assert not only_albums([("X - Home", None)], title="Home", album="Home")
+
+
+def test_no_pair_of_all_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """F20: the work grows with the tracks and the files, not with their product."""
+    compared = 0
+
+    def counted(of_track: Title, of_file: Title) -> Likeness:
+        nonlocal compared
+        compared += 1
+        return likeness(of_track, of_file)
+
+    monkeypatch.setattr(file_choice, "likeness", counted)
+    tracks = [track(f"{word} and {word}", None) for word in words(60)]
+    paths = [f"R/{word} and {word}.flac" for word in words(2000)]
+    choose(tracks, paths, [])
+    assert len(tracks) <= compared < len(tracks) * len(paths) / 10
+
+
+def words(count: int) -> list[str]:
+    """Different words of letters."""
+    letters = "bcdfghklmnprstvz"
+    return [
+        "".join(f"{letters[n >> shift & 15]}{'aeio'[n >> shift & 3]}" for shift in (0, 4, 8))
+        for n in range(count)
+    ]
+
+
+def test_names_of_many_pieces_have_few_readings() -> None:
+    """A name that is nothing but dashes is read in a few ways, not in as many as it has pieces."""
+    name = " - ".join(words(60))
+    [says] = read_names([f"R/{name}.flac"])
+    assert len(says.readings) <= 8

@@ -37,11 +37,11 @@ class DownloadFolder(SharedFolder):
             name,
             size_bytes,
             exact=exact,
-            measure=lambda entry: self._in_thread(lambda: self._bytes(above, entry)),
-            list_names=lambda: self._in_thread(lambda: self._names(above)),
+            measure=lambda entry: self._calls.soon(lambda: self._bytes(above, entry)),
+            list_names=lambda: self._calls.soon(lambda: self._names(above)),
         )
         if found is None:
-            there = await self._in_thread(lambda: self._is_folder(above))
+            there = await self._calls.soon(lambda: self._is_folder(above))
             raise not_there(
                 path,
                 root=self._root,

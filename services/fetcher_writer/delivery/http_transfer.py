@@ -25,6 +25,7 @@ from shared.errors import (
     Unexplained,
 )
 from shared.media.place import storage_error
+from shared.threads import MEDIA
 
 Sleep = Callable[[float], Awaitable[None]]
 
@@ -96,11 +97,11 @@ class Download:
         """
         sink = _Sink(temp)
         try:
-            await asyncio.to_thread(sink.open)
+            await MEDIA.run(sink.open)
             reached("download.created")
             async with asyncio.timeout(60 + self._file.size_bytes / _MIN_BYTES_PER_S):
                 await self._fill(sink)
-            await asyncio.to_thread(sink.finish)
+            await MEDIA.run(sink.finish)
         except TimeoutError as exc:
             sink.discard()
             raise unreachable(exc, self._path) from exc
@@ -240,7 +241,7 @@ class _Sink:
         """Append; goes to the disk in pieces of 256 KiB."""
         self._pending += piece
         if len(self._pending) >= _PIECE_BYTES:
-            await asyncio.to_thread(self._flush)
+            await MEDIA.run(self._flush)
 
     def finish(self) -> None:
         """Flush everything to disk and close; blocks."""

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import structlog
 
@@ -32,13 +30,14 @@ from shared.errors import (
     Unexplained,
 )
 from shared.media.place import FILE_MODE, stage, storage_error
+from shared.threads import Threads
 
 log = structlog.get_logger(__name__)
 
-T = TypeVar("T")
-
-# A dead NFS server blocks a call for minutes: the caller gets an error earlier.
-_CALL_TIMEOUT_S = 30.0
+# For listings and checks, and as many as the most files in work for what takes its time.
+_CALLS, _COPIES = 8, 64
+# A slow server lists 10,000 entries within it.
+_CALL_S = 30.0
 
 # What a single damaged or withheld file answers; a whole mount may answer the same.
 _OF_A_FILE = {
@@ -62,6 +61,9 @@ class SharedFolder:
         self._root = dest_root
         self._mount = dest_mount
         self._file_mode = file_mode
+        what = f"{dest_mount} (TORRENTINO_{self._named}_MOUNT)"
+        self._calls = Threads("incoming", what, count=_CALLS, within_s=_CALL_S)
+        self._copies = Threads("incoming", what, count=_COPIES)
         # The filesystem of the last files: it tells an empty folder from the mount point of an
         # unmounted disk.
         self.device: int | None = None
@@ -69,21 +71,21 @@ class SharedFolder:
     async def files(self, dest_path: str) -> list[DeliveredFile]:
         """See `Delivery.files`."""
         parts = self._parts(dest_path)
-        return await self._in_thread(lambda: self._list(parts))
+        return await self._calls.soon(lambda: self._list(parts))
 
     async def exists(self, dest_path: str) -> bool:
         """See `Delivery.exists`."""
         parts = self._parts(dest_path)
-        return await self._in_thread(lambda: self._exists(parts))
+        return await self._calls.soon(lambda: self._exists(parts))
 
     async def proves(self, dest_path: str) -> bool:
         """See `Delivery.proves`."""
         parts = self._parts(dest_path)
-        return await self._in_thread(lambda: self._proves(parts))
+        return await self._calls.soon(lambda: self._proves(parts))
 
     async def identity(self) -> str:
         """See `Delivery.identity`."""
-        return await self._in_thread(self._identity)
+        return await self._calls.soon(self._identity)
 
     def another(self, dest_path: str) -> Misconfigured:
         """See `Delivery.another`."""
@@ -111,23 +113,23 @@ class SharedFolder:
     async def collect(self, dest_path: str, file: DeliveredFile, temp: Path) -> str:
         """See `Delivery.collect`. A cancelled call may write to `temp` for a while longer."""
         parts, names = self._parts(dest_path), name_parts(file)
-        return await asyncio.to_thread(self._collect, (*parts, *names), file, temp)
+        return await self._copies.run(self._collect, (*parts, *names), file, temp)
 
     async def takes_room(self, media_path: Path) -> bool:
         """See `Delivery.takes_room`: False on the same filesystem, where files are linked."""
-        return await self._in_thread(
+        return await self._calls.soon(
             lambda: self._device_of(self._mount) != self._device_of(media_path)
         )
 
     async def remove(self, dest_path: str) -> bool:
         """See `Delivery.remove`; always True."""
         parts = self._parts(dest_path)
-        await asyncio.to_thread(self._remove, parts)
+        await self._copies.run(self._remove, parts)
         return True
 
     async def check(self) -> None:
         """See `Delivery.check`."""
-        await self._in_thread(self._check_mount)
+        await self._calls.soon(self._check_mount)
 
     async def close(self) -> None:
         """There is nothing to close."""
@@ -135,15 +137,6 @@ class SharedFolder:
     def _parts(self, dest_path: str) -> tuple[str, ...]:
         setting = f"TORRENTINO_{self._named}_ROOT"
         return parts_below(self._root, dest_path, setting=setting)
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        try:
-            async with asyncio.timeout(_CALL_TIMEOUT_S):
-                return await asyncio.to_thread(call)
-        except TimeoutError as exc:
-            raise Unexplained(
-                "incoming", f"{self._mount} (TORRENTINO_{self._named}_MOUNT) does not respond"
-            ) from exc
 
     # --- in threads
 
