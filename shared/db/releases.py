@@ -67,7 +67,8 @@ SELECT s.failed, r.title, r.size_bytes, r.seeders, r.info_hash, r.audio_files, r
 
 # A lease that is further ahead was written by a clock that was wrong.
 _ASKED_NOW = """
-SELECT least(extract(epoch FROM lease_until - now()), $2::float8) FROM searches WHERE query = $1
+SELECT least(extract(epoch FROM lease_until - now()), $2::float8) FROM searches
+ WHERE query = $1 AND lease_until IS NOT NULL
 """
 
 # Without those that a clock which was ahead has written: they would use up the budget until then.
