@@ -22,6 +22,7 @@ from shared.errors import AttemptFailed, DownloadsError
 from shared.matching.model import Offered
 from shared.media.cut import cut
 from shared.media.decode import decode
+from shared.media.flac_blocks import cue_sheet_block
 from shared.media.place import discard, translated
 from shared.media.probe import ProbeResult, probe
 from shared.media.verify import AudioFacts, verify
@@ -198,6 +199,16 @@ class CollectedFiles:
         path, _ = await self._collect(file)
         with translated("reading a CUE sheet"):
             return await MEDIA.run(path.read_bytes)
+
+    async def cue_sheet_block(self, file: DeliveredFile) -> bytes | None:
+        """The content of a FLAC file's CUESHEET block; None where there is none.
+
+        Raises:
+            AttemptFailed, Unavailable: as `take`.
+        """
+        path = await self._keep(file)
+        with translated("reading a FLAC file's blocks"):
+            return await asyncio.to_thread(cue_sheet_block, path)
 
     async def _keep(self, file: DeliveredFile) -> Path:
         """Where the collected file stays until `close`."""

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import structlog
 
+from services.fetcher_writer import sheets
 from services.fetcher_writer.collected_files import CollectedFiles, Measured, OutOfTime
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.candidates import is_named_audio
@@ -22,8 +23,9 @@ from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, CorruptAudio, DownloadsError, ErrorType
-from shared.matching import cue
+from shared.matching import images
 from shared.matching.assign import assign, to_measure
+from shared.matching.cue import CueSheet
 from shared.matching.model import Assignment, Doubt, Offered
 from shared.media.extensions import without_appended
 from shared.tracks import CatalogTrack
@@ -34,11 +36,12 @@ log = structlog.get_logger()
 _MOST_MEASURED = 150
 _MOST_MEASURED_BYTES = 16 * 1024**3
 _MOST_EVIDENCE = 20
-_MOST_SHEETS = 20
 # How much more than the longest track is decoded to measure a file: it is then surely no track.
 _BEYOND_S = 60.0
 # Where the catalog has no length for any track.
 _UNKNOWN_S = 3600.0
+# Samples of a CD: two of 16 bits at 44.1 kHz.
+_CD_BYTES_PER_S = 176_400
 _MAPPED_TRACK = re.compile(r"track-(\d{1,4})")
 _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
 
@@ -86,7 +89,7 @@ class TicketMatch:
         self._measured: dict[str, Measured | None] = {}
         self._tracks: list[CatalogTrack] = []
         # By the sheet's path, those that can be read.
-        self._sheets: dict[str, cue.CueSheet] = {}
+        self._sheets: Mapping[str, CueSheet] = {}
         # How much of a file is decoded to measure it.
         self._longest_s = _UNKNOWN_S
         # The files that an administrator has chosen, by track id.
@@ -133,16 +136,16 @@ class TicketMatch:
         self._offer(candidates)
         if self._is_plain(candidates):
             (offer,) = self._offers.values()
-            return Assignment(
-                sure={self._works[0].track_id: offer}, doubtful={}, missing=frozenset()
-            )
+            if not await self._is_image(offer):
+                sure = {self._works[0].track_id: offer}
+                return Assignment(sure=sure, doubtful={}, missing=frozenset())
         self._tracks = await self._competing()
-        self._sheets = await self._readable(candidates.sheets)
+        beside = {_path_in_torrent(self.files.ticket, one.name): one for one in candidates.sheets}
+        self._sheets = await sheets.readable(self.files, beside)
         self._longest_s = self._longest()
         result = await self._by_measure()
-        if self._sheets and not self._settled(result):
-            await self._offer_parts()
-            result = await self._assigned()
+        if not self._settled(result):
+            result = await self._with_parts(result)
         self._log(result)
         return result
 
@@ -236,41 +239,44 @@ class TicketMatch:
                 # It is not audio. A file that is named as audio stays: its track fails by it.
                 del self._offers[path]
 
-    async def _readable(self, sheets: Collection[DeliveredFile]) -> dict[str, cue.CueSheet]:
-        """The CUE sheets that can be read, by their paths."""
-        found = {}
-        for sheet in list(sheets)[:_MOST_SHEETS]:
-            path = _path_in_torrent(self.files.ticket, sheet.name)
-            try:
-                if sheet.size_bytes > cue.MAX_BYTES:
-                    raise ValueError("it is too large for a sheet")
-                # In a thread: a sheet may have a quarter of a megabyte.
-                found[path] = await asyncio.to_thread(cue.parse, await self.files.text(sheet))
-            except (ValueError, AttemptFailed) as unusable:
-                log.info("cue_sheet_unusable", sheet=path, why=str(unusable))
-        return found
+    async def _is_image(self, offer: Offered) -> bool:
+        """Whether the only file of a track's ticket has a sheet of several tracks in itself.
 
-    async def _offer_parts(self) -> None:
-        """Offer the parts of each file that holds several tracks, instead of the file."""
-        for part in await self._parts():
-            self._offers.pop(part.file_name, None)
-            self._offers[part.name] = part
-
-    async def _parts(self) -> list[Offered]:
-        """The parts that CUE sheets name of the measured files beside them.
-
-        An ambiguous sheet names none, nor does a sheet of a damaged file.
+        Not if it is smaller than the track is as samples of a CD.
         """
-        named: dict[str, list[Offered]] = {}
-        for path, sheet in self._sheets.items():
-            beside = [one for one in self._offers.values() if _folder(one.name) == _folder(path)]
-            try:
-                named[path] = cue.parts(sheet, beside)
-            except ValueError as unusable:
-                log.info("cue_sheet_unusable", sheet=path, why=str(unusable))
-        parts = cue.agreed(named)
-        damaged = [path for path in {part.file_name for part in parts} if await self._bad(path)]
-        return [part for part in parts if part.file_name not in damaged]
+        length_ms = self._works[0].duration_ms
+        if not length_ms or offer.size_bytes < length_ms / 1000 * _CD_BYTES_PER_S:
+            return False
+        await self._measure(self._measurable([offer.name]))
+        return bool(await sheets.embedded(self.files, self._delivered, self._measured))
+
+    async def _with_parts(self, whole: Assignment) -> Assignment:
+        """`whole`, or the assignment with the parts of each image instead of the image.
+
+        A damaged image has no parts.
+        """
+        inside = await sheets.embedded(self.files, self._delivered, self._measured)
+        parts = await sheets.parts(
+            self._sheets, inside, self._offers, self._tracks, tolerance_s=self._tolerance_s
+        )
+        files = dict(self._offers)
+        damaged: set[str] = set()
+        result = whole
+        while parts := [part for part in parts if part.file_name not in damaged]:
+            split = {part.file_name for part in parts}
+            self._offers = {path: one for path, one in files.items() if path not in split}
+            self._offers |= {part.name: part for part in parts}
+            result = await self._assigned()
+            result = images.doubted(result, parts, self._tracks, tolerance_s=self._tolerance_s)
+            needed = {*result.sure.values(), *(p for p in parts if p.name in self._chosen.values())}
+            new = {
+                path for path in {one.file_name for one in needed} & split if await self._bad(path)
+            }
+            if not new:
+                return result
+            damaged |= new
+        self._offers = files
+        return whole
 
     async def _bad(self, path: str) -> bool:
         try:
@@ -348,10 +354,6 @@ def _path_in_torrent(ticket: Ticket, name: str) -> str:
         # A torrent that is one file has no folder.
         return name if name == root else f"{root}/{name}"
     return ticket.processed_files.get(name) or without_appended(name)
-
-
-def _folder(path: str) -> str:
-    return path.rpartition("/")[0]
 
 
 def _mapped(ticket: Ticket) -> dict[str, dict[int, float]]:

@@ -1,289 +1,291 @@
-"""CUE sheets: where tracks lie in a file. An ambiguous sheet is refused with a reason."""
+"""CUE sheets: where tracks lie in a file.
+
+A sheet is refused with a reason if it is ambiguous as a whole. A track without a usable INDEX costs
+that track, and data is skipped. Titles are read where their letters are sure.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from shared.matching.model import Offered
+from shared.matching import lettering
+from shared.matching.cue_lines import FRAMES_PER_S, Lines, Track, read_lines
+from shared.matching.model import Link, Offered
 
-MAX_BYTES = 256 * 1024
-MAX_TRACKS = 200
-_FRAMES_PER_S = 75
-
-_LONGEST_LINE = 1000
-_WORD = re.compile(r"\w+")
-_TRACK = re.compile(r"^(\d{1,3})\s+(\w+)", re.IGNORECASE)
-_INDEX = re.compile(r"^(\d{1,2})\s+(\d{1,4}):(\d{1,2}):(\d{1,2})$")
-_KANA = re.compile(r"[\u3041-\u30ff]{2}")
-_CYRILLIC_RUN = re.compile(rb"[\xc0-\xff\xa8\xb8]{3,}")
-_HIGH = re.compile(rb"[\x80-\xff]")
-_MARKS = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
+# Letters that the writer could not save ("F?r", "???? ????"), or a reader replaced.
+_LOST = re.compile(r"\?\w|(?<!\w)\?\?|[\ufffd\x00-\x08]")
+# How far a file may be from the length that its sheet says.
+_SAME_LENGTH_S = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class CueTrack:
-    """A track of a sheet; `end_s` None: the file's end. A gap belongs to the track before it."""
+    """An audio track. `end_s` None: the file's end. A gap belongs to the track before it.
+
+    `end_sure` False: what follows has no usable INDEX, so the track ends somewhere before `end_s`.
+    """
 
     number: int
     start_s: float
     end_s: float | None = None
+    end_sure: bool = True
     title: str | None = None
     performer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class CueFile:
-    """A file, by its name in the sheet, with the tracks that begin in it."""
+    """A file, with the audio tracks that begin in it; `listed` counts also those that are lost.
 
-    name: str
+    The name is None where its letters are not sure, or the sheet names none.
+    """
+
+    name: str | None
     tracks: tuple[CueTrack, ...]
+    listed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class CueSheet:
-    """A parsed sheet."""
+    """A sheet. `length_s`: how long its one file has to be, where the sheet says so."""
 
     files: tuple[CueFile, ...]
     title: str | None = None
     performer: str | None = None
     disc: int | None = None
-
-
-@dataclass
-class _Reading:
-    """What was parsed up to the current line."""
-
-    files: list[tuple[str, list[CueTrack]]] = field(default_factory=list)
-    texts: dict[str, str] = field(default_factory=dict)
-    disc: int | None = None
-    track: CueTrack | None = None
-    count: int = 0
+    length_s: float | None = None
 
 
 def parse(data: bytes) -> CueSheet:
-    """Parse a sheet. Raises ValueError with the reason if it is not one, or is inconsistent."""
-    if len(data) > MAX_BYTES:
-        raise ValueError(f"a sheet of {len(data)} bytes; at most {MAX_BYTES} are read")
-    reading = _Reading()
-    for line in _decoded(data).splitlines():
-        word, rest = _command(line)
-        if len(line) > _LONGEST_LINE and not word.startswith("REM"):
-            raise ValueError(f"a line of {len(line)} characters; at most {_LONGEST_LINE} are read")
-        _read(reading, word, rest[:_LONGEST_LINE])
-    _end_track(reading)
-    if not reading.count:
-        raise ValueError("names no track")
+    """Parse a sheet. Raises ValueError with the reason if it is not one, or is ambiguous."""
+    return sheet_of(read_lines(data))
+
+
+def sheet_of(lines: Lines, *, length_s: float | None = None) -> CueSheet:
+    """The sheet that the lines say. Raises ValueError with the reason if it is ambiguous."""
+    letters = _letters(_all_texts(lines))
+    for _, tracks in lines.files:
+        _lose_what_is_out_of_order(tracks)
+    files = [_file(_base(letters[name]), tracks, letters) for name, tracks in lines.files]
+    if not _usable(files):
+        raise ValueError(_why_none(track for _, tracks in lines.files for track in tracks))
     return CueSheet(
-        files=tuple(_file(name, tracks) for name, tracks in reading.files if tracks),
-        title=reading.texts.get("TITLE"),
-        performer=reading.texts.get("PERFORMER"),
-        disc=reading.disc,
+        files=tuple(file for file in files if file.listed),
+        title=letters.get(lines.texts.get("TITLE", b"")),
+        performer=letters.get(lines.texts.get("PERFORMER", b"")),
+        disc=lines.disc,
+        length_s=length_s,
     )
 
 
-def parts(sheet: CueSheet, beside: Sequence[Offered]) -> list[Offered]:
-    """The parts that the sheet names of the files `beside` it, in the same folder.
+def parts(sheet: CueSheet, beside: Sequence[Offered], *, path: str | None = None) -> list[Offered]:
+    """The parts that the sheet at `path` names of the files `beside` it, in the same folder.
 
-    Their lengths are known once the file is measured. Raises ValueError with the reason: it is
-    ambiguous which file is meant, a track begins beyond a file's end, or each track has its own
-    file, so that there is nothing to split.
+    A file is meant by its name in the sheet, with any ending; else by the sheet's own name; else it
+    is the only one that is long enough. Lengths of parts are known once the file is measured.
+
+    Raises ValueError with the reason: it is ambiguous which file is meant, a track begins beyond a
+    file's end, or each track has its own file, so that there is nothing to split.
     """
-    if all(len(file.tracks) < 2 for file in sheet.files):
+    if all(file.listed < 2 for file in sheet.files):
         raise ValueError("one file for each track: nothing to split")
-    found = []
+    by_name = _by_name(beside)
+    found: list[Offered] = []
     for file in sheet.files:
-        audio = _meant(file.name, beside)
-        _check_within(file, audio)
-        if len(file.tracks) > 1:
-            found += [_part(track, sheet, audio, len(file.tracks)) for track in file.tracks]
+        audio, link = _meant(file, sheet, by_name, path)
+        if file.listed > 1:
+            found += _parts(file, sheet, audio, link)
+    if not found:
+        raise ValueError("the tracks of the files to split are lost")
     if len({part.name for part in found}) != len(found):
         raise ValueError("names a track twice")
     return found
 
 
+def embedded_parts(sheet: CueSheet, audio: Offered) -> list[Offered]:
+    """The parts of `audio`, which has the sheet in itself. Raises ValueError as `parts`."""
+    if len(sheet.files) != 1 or sheet.files[0].listed < 2:
+        raise ValueError("its sheet does not split one file")
+    return _parts(sheet.files[0], sheet, audio, Link.EMBEDDED)
+
+
 def agreed(named: Mapping[str, Sequence[Offered]]) -> list[Offered]:
-    """The parts of all sheets, by the sheet's path; none of a file about which sheets disagree."""
+    """The parts of all sheets, by the sheet's path; none of a file about which sheets disagree.
+
+    The sheets that are linked best to a file count. They agree if their times differ by a frame at
+    most; one may lack tracks or titles that another has.
+    """
     by_file: dict[str, dict[str, list[Offered]]] = {}
     for path, found in sorted(named.items()):
         for part in found:
             by_file.setdefault(part.file_name, {}).setdefault(path, []).append(part)
-    return [
-        part
-        for _, sheets in sorted(by_file.items())
-        if len({_places(found) for found in sheets.values()}) == 1
-        for part in next(iter(sheets.values()))
-    ]
+    return [part for _, found in sorted(by_file.items()) for part in _merged(list(found.values()))]
 
 
-def _places(parts_: Iterable[Offered]) -> tuple[tuple[str, float | None], ...]:
-    return tuple((part.name, part.start_s) for part in parts_)
+# --- the sheet
 
 
-def _decoded(data: bytes) -> str:
-    """The text: by its byte order mark, else in the first encoding that fits and is plausible.
+def _all_texts(lines: Lines) -> Iterator[bytes]:
+    yield from lines.texts.values()
+    for name, tracks in lines.files:
+        yield name
+        for track in tracks:
+            yield from track.texts.values()
 
-    Every byte is a letter in Windows' code pages. They are told apart by runs: several high bytes
-    in a row are Cyrillic, single ones are accents.
+
+def _letters(texts: Iterable[bytes]) -> Mapping[bytes, str | None]:
+    """Each text; None where it is empty, or its letters are not sure or were lost."""
+    ordered = list(dict.fromkeys(texts))
+    read = zip(ordered, lettering.read(ordered), strict=True)
+    return {raw: text if text and not _LOST.search(text) else None for raw, text in read}
+
+
+def _usable(files: Sequence[CueFile]) -> bool:
+    """Whether a track can be cut, and at least half of all have their place."""
+    placed = [track for file in files for track in file.tracks]
+    listed = sum(file.listed for file in files)
+    return any(track.end_sure for track in placed) and 2 * len(placed) >= listed
+
+
+def _why_none(tracks: Iterable[Track]) -> str:
+    reasons = [track.lost for track in tracks if track.lost or not track.audio]
+    return (reasons and reasons[0]) or "its tracks are no audio"
+
+
+def _base(name: str | None) -> str | None:
+    return name and name.replace("\\", "/").rpartition("/")[2].strip()
+
+
+def _lose_what_is_out_of_order(tracks: Sequence[Track]) -> None:
+    """Mark the track that begins before the one ahead of it as lost; both, if either may be.
+
+    Raises ValueError if more than one track is out of order.
     """
-    for mark, encoding in _MARKS:
-        if data.startswith(mark):
-            return _strictly(data, encoding) or _refuse_encoding()
-    utf8 = _strictly(data, "utf-8")
-    if utf8 is not None:
-        return utf8
-    japanese = _strictly(data, "cp932")
-    if japanese is not None and _KANA.search(japanese):
-        return japanese
-    runs = sum(len(run) for run in _CYRILLIC_RUN.findall(data))
-    if 2 * runs > len(_HIGH.findall(data)) and (russian := _strictly(data, "cp1251")) is not None:
-        return russian
-    western = _strictly(data, "cp1252")
-    return western if western is not None else _refuse_encoding()
-
-
-def _refuse_encoding() -> str:
-    raise ValueError("its text is in no encoding that is known here")
-
-
-def _strictly(data: bytes, encoding: str) -> str | None:
-    try:
-        return data.decode(encoding)
-    except UnicodeDecodeError:
-        return None
-
-
-def _command(line: str) -> tuple[str, str]:
-    """The command of a line in upper case ("REM" with its kind), and the text behind it."""
-    word, rest = _first_word(line.strip())
-    if word.upper() == "REM":
-        kind, rest = _first_word(rest)
-        word = f"{word} {kind}"
-    return word.upper(), rest
-
-
-def _first_word(text: str) -> tuple[str, str]:
-    found = _WORD.match(text)
-    return (found[0], text[found.end() :].strip()) if found else ("", text)
-
-
-def _read(reading: _Reading, word: str, rest: str) -> None:
-    match word:
-        case "FILE":
-            _begin_file(reading, rest)
-        case "TRACK":
-            _begin_track(reading, rest)
-        case "INDEX":
-            _read_index(reading, rest)
-        case "TITLE" | "PERFORMER":
-            _read_text(reading, word, rest)
-        case "REM DISCNUMBER":
-            disc = rest.strip('"')
-            reading.disc = int(disc) if disc.isdecimal() and 0 < int(disc) < 100 else None
-        case _:
-            pass  # PREGAP is silence that no file has; FLAGS, ISRC and remarks are not needed.
-
-
-def _begin_file(reading: _Reading, rest: str) -> None:
-    base = _named(rest).replace("\\", "/").rpartition("/")[2].strip()
-    if not base:
-        raise ValueError("a FILE without a name")
-    # A track without its INDEX 01 yet continues in this file.
-    if reading.track is not None and reading.track.start_s >= 0:
-        _end_track(reading)
-    reading.files.append((base, []))
-
-
-def _named(rest: str) -> str:
-    """The name in `"name" TYPE` or `name TYPE`; the type may be missing."""
-    if rest.startswith('"') and (end := rest.find('"', 1)) > 0:
-        return rest[1:end]
-    name, *kind = rest.rsplit(maxsplit=1) or [""]
-    return name if kind and _WORD.fullmatch(kind[0]) else rest
-
-
-def _begin_track(reading: _Reading, rest: str) -> None:
-    _end_track(reading)
-    found = _TRACK.match(rest)
-    if not found or not reading.files:
-        raise ValueError(f"TRACK {rest[:40]!r} is not understood")
-    if found[2].upper() != "AUDIO":
-        raise ValueError(f"track {int(found[1])} is no audio")
-    reading.count += 1
-    if reading.count > MAX_TRACKS:
-        raise ValueError(f"more than {MAX_TRACKS} tracks")
-    reading.track = CueTrack(number=int(found[1]), start_s=-1.0)
-
-
-def _read_index(reading: _Reading, rest: str) -> None:
-    found = _INDEX.match(rest)
-    if not found or reading.track is None or int(found[3]) > 59 or int(found[4]) >= _FRAMES_PER_S:
-        raise ValueError(f"INDEX {rest[:40]!r} is not understood")
-    if int(found[1]) == 1:
-        at_s = int(found[2]) * 60 + int(found[3]) + int(found[4]) / _FRAMES_PER_S
-        reading.track = replace(reading.track, start_s=at_s)
-
-
-def _read_text(reading: _Reading, word: str, rest: str) -> None:
-    text = rest.strip().removeprefix('"').removesuffix('"').strip()
-    if reading.track is None:
-        reading.texts.setdefault(word, text)
-    elif word == "TITLE":
-        reading.track = replace(reading.track, title=text or None)
-    else:
-        reading.track = replace(reading.track, performer=text or None)
-
-
-def _end_track(reading: _Reading) -> None:
-    if reading.track is None:
+    placed = [track for track in tracks if track.lost is None]
+    breaks = _breaks(placed)
+    if not breaks:
         return
-    if reading.track.start_s < 0:
-        raise ValueError(f"track {reading.track.number} has no INDEX 01")
-    reading.files[-1][1].append(reading.track)
-    reading.track = None
+    at = breaks[0]
+    wrong = [one for one in (at - 1, at) if not _breaks([*placed[:one], *placed[one + 1 :]])]
+    message = f"track {placed[at].number} begins before track {placed[at - 1].number} does"
+    if not wrong:
+        raise ValueError(message)
+    for one in wrong:
+        placed[one].lost = message
 
 
-def _file(name: str, tracks: Sequence[CueTrack]) -> CueFile:
-    """The file, with the next track's start as the end of each track."""
-    ended = []
-    for track, after in zip(tracks, [*tracks[1:], None], strict=True):
-        if after is not None and after.start_s <= track.start_s:
-            raise ValueError(f"track {after.number} begins before track {track.number} does")
-        ended.append(replace(track, end_s=after.start_s if after is not None else None))
-    return CueFile(name=name, tracks=tuple(ended))
+def _breaks(tracks: Sequence[Track]) -> list[int]:
+    starts = [track.start_s or 0.0 for track in tracks]
+    return [at for at in range(1, len(starts)) if starts[at] <= starts[at - 1]]
 
 
-def _meant(name: str, beside: Sequence[Offered]) -> Offered:
-    """The file with this name, or else the only one with this name and another ending."""
-    named = [one for one in beside if _base(one) == name.casefold()]
-    if not named:
-        stem = _stem(name.casefold())
-        named = [one for one in beside if _stem(_base(one)) == stem]
-    if len(named) != 1:
-        raise ValueError(f"{len(named) or 'no'} files beside it can be {name!r}")
-    return named[0]
+def _file(
+    name: str | None, tracks: Sequence[Track], letters: Mapping[bytes, str | None]
+) -> CueFile:
+    audio = [
+        CueTrack(
+            number=track.number,
+            start_s=track.start_s,
+            end_s=end_s,
+            end_sure=end_sure,
+            title=letters.get(track.texts.get("TITLE", b"")),
+            performer=letters.get(track.texts.get("PERFORMER", b"")),
+        )
+        for track, (end_s, end_sure) in zip(tracks, _ends(tracks), strict=True)
+        if track.audio and track.lost is None and track.start_s is not None
+    ]
+    return CueFile(name=name, tracks=tuple(audio), listed=sum(track.audio for track in tracks))
 
 
-def _base(one: Offered) -> str:
-    return one.name.rpartition("/")[2].casefold()
+def _ends(tracks: Sequence[Track]) -> list[tuple[float | None, bool]]:
+    """For each track: where the next one begins, and whether that is its end."""
+    ends: list[tuple[float | None, bool]] = []
+    end_s: float | None = None
+    sure = True
+    for track in reversed(tracks):
+        ends.append((end_s, sure))
+        if track.lost is None:
+            end_s, sure = track.start_s, True
+        elif track.gap_s is not None and (end_s is None or track.gap_s < end_s):
+            end_s, sure = track.gap_s, True
+        else:
+            sure = False
+    return ends[::-1]
+
+
+# --- which file is meant
+
+
+def _by_name(beside: Sequence[Offered]) -> Mapping[str, Sequence[Offered]]:
+    """The files by their names, and by their names without ending."""
+    found: dict[str, list[Offered]] = {}
+    for one in beside:
+        base = _folded(one.name.rpartition("/")[2])
+        for name in {base, f"{_stem(base)}/"}:
+            found.setdefault(name, []).append(one)
+    return found
+
+
+def _meant(
+    file: CueFile, sheet: CueSheet, by_name: Mapping[str, Sequence[Offered]], path: str | None
+) -> tuple[Offered, Link]:
+    names = [_folded(file.name)] if file.name else []
+    if path is not None and len(sheet.files) == 1:
+        # "Album.cue", and also "Album.flac.cue".
+        names.append(_folded(_stem(path.rpartition("/")[2])))
+    named: Sequence[Offered] = ()
+    for name in names:
+        named = named or by_name.get(name) or by_name.get(f"{_stem(name)}/") or ()
+    if named:
+        return _only(named, file), Link.NAMED
+    if len(sheet.files) > 1 or not file.tracks:
+        raise ValueError(f"no files beside it can be {file.name!r}")
+    every = {one.name: one for found in by_name.values() for one in found}.values()
+    last_s = file.tracks[-1].start_s
+    long_enough = [one for one in every if one.duration_s is None or one.duration_s > last_s]
+    return _only(long_enough, file), Link.ALONE
+
+
+def _only(found: Sequence[Offered], file: CueFile) -> Offered:
+    if len(found) != 1:
+        raise ValueError(f"{len(found) or 'no'} files beside it can be {file.name!r}")
+    return found[0]
+
+
+def _folded(name: str) -> str:
+    # macOS writes accents as characters of their own.
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0] or name
 
 
-def _check_within(file: CueFile, audio: Offered) -> None:
-    last = file.tracks[-1]
-    if audio.duration_s is not None and last.start_s >= audio.duration_s:
+# --- the parts
+
+
+def _parts(file: CueFile, sheet: CueSheet, audio: Offered, link: Link) -> list[Offered]:
+    last = file.tracks[-1] if file.tracks else None
+    whole_s = audio.duration_s
+    if last and whole_s is not None and last.start_s >= whole_s:
         raise ValueError(f"track {last.number} begins beyond the end of {audio.name!r}")
+    said_s = sheet.length_s
+    if said_s is not None and whole_s is not None and abs(said_s - whole_s) > _SAME_LENGTH_S:
+        raise ValueError(f"it is for a file of {said_s:.0f} s, not of {whole_s:.0f} s")
+    return [_part(track, sheet, audio, link, file.listed) for track in file.tracks]
 
 
-def _part(track: CueTrack, sheet: CueSheet, audio: Offered, count: int) -> Offered:
+def _part(track: CueTrack, sheet: CueSheet, audio: Offered, link: Link, count: int) -> Offered:
     length_s = None
+    end_s = track.end_s
     size_bytes = audio.size_bytes // count
     if audio.duration_s is not None:
-        length_s = (audio.duration_s if track.end_s is None else track.end_s) - track.start_s
+        # Data behind the audio begins where the file has ended.
+        end_s = None if end_s is not None and end_s >= audio.duration_s else end_s
+        length_s = (audio.duration_s if end_s is None else end_s) - track.start_s
         size_bytes = round(audio.size_bytes * length_s / audio.duration_s)
     return Offered(
         name=f"{audio.name}#{track.number:02d}",
@@ -293,5 +295,44 @@ def _part(track: CueTrack, sheet: CueSheet, audio: Offered, count: int) -> Offer
         disc=sheet.disc,
         number=track.number,
         start_s=track.start_s,
-        end_s=track.end_s,
+        end_s=end_s,
+        end_sure=track.end_sure,
+        link=link,
     )
+
+
+# --- several sheets
+
+
+def _merged(sheets: Sequence[Sequence[Offered]]) -> list[Offered]:
+    """One of the parts of each track; none if they disagree."""
+    best = max(_link(found) for found in sheets)
+    count = [found for found in sheets if _link(found) is best]
+    most = {part.name: part for part in max(count, key=len)}
+    others = [part for found in count for part in found]
+    if not all(part.name in most and _same_place(part, most[part.name]) for part in others):
+        return []
+    for part in others:
+        if _says_more(part, most[part.name]):
+            most[part.name] = part
+    return list(most.values())
+
+
+def _link(found: Sequence[Offered]) -> Link:
+    return max((part.link for part in found if part.link is not None), default=Link.ALONE)
+
+
+def _same_place(one: Offered, other: Offered) -> bool:
+    ends = _near(one.end_s, other.end_s) or not (one.end_sure and other.end_sure)
+    return _near(one.start_s, other.start_s) and ends
+
+
+def _near(one_s: float | None, other_s: float | None) -> bool:
+    if one_s is None or other_s is None:
+        return one_s is other_s
+    # A little more than a frame: the times are no exact binary numbers.
+    return abs(one_s - other_s) < 1.5 / FRAMES_PER_S
+
+
+def _says_more(one: Offered, other: Offered) -> bool:
+    return (one.end_sure, one.title is not None) > (other.end_sure, other.title is not None)

@@ -4,6 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import IntEnum
+
+
+class Link(IntEnum):
+    """How a CUE sheet is known to be that of a file, in rising order."""
+
+    # They are the only ones in their folder; the names do not say so.
+    ALONE = 0
+    NAMED = 1
+    # The file has the sheet in itself.
+    EMBEDDED = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +37,9 @@ class Offered:
     # Of a part: where it begins and ends in the file; end None: the file's end.
     start_s: float | None = None
     end_s: float | None = None
+    # False: the sheet does not say where it ends, only that it does before `end_s`.
+    end_sure: bool = True
+    link: Link | None = None
 
     @property
     def file_name(self) -> str:

@@ -49,6 +49,9 @@ _ALLOWED: Mapping[str, tuple[str, Mapping[str, str]]] = {
     "asf": ("asf", dict.fromkeys(_WMA, "wma")),
 }
 
+# The tags that are kept, and their longest text in characters; a longer sheet is none.
+_TAGS: Mapping[str, int] = {"title": 500, "track": 500, "disc": 500, "cuesheet": 256 * 1024}
+
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
@@ -65,7 +68,7 @@ class ProbeResult:
     sample_bits: int | None
     # Where the audio ends, in bytes, if tags follow that may confuse its decoder.
     audio_end: int | None
-    # "title", "track" and "disc", where the file has them.
+    # "title", "track", "disc" and "cuesheet", where the file has them.
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
@@ -231,12 +234,12 @@ def _result(
 def _tags(*places: Mapping[str, Any]) -> dict[str, str]:
     """The tags, of the file or, in Ogg, of the stream; names in lower case."""
     found = {
-        name.lower(): value[:500]
+        name.lower(): value
         for place in places
         for name, value in place.get("tags", {}).items()
         if isinstance(value, str)
     }
-    return {name: found[name] for name in ("title", "track", "disc") if name in found}
+    return {name: found[name][:most] for name, most in _TAGS.items() if name in found}
 
 
 def _is_video(stream: Mapping[str, Any]) -> bool:

@@ -11,7 +11,8 @@ from shared.choosing import title
 from shared.choosing.model import Wanted
 from shared.choosing.naming import name_of
 from shared.choosing.queries import for_album
-from shared.matching import cue, names, titles
+from shared.matching import cue, cue_lines, names, titles
+from shared.matching.model import Offered
 from shared.media.decode import serious_lines
 from shared.redaction import redact
 
@@ -36,13 +37,20 @@ _UNITS = (
     ),
     *("feat ", "remaster ", "track", "apikey", "apikey=", "tr=", "%26", '"', "Bearer "),
     *("[mjpeg @ ", "all 1 candidates failed to add ", "api error: "),
+    *("INDEX 01 ", "00:", "01 0", "TRACK ", "TITLE ", "\0", "é ", "éa", "\u201e", "a\u2014"),
 )
 _LINES = [begin + unit * (5_000 // len(unit)) + "!" for unit in _UNITS for begin in ("", "FILE a")]
 
 
 def _cue(text: str) -> None:
+    for line in (text, text[:900], f'FILE "a" WAVE\nTRACK 01 AUDIO\nTITLE {text[:900]}'):
+        _sheet(line.encode())
+        _sheet(line.encode("cp1252", "replace"))
+
+
+def _sheet(data: bytes) -> None:
     try:
-        cue.parse(text.encode())
+        cue.parse(data)
     except ValueError:
         return  # it is no sheet
 
@@ -83,6 +91,42 @@ def test_a_sheet_with_a_long_line_is_refused() -> None:
     assert cue.parse(f"REM COMMENT {'x' * 5000}\n{sheet}".encode()).files[0].name == "a.flac"
     with pytest.raises(ValueError, match="a line of 5005 characters"):
         cue.parse(f"{sheet}FILE {'b' * 5000}\n".encode())
+
+
+# Bytes of titles in encodings that nothing names, and of those that are none.
+_LETTERS = (
+    *("é".encode(), "é".encode("cp1252"), "é ".encode("cp1252"), "a\u2014".encode("cp1252")),
+    *("Группа крови ".encode("cp1251"), "夜に".encode("cp932"), "Ãðóïïà ".encode(), b"\x81"),
+    *("\u201e".encode("cp1252"), "שלום ".encode("cp1255"), bytes(range(0x80, 0x100)), b"\0 "),
+)
+
+
+@pytest.mark.parametrize("letters", _LETTERS, ids=[repr(each[:8]) for each in _LETTERS])
+def test_the_largest_sheet_is_read_at_once(letters: bytes) -> None:
+    """As many tracks as are read, with the longest titles, all different."""
+    text = letters * (600 // len(letters))
+    lines = [b'FILE "a" WAVE']
+    for number in range(1, cue_lines.MAX_TRACKS + 1):
+        lines += [b"TRACK %02d AUDIO" % (number % 100), b'TITLE "%d %s"' % (number, text)]
+        lines += [b'PERFORMER "%s %d"' % (text, number), b"INDEX 01 %d:00:00" % number]
+    before = time.process_time()
+    _sheet(b"\n".join(lines)[: cue_lines.MAX_BYTES])
+    assert time.process_time() - before < 1.0
+
+
+def test_a_sheet_of_many_files_finds_them_at_once() -> None:
+    """200 files of a sheet, among a thousand in its folder."""
+    names = [f"{number:04d} {'x' * 200}.wav" for number in range(1000)]
+    beside = [Offered(name=f"A/{name}", size_bytes=1, duration_s=9e9) for name in names]
+    tracks = "TRACK {} AUDIO\nINDEX 01 0:0:0\nTRACK {} AUDIO\nINDEX 01 1:0:0\n"
+    lines = [
+        f'FILE "{name}" WAVE\n' + tracks.format(2 * place % 1000, 2 * place % 1000 + 1)
+        for place, name in enumerate(names[-100:])
+    ]
+    sheet = cue.parse("".join(lines).encode())
+    before = time.process_time()
+    assert len(cue.parts(sheet, beside)) == 200
+    assert time.process_time() - before < 0.1
 
 
 @pytest.mark.parametrize("text", ["", " ", "[]", "( )", "-", "\u2014", "_"])
