@@ -98,17 +98,23 @@ class Autoindex:
         etag = f'"v{self.version}"'
         if self.validators:
             fields += [f"ETag: {etag}", "Last-Modified: Mon, 05 Jan 2026 09:23:20 GMT"]
-        first = int(headers.get("range", "bytes=0-")[6:-1])
+        first, last = _range(headers.get("range", "bytes=0-"), len(body))
         wanted = "range" in headers and headers.get("if-range", etag) == etag
         if not (self.ranges and wanted):
             whole = answer(200, body, fields)
         elif first >= len(body):
             return answer(416, b"", [f"Content-Range: bytes */{len(body)}"])
         else:
-            fields.append(f"Content-Range: bytes {first}-{len(body) - 1}/{len(body)}")
-            whole = answer(206, body[first:], fields)
+            fields.append(f"Content-Range: bytes {first}-{last}/{len(body)}")
+            whole = answer(206, body[first : last + 1], fields)
         cut = self.cuts.pop(0) if self.cuts else None
         return whole if cut is None else whole[: whole.index(b"\r\n\r\n") + 4 + cut]
+
+
+def _range(wanted: str, size_bytes: int) -> tuple[int, int]:
+    """The first and the last byte of "bytes=5-" and "bytes=5-9"."""
+    first, _, last = wanted.removeprefix("bytes=").partition("-")
+    return int(first), min(int(last or size_bytes), size_bytes - 1)
 
 
 def answer(status: int, body: bytes, fields: list[str]) -> bytes:
