@@ -55,7 +55,8 @@ async def pgbouncer(
     )
     try:
         await eventually(lambda: _listens(port))
-        yield urlunsplit(parts._replace(netloc=f"{parts.username}:x@127.0.0.1:{port}"))
+        there = f"{parts.username}:x@127.0.0.1:{port}"
+        yield urlunsplit((parts.scheme, there, parts.path, parts.query, parts.fragment))
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 10)
