@@ -1,1 +1,2 @@
 -- What repeated wishes and retries count as.
+SELECT 1;
