@@ -1,1 +1,2 @@
 -- A login role for each service, with the grants that it needs.
+SELECT 1;
