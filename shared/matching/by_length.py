@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from shared.matching.evidence import Album, File, Pair, Position
@@ -42,11 +43,11 @@ def by_length(album: Album, evidence: NameEvidence, sure: Mapping[str, Pair]) ->
 
 
 def doubts_of(
-    album: Album, evidence: NameEvidence, sure: Mapping[str, Pair], why: Mapping[str, str]
+    album: Album, evidence: NameEvidence, sure: Mapping[str, Pair], known: Mapping[str, Open]
 ) -> dict[str, Doubt]:
     """By track id: the candidates of the tracks that are not `sure`, where there are any.
 
-    `why` has reasons that are known already, by track id.
+    `known` is what is known already, by track id.
     """
     left = _Left(album, evidence, sure)
     doubts = {}
@@ -61,10 +62,18 @@ def doubts_of(
             key=lambda pair: (-pair.points, pair.file.name),
         )
         if possible:
-            reason = why.get(track.id) or _reason(possible[0])
+            why = known.get(track.id) or Open(reason=_reason(possible[0]))
             shown = tuple(_shown(evidence, pair) for pair in possible[:_MOST_CANDIDATES])
-            doubts[track.id] = Doubt(reason=reason, candidates=shown)
+            doubts[track.id] = Doubt(reason=why.reason, candidates=shown, to_compare=why.to_compare)
     return doubts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """Why a track is open, and the files whose audio would decide: see `Doubt`."""
+
+    reason: str
+    to_compare: tuple[str, ...] = ()
 
 
 class _Left:

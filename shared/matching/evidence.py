@@ -134,6 +134,18 @@ class Album:
             for file in self.files
         }
 
+    def coverage(self, file: File) -> int:
+        """How many of the tracks the folder of this file seems to have."""
+        return self._coverage[file.folder.key]
+
+    @cached_property
+    def _coverage(self) -> Mapping[tuple[str, ...], int]:
+        found: dict[tuple[str, ...], set[str]] = {file.folder.key: set() for file in self.files}
+        for (track_id, name), pair in self.pairs.items():
+            if pair.permitted and pair.likeness >= Likeness.NEAR:
+                found[self.by_name[name].folder.key].add(track_id)
+        return {key: len(tracks) for key, tracks in found.items()}
+
     @property
     def single(self) -> bool:
         """Whether there is one track and one file."""
@@ -240,8 +252,7 @@ def files_of(
     named = _without_foreign_disc(tracks, read_names(paths, artists))
     folders = read_folders(paths, album=album, artists=artists)
     return [
-        _file(one, says, folder)
-        for one, says, folder in zip(ordered, named, folders, strict=True)
+        _file(one, says, folder) for one, says, folder in zip(ordered, named, folders, strict=True)
     ]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 
 from shared.matching.titles import BRACKETED, LONGEST, fold, numbered, title_of
 from shared.matching.vocabulary import PART_WORDS, marks_in, says_nothing, unmarked
@@ -32,6 +31,7 @@ _FILLER = frozenset(
     ]
 )
 _DISC = re.compile(r"\b(?:cd|dis[ck]|disque|disco|dvd|lp|диск)s? ?\d{0,2}\b")
+_NUMBERED_DISC = re.compile(r"(?:cd|dis[ck]|disque|disco|lp|диск)\W?0?\d", re.IGNORECASE)
 # "03. 1999 - Album"
 _INDEX = re.compile(r"^\d{1,3}[\s._-]+(?=\D)")
 # A bracket with one of these lists what a torrent has.
@@ -50,6 +50,8 @@ class Folder:
     key: tuple[str, ...] = ()
     # 2: a folder is called as the album; 1: but for an addition to its name; 0: neither.
     of_album: int = 0
+    # Of "X/CD1 - Album": the folder of the discs, "X".
+    set_of_discs: tuple[str, ...] | None = None
 
 
 def read_folders(
@@ -60,10 +62,19 @@ def read_folders(
     The torrent's own name is only read where the album's is known: "Live" may be the album.
     """
     parents = [tuple(path[-4 * LONGEST :].split("/")[:-1]) for path in paths]
-    shared = len(commonprefix(parents)) if parents else 0
+    shared = _shared(parents) if parents else 0
     reader = _Reader(album, artists)
     once = {parent: reader.read(parent, shared) for parent in {*parents}}
     return [once[parent] for parent in parents]
+
+
+def _shared(parents: Sequence[tuple[str, ...]]) -> int:
+    """How many folders all of them have in common."""
+    first, last = min(parents), max(parents)
+    same = (one == other for one, other in zip(first, last, strict=False))
+    return next(
+        (place for place, alike in enumerate(same) if not alike), min(len(first), len(last))
+    )
 
 
 class _Reader:
@@ -85,7 +96,16 @@ class _Reader:
                 marks |= (marks_in(words) if pure else _added_marks(name)) - _NOT_OF_FOLDERS
                 aside = aside or (pure and not _ASIDE.isdisjoint(words.split()))
         key = (" ".join(filter(_tells, _DISC.sub(" ", fold(name)).split())) for name in parent)
-        return Folder(marks=marks, aside=aside, key=tuple(filter(None, key)), of_album=of_album)
+        return Folder(
+            marks=marks,
+            aside=aside,
+            key=tuple(filter(None, key)),
+            of_album=of_album,
+            set_of_discs=next(
+                (parent[:place] for place, name in enumerate(parent) if _NUMBERED_DISC.match(name)),
+                None,
+            ),
+        )
 
     def _is_album(self, name: str) -> int:
         """How a folder is called as the album: see `Folder.of_album`.

@@ -104,9 +104,7 @@ def read_names(paths: Sequence[str], artists: Collection[str] = ()) -> list[Name
     splits = [_split(stem, path) for stem, path in zip(stems, whole, strict=True)]
     sided = _sides(splits)
     reader = _Reader(splits, artists)
-    said = {
-        path: reader.read(split, sided) for path, split in zip(whole, splits, strict=True)
-    }
+    said = {path: reader.read(split, sided) for path, split in zip(whole, splits, strict=True)}
     return [said.get(path) or _disc_only(path) for path in paths]
 
 

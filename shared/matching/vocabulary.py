@@ -53,7 +53,8 @@ _PHRASES = {
     "off vocal": "karaoke", "vocal off": "karaoke", "without vocals": "karaoke",
     "no vocals": "karaoke", "minus one": "karaoke", "backing track": "karaoke",
     "backing tracks": "karaoke", "sing along": "karaoke", "singalong": "karaoke",
-    "5 1": "surround", "51": "surround", "7 1": "surround", "71": "surround", "re recorded": "rerecorded", "sped up": "altered",
+    "5 1": "surround", "51": "surround", "7 1": "surround", "71": "surround",
+    "re recorded": "rerecorded", "sped up": "altered",
 }  # fmt: skip
 # "(Taylor's Version)", folded: another recording by the owner of the name.
 _OWN_VERSION = re.compile(r"(?:^| )(?!albums |years )\w{3,}s version$")
