@@ -1,8 +1,9 @@
 """Which file of a ticket is which track, decided once for all items of the ticket.
 
 Names decide first. Then the likely files are measured, and all others, up to a bound, where that
-leaves a doubt. An album in one file with a CUE sheet is offered as parts. There is no guess: a
-track without a sure file ends with `NeedsChoice` or `LacksTrack`.
+leaves a doubt. Files that may be copies of one recording are compared by their decoded audio. An
+album in one file with a CUE sheet is offered as parts. There is no guess: a track without a sure
+file ends with `NeedsChoice` or `LacksTrack`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Collection, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
@@ -23,7 +25,7 @@ from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, DownloadsError, ErrorType
 from shared.matching import cue
-from shared.matching.assign import assign, to_measure
+from shared.matching.assign import assign, to_compare, to_measure
 from shared.matching.model import Assignment, Doubt, Offered
 from shared.media.extensions import without_appended
 from shared.tracks import CatalogTrack
@@ -35,8 +37,14 @@ _MOST_MEASURED = 150
 _MOST_MEASURED_BYTES = 16 * 1024**3
 _MOST_EVIDENCE = 20
 _MOST_SHEETS = 20
+# Bounds of the files that are decoded to be compared, and of those without an ending that are read.
+_MOST_COMPARED = 60
+_MOST_UNNAMED = 40
 _MAPPED_TRACK = re.compile(r"track-(\d{1,4})")
 _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
+
+
+ResultT = TypeVar("ResultT")
 
 
 class NeedsChoice(DownloadsError):
@@ -80,7 +88,11 @@ class TicketMatch:
         self._delivered: dict[str, DeliveredFile] = {}
         self._offers: dict[str, Offered] = {}
         self._measured: dict[str, Measured | None] = {}
-        self._tracks: list[CatalogTrack] = []
+        # By the same path: files that are not named as audio, and may be it.
+        self._unnamed: dict[str, DeliveredFile] = {}
+        self._compared: set[str] = set()
+        self._tracks: Sequence[CatalogTrack] = ()
+        self._album: str | None = None
         # The files that an administrator has chosen, by track id.
         self._chosen = {each.track_id: each.chosen_file for each in works if each.chosen_file}
         self._wanted = [each.track_id for each in works if not each.chosen_file]
@@ -125,8 +137,11 @@ class TicketMatch:
             return Assignment(
                 sure={self._works[0].track_id: offer}, doubtful={}, missing=frozenset()
             )
-        self._tracks = await self._competing()
+        await self._compete()
         result = await self._by_measure()
+        if self._unnamed and not self._settled(result):
+            result = await self._by_content()
+        result = await self._by_audio(result)
         if candidates.sheets and not self._settled(result):
             await self._offer_parts(candidates.sheets)
             result = await self._assigned()
@@ -134,27 +149,35 @@ class TicketMatch:
         return result
 
     def _offer(self, candidates: Candidates) -> None:
-        audio = candidates.audio
         ticket = self.files.ticket
-        if ticket.delivery == "torrent" and any(is_named_audio(file.name) for file in audio):
-            # Original names have an ending, so a file without one is not audio.
-            audio = tuple(file for file in audio if is_named_audio(file.name))
-        self._delivered = {_path_in_torrent(ticket, file.name): file for file in audio}
-        self._offers = {
-            path: Offered(name=path, size_bytes=file.size_bytes, mapped=_mapped(ticket, path))
-            for path, file in self._delivered.items()
-        }
+        self._delivered = {_path_in_torrent(ticket, file.name): file for file in candidates.audio}
+        named = {path for path, file in self._delivered.items() if is_named_audio(file.name)}
+        if ticket.delivery == "torrent" and named:
+            # Original names have an ending; a client may have lost that of one.
+            self._unnamed = {
+                path: file for path, file in self._delivered.items() if path not in named
+            }
+            self._delivered = {path: self._delivered[path] for path in named}
+        self._offers = {path: self._unmeasured(path) for path in self._delivered}
+
+    def _unmeasured(self, path: str) -> Offered:
+        size_bytes = self._delivered[path].size_bytes
+        return Offered(name=path, size_bytes=size_bytes, mapped=_mapped(self.files.ticket, path))
 
     def _is_plain(self, candidates: Candidates) -> bool:
         """Whether a ticket for one track brought one file: the verification decides."""
         alone = len(self._works) == len(self._delivered) == 1 and not candidates.sheets
         return alone and self.files.ticket.kind == "track"
 
-    async def _competing(self) -> list[CatalogTrack]:
-        """The tracks that the files may be, without those that an administrator has decided."""
+    async def _compete(self) -> None:
+        """Read the tracks that the files may be, without those that an administrator has decided.
+
+        The album's name decides between the folders of a torrent of several albums.
+        """
         albums = {work.album_id for work in self._works if work.album_id}
-        tracks = await self._store.tracks(self.files.ticket, albums)
-        return [track for track in tracks if track.id not in self._chosen]
+        competing = await self._store.competing(self.files.ticket, albums)
+        self._tracks = [track for track in competing.tracks if track.id not in self._chosen]
+        self._album = competing.album
 
     async def _by_measure(self) -> Assignment:
         """Measure the files that names make likely; all files, where that settles not all."""
@@ -174,8 +197,38 @@ class TicketMatch:
         offers = [offer for path, offer in self._offers.items() if path not in taken]
         # In a thread: it computes for seconds in the largest boxes, and leases have to be renewed.
         return await asyncio.to_thread(
-            assign, self._tracks, self._wanted, offers, tolerance_s=self._tolerance_s
+            assign,
+            self._tracks,
+            self._wanted,
+            offers,
+            tolerance_s=self._tolerance_s,
+            album=self._album,
         )
+
+    async def _by_content(self) -> Assignment:
+        """Offer as well what is not named as audio, but is it."""
+        unnamed = dict(list(self._unnamed.items())[:_MOST_UNNAMED])
+        self._delivered |= unnamed
+        self._offers |= {path: self._unmeasured(path) for path in unnamed}
+        await self._measure(self._measurable(unnamed))
+        for path in unnamed:
+            if self._measured.get(path) is None:
+                self._offers.pop(path, None)
+        return await self._assigned()
+
+    async def _by_audio(self, result: Assignment) -> Assignment:
+        """Compare the decoded audio of files that may be copies, until no more has to be known."""
+        while rivals := [
+            offer.name
+            for offer in to_compare(result, list(self._offers.values()))
+            if offer.name not in self._compared and offer.start_s is None
+        ][: _MOST_COMPARED - len(self._compared)]:
+            self._compared |= {*rivals}
+            found = await _all([self.files.loudness(self._delivered[path]) for path in rivals])
+            for path, loudness in zip(rivals, found, strict=True):
+                self._offers[path] = replace(self._offers[path], loudness=loudness)
+            result = await self._assigned()
+        return result
 
     def _measurable(self, paths: Iterable[str]) -> list[str]:
         """Those that are not measured yet, as many as the bounds allow."""
@@ -273,9 +326,7 @@ class TicketMatch:
         return [{"file": each.name[:500], "duration_s": each.duration_s} for each in shown]
 
 
-async def _all(
-    measures: Sequence[Coroutine[None, None, Measured | None]],
-) -> list[Measured | None]:
+async def _all(measures: Sequence[Coroutine[None, None, ResultT]]) -> list[ResultT]:
     """The results of all, when the last one has ended; or else the first error."""
     found = await asyncio.gather(*measures, return_exceptions=True)
     for each in found:
@@ -317,6 +368,8 @@ def _with_measure(offer: Offered, measured: Measured) -> Offered:
         title=tags.get("title"),
         disc=_number(tags, "disc"),
         number=_number(tags, "track"),
+        channels=measured.probed.channels,
+        sample_rate_hz=measured.probed.sample_rate_hz,
     )
 
 

@@ -17,6 +17,7 @@ from shared.matching.assignment import Settled, settle
 from shared.matching.by_length import Open, by_length, doubts_of
 from shared.matching.by_place import by_place
 from shared.matching.evidence import Album, Pair, Position
+from shared.matching.hidden_track import hidden_tracks
 from shared.matching.model import Assignment, Doubt, Offered
 from shared.matching.name_evidence import NameEvidence, name_evidence
 from shared.matching.titles import Likeness
@@ -70,7 +71,8 @@ def _decided(album: Album) -> tuple[dict[str, Pair], dict[str, Doubt]]:
     }
     sure |= by_length(album, evidence, sure)
     sure |= by_place(album, sure)
-    return sure, doubts_of(album, evidence, sure, _open(settled, evidence))
+    doubtful = doubts_of(album, evidence, sure, _open(settled, evidence))
+    return sure, hidden_tracks(album, evidence, sure) | doubtful
 
 
 def to_measure(assignment: Assignment, offered: Sequence[Offered]) -> list[Offered]:

@@ -63,8 +63,10 @@ def doubts_of(
         )
         if possible:
             why = known.get(track.id) or Open(reason=_reason(possible[0]))
-            shown = tuple(_shown(evidence, pair) for pair in possible[:_MOST_CANDIDATES])
-            doubts[track.id] = Doubt(reason=why.reason, candidates=shown, to_compare=why.to_compare)
+            candidates = tuple(shown(evidence, pair) for pair in possible[:_MOST_CANDIDATES])
+            doubts[track.id] = Doubt(
+                reason=why.reason, candidates=candidates, to_compare=why.to_compare
+            )
     return doubts
 
 
@@ -168,7 +170,8 @@ def _reason(pair: Pair) -> str:
     return "no name says it clearly, and the length does not single one out"
 
 
-def _shown(evidence: NameEvidence, pair: Pair) -> Mapping[str, Any]:
+def shown(evidence: NameEvidence, pair: Pair) -> Mapping[str, Any]:
+    """A candidate as an administrator sees it: see `Doubt`."""
     return {
         "file": pair.file.name,
         "duration_s": pair.file.offered.duration_s,
@@ -194,4 +197,13 @@ def _why(evidence: NameEvidence, pair: Pair) -> str:
     }[pair.position]
     length = "length unknown" if pair.off_s is None else f"{pair.off_s:.1f} s off"
     refuted = ", its own name's track has another length" if evidence.refuted(pair.file) else ""
-    return f"{said}, {placed}, {length}{refuted}"
+    return f"{said}, {placed}, {length}{refuted}{_sounds(pair)}"
+
+
+def _sounds(pair: Pair) -> str:
+    """What folders, tags and the file itself say of the recording."""
+    marks, channels = sorted(pair.file.marks), pair.file.offered.channels
+    marked = f", it is marked {' and '.join(marks)}" if marks else ""
+    aside = ", it lies beside the album" if pair.file.folder.aside else ""
+    layout = f", {channels} channels" if channels not in {None, 2} else ""
+    return f"{marked}{aside}{layout}"
