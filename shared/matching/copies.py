@@ -52,7 +52,7 @@ class Choice:
 def choose(album: Album, pairs: Sequence[Pair]) -> Choice:
     """The best of the files that may be one track by their names; their order does not matter."""
     left = sorted(pairs, key=lambda pair: pair.file.name)
-    for preferred in (_beside_album, _of_album, _nearest, _in_layout):
+    for preferred in (_called_so, _beside_album, _of_album, _nearest, _in_layout):
         left = preferred(album, left)
     best = max(left, key=_quality)
     rivals = [pair for pair in left if pair is not best and not _paired(best, pair)]
@@ -110,6 +110,13 @@ def _shift(one: Sequence[float], other: Sequence[float]) -> int:
 
 def _preferred(pairs: list[Pair], wanted: Callable[[Pair], bool]) -> list[Pair]:
     return [pair for pair in pairs if wanted(pair)] or pairs
+
+
+def _called_so(album: Album, pairs: list[Pair]) -> list[Pair]:
+    """Those that say "(Live)" where the track does, before those that need not."""
+    (track,) = {pair.track for pair in pairs}
+    marks = album.titles[track.id].marks - album.implied
+    return _preferred(pairs, lambda pair: marks <= pair.file.marks)
 
 
 def _beside_album(_album: Album, pairs: list[Pair]) -> list[Pair]:

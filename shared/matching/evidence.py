@@ -11,7 +11,7 @@ from shared.matching.folders import Folder, read_folders
 from shared.matching.model import Offered
 from shared.matching.names import Named, Reading, read_names
 from shared.matching.titles import Likeness, Title, fold, likeness, score, title_of
-from shared.matching.vocabulary import marks_in
+from shared.matching.vocabulary import OF_ITS_TAPE, marks_in
 from shared.media.extensions import LOSSLESS, extension_of
 from shared.tracks import CatalogTrack
 
@@ -153,10 +153,14 @@ class Album:
 
     @cached_property
     def _usual(self) -> frozenset[str]:
-        """The marks that all tracks have: on a live album "(Live)" does not tell tracks apart."""
+        """The marks that all tracks have: on a live album "(Live)" does not tell tracks apart.
+
+        A torrent of the same songs without voices has the same lengths, so it has to say so.
+        """
         if len(self.tracks) < 3:
             return frozenset()
-        return frozenset.intersection(*(title.marks for title in self.titles.values()))
+        of_all = frozenset.intersection(*(title.marks for title in self.titles.values()))
+        return of_all - OF_ITS_TAPE
 
     @cached_property
     def _alike(self) -> Mapping[tuple[str, str], tuple[Likeness, int]]:

@@ -24,7 +24,7 @@ from shared.matching.titles import (
     one_line,
     title_of,
 )
-from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
+from shared.media.extensions import AUDIO, AUDIO_OR_VIDEO, extension_of, without_appended
 
 _PART = re.compile(r"#(\d+)$")
 _DISC_FOLDER = re.compile(
@@ -41,6 +41,8 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _SIDED = re.compile(r"^([A-Ha-h])(\d{1,2})(?![^\W_])(?P<gap>[\])]?\s*[-\u2013\u2014.:_)]*\s*)")
+# Endings of which a client or a file system left two letters or more.
+_CUT_ENDINGS = frozenset(ending[:2] for ending in AUDIO) | {ending[:3] for ending in AUDIO}
 # Eleven letters, digits, dashes and underscores.
 _VIDEO_ID = re.compile(
     r"(?<=\S)(?:\s*\[(?P<bracketed>[A-Za-z0-9_-]{11})\]|-(?P<dashed>[A-Za-z0-9_-]{11}))$"
@@ -178,7 +180,7 @@ def _repeated(pieces: Sequence[str]) -> frozenset[str]:
 def _stem_of(path: str) -> str:
     """The file's name without folders and endings; underscores and dots become spaces."""
     name = without_appended(path.rpartition("/")[2][-LONGEST:])
-    audio = extension_of(name) in AUDIO_OR_VIDEO
+    audio = extension_of(name) in AUDIO_OR_VIDEO | _CUT_ENDINGS
     stem = _without_code((name.rpartition(".")[0] if audio else name).strip())
     if " " in stem or "_" in stem:
         return one_line(stem.replace("_", " "))

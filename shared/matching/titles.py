@@ -15,6 +15,7 @@ from functools import lru_cache
 from rapidfuzz import fuzz
 
 from shared.matching.vocabulary import (
+    OF_ITS_TAPE,
     PART_WORDS,
     ROMAN,
     WORDED,
@@ -159,14 +160,15 @@ def _of_titles(
     if track.core == file.core:
         return Likeness.SAME if track.core else Likeness.UNKNOWN
     missing, marked = track.marks - file.marks, file.marks - track.marks
+    foreign = marked - implied or missing & OF_ITS_TAPE - usual
     if not track.scripts & file.scripts:
-        return Likeness.OTHER_RECORDING if marked - implied else Likeness.UNKNOWN
+        return Likeness.OTHER_RECORDING if foreign else Likeness.UNKNOWN
     if track.base == file.base and missing <= usual and (missing or marked):
         if not marked:
             return Likeness.SAME
         if marked <= implied:
             return Likeness.NEAR
-    if marked - implied:
+    if foreign:
         return _of_another(track, file)
     return _unmarked(track, file) if missing else _by_letters(track.core, file.core, track, file)
 

@@ -59,7 +59,11 @@ _PHRASES = {
 # "(Taylor's Version)", folded: another recording by the owner of the name.
 _OWN_VERSION = re.compile(r"(?:^| )(?!albums |years )\w{3,}s version$")
 
-# Marks of another performance, which has other lengths; the others may be made of the same tape.
+# Made of the song's own tape, so the length is the song's: a file that does not say so is not it.
+OF_ITS_TAPE = frozenset(
+    {"instrumental", "karaoke", "a cappella", "commentary", "clean", "surround"}
+)
+# Marks of another performance, which has other lengths.
 PERFORMANCES = frozenset({"live", "unplugged", "acoustic", "demo", "session", "rehearsal"})
 
 PART_WORDS = {
