@@ -38,6 +38,8 @@ _LEAST_WINDOWS = 5
 _QUIET = 10 ** (-40 / 20)
 _MOST_RATIO = 10 ** (1.5 / 20)
 _LEAST_SAME = 0.97
+# One steady tone is as loud as another, and proves nothing.
+_MOST_STEADY = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,12 +84,16 @@ def same_audio(one: Sequence[float], other: Sequence[float]) -> bool:
     ]
     loud_left = max(one) * _WINDOW_STEPS * _QUIET
     loud_right = max(other) * _WINDOW_STEPS * _QUIET
-    ratios = [a / b if a and b else 0.0 for a, b in windows if a > loud_left or b > loud_right]
-    if len(ratios) < _LEAST_WINDOWS:
+    loud = [(a, b) for a, b in windows if a > loud_left or b > loud_right]
+    if len(loud) < _LEAST_WINDOWS or _alike([a for a, _ in loud]) > _MOST_STEADY:
         return False
-    gain = median(ratios) or 1.0
-    same = sum(1 / _MOST_RATIO <= ratio / gain <= _MOST_RATIO for ratio in ratios)
-    return same >= _LEAST_SAME * len(ratios)
+    return _alike([a / b if a and b else 0.0 for a, b in loud]) >= _LEAST_SAME
+
+
+def _alike(values: Sequence[float]) -> float:
+    """The part of the values that are about as large as their median."""
+    middle = median(values) or 1.0
+    return sum(1 / _MOST_RATIO <= value / middle <= _MOST_RATIO for value in values) / len(values)
 
 
 def _shift(one: Sequence[float], other: Sequence[float]) -> int:

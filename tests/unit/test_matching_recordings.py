@@ -212,6 +212,8 @@ def test_audio_is_the_same_but_for_gain_and_shift() -> None:
         assert not same_audio(song, other)
         assert not same_audio(other, song)
     assert same_audio([0.0] * 400, [0.0] * 400)
+    # One steady tone is as loud as another.
+    assert not same_audio([1000.0] * 400, [1000.0] * 400)
 
 
 def compared(offered: Sequence[Offered], heard: Mapping[str, Sequence[float]]) -> Assignment:
