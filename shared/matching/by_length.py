@@ -20,6 +20,7 @@ _ROOM = 2
 # found; at least three, if it has more files than the album has tracks.
 _FOUND = 0.75
 _ENOUGH = 3
+_ENOUGH_SHUFFLED = 6
 _MOST_CANDIDATES = 10
 
 
@@ -39,7 +40,26 @@ def by_length(album: Album, evidence: NameEvidence, sure: Mapping[str, Pair]) ->
         and pair.file in left.nameless
         and left.alone(pair, room=_ROOM)
     }
+    exchanged |= _shuffled(left, evidence)
     return exchanged | (blank if _is_this_album(album, left, {*sure, *exchanged, *blank}) else {})
+
+
+def _shuffled(left: _Left, evidence: NameEvidence) -> dict[str, Pair]:
+    """The pairs of files that have the names of other tracks of the album, without a rule.
+
+    Each of them has to fit one track alone: of another album's files a fifth does.
+    """
+    refuted = {file.name for file in left.files if evidence.refuted(file)}
+    found = {
+        pair.track.id: pair
+        for pair in left.pairs
+        if pair.file.name in refuted
+        and pair.likeness is not Likeness.OTHER_RECORDING
+        and pair.off_s is not None
+        and pair.off_s <= _WELL * pair.tolerance_s
+        and left.alone(pair, room=_ROOM)
+    }
+    return found if len(refuted) >= _ENOUGH_SHUFFLED and len(found) == len(refuted) else {}
 
 
 def doubts_of(
@@ -116,7 +136,10 @@ class _Left:
         return other.off_s <= room * self._album.tolerance_s
 
     def _near(self, track: CatalogTrack, file: File, room: int) -> bool:
-        off_s = self._album.pairs[track.id, file.name].off_s
+        pair = self._album.pairs[track.id, file.name]
+        off_s = pair.off_s
+        if self._album.foreign(pair):
+            return False
         return off_s is not None and off_s <= room * self._album.tolerance_s
 
     def _copies(self, one: File, other: File) -> bool:

@@ -21,6 +21,8 @@ from shared.tracks import CatalogTrack
 _AGREES_S = 1.0
 _NEAR_S = 2.0
 _LEAST_TRACKS = 3
+# So many are enough where no title can be compared, and no length is near another.
+_LEAST_UNTITLED = 2
 # The part of the tracks that needs a file, and of the titles that differ by their language.
 _FOUND = 0.75
 _TRANSLATED = 0.5
@@ -28,15 +30,17 @@ _TRANSLATED = 0.5
 
 def by_place(album: Album, sure: Mapping[str, Pair]) -> dict[str, Pair]:
     """By track id: the proven pairs of the tracks that are not `sure`."""
-    if len(sure) == len(album.tracks) or len(album.tracks) < _LEAST_TRACKS:
+    if len(sure) == len(album.tracks) or len(album.tracks) < _LEAST_UNTITLED:
         return {}
     placed = _placed(album)
     if placed is None:
         return {}
-    foreign = {pair.file.marks - album.implied - _marks(album, pair) for pair in placed.values()}
+    foreign = {album.foreign(pair) for pair in placed.values()}
     if len(foreign) != 1:
         return {}
     (added,) = foreign
+    if len(placed) < _LEAST_TRACKS:
+        return _left(_untitled(album, placed), sure) if not added else {}
     if added:
         uniform = added <= PERFORMANCES and all(_titled(album, each) for each in placed.values())
         return _left(placed, sure) if uniform else {}
@@ -48,7 +52,9 @@ def _placed(album: Album) -> Mapping[str, Pair] | None:
     placed: dict[str, Pair] = {}
     for track in album.tracks:
         pairs = [album.pairs[track.id, file.name] for file in album.files]
-        here = [pair for pair in pairs if pair.position is Position.MATCH and not _ruled_out(pair)]
+        here = [
+            pair for pair in pairs if pair.position is Position.MATCH and not pair.file.folder.aside
+        ]
         if not here:
             continue
         found = choose(album, _like_most(album, here)).taken
@@ -56,31 +62,26 @@ def _placed(album: Album) -> Mapping[str, Pair] | None:
             return None
         placed[track.id] = found
     files = {pair.file.name for pair in placed.values()}
-    enough = len(placed) >= max(_LEAST_TRACKS, _FOUND * len(album.tracks))
+    enough = len(placed) >= max(_LEAST_UNTITLED, _FOUND * len(album.tracks))
     return placed if enough and len(files) == len(placed) else None
 
 
 def _like_most(album: Album, pairs: Sequence[Pair]) -> list[Pair]:
     """Those without foreign marks, where there are any."""
-    return [pair for pair in pairs if not _foreign(album, pair)] or list(pairs)
-
-
-def _ruled_out(pair: Pair) -> bool:
-    return pair.file.folder.aside
-
-
-def _marks(album: Album, pair: Pair) -> frozenset[str]:
-    return album.titles[pair.track.id].marks
-
-
-def _foreign(album: Album, pair: Pair) -> frozenset[str]:
-    return pair.file.marks - album.implied - _marks(album, pair)
+    return [pair for pair in pairs if not album.foreign(pair)] or list(pairs)
 
 
 def _titled(album: Album, pair: Pair) -> bool:
     """Whether the title is the track's but for the addition, or cannot be compared."""
     base = album.titles[pair.track.id].base
     return any(reading.title.base == base for reading in pair.file.readings)
+
+
+def _untitled(album: Album, placed: Mapping[str, Pair]) -> Mapping[str, Pair]:
+    """The pairs of a single with two songs, in another script or with numbers only."""
+    unknown = all(pair.likeness is Likeness.UNKNOWN for pair in placed.values())
+    apart = not _exchangeable(album, placed, near_s=2 * album.tolerance_s, rings=False)
+    return placed if unknown and apart else {}
 
 
 def _translated(album: Album, placed: Mapping[str, Pair]) -> Mapping[str, Pair]:
@@ -90,7 +91,7 @@ def _translated(album: Album, placed: Mapping[str, Pair]) -> Mapping[str, Pair]:
         return {}
     if any(_named_otherwise(album, pair.file, pair.track) for pair in others):
         return {}
-    exchangeable = _exchangeable(album, placed)
+    exchangeable = _exchangeable(album, placed, near_s=_NEAR_S)
     return {track_id: pair for track_id, pair in placed.items() if track_id not in exchangeable}
 
 
@@ -103,16 +104,23 @@ def _named_otherwise(album: Album, file: File, track: CatalogTrack) -> bool:
     )
 
 
-def _exchangeable(album: Album, placed: Mapping[str, Pair]) -> set[str]:
-    """The tracks whose files could be exchanged among them, by their lengths."""
+def _exchangeable(
+    album: Album, placed: Mapping[str, Pair], *, near_s: float, rings: bool = True
+) -> set[str]:
+    """The tracks whose files could be exchanged among them, by their lengths.
+
+    Without `rings`: those whose file could be any other track's.
+    """
     points_to = nx.DiGraph()
     for track_id, pair in placed.items():
         for other in placed:
             off_s = album.pairs[other, pair.file.name].off_s
-            if other != track_id and off_s is not None and off_s <= _NEAR_S:
+            if other != track_id and off_s is not None and off_s <= near_s:
                 points_to.add_edge(track_id, other)
-    rings = nx.strongly_connected_components(points_to)
-    return {track_id for ring in rings if len(ring) > 1 for track_id in ring}
+    if not rings:
+        return {*points_to}
+    found = nx.strongly_connected_components(points_to)
+    return {track_id for ring in found if len(ring) > 1 for track_id in ring}
 
 
 def _left(placed: Mapping[str, Pair], sure: Mapping[str, Pair]) -> dict[str, Pair]:

@@ -134,6 +134,10 @@ class Album:
             for file in self.files
         }
 
+    def foreign(self, pair: Pair) -> frozenset[str]:
+        """The marks of the file that neither the track nor the album has: of another recording."""
+        return pair.file.marks - self.titles[pair.track.id].marks - self.implied
+
     def coverage(self, file: File) -> int:
         """How many of the tracks the folder of this file seems to have."""
         return self._coverage[file.folder.key]

@@ -24,6 +24,7 @@ from shared.matching.titles import (
     one_line,
     title_of,
 )
+from shared.matching.vocabulary import says_nothing
 from shared.media.extensions import AUDIO, AUDIO_OR_VIDEO, extension_of, without_appended
 
 _PART = re.compile(r"#(\d+)$")
@@ -45,7 +46,7 @@ _SIDED = re.compile(r"^([A-Ha-h])(\d{1,2})(?![^\W_])(?P<gap>[\])]?\s*[-\u2013\u2
 _CUT_ENDINGS = frozenset(ending[:2] for ending in AUDIO) | {ending[:3] for ending in AUDIO}
 # Eleven letters, digits, dashes and underscores.
 _VIDEO_ID = re.compile(
-    r"(?<=\S)(?:\s*\[(?P<bracketed>[A-Za-z0-9_-]{11})\]|-(?P<dashed>[A-Za-z0-9_-]{11}))$"
+    r"(?<=\S)(?:\s*\[(?P<bracketed>[A-Za-z0-9_-]{11})\]|-(?P<dashed>[A-Za-z0-9]{11}))$"
 )
 _SEGMENTS = re.compile(r"\s+[-\u2013\u2014]\s+|\s*~\s*")
 # A dash that is not in brackets.
@@ -195,10 +196,11 @@ def _without_code(stem: str) -> str:
     if found is None:
         return stem
     code = found["bracketed"] or found["dashed"]
-    cases = any(char.islower() for char in code) and not code.istitle() and not code.islower()
-    mixed = cases or any(char in "-_" for char in code)
-    digits = any(char.isdigit() for char in code)
-    is_id = mixed and digits if found["dashed"] else digits or mixed
+    mixed = not (code.istitle() or code.islower() or code.isupper())
+    digits = any(char.isdecimal() for char in code)
+    signed = any(char in "-_" for char in code)
+    # After a dash there are words as well, of a group or of a title: "7_Rings-GRP".
+    is_id = mixed and digits if found["dashed"] else digits or signed or mixed
     return stem[: found.start()] if is_id else stem
 
 
@@ -238,10 +240,12 @@ def _three_digits(digits: str) -> tuple[int, int] | None:
 def _after(found: re.Match[str], stem: str, split: _Split) -> _Split:
     """`split` with the text that follows its number.
 
-    With only a space between them, the number may be part of the title.
+    With only a space between them, the number may be part of the title; so it may before an
+    addition that is no title: "22 - 2011 Remaster".
     """
     text = stem[found.end() :]
-    sure = bool(found["gap"].strip()) and split.side is None
+    tells = not all(map(says_nothing, fold(text).split()))
+    sure = bool(found["gap"].strip()) and split.side is None and tells
     unsplit = None if sure or re.match(r"[\[(#]*0|track", stem, re.IGNORECASE) else stem
     if not text and unsplit is None:
         return split

@@ -19,7 +19,7 @@ _NUMBER_FIRST = re.compile(r"[\[(#]*\d")
 _DISC_AND_NUMBER = re.compile(r"(\d\d)(\d\d)(?![^\W_])[\s._)\]-]*")
 _LETTERED = re.compile(r"([^\W\d_]{1,5})(\d{1,3})(?![^\W_])[\s._)\]-]*")
 _TRAILING = re.compile(r"(?<!\d)(\d{1,3})[\])]?$")
-_LETTER = re.compile(r"[^\W\d_]")
+_WORD = re.compile(r"[^\W_]")
 _SIDE = re.compile(r"([A-Z])(\1?)(\d{0,2})(?![^\W_])(?P<gap>[\])]?[\s._:\u2013\u2014-]*)")
 # Letters before a number that mean something else, or that `names` reads.
 _NO_PREFIX = frozenset(
@@ -170,17 +170,18 @@ def _is_run(letters: Sequence[str]) -> bool:
 
 def _trailing(stems: Sequence[str]) -> Iterator[Stem]:
     """ "Title 01", "Title (01)": a number at the end of each name, all of them from one on."""
-    if any(_NUMBER_FIRST.match(stem) for stem in stems):
+    first = sum(_NUMBER_FIRST.match(stem) is not None for stem in stems)
+    if first > (1 - _COMMON) * len(stems):
         return
     found = [
         (stem[: match.start()].rstrip(" ._-(["), match[1], stem)
         for stem in stems
-        if (match := _TRAILING.search(stem)) and _LETTER.search(stem[: match.start()])
+        if (match := _TRAILING.search(stem)) and _WORD.search(stem[: match.start()])
     ]
     numbers = sorted(int(number) for _, number, _ in found)
     padded = any(number.startswith("0") for _, number, _ in found)
     whole = numbers == [*range(1, len(numbers) + 1)]
-    if len(found) < max(_COMMON_FILES, len(stems)) or len({*numbers}) < len(numbers):
+    if not _enough(found, stems) or len({*numbers}) < len(numbers):
         return
     if not (padded or whole):
         return

@@ -16,6 +16,8 @@ from shared.matching.cue import parse, parts
 from shared.matching.model import Assignment, Offered
 from shared.tracks import CatalogTrack
 from tests.support.albums import (
+    ADDED,
+    BESIDE,
     EXTRAS,
     LENGTHS,
     LIES,
@@ -27,6 +29,7 @@ from tests.support.albums import (
     Torrent,
     build,
 )
+from tests.support.albums import ALBUM as NAME
 
 ALBUM = [("Alpha", 200.0), ("Beta", 240.0), ("Gamma", 300.0), ("Delta", 180.0), ("Epsilon", 400.0)]
 
@@ -59,9 +62,10 @@ def decide(
     tracks: Sequence[CatalogTrack],
     offered: Sequence[Offered],
     wanted: Collection[str] | None = None,
+    name: str | None = None,
 ) -> Assignment:
     ids = {track.id for track in tracks} if wanted is None else wanted
-    return assign(tracks, ids, offered, tolerance_s=TOLERANCE_S)
+    return assign(tracks, ids, offered, tolerance_s=TOLERANCE_S, album=name)
 
 
 def sure(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> dict[str, str]:
@@ -404,6 +408,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
         typed_badly=draw(st.sampled_from([False, False, True])),
         seed=draw(st.integers(0, 2**32)),
         own_titles=draw(st.sampled_from([()]) | _OWN_TITLES),
+        beside=draw(st.sampled_from([None, None, *BESIDE])),
+        added=draw(st.sampled_from(["", "", *ADDED])),
+        discography=draw(st.sampled_from([False, False, True])),
     )
 
 
@@ -447,13 +454,13 @@ def test_no_track_gets_anothers_audio(recipe: Recipe, shuffled: random.Random) -
     ids = [track.id for track in torrent.tracks]
     event(f"lengths tell {torrent.lengths_tell}, titles tell {torrent.titles_tell}")
     for measured, offered in ((False, torrent.unmeasured()), (True, torrent.offered)):
-        decided = decide(torrent.tracks, offered)
+        decided = decide(torrent.tracks, offered, name=NAME)
         check_form(decided, torrent)
         check_truth(decided, torrent, measured=measured)
     tracks, turned = list(torrent.tracks), list(torrent.offered)
     shuffled.shuffle(tracks)
     shuffled.shuffle(turned)
-    again = decide(tracks, turned, ids[: len(ids) // 2])
+    again = decide(tracks, turned, ids[: len(ids) // 2], NAME)
     assert again.sure == {
         track: one for track, one in decided.sure.items() if track in ids[: len(ids) // 2]
     }
@@ -470,7 +477,7 @@ def test_measuring_what_is_asked_for_ends(recipe: Recipe) -> None:
     lengths = {one.name: one.duration_s for one in torrent.offered}
     offered = torrent.unmeasured()
     for _ in range(len(offered) + 1):
-        decided = decide(torrent.tracks, offered)
+        decided = decide(torrent.tracks, offered, name=NAME)
         names = {one.name for one in to_measure(decided, offered)}
         if not names:
             break

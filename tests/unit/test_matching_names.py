@@ -119,6 +119,7 @@ def test_marks_of_the_whole_album_need_no_repeating() -> None:
         ("01-99_luftballons.mp3", None, None, "99 luftballons"),
         ("99 Luftballons.mp3", None, None, "99 luftballons"),
         ("1979.mp3", None, None, "1979"),
+        ("22 - 2011 Remaster.mp3", None, None, "22"),
         ("22.mp3", None, None, "22"),
         ("03 Semi-Charmed Life.mp3", None, 3, "semi charmed life"),
         ("05 - Hello - Goodbye.mp3", None, 5, "hello goodbye"),
@@ -250,6 +251,8 @@ def test_sides_with_one_track_have_no_number(sides: list[str], numbers: list[int
         ("Song [Instrument].m4a", "song instrument"),
         ("Semi-Charmed Life.m4a", "semi charmed life"),
         ("Song-extraordinary.m4a", "song extraordinary"),
+        ("Some_Band-7_Rings-GRP.mp3", "some band 7 rings grp"),
+        ("some_band-7_rings-grp.mp3", "some band 7 rings grp"),
     ],
 )
 def test_the_id_of_a_video_is_no_part_of_the_title(name: str, title: str) -> None:
