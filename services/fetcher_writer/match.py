@@ -151,13 +151,11 @@ class TicketMatch:
     def _offer(self, candidates: Candidates) -> None:
         ticket = self.files.ticket
         self._delivered = {_path_in_torrent(ticket, file.name): file for file in candidates.audio}
-        named = {path for path, file in self._delivered.items() if is_named_audio(file.name)}
+        named = {path: f for path, f in self._delivered.items() if is_named_audio(f.name)}
         if ticket.delivery == "torrent" and named:
             # Original names have an ending; a client may have lost that of one.
-            self._unnamed = {
-                path: file for path, file in self._delivered.items() if path not in named
-            }
-            self._delivered = {path: self._delivered[path] for path in named}
+            self._unnamed = {path: f for path, f in self._delivered.items() if path not in named}
+            self._delivered = named
         self._offers = {path: self._unmeasured(path) for path in self._delivered}
 
     def _unmeasured(self, path: str) -> Offered:

@@ -143,8 +143,11 @@ def _serves_alone(pair: Pair) -> bool:
 def _believed(album: Album, evidence: NameEvidence, pair: Pair) -> bool:
     """Whether the name may decide: where names are known to be wrong, the length has to confirm it.
 
-    No other track of the album may have that length.
+    No other track of the album may have that length. Of another recording of the album no name
+    decides.
     """
+    if evidence.another_recording:
+        return False
     by_number = pair.likeness is Likeness.UNKNOWN
     if evidence.names_usable and not (by_number and evidence.numbers_slip):
         return True
@@ -156,7 +159,12 @@ def _open(settled: Settled, evidence: NameEvidence) -> Mapping[str, Open]:
     """What is known of each track that the names leave open."""
     equal = Open(reason="several files or tracks are equally likely")
     against = Open(reason="names and lengths contradict each other")
+    another = Open(
+        reason="most files of this torrent have other lengths than their tracks: it may be another"
+        " recording of the album"
+    )
     return {
+        **(dict.fromkeys(settled.sure, another) if evidence.another_recording else {}),
         **dict.fromkeys(settled.doubtful, equal),
         **{
             track_id: Open(

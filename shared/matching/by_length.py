@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shared.matching.copies import choose
 from shared.matching.evidence import Album, File, Pair, Position
 from shared.matching.model import Doubt
 from shared.matching.name_evidence import NameEvidence, nameless
@@ -27,39 +28,52 @@ _MOST_CANDIDATES = 10
 def by_length(album: Album, evidence: NameEvidence, sure: Mapping[str, Pair]) -> dict[str, Pair]:
     """By track id: the pairs that lengths alone prove, among those that are not `sure`."""
     left = _Left(album, evidence, sure)
-    exchanged = {
-        pair.track.id: pair
+    exchanged = [
+        pair
         for pair in left.pairs
         if (pair.track.id, pair.file.name) in evidence.exchanged and left.alone(pair, room=1)
-    }
-    blank = {
-        pair.track.id: pair
+    ]
+    blank = [
+        pair
         for pair in left.pairs
         if left.measured
         and _open(evidence, pair)
         and pair.file in left.nameless
         and left.alone(pair, room=_ROOM)
+    ]
+    named = _best(album, [*exchanged, *_shuffled(left, evidence)])
+    found = named | _best(album, blank)
+    return found if _is_this_album(album, left, {*sure, *found}) else named
+
+
+def _best(album: Album, pairs: Sequence[Pair]) -> dict[str, Pair]:
+    """By track id: the best of the copies of each track."""
+    by_track: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_track.setdefault(pair.track.id, []).append(pair)
+    choices = {track_id: choose(album, copies) for track_id, copies in by_track.items()}
+    return {
+        track_id: choice.taken for track_id, choice in choices.items() if choice.taken is not None
     }
-    exchanged |= _shuffled(left, evidence)
-    return exchanged | (blank if _is_this_album(album, left, {*sure, *exchanged, *blank}) else {})
 
 
-def _shuffled(left: _Left, evidence: NameEvidence) -> dict[str, Pair]:
+def _shuffled(left: _Left, evidence: NameEvidence) -> list[Pair]:
     """The pairs of files that have the names of other tracks of the album, without a rule.
 
     Each of them has to fit one track alone: of another album's files a fifth does.
     """
     refuted = {file.name for file in left.files if evidence.refuted(file)}
-    found = {
-        pair.track.id: pair
+    found = [
+        pair
         for pair in left.pairs
         if pair.file.name in refuted
         and pair.likeness is not Likeness.OTHER_RECORDING
         and pair.off_s is not None
         and pair.off_s <= _WELL * pair.tolerance_s
         and left.alone(pair, room=_ROOM)
-    }
-    return found if len(refuted) >= _ENOUGH_SHUFFLED and len(found) == len(refuted) else {}
+    ]
+    tracks = {pair.track.id for pair in found}
+    return found if len(tracks) >= _ENOUGH_SHUFFLED and len(found) == len(refuted) else []
 
 
 def doubts_of(

@@ -264,6 +264,22 @@ def test_another_script_in_a_torrent_that_keeps_scripts_is_another_title() -> No
     assert decided.sure.keys() == {"t1", "t2"}
 
 
+def test_most_lengths_tell_another_recording_of_the_album() -> None:
+    """A concert with the songs of the album, without a word of it: one has the length by chance."""
+    lengths = [200.0, 240.0, 300.0, 180.0, 150.0]
+    tracks = album(*((f"Song {n}x", length_s) for n, length_s in enumerate(lengths)))
+    played = [203.0, 275.0, 341.0, 219.0, 120.0]
+    concert = files(*((f"0{n + 1} Song {n}x.flac", s) for n, s in enumerate(played)))
+    decided = decide(tracks, concert)
+    assert not decided.sure
+    assert "another recording of the album" in decided.doubtful["t1"].reason
+    # Two of another mix make no concert.
+    mixed = files(
+        *((f"0{n + 1} Song {n}x.flac", s) for n, s in enumerate(lengths[:3] + played[3:]))
+    )
+    assert decide(tracks, mixed).sure.keys() == {"t1", "t2", "t3"}
+
+
 def test_by_length_alone_only_what_is_left_of_this_album() -> None:
     """A nameless file is the last track without one if no other is near; of a few, nothing is."""
     tracks = album(*ALBUM)
