@@ -25,7 +25,12 @@ from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, DownloadsError, ErrorType
 from shared.matching import cue
-from shared.matching.assign import assign, to_compare, to_measure
+from shared.matching.assign import (
+    assign,
+    names_another_recording,
+    to_compare,
+    to_measure,
+)
 from shared.matching.model import Assignment, Doubt, Offered
 from shared.media.extensions import without_appended
 from shared.tracks import CatalogTrack
@@ -132,12 +137,12 @@ class TicketMatch:
     async def _match(self) -> Assignment:
         candidates = await self.files.candidates()
         self._offer(candidates)
+        await self._compete()
         if self._is_plain(candidates):
             (offer,) = self._offers.values()
             return Assignment(
                 sure={self._works[0].track_id: offer}, doubtful={}, missing=frozenset()
             )
-        await self._compete()
         result = await self._by_measure()
         if self._unnamed and not self._settled(result):
             result = await self._by_content()
@@ -163,9 +168,16 @@ class TicketMatch:
         return Offered(name=path, size_bytes=size_bytes, mapped=_mapped(self.files.ticket, path))
 
     def _is_plain(self, candidates: Candidates) -> bool:
-        """Whether a ticket for one track brought one file: the verification decides."""
+        """Whether a ticket for one track brought one file: the verification decides.
+
+        The length would not, if the file's name says that it is an instrumental.
+        """
         alone = len(self._works) == len(self._delivered) == 1 and not candidates.sheets
-        return alone and self.files.ticket.kind == "track"
+        if not alone or self.files.ticket.kind != "track":
+            return False
+        (offer,) = self._offers.values()
+        wanted = [track for track in self._tracks if track.id in self._wanted]
+        return not any(names_another_recording(track, offer, self._album) for track in wanted)
 
     async def _compete(self) -> None:
         """Read the tracks that the files may be, without those that an administrator has decided.

@@ -91,6 +91,12 @@ def to_compare(assignment: Assignment, offered: Sequence[Offered]) -> list[Offer
     return [one for one in offered if one.loudness is None and one.name in names]
 
 
+def names_another_recording(track: CatalogTrack, offer: Offered, album: str | None) -> bool:
+    """Whether the file's folders, name or tags say that it is another recording of the song."""
+    only = Album([track], [offer], tolerance_s=0.0, name=album)
+    return any(only.foreign(pair) for pair in only.pairs.values())
+
+
 def _strong(album: Album, evidence: NameEvidence) -> list[Pair]:
     """The pairs that names support: a file only with the tracks that its name is nearest to."""
     strong = []

@@ -90,3 +90,17 @@ async def test_a_file_that_lost_its_ending_is_read(still: World, song: Path) -> 
     (placed,) = still.files().values()
     assert placed.read_bytes() == (song / "song.flac").read_bytes()
     assert placed.suffix == ".flac"
+
+
+@pytest.mark.parametrize("name", ["{} (Instrumental).flac", "{}.flac"])
+async def test_the_only_file_of_a_tracks_ticket_is_read_by_its_name(
+    still: World, song: Path, name: str
+) -> None:
+    """Its length is the song's, so what its name says of the recording counts."""
+    torrent = await wanted(still, [1], known=[1, 2])
+    torrent.lay(f"{ROOT}/{name.format(TITLES[0])}", song / "song.flac")
+    await torrent.is_there(kind="track")
+    async with fetching(still) as by_hand:
+        await by_hand.fetch()
+    item = await one(still)
+    assert item["stage"] == ("needs_choice" if "Instrumental" in name else "completed")
