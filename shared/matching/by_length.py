@@ -10,7 +10,7 @@ from shared.matching.copies import choose
 from shared.matching.evidence import Album, File, Pair, Position
 from shared.matching.model import Doubt
 from shared.matching.name_evidence import NameEvidence, nameless
-from shared.matching.titles import Likeness
+from shared.matching.titles import Likeness, title_of
 from shared.tracks import CatalogTrack
 
 # By length alone, a pair has to be within this part of the tolerance, and no other track or file
@@ -22,6 +22,7 @@ _ROOM = 2
 _FOUND = 0.75
 _ENOUGH = 3
 _ENOUGH_SHUFFLED = 6
+_EXACT_S = 1.0
 _MOST_CANDIDATES = 10
 
 
@@ -185,12 +186,26 @@ def _is_this_album(album: Album, left: _Left, found: Collection[str]) -> bool:
 def _possible(evidence: NameEvidence, pair: Pair) -> bool:
     """Whether an administrator should see this permitted pair: some evidence supports it."""
     if pair.likeness is Likeness.OTHER_TITLE:
-        return (pair.position is Position.MATCH and not _believed(evidence, pair)) or (
-            pair.fits and evidence.refuted(pair.file)
-        )
+        if pair.fits and evidence.refuted(pair.file):
+            return True
+        named = pair.position is Position.MATCH or _contains_title(pair)
+        return named and not _believed(evidence, pair)
     if pair.likeness is Likeness.UNKNOWN:
         return pair.fits or not pair.file.measured or pair.position >= Position.NUMBER
     return True
+
+
+def _contains_title(pair: Pair) -> bool:
+    """Whether the track's title stands in a name of a style that is not known, and the length fits.
+
+    Then the torrent does not lack the track for certain.
+    """
+    if pair.off_s is None or pair.off_s > _EXACT_S:
+        return False
+    base = title_of(pair.track.title).base
+    return len(base) > 1 and any(
+        f" {base} " in f" {reading.title.core} " for reading in pair.file.readings
+    )
 
 
 def _believed(evidence: NameEvidence, pair: Pair) -> bool:

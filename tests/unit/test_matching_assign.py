@@ -243,6 +243,14 @@ def test_a_number_does_not_outweigh_another_title() -> None:
         assert decided.doubtful.keys() == {"t3"}
 
 
+def test_a_name_of_an_unknown_style_is_a_doubt_where_the_title_stands_in_it() -> None:
+    """ "The torrent lacks it" is said only where nothing speaks for a file."""
+    for name in ("xx99 Gamma zz.flac", "Gamma 77.flac", "Some Label Gamma.flac"):
+        decided = decide(album(*ALBUM), files(("01 Alpha.flac", 200), (name, 300.4)))
+        assert decided.doubtful.keys() == {"t3"}
+        assert "t3" in decide(album(*ALBUM), files(("01 Alpha.flac", 200), (name, 303))).missing
+
+
 def test_another_song_of_the_right_length_is_no_candidate() -> None:
     """Neither title nor number: an extra that is as long as a missing track is just that."""
     decided = decide(album(*ALBUM), files(("01 Alpha.flac", 200), ("09 Extra Song.flac", 300)))
