@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -135,7 +136,7 @@ class Torrent:
         recipe = self.recipe
         if (recipe.titles == "foreign" or recipe.added) and not self._placed:
             return False
-        if recipe.scheme in _PROVEN_BY_ALL and len(self.present) < _PROVEN_FILES:
+        if not self._styled:
             return False
         untitled = recipe.scheme in _NUMBERS_ONLY or recipe.titles in {"translated", "foreign"}
         # Sides are only numbers where the whole record is there.
@@ -151,9 +152,20 @@ class Torrent:
         right = recipe.lie not in {"swap", "shuffle"} and not recipe.typed_badly
         told = recipe.scheme not in {*_NUMBERS_ONLY, "garbage"} and not recipe.added
         told = told and recipe.titles not in {"translated", "foreign"}
-        if recipe.scheme in _PROVEN_BY_ALL:
-            told = told and len(self.present) >= _PROVEN_FILES and not recipe.extras
+        told = told and self._styled and not (recipe.scheme in _PROVEN_BY_ALL and recipe.extras)
         return right and told and self.titles_differ and self._apart
+
+    @property
+    def _styled(self) -> bool:
+        """Whether the names of each folder prove their style of numbers."""
+        recipe = self.recipe
+        if recipe.scheme not in _PROVEN_BY_ALL:
+            return True
+        places = [place for place in range(recipe.tracks) if place not in recipe.lacks]
+        if recipe.scheme == "0101 Title" or recipe.discs == 1:
+            return len(places) >= _PROVEN_FILES
+        discs = Counter(self.tracks[place].disc for place in places)
+        return recipe.disc_folders and min(discs.values(), default=0) >= _PROVEN_FILES
 
     @property
     def _placed(self) -> bool:
