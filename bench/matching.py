@@ -11,13 +11,21 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from shared.matching.assign import assign, to_measure
 from shared.matching.model import Assignment, Offered
 from shared.tracks import CatalogTrack
-from tests.support.albums import EXTRAS, TITLES, TOLERANCE_S, Recipe, Torrent, build
+from tests.support.albums import (
+    ALBUM,
+    BESIDE,
+    EXTRAS,
+    TITLES,
+    TOLERANCE_S,
+    Recipe,
+    Torrent,
+    build,
+)
 from tests.support.world import World
 
 # The weights were tuned with other seeds.
@@ -28,8 +36,14 @@ _SCHEMES = {
     "Artist - Album - 01 - Title": 8, "01-artist-title-grp": 6, "1-01 Title": 4, "Title": 4,
     "Artist - 01 - Title": 3, "A1 Title": 2, "Artist - Title": 2, "01": 1, "Track 01": 2,
     "tags": 1, "garbage": 1, "(01) [Artist] Title": 1,
+    "0101 Title": 2, "T01 Title": 1, "ZT001-Title": 1, "Title 01": 2, "Title (01)": 1,
+    "01 Title [video]": 3,
 }  # fmt: skip
-_TITLES = {"distinct": 70, "unicode": 8, "parts": 7, "similar": 4, "repeated": 4, "translated": 4}
+_TITLES = {
+    "distinct": 70, "unicode": 8, "parts": 7, "similar": 4, "repeated": 4, "translated": 4,
+    "foreign": 2,
+}  # fmt: skip
+_ADDED = {"": 96, " (Live)": 3, " [Demo]": 1}
 _LENGTHS = {"mixed": 85, "near": 10, "far": 3, "equal": 2}
 _LIES = {"none": 88, "swap": 5, "numbers": 3, "shift": 2, "shuffle": 2}
 _MAPPINGS = {"right": 60, "none": 25, "wrong": 15}
@@ -85,6 +99,9 @@ def _recipe(made: random.Random) -> Recipe:
         off_s=made.choice([0.1, 0.5, 0.5, 2.0]),
         catalog_lengths=made.random() < 0.97,
         typed_badly=made.random() < 0.1,
+        beside=made.choice(BESIDE) if made.random() < 0.1 else None,
+        added=_drawn(made, _ADDED),
+        discography=made.random() < 0.05,
         seed=made.getrandbits(32),
     )
 
@@ -97,18 +114,17 @@ def _measured(
     tracks: Sequence[CatalogTrack], offered: list[Offered], known: Sequence[Offered]
 ) -> Assignment:
     """As in the fetcher-writer: likely files are measured first, all of them if in doubt."""
-    lengths = {one.name: one.duration_s for one in known}
-    wanted = [track.id for track in tracks]
-    decided = assign(tracks, wanted, offered, tolerance_s=TOLERANCE_S)
+    measured = {one.name: one for one in known}
+    decided = _assigned(tracks, offered)
     while names := {one.name for one in to_measure(decided, offered)}:
-        offered = [
-            replace(one, duration_s=lengths[one.name]) if one.name in names else one
-            for one in offered
-        ]
-        decided = assign(tracks, wanted, offered, tolerance_s=TOLERANCE_S)
-    if len(decided.sure) == len(wanted):
-        return decided
-    return assign(tracks, wanted, known, tolerance_s=TOLERANCE_S)
+        offered = [measured[one.name] if one.name in names else one for one in offered]
+        decided = _assigned(tracks, offered)
+    return decided if len(decided.sure) == len(tracks) else _assigned(tracks, known)
+
+
+def _assigned(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> Assignment:
+    wanted = [track.id for track in tracks]
+    return assign(tracks, wanted, offered, tolerance_s=TOLERANCE_S, album=ALBUM)
 
 
 def _count(torrent: Torrent, decided: Assignment) -> Counter[str]:
@@ -145,11 +161,6 @@ def _worst_ms() -> float:
         )
         torrent = build(recipe)
         started = time.perf_counter()
-        assign(
-            torrent.tracks,
-            [track.id for track in torrent.tracks],
-            torrent.offered,
-            tolerance_s=TOLERANCE_S,
-        )
+        _assigned(torrent.tracks, torrent.offered)
         worst = max(worst, time.perf_counter() - started)
     return round(worst * 1000, 1)

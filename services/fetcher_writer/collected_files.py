@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +19,12 @@ from services.fetcher_writer.work import Ticket
 from shared.crashpoints import reached
 from shared.db.claims import Claim
 from shared.errors import AttemptFailed, DownloadsError
+from shared.matching.copies import STEP_S
 from shared.matching.model import Offered
 from shared.media.cut import cut
 from shared.media.decode import decode
 from shared.media.flac_blocks import cue_sheet_block
+from shared.media.loudness import loudness
 from shared.media.place import discard, translated
 from shared.media.probe import ProbeResult, probe
 from shared.media.verify import AudioFacts, verify
@@ -39,6 +41,8 @@ BUDGET_S = 600.0
 # How far a file may be from the length that it announces, where the catalog has none for it.
 _ANY_LENGTH_S = 1.0
 _CUT_TIMEOUT_S = 600.0
+# So much of two files tells whether they are one recording.
+_MOST_COMPARED_S = 1200.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,6 +146,26 @@ class CollectedFiles:
             raise OutOfTime from exc
         finally:
             self._left_s -= time.monotonic() - started
+
+    async def loudness(self, file: DeliveredFile) -> Sequence[float] | None:
+        """The loudness of the decoded file, to compare recordings.
+
+        None: it does not decode, or cannot be collected.
+
+        Raises:
+            OutOfTime: the budget of the ticket is used up.
+            Unavailable: the place, a disk or ffmpeg cannot be used now.
+        """
+        async with self._turn():
+            try:
+                path = await self._keep(file)
+            except AttemptFailed as failure:
+                log.info("delivered_file_unfit", file=file.name, why=failure.message)
+                return None
+            async with self._measuring():
+                return await loudness(
+                    path, self._media.find_tools(), step_s=STEP_S, longest_s=_MOST_COMPARED_S
+                )
 
     async def take(self, offer: Offered, file: DeliveredFile, temp: Path) -> str:
         """Put the file, or the part of it that is offered, at `temp`; returns how it was made.

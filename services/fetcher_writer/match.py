@@ -1,8 +1,9 @@
 """Which file of a ticket is which track, decided once for all items of the ticket.
 
 Names decide first. Then the likely files are measured, and all others, up to a bound, where that
-leaves a doubt. An album in one file with a CUE sheet is offered as parts. There is no guess: a
-track without a sure file ends with `NeedsChoice` or `LacksTrack`.
+leaves a doubt. Files that may be copies of one recording are compared by their decoded audio. An
+album in one file with a CUE sheet is offered as parts. There is no guess: a track without a sure
+file ends with `NeedsChoice` or `LacksTrack`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import re
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 
@@ -24,7 +26,12 @@ from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, CorruptAudio, DownloadsError, ErrorType
 from shared.matching import images
-from shared.matching.assign import assign, to_measure
+from shared.matching.assign import (
+    assign,
+    names_another_recording,
+    to_compare,
+    to_measure,
+)
 from shared.matching.cue import CueSheet
 from shared.matching.model import Assignment, Doubt, Offered
 from shared.media.extensions import without_appended
@@ -42,8 +49,14 @@ _BEYOND_S = 60.0
 _UNKNOWN_S = 3600.0
 # Samples of a CD: two of 16 bits at 44.1 kHz.
 _CD_BYTES_PER_S = 176_400
+# Bounds of the files that are decoded to be compared, and of those without an ending that are read.
+_MOST_COMPARED = 60
+_MOST_UNNAMED = 40
 _MAPPED_TRACK = re.compile(r"track-(\d{1,4})")
 _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
+
+
+ResultT = TypeVar("ResultT")
 
 
 class NeedsChoice(DownloadsError):
@@ -87,7 +100,13 @@ class TicketMatch:
         self._delivered: dict[str, DeliveredFile] = {}
         self._offers: dict[str, Offered] = {}
         self._measured: dict[str, Measured | None] = {}
-        self._tracks: list[CatalogTrack] = []
+        # By the same path: files that are not named as audio, and may be it.
+        self._unnamed: dict[str, DeliveredFile] = {}
+        # Torrentino's confidence, by path and track number.
+        self._confidence: Mapping[str, Mapping[int, float]] = {}
+        self._compared: set[str] = set()
+        self._tracks: Sequence[CatalogTrack] = ()
+        self._album: str | None = None
         # By the sheet's path, those that can be read.
         self._sheets: Mapping[str, CueSheet] = {}
         # How much of a file is decoded to measure it.
@@ -134,44 +153,60 @@ class TicketMatch:
     async def _match(self) -> Assignment:
         candidates = await self.files.candidates()
         self._offer(candidates)
+        await self._compete()
         if self._is_plain(candidates):
             (offer,) = self._offers.values()
             if not await self._is_image(offer):
                 sure = {self._works[0].track_id: offer}
                 return Assignment(sure=sure, doubtful={}, missing=frozenset())
-        self._tracks = await self._competing()
         beside = {_path_in_torrent(self.files.ticket, one.name): one for one in candidates.sheets}
         self._sheets = await sheets.readable(self.files, beside)
         self._longest_s = self._longest()
         result = await self._by_measure()
+        if self._unnamed and not self._settled(result):
+            result = await self._by_content()
+        result = await self._by_audio(result)
         if not self._settled(result):
             result = await self._with_parts(result)
         self._log(result)
         return result
 
     def _offer(self, candidates: Candidates) -> None:
-        audio = candidates.audio
         ticket = self.files.ticket
-        if ticket.delivery == "torrent" and any(is_named_audio(file.name) for file in audio):
-            # Original names have an ending, so a file without one is not audio.
-            audio = tuple(file for file in audio if is_named_audio(file.name))
-        self._delivered = {_path_in_torrent(ticket, file.name): file for file in audio}
-        mapped = _mapped(ticket)
-        self._offers = {
-            path: Offered(name=path, size_bytes=file.size_bytes, mapped=mapped.get(path, {}))
-            for path, file in self._delivered.items()
-        }
+        self._delivered = {_path_in_torrent(ticket, file.name): file for file in candidates.audio}
+        named = {path: f for path, f in self._delivered.items() if is_named_audio(f.name)}
+        if ticket.delivery == "torrent" and named:
+            # Original names have an ending; a client may have lost that of one.
+            self._unnamed = {path: f for path, f in self._delivered.items() if path not in named}
+            self._delivered = named
+        self._confidence = _mapped(ticket)
+        self._offers = {path: self._unmeasured(path) for path in self._delivered}
+
+    def _unmeasured(self, path: str) -> Offered:
+        size_bytes = self._delivered[path].size_bytes
+        return Offered(name=path, size_bytes=size_bytes, mapped=self._confidence.get(path, {}))
 
     def _is_plain(self, candidates: Candidates) -> bool:
-        """Whether a ticket for one track brought one file: the verification decides."""
-        alone = len(self._works) == len(self._delivered) == 1 and not candidates.sheets
-        return alone and self.files.ticket.kind == "track"
+        """Whether a ticket for one track brought one file: the verification decides.
 
-    async def _competing(self) -> list[CatalogTrack]:
-        """The tracks that the files may be, without those that an administrator has decided."""
+        The length would not, if the file's name says that it is an instrumental.
+        """
+        alone = len(self._works) == len(self._delivered) == 1 and not candidates.sheets
+        if not alone or self.files.ticket.kind != "track":
+            return False
+        (offer,) = self._offers.values()
+        wanted = [track for track in self._tracks if track.id in self._wanted]
+        return not any(names_another_recording(track, offer, self._album) for track in wanted)
+
+    async def _compete(self) -> None:
+        """Read the tracks that the files may be, without those that an administrator has decided.
+
+        The album's name decides between the folders of a torrent of several albums.
+        """
         albums = {work.album_id for work in self._works if work.album_id}
-        tracks = await self._store.tracks(self.files.ticket, albums)
-        return [track for track in tracks if track.id not in self._chosen]
+        competing = await self._store.competing(self.files.ticket, albums)
+        self._tracks = [track for track in competing.tracks if track.id not in self._chosen]
+        self._album = competing.album
 
     def _longest(self) -> float:
         """How much of a file may matter: the longest track, behind all others of its sheet."""
@@ -204,8 +239,39 @@ class TicketMatch:
         offers = [offer for path, offer in self._offers.items() if path not in taken]
         # In a thread: it computes for seconds in the largest boxes, and leases have to be renewed.
         return await asyncio.to_thread(
-            assign, self._tracks, self._wanted, offers, tolerance_s=self._tolerance_s
+            assign,
+            self._tracks,
+            self._wanted,
+            offers,
+            tolerance_s=self._tolerance_s,
+            album=self._album,
         )
+
+    async def _by_content(self) -> Assignment:
+        """Offer as well what is not named as audio, but is it."""
+        unnamed = dict(list(self._unnamed.items())[:_MOST_UNNAMED])
+        self._delivered |= unnamed
+        self._offers |= {path: self._unmeasured(path) for path in unnamed}
+        await self._measure(self._measurable(unnamed))
+        for path in unnamed:
+            if self._measured.get(path) is None:
+                self._offers.pop(path, None)
+        return await self._assigned()
+
+    async def _by_audio(self, result: Assignment) -> Assignment:
+        """Compare the decoded audio of files that may be copies, until no more has to be known."""
+        while rivals := [
+            offer.name
+            for offer in to_compare(result, list(self._offers.values()))
+            if offer.name not in self._compared and offer.start_s is None
+        ][: _MOST_COMPARED - len(self._compared)]:
+            self._compared |= {*rivals}
+            found = await _all([self.files.loudness(self._delivered[path]) for path in rivals])
+            for path, loudness in zip(rivals, found, strict=True):
+                if not isinstance(loudness, OutOfTime):
+                    self._offers[path] = replace(self._offers[path], loudness=loudness)
+            result = await self._assigned()
+        return result
 
     def _measurable(self, paths: Iterable[str]) -> list[str]:
         """Those that are not measured yet, as many as the bounds allow."""
@@ -336,10 +402,10 @@ class TicketMatch:
 
 
 async def _all(
-    measures: Iterable[Coroutine[None, None, Measured | None]],
-) -> list[Measured | OutOfTime | None]:
+    measures: Iterable[Coroutine[None, None, ResultT]],
+) -> list[ResultT | OutOfTime]:
     """The results of all, when the last one has ended; or else the first other error."""
-    found: list[Measured | OutOfTime | None] = []
+    found: list[ResultT | OutOfTime] = []
     for each in await asyncio.gather(*measures, return_exceptions=True):
         if isinstance(each, BaseException) and not isinstance(each, OutOfTime):
             raise each
@@ -377,6 +443,8 @@ def _with_measure(offer: Offered, measured: Measured) -> Offered:
         title=tags.get("title"),
         disc=_number(tags, "disc"),
         number=_number(tags, "track"),
+        channels=measured.probed.channels,
+        sample_rate_hz=measured.probed.sample_rate_hz,
     )
 
 

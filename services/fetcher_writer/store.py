@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -186,6 +187,14 @@ UPDATE tickets
 _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND collected_at IS NULL"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Competing:
+    """The tracks that a ticket's files may be, and the name of their album, if it is one."""
+
+    tracks: Sequence[CatalogTrack]
+    album: str | None
+
+
 class Store:
     """The fetcher-writer's side of the queue; it claims only what its `deliveries` can collect."""
 
@@ -271,7 +280,7 @@ class Store:
             log.warning("larger_than_the_disk", item_id=row["id"], total_bytes=room.total_bytes)
         return len(rows)
 
-    async def tracks(self, ticket: Ticket, album_ids: Collection[str]) -> list[CatalogTrack]:
+    async def competing(self, ticket: Ticket, album_ids: Collection[str]) -> Competing:
         """The tracks that the ticket's files may be, wanted or not: those of these albums.
 
         Where an album's tracklist is not known: the tracks of the ticket's items.
@@ -281,7 +290,9 @@ class Store:
             items = await connection.fetch(_ITEMS_OF_TICKET, ticket.id)
         tracks = {track.id: track for album in albums.values() for track in album.tracks}
         # The item's own data come first: its file is verified against them.
-        return list((tracks | {row["track_id"]: _track(row) for row in items}).values())
+        tracks |= {row["track_id"]: _track(row) for row in items}
+        names = {album.name for album in albums.values()} if len(album_ids) == 1 else set()
+        return Competing(tracks=tuple(tracks.values()), album=next(iter(names), None))
 
     async def others(self, delivery: DeliveryName, ticket_id: str | None, most: int) -> list[Other]:
         """Up to `most` other downloads whose files should be in the place of this delivery."""

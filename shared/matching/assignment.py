@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 
+from shared.matching.copies import Choice, choose
 from shared.matching.evidence import Album, Pair
 from shared.matching.titles import Likeness
 
@@ -27,12 +28,14 @@ class Settled:
 
     sure: Mapping[str, Pair]
     doubtful: frozenset[str]
+    # Those that have several files of their name, which may be different recordings.
+    rivals: Mapping[str, Choice]
 
 
 def settle(album: Album, pairs: Sequence[Pair]) -> Settled:
     """Assign the pairs one to one, with the most points in total; their order does not matter.
 
-    Of several files with the same recording the best is taken: lossless, then the largest.
+    Of several files with the same recording the best is taken: see `copies`.
     """
     edges = {(pair.track.id, pair.file.name): pair for pair in pairs}
     sure: dict[str, Pair] = {}
@@ -48,11 +51,12 @@ def settle(album: Album, pairs: Sequence[Pair]) -> Settled:
         found, unsure = _settle_component(album, component)
         sure |= found
         doubtful |= unsure
-    return Settled(sure=_best_of_same(album, edges, sure), doubtful=frozenset(doubtful))
+    chosen, rivals = _best_of_same(album, edges, sure)
+    return Settled(sure=chosen, doubtful=frozenset(doubtful), rivals=rivals)
 
 
 def same_recording(album: Album, one: Pair, other: Pair) -> bool:
-    """Whether two files that may be the track appear to be copies of one recording."""
+    """Whether two files that may be the track appear to be copies, by their names."""
     if one.likeness is not other.likeness or one.likeness < Likeness.UNKNOWN:
         return False
     if not _agree(one.file.number, other.file.number):
@@ -153,20 +157,24 @@ def _points(edges: Mapping[_Edge, Pair], matched: Mapping[str, str]) -> int:
 
 def _best_of_same(
     album: Album, edges: Mapping[_Edge, Pair], sure: Mapping[str, Pair]
-) -> dict[str, Pair]:
-    """`sure`, with the best copy of each recording among the files that no track has."""
+) -> tuple[dict[str, Pair], dict[str, Choice]]:
+    """`sure` with the best of the files that no other track has, and the open choices."""
     taken = {pair.file.name for pair in sure.values()}
+    by_track: dict[str, list[Pair]] = {}
+    for (track_id, _), pair in edges.items():
+        by_track.setdefault(track_id, []).append(pair)
     chosen: dict[str, Pair] = {}
+    rivals: dict[str, Choice] = {}
     for track_id in sorted(sure):
         mine = sure[track_id]
         copies = [
-            pair for (owner, name), pair in edges.items()
-            if owner == track_id and name not in taken and same_recording(album, mine, pair)
+            pair for pair in by_track[track_id]
+            if pair.file.name not in taken and same_recording(album, mine, pair)
         ]  # fmt: skip
-        chosen[track_id] = max([mine, *copies], key=_quality)
-        taken = (taken - {mine.file.name}) | {chosen[track_id].file.name}
-    return chosen
-
-
-def _quality(pair: Pair) -> tuple[bool, int, str]:
-    return pair.file.lossless, pair.file.offered.size_bytes, pair.file.name
+        choice = choose(album, [mine, *copies])
+        if choice.taken is None:
+            rivals[track_id] = choice
+            continue
+        chosen[track_id] = choice.taken
+        taken = (taken - {mine.file.name}) | {choice.taken.file.name}
+    return chosen, rivals

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from shared.matching.copies import choose
 from shared.matching.evidence import Album, File, Pair, Position
 from shared.matching.model import Doubt
 from shared.matching.name_evidence import NameEvidence, nameless
-from shared.matching.titles import Likeness
+from shared.matching.titles import Likeness, title_of
 from shared.tracks import CatalogTrack
 
 # By length alone, a pair has to be within this part of the tolerance, and no other track or file
@@ -19,34 +21,68 @@ _ROOM = 2
 # found; at least three, if it has more files than the album has tracks.
 _FOUND = 0.75
 _ENOUGH = 3
+_ENOUGH_SHUFFLED = 6
+_EXACT_S = 1.0
 _MOST_CANDIDATES = 10
 
 
 def by_length(album: Album, evidence: NameEvidence, sure: Mapping[str, Pair]) -> dict[str, Pair]:
     """By track id: the pairs that lengths alone prove, among those that are not `sure`."""
     left = _Left(album, evidence, sure)
-    exchanged = {
-        pair.track.id: pair
+    exchanged = [
+        pair
         for pair in left.pairs
         if (pair.track.id, pair.file.name) in evidence.exchanged and left.alone(pair, room=1)
-    }
-    blank = {
-        pair.track.id: pair
+    ]
+    blank = [
+        pair
         for pair in left.pairs
         if left.measured
         and _open(evidence, pair)
         and pair.file in left.nameless
         and left.alone(pair, room=_ROOM)
+    ]
+    named = _best(album, [*exchanged, *_shuffled(left, evidence)])
+    found = named | _best(album, blank)
+    return found if _is_this_album(album, left, {*sure, *found}) else named
+
+
+def _best(album: Album, pairs: Sequence[Pair]) -> dict[str, Pair]:
+    """By track id: the best of the copies of each track."""
+    by_track: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        by_track.setdefault(pair.track.id, []).append(pair)
+    choices = {track_id: choose(album, copies) for track_id, copies in by_track.items()}
+    return {
+        track_id: choice.taken for track_id, choice in choices.items() if choice.taken is not None
     }
-    return exchanged | (blank if _is_this_album(album, left, {*sure, *exchanged, *blank}) else {})
+
+
+def _shuffled(left: _Left, evidence: NameEvidence) -> list[Pair]:
+    """The pairs of files that have the names of other tracks of the album, without a rule.
+
+    Each of them has to fit one track alone: of another album's files a fifth does.
+    """
+    refuted = {file.name for file in left.files if evidence.refuted(file)}
+    found = [
+        pair
+        for pair in left.pairs
+        if pair.file.name in refuted
+        and pair.likeness is not Likeness.OTHER_RECORDING
+        and pair.off_s is not None
+        and pair.off_s <= _WELL * pair.tolerance_s
+        and left.alone(pair, room=_ROOM)
+    ]
+    tracks = {pair.track.id for pair in found}
+    return found if len(tracks) >= _ENOUGH_SHUFFLED and len(found) == len(refuted) else []
 
 
 def doubts_of(
-    album: Album, evidence: NameEvidence, sure: Mapping[str, Pair], why: Mapping[str, str]
+    album: Album, evidence: NameEvidence, sure: Mapping[str, Pair], known: Mapping[str, Open]
 ) -> dict[str, Doubt]:
     """By track id: the candidates of the tracks that are not `sure`, where there are any.
 
-    `why` has reasons that are known already, by track id.
+    `known` is what is known already, by track id.
     """
     left = _Left(album, evidence, sure)
     doubts = {}
@@ -61,10 +97,20 @@ def doubts_of(
             key=lambda pair: (-pair.points, pair.file.name),
         )
         if possible:
-            reason = why.get(track.id) or _reason(possible[0])
-            shown = tuple(_shown(evidence, pair) for pair in possible[:_MOST_CANDIDATES])
-            doubts[track.id] = Doubt(reason=reason, candidates=shown)
+            why = known.get(track.id) or Open(reason=_reason(possible[0]))
+            candidates = tuple(shown(evidence, pair) for pair in possible[:_MOST_CANDIDATES])
+            doubts[track.id] = Doubt(
+                reason=why.reason, candidates=candidates, to_compare=why.to_compare
+            )
     return doubts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Open:
+    """Why a track is open, and the files whose audio would decide: see `Doubt`."""
+
+    reason: str
+    to_compare: tuple[str, ...] = ()
 
 
 class _Left:
@@ -105,7 +151,10 @@ class _Left:
         return other.off_s <= room * self._album.tolerance_s
 
     def _near(self, track: CatalogTrack, file: File, room: int) -> bool:
-        off_s = self._album.pairs[track.id, file.name].off_s
+        pair = self._album.pairs[track.id, file.name]
+        off_s = pair.off_s
+        if self._album.foreign(pair):
+            return False
         return off_s is not None and off_s <= room * self._album.tolerance_s
 
     def _copies(self, one: File, other: File) -> bool:
@@ -137,12 +186,26 @@ def _is_this_album(album: Album, left: _Left, found: Collection[str]) -> bool:
 def _possible(evidence: NameEvidence, pair: Pair) -> bool:
     """Whether an administrator should see this permitted pair: some evidence supports it."""
     if pair.likeness is Likeness.OTHER_TITLE:
-        return (pair.position is Position.MATCH and not _believed(evidence, pair)) or (
-            pair.fits and evidence.refuted(pair.file)
-        )
+        if pair.fits and evidence.refuted(pair.file):
+            return True
+        named = pair.position is Position.MATCH or _contains_title(pair)
+        return named and not _believed(evidence, pair)
     if pair.likeness is Likeness.UNKNOWN:
         return pair.fits or not pair.file.measured or pair.position >= Position.NUMBER
     return True
+
+
+def _contains_title(pair: Pair) -> bool:
+    """Whether the track's title stands in a name of a style that is not known, and the length fits.
+
+    Then the torrent does not lack the track for certain.
+    """
+    if pair.off_s is None or pair.off_s > _EXACT_S:
+        return False
+    base = title_of(pair.track.title).base
+    return len(base) > 1 and any(
+        f" {base} " in f" {reading.title.core} " for reading in pair.file.readings
+    )
 
 
 def _believed(evidence: NameEvidence, pair: Pair) -> bool:
@@ -159,7 +222,8 @@ def _reason(pair: Pair) -> str:
     return "no name says it clearly, and the length does not single one out"
 
 
-def _shown(evidence: NameEvidence, pair: Pair) -> Mapping[str, Any]:
+def shown(evidence: NameEvidence, pair: Pair) -> Mapping[str, Any]:
+    """A candidate as an administrator sees it: see `Doubt`."""
     return {
         "file": pair.file.name,
         "duration_s": pair.file.offered.duration_s,
@@ -185,4 +249,13 @@ def _why(evidence: NameEvidence, pair: Pair) -> str:
     }[pair.position]
     length = "length unknown" if pair.off_s is None else f"{pair.off_s:.1f} s off"
     refuted = ", its own name's track has another length" if evidence.refuted(pair.file) else ""
-    return f"{said}, {placed}, {length}{refuted}"
+    return f"{said}, {placed}, {length}{refuted}{_sounds(pair)}"
+
+
+def _sounds(pair: Pair) -> str:
+    """What folders, tags and the file itself say of the recording."""
+    marks, channels = sorted(pair.file.marks), pair.file.offered.channels
+    marked = f", it is marked {' and '.join(marks)}" if marks else ""
+    aside = ", it lies beside the album" if pair.file.folder.aside else ""
+    layout = f", {channels} channels" if channels not in {None, 2} else ""
+    return f"{marked}{aside}{layout}"

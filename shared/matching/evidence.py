@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 
+from shared.matching.folders import Folder, read_folders
 from shared.matching.model import Offered
 from shared.matching.names import Named, Reading, read_names
-from shared.matching.titles import Likeness, Title, likeness, score, title_of
+from shared.matching.titles import Likeness, Title, fold, likeness, score, title_of
+from shared.matching.vocabulary import OF_ITS_TAPE, marks_in
 from shared.media.extensions import LOSSLESS, extension_of
 from shared.tracks import CatalogTrack
 
@@ -53,6 +55,9 @@ class File:
     readings: tuple[Reading, ...]
     disc: int | None
     number: int | None
+    folder: Folder
+    # The marks that the folders, the tags and all readings of the name have.
+    marks: frozenset[str]
 
     @property
     def name(self) -> str:
@@ -105,12 +110,18 @@ class Album:
     """The tracks in their order, each compared with each file of a torrent."""
 
     def __init__(
-        self, tracks: Sequence[CatalogTrack], offered: Sequence[Offered], *, tolerance_s: float
+        self,
+        tracks: Sequence[CatalogTrack],
+        offered: Sequence[Offered],
+        *,
+        tolerance_s: float,
+        name: str | None = None,
     ) -> None:
         self.tolerance_s = tolerance_s
         self.tracks = sorted(tracks, key=_place)
         self.titles = {track.id: title_of(track.title) for track in self.tracks}
-        self.files = _files(self.tracks, offered)
+        self.implied = marks_in(fold(name)) if name else frozenset()
+        self.files = files_of(self.tracks, offered, album=name)
         self.by_name = {file.name: file for file in self.files}
         self._discs = max((track.disc or 1 for track in self.tracks), default=1)
 
@@ -123,6 +134,22 @@ class Album:
             for file in self.files
         }
 
+    def foreign(self, pair: Pair) -> frozenset[str]:
+        """The marks of the file that neither the track nor the album has: of another recording."""
+        return pair.file.marks - self.titles[pair.track.id].marks - self.implied
+
+    def coverage(self, file: File) -> int:
+        """How many of the tracks the folder of this file seems to have."""
+        return self._coverage[file.folder.key]
+
+    @cached_property
+    def _coverage(self) -> Mapping[tuple[str, ...], int]:
+        found: dict[tuple[str, ...], set[str]] = {file.folder.key: set() for file in self.files}
+        for (track_id, name), pair in self.pairs.items():
+            if pair.permitted and pair.likeness >= Likeness.NEAR:
+                found[self.by_name[name].folder.key].add(track_id)
+        return {key: len(tracks) for key, tracks in found.items()}
+
     @property
     def single(self) -> bool:
         """Whether there is one track and one file."""
@@ -130,10 +157,14 @@ class Album:
 
     @cached_property
     def _usual(self) -> frozenset[str]:
-        """The marks that all tracks have: on a live album "(Live)" does not tell tracks apart."""
+        """The marks that all tracks have: on a live album "(Live)" does not tell tracks apart.
+
+        A torrent of the same songs without voices has the same lengths, so it has to say so.
+        """
         if len(self.tracks) < 3:
             return frozenset()
-        return frozenset.intersection(*(title.marks for title in self.titles.values()))
+        of_all = frozenset.intersection(*(title.marks for title in self.titles.values()))
+        return of_all - OF_ITS_TAPE
 
     @cached_property
     def _alike(self) -> Mapping[tuple[str, str], tuple[Likeness, int]]:
@@ -185,8 +216,16 @@ class Album:
         A piece of a name may raise the likeness, but does not turn another title into UNKNOWN.
         """
         best: tuple[Likeness, int] | None = None
+        if not file.readings and file.marks - title.marks - self.implied:
+            return Likeness.OTHER_RECORDING, 0
         for reading in file.readings:
-            alike = likeness(title, reading.title, usual=self._usual)
+            alike = likeness(
+                title,
+                reading.title,
+                usual=self._usual,
+                implied=self.implied,
+                beside=file.marks,
+            )
             if reading.at_most < Likeness.SAME and alike <= Likeness.UNKNOWN:
                 continue
             found = (min(alike, reading.at_most), score(title, reading.title))
@@ -211,24 +250,54 @@ def _place(track: CatalogTrack) -> tuple[int, int, str]:
     return track.disc or 1, track.number or 0, track.id
 
 
-def _files(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> list[File]:
+def files_of(
+    tracks: Sequence[CatalogTrack], offered: Sequence[Offered], *, album: str | None
+) -> list[File]:
+    """The files of a torrent in the order of their names, with what paths and tags say."""
     ordered = sorted(offered, key=lambda one: one.name)
     artists = {track.artist for track in tracks if track.artist}
-    named = read_names([one.name for one in ordered], artists)
-    return [_file(one, says) for one, says in zip(ordered, named, strict=True)]
+    paths = [one.name for one in ordered]
+    named = _without_foreign_disc(tracks, read_names(paths, artists))
+    folders = read_folders(paths, album=album, artists=artists)
+    return [
+        _file(one, says, folder) for one, says, folder in zip(ordered, named, folders, strict=True)
+    ]
 
 
-def _file(offered: Offered, says: Named) -> File:
-    """Tags and names together; where their numbers differ, neither counts."""
+def _without_foreign_disc(
+    tracks: Sequence[CatalogTrack], named: Sequence[Named]
+) -> Sequence[Named]:
+    """The names without a disc that all have, and the album has not: it numbers albums ("LP3")."""
+    discs = {says.disc for says in named if says.disc is not None}
+    if len(discs) != 1 or discs <= {track.disc or 1 for track in tracks}:
+        return named
+    return [replace(says, disc=None) for says in named]
+
+
+def _file(offered: Offered, says: Named, folder: Folder) -> File:
+    """Tags and names together; where their numbers differ, neither counts.
+
+    A recording that one of them names counts: a name or a tag without a mark says nothing of it.
+    """
     readings = says.readings
+    marks = folder.marks | _marks_of(readings)
     if offered.title and (title := title_of(offered.title)).core:
         readings = (Reading(title=title), *readings)
+        marks |= title.marks
     disc, number = says.disc, says.number
     if offered.number is not None:
         number = offered.number if number in {None, offered.number} else None
     if offered.disc is not None:
         disc = offered.disc if disc in {None, offered.disc} else None
-    return File(offered=offered, readings=readings, disc=disc, number=number)
+    return File(
+        offered=offered, readings=readings, disc=disc, number=number, folder=folder, marks=marks
+    )
+
+
+def _marks_of(readings: Sequence[Reading]) -> frozenset[str]:
+    """The marks of a name: those that all of its readings have."""
+    marks = [reading.title.marks for reading in readings]
+    return frozenset.intersection(*marks) if marks else frozenset()
 
 
 def _running_numbers(

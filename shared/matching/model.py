@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
@@ -22,9 +22,10 @@ class Offered:
     """A file of the torrent, or a part of one that a CUE sheet names.
 
     `name` is the path in the torrent, with its folders and forward slashes. `duration_s` is None
-    before the file is measured. Title, disc and number are those of the tags or of the CUE sheet;
-    what the name says is read from it. `mapped` is Torrentino's confidence (0 to 1) by track
-    number.
+    before the file is measured; so are channels and sample rate. Title, disc and number are those
+    of the tags or of the CUE sheet; what the name says is read from it. `mapped` is Torrentino's
+    confidence (0 to 1) by track number. `loudness` is the file's decoded audio in steps of
+    `copies.STEP_S`, where it was asked for.
     """
 
     name: str
@@ -34,6 +35,9 @@ class Offered:
     disc: int | None = None
     number: int | None = None
     mapped: Mapping[int, float] = field(default_factory=dict, hash=False)
+    channels: int | None = None
+    sample_rate_hz: int | None = None
+    loudness: Sequence[float] | None = field(default=None, hash=False, repr=False)
     # Of a part: where it begins and ends in the file; end None: the file's end.
     start_s: float | None = None
     end_s: float | None = None
@@ -54,6 +58,8 @@ class Doubt:
     reason: str
     # Each {"file", "duration_s", "title_score", "why"}, likeliest first.
     candidates: tuple[Mapping[str, object], ...]
+    # Names of files that seem to be the same: their decoded audio decides whether they are.
+    to_compare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

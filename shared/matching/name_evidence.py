@@ -24,6 +24,8 @@ _FITTING = 0.75
 # Up to two refuted names are slips; more, and this part of all, discredit all names.
 _SLIPS = 2
 _REFUTED = 0.25
+# With this part of the titles refuted, it is another recording of the album.
+_MOST_REFUTED = 0.5
 # Fewer tracks may agree with the numbers of a wrong album by chance.
 _ENOUGH_TRACKS = 3
 
@@ -44,6 +46,9 @@ class NameEvidence:
     # has the file's length.
     numbers_usable: bool
     numbers_slip: bool
+    # Whether the torrent seems to be another recording of the album: most of its titles have other
+    # lengths. Those that have the right one may have it by chance.
+    another_recording: bool
     # Unmeasured files with numbers only: until they are measured, numbers prove little.
     unmeasured: tuple[File, ...]
 
@@ -64,6 +69,7 @@ def name_evidence(album: Album) -> NameEvidence:
         contradicted=contradicted,
         names_usable=_names_usable(album, list(of_file.values())),
         numbers_usable=_numbers_usable(album, numbered),
+        another_recording=_another_recording(album, list(of_file.values())),
         numbers_slip=not all(pair.permitted for pair in numbered),
         unmeasured=tuple(pair.file for pair in numbered if not pair.file.measured),
     )
@@ -137,6 +143,21 @@ def _fitting(album: Album, ring: set[str], members: list[Pair]) -> set[tuple[str
 def _names_usable(album: Album, named: list[Pair]) -> bool:
     refuted = sum(_is_another(album, pair) for pair in named)
     return refuted <= _SLIPS or refuted < _REFUTED * len(named)
+
+
+def _another_recording(album: Album, named: list[Pair]) -> bool:
+    """Whether most lengths refute their titles, and do not say that the names are exchanged."""
+    titled = [pair for pair in named if pair.likeness >= Likeness.NEAR and pair.off_s is not None]
+    refuted = [pair for pair in titled if not pair.permitted]
+    enough = len(refuted) >= max(_ENOUGH_TRACKS, _MOST_REFUTED * len(titled))
+    if not enough:
+        return False
+    exchanged = 0
+    for pair in refuted:
+        others = (album.pairs[track.id, pair.file.name].off_s for track in album.tracks)
+        nearest = min((off_s for off_s in others if off_s is not None), default=album.tolerance_s)
+        exchanged += nearest <= _BADLY * album.tolerance_s
+    return exchanged < _FITTING * len(refuted)
 
 
 def _is_another(album: Album, named: Pair) -> bool:

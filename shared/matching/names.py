@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 
 from rapidfuzz import fuzz
 
+from shared.matching.numbering import Stem, numbered_first
 from shared.matching.titles import (
     BRACKETED,
     LONGEST,
@@ -23,7 +24,8 @@ from shared.matching.titles import (
     one_line,
     title_of,
 )
-from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
+from shared.matching.vocabulary import says_nothing
+from shared.media.extensions import AUDIO, AUDIO_OR_VIDEO, extension_of, without_appended
 
 _PART = re.compile(r"#(\d+)$")
 _DISC_FOLDER = re.compile(
@@ -40,11 +42,17 @@ _NUMBERED = re.compile(
     re.IGNORECASE,
 )
 _SIDED = re.compile(r"^([A-Ha-h])(\d{1,2})(?![^\W_])(?P<gap>[\])]?\s*[-\u2013\u2014.:_)]*\s*)")
+# Endings of which a client or a file system left two letters or more.
+_CUT_ENDINGS = frozenset(ending[:2] for ending in AUDIO) | {ending[:3] for ending in AUDIO}
+# Eleven letters, digits, dashes and underscores.
+_VIDEO_ID = re.compile(
+    r"(?<=\S)(?:\s*\[(?P<bracketed>[A-Za-z0-9_-]{11})\]|-(?P<dashed>[A-Za-z0-9]{11}))$"
+)
 _SEGMENTS = re.compile(r"\s+[-\u2013\u2014]\s+|\s*~\s*")
 # A dash that is not in brackets.
 _SEGMENTS_CLOSE = re.compile(r"\s*[-\u2013\u2014]\s*(?![^()]*\))")
 
-# A text is common if this part of the files, and at least so many, begin or end with it.
+# A text is noise if this part of the files, and at least so many, begin or end with it.
 _COMMON = 0.7
 _COMMON_FILES = 3
 # Pieces of a name that are told apart, and shorter ends of it that are read as a title: names have
@@ -87,6 +95,8 @@ class _Split:
     unsplit: str | None = None
     # The name with the text before its number, where there is any.
     whole: str | None = None
+    # How sure the pieces are, where `unsplit` may be the title as well.
+    at_most: Likeness = Likeness.SAME
 
 
 def read_names(paths: Sequence[str], artists: Collection[str] = ()) -> list[Named]:
@@ -94,18 +104,14 @@ def read_names(paths: Sequence[str], artists: Collection[str] = ()) -> list[Name
 
     `artists` are the album's in the catalog: their names in a path are noise.
     """
-    stems = [_stem_of(path) for path in paths]
-    splits = [
-        None if _PART.search(path) else _split(short, path, whole=stem)
-        for path, stem, short in zip(paths, stems, _without_prefix(stems), strict=True)
-    ]
-    known = [split for split in splits if split is not None]
-    sided = _sides(known)
-    reader = _Reader(known, artists)
-    return [
-        _disc_only(path) if split is None else reader.read(split, sided)
-        for path, split in zip(paths, splits, strict=True)
-    ]
+    whole = [path for path in paths if not _PART.search(path)]
+    folders = [path.rpartition("/")[0] for path in whole]
+    stems = numbered_first([_stem_of(path) for path in whole], folders)
+    splits = [_split(stem, path) for stem, path in zip(stems, whole, strict=True)]
+    sided = _sides(splits)
+    reader = _Reader(splits, artists)
+    said = {path: reader.read(split, sided) for path, split in zip(whole, splits, strict=True)}
+    return [said.get(path) or _disc_only(path) for path in paths]
 
 
 class _Reader:
@@ -121,7 +127,10 @@ class _Reader:
     def read(self, split: _Split, sided: dict[tuple[str, int], int] | None) -> Named:
         number = split.number
         disc = split.disc if split.disc is not None else _disc_in(split.folder)
-        readings = self._readings(split.pieces)
+        readings = tuple(
+            replace(reading, at_most=min(reading.at_most, split.at_most))
+            for reading in self._readings(split.pieces)
+        )
         if split.side is not None:
             number = sided[split.side, number or 0] if sided is not None else None
         if split.unsplit is not None and (split.pieces or self._bare_is_title):
@@ -176,8 +185,8 @@ def _repeated(pieces: Sequence[str]) -> frozenset[str]:
 def _stem_of(path: str) -> str:
     """The file's name without folders and endings; underscores and dots become spaces."""
     name = without_appended(path.rpartition("/")[2][-LONGEST:])
-    audio = extension_of(name) in AUDIO_OR_VIDEO
-    stem = (name.rpartition(".")[0] if audio else name).strip()
+    audio = extension_of(name) in AUDIO_OR_VIDEO | _CUT_ENDINGS
+    stem = _without_code((name.rpartition(".")[0] if audio else name).strip())
     if " " in stem or "_" in stem:
         return one_line(stem.replace("_", " "))
     # "04.Some.Title", but not "R.E.M."
@@ -185,26 +194,29 @@ def _stem_of(path: str) -> str:
     return re.sub(r"\.(?=\D)|(?<=\D)\.", " ", stem) if dotted else stem
 
 
-def _without_prefix(stems: list[str]) -> list[str]:
-    """The names without their common prefix, if a number follows it in each."""
-    if len(stems) < _COMMON_FILES:
-        return stems
-    shared = _common_prefix([stem.casefold() for stem in stems]).rstrip("0123456789")
-    if not shared or shared[-1].isalnum() or shared != stems[0][: len(shared)].casefold():
-        return stems
-    rest = [stem[len(shared) :] for stem in stems]
-    return rest if all(text[:1].isdigit() for text in rest) else stems
+def _without_code(stem: str) -> str:
+    """The name without the id of a video at its end: "Title [kJQP7kiw5Fk]"."""
+    found = _VIDEO_ID.search(stem)
+    if found is None:
+        return stem
+    code = found["bracketed"] or found["dashed"]
+    mixed = not (code.istitle() or code.islower() or code.isupper())
+    digits = any(char.isdecimal() for char in code)
+    signed = any(char in "-_" for char in code)
+    # After a dash there are words as well, of a group or of a title: "7_Rings-GRP".
+    is_id = mixed and digits if found["dashed"] else digits or signed or mixed
+    return stem[: found.start()] if is_id else stem
 
 
-def _common_prefix(texts: Sequence[str]) -> str:
-    first, last = min(texts), max(texts)
-    same = next(
-        (at for at, pair in enumerate(zip(first, last, strict=False)) if len({*pair}) > 1), None
-    )
-    return first[:same]
+def _split(stem: Stem, path: str) -> _Split:
+    """The name taken apart."""
+    found = _parted(stem.read, path, whole=stem.whole)
+    if not stem.titled:
+        return found
+    return replace(found, unsplit=stem.whole, whole=None, at_most=Likeness.NEAR)
 
 
-def _split(stem: str, path: str, *, whole: str) -> _Split:
+def _parted(stem: str, path: str, *, whole: str) -> _Split:
     """`stem` taken apart; `whole` is the name with the prefix that all have in common."""
     cut = whole if whole != stem else None
     plain = _Split(folder=path.rpartition("/")[0], pieces=(), whole=cut)
@@ -232,10 +244,12 @@ def _three_digits(digits: str) -> tuple[int, int] | None:
 def _after(found: re.Match[str], stem: str, split: _Split) -> _Split:
     """`split` with the text that follows its number.
 
-    With only a space between them, the number may be part of the title.
+    With only a space between them, the number may be part of the title; so it may before an
+    addition that is no title: "22 - 2011 Remaster".
     """
     text = stem[found.end() :]
-    sure = bool(found["gap"].strip()) and split.side is None
+    tells = not all(map(says_nothing, fold(text).split()))
+    sure = bool(found["gap"].strip()) and split.side is None and tells
     unsplit = None if sure or re.match(r"[\[(#]*0|track", stem, re.IGNORECASE) else stem
     if not text and unsplit is None:
         return split
@@ -250,7 +264,7 @@ def _number_inside(split: _Split, stem: str) -> _Split:
             after = split.pieces[place + 1 :]
             return replace(split, pieces=after, number=int(found[1]), whole=stem)
     if len(split.pieces) > 1 and re.match(r"\d\d[.\s]", split.pieces[-1]):
-        inner = _split(split.pieces[-1], f"{split.folder}/", whole=stem)
+        inner = _parted(split.pieces[-1], f"{split.folder}/", whole=stem)
         return replace(inner, pieces=inner.pieces or split.pieces)
     return split
 

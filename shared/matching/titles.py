@@ -15,6 +15,16 @@ from functools import lru_cache
 
 from rapidfuzz import fuzz, process
 
+from shared.matching.vocabulary import (
+    OF_ITS_TAPE,
+    PART_WORDS,
+    ROMAN,
+    WORDED,
+    is_version,
+    marks_in,
+    says_nothing,
+)
+
 _APOSTROPHES = re.compile("['`\u2018\u2019\u00b4\u02bc\u2032]")
 _DOTTED_LETTERS = re.compile(r"(?<=\b\w)\.(?=\w\b)")
 _AND = re.compile(r"&|\s\+\s")
@@ -54,55 +64,6 @@ _REMASTERED = re.compile(
 _CODE = re.compile(r"[0-9a-f]{8,}|[0-9a-z]{11,}")
 _NUMBER = re.compile(r"\d+|[一二三四五六七八九十]")
 
-
-def _words(text: str) -> list[str]:
-    return text.split()
-
-
-# Words for the same recording: a bracket with only these is dropped.
-_NOISE = frozenset(
-    _words(
-        "remaster remastered remasterd remasterizado remasterise master mastered bonus track "
-        "hidden explicit album version original deluxe expanded edition anniversary digital "
-        "digitally stereo hd hq flac mp3 ogg m4a aac opus alac ape wav wv web cd vinyl lossless "
-        "kbps kbit kb vbr cbr v0 v2 official audio video lyric lyrics the lp hz khz bit 24bit "
-        "16bit 320kbps 256kbps 192kbps 128kbps rip eac log cue"
-    )
-)
-_NUMBERS_OF_FILES = frozenset(_words("16 24 44 48 88 96 176 192 441 882 128 160 224 256 320"))
-# Words for another recording than that of the plain title, each with its normal form.
-_MARKS = {
-    "live": "live", "unplugged": "unplugged", "concert": "live", "remix": "remix", "rmx": "remix",
-    "remixed": "remix", "mix": "remix", "dub": "dub", "edit": "edit", "extended": "extended",
-    "instrumental": "instrumental", "karaoke": "karaoke", "acapella": "a cappella",
-    "cappella": "a cappella", "acoustic": "acoustic", "demo": "demo", "reprise": "reprise",
-    "alternate": "alternate", "alternative": "alternate", "alt": "alternate",
-    "outtake": "alternate", "take": "alternate", "rehearsal": "rehearsal", "session": "session",
-    "sessions": "session", "single": "single", "cover": "cover", "mono": "mono", "clean": "clean",
-    "orchestral": "orchestral", "commentary": "commentary", "bootleg": "remix", "rework": "remix",
-    "концерт": "live", "ライブ": "live", "инструментал": "instrumental",
-}  # fmt: skip
-_PART_WORDS = {
-    "pt": "part", "part": "part", "parte": "part", "teil": "part", "partie": "part",
-    "vol": "volume", "volume": "volume", "no": "number", "nr": "number", "number": "number",
-    "chapter": "chapter", "act": "act", "op": "op", "movement": "movement", "часть": "part",
-}  # fmt: skip
-_ROMAN = {
-    word: str(value)
-    for value, word in enumerate(
-        _words("i ii iii iv v vi vii viii ix x xi xii xiii xiv xv xvi xvii xviii xix xx"), start=1
-    )
-}
-_WORDED = {
-    word: str(value)
-    for value, word in enumerate(
-        _words(
-            "one two three four five six seven eight nine ten eleven twelve thirteen fourteen"
-            " fifteen sixteen seventeen eighteen nineteen twenty"
-        ),
-        start=1,
-    )
-}
 
 _NEAR = 85.0
 _SIMILAR = 70.0
@@ -177,26 +138,46 @@ def title_of(text: str) -> Title:
     return Title(
         core=core,
         base=base or core,
-        marks=frozenset(_MARKS[word] for words in kept for word in words.split() if word in _MARKS),
+        marks=frozenset().union(*(marks_in(words) for words in kept)),
         numbers=_numbers_of(core),
         scripts=_scripts_of(base or core),
     )
 
 
-def likeness(track: Title, file: Title, *, usual: frozenset[str] = frozenset()) -> Likeness:
+def likeness(
+    track: Title,
+    file: Title,
+    *,
+    usual: frozenset[str] = frozenset(),
+    implied: frozenset[str] = frozenset(),
+    beside: frozenset[str] = frozenset(),
+) -> Likeness:
     """How alike the title of a track and that of a file are.
 
-    `usual` are the marks that all tracks of the album have: a file need not repeat them.
+    `usual` are the marks that all tracks of the album have: a file need not repeat them. `implied`
+    are those that the album's name has: the files may have them, the tracks need not. `beside` are
+    the marks that the file has apart from this title, by its folder, its name or its tags.
     """
+    alike = _of_titles(track, file, usual=usual | beside, implied=implied)
+    foreign = beside - track.marks - implied
+    return min(alike, Likeness.OTHER_RECORDING) if foreign else alike
+
+
+def _of_titles(
+    track: Title, file: Title, *, usual: frozenset[str], implied: frozenset[str]
+) -> Likeness:
     if track.core == file.core:
         return Likeness.SAME if track.core else Likeness.UNKNOWN
-    missing = track.marks - file.marks
+    missing, marked = track.marks - file.marks, file.marks - track.marks
+    foreign = marked - implied or missing & OF_ITS_TAPE - usual
     if not track.scripts & file.scripts:
-        marked = file.marks - track.marks
-        return Likeness.OTHER_RECORDING if marked else Likeness.UNKNOWN
-    if missing <= usual and file.marks <= track.marks and track.base == file.base and missing:
-        return Likeness.SAME
-    if file.marks - track.marks:
+        return Likeness.OTHER_RECORDING if foreign else Likeness.UNKNOWN
+    if track.base == file.base and missing <= usual and (missing or marked):
+        if not marked:
+            return Likeness.SAME
+        if marked <= implied:
+            return Likeness.NEAR
+    if foreign:
         return _of_another(track, file)
     return _unmarked(track, file) if missing else _by_letters(track.core, file.core, track, file)
 
@@ -286,8 +267,7 @@ def _taken_apart(text: str) -> tuple[str, list[str]]:
 
 def _is_version(words: str) -> bool:
     """Whether the text after a dash names a recording, and is not part of the title."""
-    split = words.split()
-    return _says_nothing(words) or split[0] in _MARKS or split[-1] in _MARKS
+    return _says_nothing(words) or is_version(words)
 
 
 def _says_nothing(words: str) -> bool:
@@ -296,11 +276,7 @@ def _says_nothing(words: str) -> bool:
         return True
     if split == ["original", "mix"]:
         return True
-    return all(word in _NOISE or word in _NUMBERS_OF_FILES or _is_year(word) for word in split)
-
-
-def _is_year(word: str) -> bool:
-    return len(word) == 4 and word.isdecimal() and word[:2] in {"19", "20"}
+    return all(map(says_nothing, split))
 
 
 def numbered(words: str) -> str:
@@ -309,14 +285,14 @@ def numbered(words: str) -> str:
     written: list[str] = []
     for place, word in enumerate(split):
         before = written[-1] if written else ""
-        after_part = before in _PART_WORDS.values()
+        after_part = before in PART_WORDS.values()
         following = split[place + 1] if place + 1 < len(split) else ""
-        if word in _PART_WORDS and (following.isdecimal() or following in _ROMAN | _WORDED):
-            written.append(_PART_WORDS[word])
-        elif word in _ROMAN and (after_part or len(word) > 1):
-            written.append(_ROMAN[word])
-        elif after_part and word in _WORDED:
-            written.append(_WORDED[word])
+        if word in PART_WORDS and (following.isdecimal() or following in ROMAN | WORDED):
+            written.append(PART_WORDS[word])
+        elif word in ROMAN and (after_part or len(word) > 1):
+            written.append(ROMAN[word])
+        elif after_part and word in WORDED:
+            written.append(WORDED[word])
         else:
             written.append(str(int(word)) if word.isdecimal() else word)
     return " ".join(written)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -18,18 +19,36 @@ from shared.tracks import CatalogTrack
 TOLERANCE_S = 6.0
 ARTIST = "The Sample Band"
 
-TITLES = ("distinct", "similar", "repeated", "untitled", "unicode", "parts", "translated")
+ALBUM = "Album"
+
+TITLES = (
+    *("distinct", "similar", "repeated", "untitled", "unicode", "parts", "translated"),
+    # In another language: the names have other words.
+    "foreign",
+)
 LENGTHS = ("far", "near", "equal", "mixed")
 SCHEMES = (
     "01 - Title", "01. Title", "01 Title", "Title", "01", "Track 01", "Artist - 01 - Title",
     "01 - Artist - Title", "Artist - Album - 01 - Title", "01-artist-title-grp", "1-01 Title",
     "101 Title", "A1 Title", "(01) [Artist] Title", "Artist - Title", "tags", "garbage",
+    "0101 Title", "T01 Title", "ZT001-Title", "Title 01", "Title (01)", "01 Title [video]",
 )  # fmt: skip
 _NUMBERS_ONLY = frozenset({"01", "Track 01"})
-_WITH_DISC = frozenset({"1-01 Title", "101 Title", "A1 Title", "tags"})
+_WITH_DISC = frozenset({"1-01 Title", "101 Title", "0101 Title", "A1 Title", "tags"})
+# Styles that are no numbers where a torrent has few files.
+_PROVEN_BY_ALL = frozenset({"T01 Title", "ZT001-Title", "Title 01", "Title (01)", "0101 Title"})
 LIES = ("none", "swap", "shuffle", "numbers", "shift")
 MAPPINGS = ("none", "right", "wrong")
 EXTRAS = ("bonus", "live", "sample")
+# Folders with the same songs, names, numbers and lengths again, none of them the tracks.
+BESIDE = (
+    *("Instrumentals", "Karaoke", "Live", "Demos", "5.1 Surround", "Mono", "Commentary"),
+    *("Bonus Disc", "Sampler", "Six Channels"),
+)
+ADDED = ("", " (Live)", " [Demo]")
+
+_PROVEN_FILES = 4
+_PLACED_SCHEMES = frozenset({"01 - Title", "01. Title", "01 Title", "1-01 Title", "0101 Title"})
 
 _HARD_TITLES = [
     "7 Rings", "1999", "Hello - Goodbye", "Live Forever", "Remix to Ignition", "99 Luftballons",
@@ -46,6 +65,9 @@ _WORDS = (
     "amber bridge copper dawn ember falling garden harbor island jungle kingdom lantern meadow "
     "northern ocean paper quiet river silver thunder under velvet winter yellow zephyr shadow"
 )
+_ELSEWHERE = str.maketrans(
+    "abcdefghijklmnopqrstuvwxyz", "uvkxizpyolqrghwbcdafjtenms"
+) | str.maketrans("ABCDEFGHIJKLMNOPQRSTUVWXYZ", "UVKXIZPYOLQRGHWBCDAFJTENMS")
 _NOTES = ("", "", "", " (feat. Someone)", " - 2011 Remaster", " (Remastered 2009)")
 _TAGS = ("", "", "", " [FLAC]", " (320 kbps)", " [Bonus Track]")
 
@@ -73,6 +95,12 @@ class Recipe:
     typed_badly: bool = False
     seed: int = 0
     own_titles: Sequence[str] = ()
+    # One of BESIDE, with all files of the torrent again.
+    beside: str | None = None
+    # What all names have and no title.
+    added: str = ""
+    # Whether the torrent has a compilation as well, with every other track of the torrent.
+    discography: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +134,11 @@ class Torrent:
     def named(self) -> bool:
         """Whether each file's names tell a number, or a title that can be compared."""
         recipe = self.recipe
-        untitled = recipe.scheme in _NUMBERS_ONLY or recipe.titles == "translated"
+        if (recipe.titles == "foreign" or recipe.added) and not self._placed:
+            return False
+        if not self._styled:
+            return False
+        untitled = recipe.scheme in _NUMBERS_ONLY or recipe.titles in {"translated", "foreign"}
         # Sides are only numbers where the whole record is there.
         if recipe.scheme in {"Title", "Artist - Title", "A1 Title"}:
             return not untitled and self._apart
@@ -118,9 +150,37 @@ class Torrent:
         """Whether the files' titles are right, and neither tracks nor extras are called alike."""
         recipe = self.recipe
         right = recipe.lie not in {"swap", "shuffle"} and not recipe.typed_badly
-        told = recipe.scheme not in {*_NUMBERS_ONLY, "garbage"} and recipe.titles != "translated"
+        told = recipe.scheme not in {*_NUMBERS_ONLY, "garbage"} and not recipe.added
+        told = told and recipe.titles not in {"translated", "foreign"}
+        told = told and self._styled and not (recipe.scheme in _PROVEN_BY_ALL and recipe.extras)
+        return right and told and self.titles_differ and self._apart
+
+    @property
+    def _styled(self) -> bool:
+        """Whether the names of each folder prove their style of numbers."""
+        recipe = self.recipe
+        if recipe.scheme not in _PROVEN_BY_ALL:
+            return True
+        places = [place for place in range(recipe.tracks) if place not in recipe.lacks]
+        if recipe.scheme == "0101 Title" or recipe.discs == 1:
+            return len(places) >= _PROVEN_FILES
+        discs = Counter(self.tracks[place].disc for place in places)
+        return recipe.disc_folders and min(discs.values(), default=0) >= _PROVEN_FILES
+
+    @property
+    def _placed(self) -> bool:
+        """Whether disc, number and length prove what titles do not."""
+        recipe = self.recipe
+        numbered = recipe.scheme in _PLACED_SCHEMES and recipe.discs == 1
+        exact = recipe.off_s <= 0.5 and recipe.catalog_lengths and self.lengths_tell
+        whole = len(self.tracks) >= 3 and not recipe.lacks and not recipe.extras
+        return numbered and exact and whole and not self.names_lie and self.titles_differ
+
+    @property
+    def titles_differ(self) -> bool:
+        """Whether no two tracks are called alike."""
         cores = [title_of(track.title).core for track in self.tracks]
-        return right and told and len(set(cores)) == len(cores) and self._apart
+        return len(set(cores)) == len(cores)
 
     @property
     def _apart(self) -> bool:
@@ -136,7 +196,7 @@ class Torrent:
         return self.recipe.lie != "none"
 
     def unmeasured(self) -> list[Offered]:
-        return [replace(one, duration_s=None) for one in self.offered]
+        return [replace(one, duration_s=None, channels=None) for one in self.offered]
 
 
 def build(recipe: Recipe) -> Torrent:
@@ -156,6 +216,7 @@ def build(recipe: Recipe) -> Torrent:
     for count, title in enumerate(extra_titles):
         like = replace(tracks[-1], title=title, number=last + 1 + count)
         maker.add(None, like, 30.0 if title == "sample" else lengths[len(tracks) + count])
+    maker.repeat(tracks)
     offered = list(maker.files.values())
     made.shuffle(offered)
     return Torrent(
@@ -183,6 +244,7 @@ def _titles(recipe: Recipe, made: random.Random) -> list[str]:
         "untitled": ["Untitled"] * count,
         "unicode": [*made.sample(_UNICODE, min(count, len(_UNICODE))), *plain][:count],
         "translated": [*made.sample(cyrillic, min(count, len(cyrillic))), *plain][:count],
+        "foreign": [*dict.fromkeys(plain), *(f"Further {place}" for place in range(count))][:count],
         "parts": [f"Suite, Pt. {place + 1}" for place in range(count)],
         "distinct": [*dict.fromkeys(hard), *(f"Further {place}" for place in range(count))][:count],
     }[recipe.titles]
@@ -262,7 +324,8 @@ class _Maker:
         twice = ((".flac", "FLAC/"), (".mp3", "MP3/"))
         for ending, folder in twice if recipe.doubled else ((".flac", ""),):
             stem = _stem(recipe, named, self._made)
-            name = f"{ARTIST} - Album (1999)/{folder}{_folder(recipe, named)}{stem}"
+            root = "Discography/1999 - Album" if recipe.discography else "Album (1999)"
+            name = f"{ARTIST} - {root}/{folder}{_folder(recipe, named)}{stem}"
             while f"{name}{ending}" in self.files:
                 name += "_"
             per_s = 100_000 if ending == ".flac" else 30_000
@@ -271,9 +334,27 @@ class _Maker:
                 size_bytes=round(length_s * per_s),
                 duration_s=length_s,
                 mapped=_mapped(recipe, named, self._made),
+                channels=2,
             )
             self.files[one.name] = self._tagged(one, named) if recipe.scheme == "tags" else one
             self.truth[one.name] = track_id
+
+    def repeat(self, tracks: Sequence[CatalogTrack]) -> None:
+        """The same songs again, in a folder beside and in a compilation."""
+        of_tracks = [one for one in self.files.values() if self.truth[one.name] is not None]
+        for one in of_tracks if self._recipe.beside else ():
+            head, _, tail = one.name.rpartition("/")
+            channels = 6 if self._recipe.beside in {"Six Channels", "5.1 Surround"} else 2
+            self._put(replace(one, name=f"{head}/{self._recipe.beside}/{tail}", channels=channels))
+        for number, one in enumerate(of_tracks[::2] if self._recipe.discography else (), start=1):
+            (track,) = [each for each in tracks if each.id == self.truth[one.name]]
+            title = track.title.replace("/", "_").replace("?", "_")
+            name = f"{ARTIST} - Discography/2009 - Many Years/{number:02d} - {title}.flac"
+            self._put(replace(one, name=name))
+
+    def _put(self, one: Offered) -> None:
+        self.files[one.name] = one
+        self.truth[one.name] = None
 
     def _tagged(self, one: Offered, named: CatalogTrack) -> Offered:
         title = _shown(self._recipe, named.title, self._made)
@@ -303,6 +384,17 @@ def _stem(recipe: Recipe, named: CatalogTrack, made: random.Random) -> str:
             return f"{made.getrandbits(48):012x}"
         case "A1 Title":
             return f"{'ABCDEFGH'[disc - 1]}{number} {title}"
+        case "0101 Title" | "ZT001-Title":
+            place = (
+                f"{disc:02d}{number:02d} " if recipe.scheme == "0101 Title" else f"ZT{number:03}-"
+            )
+            return f"{place}{title}"
+        case "01 Title [video]":
+            letters = "kJqP7wiX5Fk-Z_b3T"
+            code = "".join(made.choice(letters) for _ in range(9))
+            return (
+                f"{number:02d} {title} [a{code}Q]" if "[" not in title else f"{number:02d} {title}"
+            )
         case scheme:
             return (
                 scheme.replace("1-01", f"{disc}-{number:02d}")
@@ -321,11 +413,14 @@ def _shown(recipe: Recipe, title: str, made: random.Random) -> str:
             "Звезда по имени Солнце": "Zvezda Po Imeni Solntse",
         }
         title = plain.get(title, "".join("abvgdezijklmnoprstuf"[ord(char) % 20] for char in title))
+    if recipe.titles == "foreign":
+        title = title.translate(_ELSEWHERE)
     if recipe.own_titles:
-        return title.replace("/", "_")
+        return title.replace("/", "_") + recipe.added
     for note in _NOTES:
         title = title.removesuffix(note) if note and made.random() < 0.5 else title
-    title = title.replace("/", "_").replace("?", "_") + made.choice(_TAGS)
+    title = title.replace("/", "_").replace("?", "_") + recipe.added
+    title += made.choice(_TAGS)
     if recipe.typed_badly and len(title) > 9 and made.random() < 0.3:
         at = made.randrange(1, 7)
         title = title[:at] + title[at + 1 :]

@@ -16,6 +16,8 @@ from shared.matching.cue import parse, parts
 from shared.matching.model import Assignment, Offered
 from shared.tracks import CatalogTrack
 from tests.support.albums import (
+    ADDED,
+    BESIDE,
     EXTRAS,
     LENGTHS,
     LIES,
@@ -27,6 +29,7 @@ from tests.support.albums import (
     Torrent,
     build,
 )
+from tests.support.albums import ALBUM as NAME
 
 ALBUM = [("Alpha", 200.0), ("Beta", 240.0), ("Gamma", 300.0), ("Delta", 180.0), ("Epsilon", 400.0)]
 
@@ -59,9 +62,10 @@ def decide(
     tracks: Sequence[CatalogTrack],
     offered: Sequence[Offered],
     wanted: Collection[str] | None = None,
+    name: str | None = None,
 ) -> Assignment:
     ids = {track.id for track in tracks} if wanted is None else wanted
-    return assign(tracks, ids, offered, tolerance_s=TOLERANCE_S)
+    return assign(tracks, ids, offered, tolerance_s=TOLERANCE_S, album=name)
 
 
 def sure(tracks: Sequence[CatalogTrack], offered: Sequence[Offered]) -> dict[str, str]:
@@ -152,12 +156,10 @@ def test_another_pressing_with_other_gaps_is_no_contradiction() -> None:
 
 
 def test_copies_of_one_recording_are_no_doubt() -> None:
-    """Of FLAC and MP3, and of two rips, the lossless one is taken, then the larger."""
+    """Of FLAC and MP3 the lossless one is taken, however large the other is."""
     tracks = album(*ALBUM)
-    both = files(("MP3/01 Alpha.mp3", 200.05), size_bytes=9000) + files(("F/01 Alpha.flac", 200))
-    assert sure(tracks, both) == {"t1": "F/01 Alpha.flac"}
-    rips = files(("b/01 Alpha.mp3", 200), size_bytes=9000) + files(("a/Alpha.mp3", 200.3))
-    assert sure(tracks, rips) == {"t1": "b/01 Alpha.mp3"}
+    mp3 = files(("MP3/01 Alpha.mp3", 200.05), size_bytes=9000)
+    assert sure(tracks, mp3 + files(("FLAC/01 Alpha.flac", 200))) == {"t1": "FLAC/01 Alpha.flac"}
 
 
 def test_two_recordings_of_one_name_are_a_doubt() -> None:
@@ -241,6 +243,14 @@ def test_a_number_does_not_outweigh_another_title() -> None:
         assert decided.doubtful.keys() == {"t3"}
 
 
+def test_a_name_of_an_unknown_style_is_a_doubt_where_the_title_stands_in_it() -> None:
+    """ "The torrent lacks it" is said only where nothing speaks for a file."""
+    for name in ("xx99 Gamma zz.flac", "Gamma 77.flac", "Some Label Gamma.flac"):
+        decided = decide(album(*ALBUM), files(("01 Alpha.flac", 200), (name, 300.4)))
+        assert decided.doubtful.keys() == {"t3"}
+        assert "t3" in decide(album(*ALBUM), files(("01 Alpha.flac", 200), (name, 303))).missing
+
+
 def test_another_song_of_the_right_length_is_no_candidate() -> None:
     """Neither title nor number: an extra that is as long as a missing track is just that."""
     decided = decide(album(*ALBUM), files(("01 Alpha.flac", 200), ("09 Extra Song.flac", 300)))
@@ -260,6 +270,22 @@ def test_another_script_in_a_torrent_that_keeps_scripts_is_another_title() -> No
     named = [("01 Группа крови", 285), ("02 Ночь", 250), ("03 Bonus", 226)]
     decided = decide(tracks, files(*((f"{name}.mp3", length_s) for name, length_s in named)))
     assert decided.sure.keys() == {"t1", "t2"}
+
+
+def test_most_lengths_tell_another_recording_of_the_album() -> None:
+    """A concert with the songs of the album, without a word of it: one has the length by chance."""
+    lengths = [200.0, 240.0, 300.0, 180.0, 150.0]
+    tracks = album(*((f"Song {n}x", length_s) for n, length_s in enumerate(lengths)))
+    played = [203.0, 275.0, 341.0, 219.0, 120.0]
+    concert = files(*((f"0{n + 1} Song {n}x.flac", s) for n, s in enumerate(played)))
+    decided = decide(tracks, concert)
+    assert not decided.sure
+    assert "another recording of the album" in decided.doubtful["t1"].reason
+    # Two of another mix make no concert.
+    mixed = files(
+        *((f"0{n + 1} Song {n}x.flac", s) for n, s in enumerate(lengths[:3] + played[3:]))
+    )
+    assert decide(tracks, mixed).sure.keys() == {"t1", "t2", "t3"}
 
 
 def test_by_length_alone_only_what_is_left_of_this_album() -> None:
@@ -406,6 +432,9 @@ def recipes(draw: st.DrawFn) -> Recipe:
         typed_badly=draw(st.sampled_from([False, False, True])),
         seed=draw(st.integers(0, 2**32)),
         own_titles=draw(st.sampled_from([()]) | _OWN_TITLES),
+        beside=draw(st.sampled_from([None, None, *BESIDE])),
+        added=draw(st.sampled_from(["", "", *ADDED])),
+        discography=draw(st.sampled_from([False, False, True])),
     )
 
 
@@ -449,13 +478,13 @@ def test_no_track_gets_anothers_audio(recipe: Recipe, shuffled: random.Random) -
     ids = [track.id for track in torrent.tracks]
     event(f"lengths tell {torrent.lengths_tell}, titles tell {torrent.titles_tell}")
     for measured, offered in ((False, torrent.unmeasured()), (True, torrent.offered)):
-        decided = decide(torrent.tracks, offered)
+        decided = decide(torrent.tracks, offered, name=NAME)
         check_form(decided, torrent)
         check_truth(decided, torrent, measured=measured)
     tracks, turned = list(torrent.tracks), list(torrent.offered)
     shuffled.shuffle(tracks)
     shuffled.shuffle(turned)
-    again = decide(tracks, turned, ids[: len(ids) // 2])
+    again = decide(tracks, turned, ids[: len(ids) // 2], NAME)
     assert again.sure == {
         track: one for track, one in decided.sure.items() if track in ids[: len(ids) // 2]
     }
@@ -472,7 +501,7 @@ def test_measuring_what_is_asked_for_ends(recipe: Recipe) -> None:
     lengths = {one.name: one.duration_s for one in torrent.offered}
     offered = torrent.unmeasured()
     for _ in range(len(offered) + 1):
-        decided = decide(torrent.tracks, offered)
+        decided = decide(torrent.tracks, offered, name=NAME)
         names = {one.name for one in to_measure(decided, offered)}
         if not names:
             break

@@ -57,6 +57,18 @@ def test_ways_of_writing_a_title_are_one(one: str, other: str) -> None:
         ("Garden of the North", "Gardn of the North", Likeness.NEAR),
         ("Song (From the Film)", "Song", Likeness.SIMILAR),
         ("Alpha", "Omega", Likeness.OTHER_TITLE),
+        ("Song", "Song (Inst.)", Likeness.OTHER_RECORDING),
+        ("Song", "Song (Off Vocal)", Likeness.OTHER_RECORDING),
+        ("Song", "Song - Off Vocal Version", Likeness.OTHER_RECORDING),
+        ("Song", "Song (Backing Track)", Likeness.OTHER_RECORDING),
+        ("Song", "Song (Acapella)", Likeness.OTHER_RECORDING),
+        ("Song", "Song (Clean)", Likeness.OTHER_RECORDING),
+        ("Song", "Song (Explicit)", Likeness.SAME),
+        ("Song", "Song (Stereo)", Likeness.SAME),
+        ("Song", "Song (Mono)", Likeness.OTHER_RECORDING),
+        ("Song", "Song (5.1 Mix)", Likeness.OTHER_RECORDING),
+        ("Song", "Song (Somebody's Version)", Likeness.OTHER_RECORDING),
+        ("Песня", "Песня (Минус)", Likeness.OTHER_RECORDING),
     ],
 )
 def test_what_tells_recordings_apart_stays(track: str, file: str, expected: Likeness) -> None:
@@ -107,6 +119,7 @@ def test_marks_of_the_whole_album_need_no_repeating() -> None:
         ("01-99_luftballons.mp3", None, None, "99 luftballons"),
         ("99 Luftballons.mp3", None, None, "99 luftballons"),
         ("1979.mp3", None, None, "1979"),
+        ("22 - 2011 Remaster.mp3", None, None, "22"),
         ("22.mp3", None, None, "22"),
         ("03 Semi-Charmed Life.mp3", None, 3, "semi charmed life"),
         ("05 - Hello - Goodbye.mp3", None, 5, "hello goodbye"),
@@ -156,6 +169,104 @@ def test_sides_of_a_record_are_one_running_number() -> None:
     (alone,) = read_names(["B12 Song.flac"])
     assert alone.number is None
     assert "b12 song" in {reading.title.core for reading in alone.readings}
+
+
+_STYLES = [
+    *("010{} T{}x", "T0{} T{}x", "T{}x 0{}", "T{}x (0{})", "T{}x (0{})", "ZT00{}-T{}x"),
+    *("Trk 0{} - T{}x", "T{}x_0{}", "Artist - T{}x - 0{}", "[0{}] T{}x", "0{}. T{}x [kJQP7kiw5Fk]"),
+]
+
+
+@pytest.mark.parametrize("style", _STYLES)
+@pytest.mark.parametrize("folder", ["", "R/", "R/CD1/"])
+def test_a_style_of_numbers_is_proven_by_all_names(style: str, folder: str) -> None:
+    """A number that may be part of a title is none where each name of the folder has another."""
+    named = read_names([f"{folder}{style.format(n, n)}.mp3" for n in (1, 2, 3, 4)], {"Artist"})
+    assert [one.number for one in named] == [1, 2, 3, 4]
+    for number, one in enumerate(named, start=1):
+        assert f"t{number}x" in {reading.title.core for reading in one.readings}
+
+
+def test_a_style_of_numbers_holds_within_a_folder() -> None:
+    """Each disc, and each format, has its own style."""
+    named = read_names(
+        [f"R/CD1/Song {'abc'[n - 1]} 0{n}.mp3" for n in (1, 2, 3)]
+        + [f"R/CD2/T0{n} Song {'abc'[n - 1]}.mp3" for n in (1, 2, 3)]
+    )
+    assert [(one.disc, one.number) for one in named] == [(d, n) for d in (1, 2) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["1999 Party", "2001 Odyssey", "1984 Doublethink"],
+        ["U2 - One", "U2 - Two", "U2 - Three"],
+        ["MI5 Theme", "Another Song", "Third Song"],
+        ["Blink182 Alpha", "Blink182 Beta", "Blink182 Gamma"],
+        ["Route 66", "Song 2", "Summer of 69"],
+        ["A Forest", "A Day in the Life", "I Will Survive"],
+    ],
+)
+def test_what_only_looks_like_a_number_stays_a_title(names: list[str]) -> None:
+    """Years, bands and titles with numbers are no discs and no places."""
+    named = read_names([f"R/{name}.mp3" for name in names])
+    assert [one.number for one in named] == [None] * 3
+    assert [one.disc for one in named] == [None] * 3
+
+
+def test_a_number_at_the_end_may_be_of_the_title() -> None:
+    """ "Improvisation 2" is itself first, and "Improvisation" with less certainty."""
+    named = read_names([f"R/{name}.mp3" for name in ("Ballad 1", "Improvisation 2", "Finale 3")])
+    sure = [
+        {reading.title.core for reading in one.readings if reading.at_most is Likeness.SAME}
+        for one in named
+    ]
+    assert sure == [{"ballad 1"}, {"improvisation 2"}, {"finale 3"}]
+
+
+@pytest.mark.parametrize(
+    ("sides", "numbers"),
+    [
+        (["A", "B1", "B2"], [1, 2, 3]),
+        (["A", "AA"], [1, 2]),
+        (["A1", "A2", "AA1", "AA2"], [1, 2, 3, 4]),
+        (["A1", "A2", "B"], [1, 2, 3]),
+        # One is lacking: which number the others have is not known.
+        (["A", "B2"], [None, None]),
+    ],
+)
+def test_sides_with_one_track_have_no_number(sides: list[str], numbers: list[int | None]) -> None:
+    """The order of sides is the order of tracks, where the record is whole."""
+    named = read_names([f"R/{side} - Song {side}x.flac" for side in sides])
+    assert [one.number for one in named] == numbers
+
+
+@pytest.mark.parametrize(
+    ("name", "title"),
+    [
+        ("Song [kJQP7kiw5Fk].m4a", "song"),
+        ("Song [a-b_c-d_e-f].opus", "song"),
+        ("Song-kJQP7kiw5Fk.m4a", "song"),
+        ("Song [Alternative].m4a", "song alternative"),
+        ("Song [Instrument].m4a", "song instrument"),
+        ("Semi-Charmed Life.m4a", "semi charmed life"),
+        ("Song-extraordinary.m4a", "song extraordinary"),
+        ("Some_Band-7_Rings-GRP.mp3", "some band 7 rings grp"),
+        ("some_band-7_rings-grp.mp3", "some band 7 rings grp"),
+    ],
+)
+def test_the_id_of_a_video_is_no_part_of_the_title(name: str, title: str) -> None:
+    """Eleven mixed letters, digits and dashes are; a word of eleven letters is a word."""
+    (named,) = read_names([name])
+    assert title in {reading.title.core for reading in named.readings}
+
+
+@pytest.mark.parametrize("name", ["04 Some Song", "04 Some Song.fl", "04 Some Song.fla"])
+def test_a_name_that_lost_its_ending_is_read(name: str) -> None:
+    """A client or a file system cuts long names."""
+    (named,) = read_names([f"R/{name}"])
+    assert named.number == 4
+    assert "some song" in {reading.title.core for reading in named.readings}
 
 
 def test_what_programs_call_files_is_no_title() -> None:
