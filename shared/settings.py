@@ -173,7 +173,8 @@ class Settings(BaseModel):
     torrentino_cleanup: Annotated[Literal["keep", "ticket", "torrent"], Word] = Field(
         "keep",
         description="what is removed at Torrentino when all files are collected: nothing (`keep`),"
-        " the `ticket`, or the ticket and the `torrent` with its data, which ends its seeding",
+        " the `ticket`, or the ticket and the `torrent` with its data, which ends its seeding; a"
+        " torrent that was there before is never removed, and a damaged one of our own always",
     )
     ticket_grouping: Annotated[Literal["auto", "track", "album"], Word] = Field(
         "auto",

@@ -17,7 +17,7 @@ CREATE TABLE torrents_seen (
 );
 
 ALTER TABLE tickets
-    -- When the client's torrents were listed, before the ticket was asked for; null: they were not.
+    -- When the client's torrents were listed, before the ticket was asked for. Null: they were not.
     ADD COLUMN listed_at timestamptz,
     -- Failures in a row that were this download's alone: asking for it, or reading it.
     ADD COLUMN failures  integer NOT NULL DEFAULT 0;
