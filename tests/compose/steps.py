@@ -131,6 +131,12 @@ class Steps:
         require(not self.lab.connects("reaper", "192.0.2.1", 9), "that network has a way out")
         return f"{len(closed) + len(by_address) + len(shared)} addresses closed to Torrentino"
 
+    def closed_to(self, *others: str) -> None:
+        """Other programs reach no PostgreSQL, no NATS and no ops port by their names."""
+        for other in others:
+            for host, port in (("postgres", 5432), ("nats", 4222), ("fetcher-writer", 9091)):
+                require(not self.lab.connects(other, host, port), f"{other} reaches {host}:{port}")
+
     def database_users(self) -> str:
         """Each service has its own login, and PostgreSQL has refused it nothing."""
         sql = "SELECT DISTINCT usename FROM pg_stat_activity WHERE usename <> 'pezzottify'"
@@ -388,8 +394,7 @@ class Steps:
         self.seen.forget_files()
         self.lab.ask("POST", f"album/{SECOND_ALBUM_ID}")
         self.seen.arrives([SECOND_ALBUM_ID])
-        for host, port in (("postgres", 5432), ("nats", 4222), ("fetcher-writer", 9091)):
-            require(not self.lab.connects("files", host, port), f"nginx reaches {host}:{port}")
+        self.closed_to("files")
         log = self.lab.compose("logs", "--no-color", "files")
         fetched = re.findall(r'"GET (/downloads/\S+[^/]) HTTP/1\.\d" 20[06]', log)
         require(len(set(fetched)) >= 5, f"nginx gave only {fetched}")
@@ -443,6 +448,7 @@ class Steps:
         self.seen.forget_files()
         self.lab.ask("POST", f"album/{ALBUM_ID}")
         self.seen.arrives([ALBUM_ID], linked=True)
+        self.closed_to("torrentino", "pezzottify")
         return "12 files: 10 hard links to the torrent's, 2 converted"
 
     def build_neighbours(self) -> None:
