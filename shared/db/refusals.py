@@ -28,9 +28,9 @@ _PLURAL = {"lacks ": "lack ", "ends ": "end "}
 # Of blocks of the release before, which stored no words.
 _OF_WHY = {"lacks": LACKS, "stalled": STALLED, "wrong": BROKEN, "refused": _REFUSED}
 
-# `recorded`: the item's own download is among them.
+# `tried`: it is known which torrent the item's download is; `recorded`: that one is blocked.
 _KNOWN = """
-SELECT q.id AS item_id, t.id IS NOT NULL AS tried,
+SELECT q.id AS item_id, coalesce(t.info_hash, t.release_key) IS NOT NULL AS tried,
        EXISTS (SELECT 1 FROM bad_sources b
                 WHERE b.track_id = q.track_id AND b.info_hash = t.info_hash)
        OR EXISTS (SELECT 1 FROM blocklist l
