@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import structlog
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.collector import Candidates, Collector
 from services.fetcher_writer.media import Media
-from services.fetcher_writer.turns import Turns
 from services.fetcher_writer.work import Ticket
 from shared.crashpoints import reached
 from shared.db.claims import Claim
@@ -56,7 +55,7 @@ class OutOfTime(DownloadsError):
 class CollectedFiles:
     """Collects under numbered temporary names of one claim, and keeps the files until `close`.
 
-    `turns` bounds the files in work of the whole process, `budget_s` the time that all measuring
+    `turn` bounds the files in work of the whole process, `budget_s` the time that all measuring
     takes.
     """
 
@@ -67,13 +66,13 @@ class CollectedFiles:
         *,
         collector: Collector,
         media: Media,
-        turns: Turns,
+        turn: Callable[[], AbstractAsyncContextManager[None]],
     ) -> None:
         self.ticket = ticket
         self._claim = claim
         self._collector = collector
         self._media = media
-        self._turns = turns
+        self._turn = turn
         self.budget_s = self._left_s = BUDGET_S
         self._numbers = itertools.count(1)
         self._kept: dict[DeliveredFile, tuple[Path, str]] = {}
@@ -106,7 +105,7 @@ class CollectedFiles:
             OutOfTime: the budget of the ticket is used up.
             Unavailable: the place, a disk or ffmpeg cannot be used now.
         """
-        async with self._turns.place(self.ticket.id):
+        async with self._turn():
             try:
                 path, _ = await self._collect(file)
                 async with self._measuring():
@@ -180,7 +179,7 @@ class CollectedFiles:
         """
         if file not in self._verified:
             path = await self._keep(file)
-            async with self._turns.place(self.ticket.id), self._measuring():
+            async with self._turn(), self._measuring():
                 self._verified[file] = await verify(
                     path,
                     expected_ms=None,

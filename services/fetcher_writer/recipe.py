@@ -9,6 +9,7 @@ error to a move of the item. Whatever goes wrong, only whole, verified files app
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 from services.fetcher_writer.collected_files import CollectedFiles
@@ -18,7 +19,6 @@ from services.fetcher_writer.match import Found, TicketMatch
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.publish import Publisher
 from services.fetcher_writer.store import Store
-from services.fetcher_writer.turns import Turns
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
@@ -32,10 +32,7 @@ from shared.threads import MEDIA
 
 
 class Recipe:
-    """The steps; at most `concurrency` files are in work at once in this process.
-
-    The tickets take turns.
-    """
+    """The steps; at most `concurrency` files are in work at once in this process."""
 
     def __init__(
         self,
@@ -56,7 +53,7 @@ class Recipe:
         self.media = media
         self._announcer = announcer
         self._health = health
-        self._turns = Turns(concurrency)
+        self._slots = asyncio.Semaphore(concurrency)
 
     def match(self, works: Sequence[Work]) -> TicketMatch:
         """The matching of the files of one ticket, which all of the works share."""
@@ -66,7 +63,7 @@ class Recipe:
             first.claim,
             collector=self.collector,
             media=self.media,
-            turns=self._turns,
+            turn=lambda: self._slots,
         )
         return TicketMatch(
             works, store=self._store, files=files, tolerance_s=self.media.tolerance_s
@@ -88,14 +85,14 @@ class Recipe:
             raise
 
     async def _steps(self, work: Work, match: TicketMatch) -> None:
-        async with self._turns.place(work.ticket.id):
+        async with self._slots:
             placed = await self.publisher.placed_already(work)
         if placed is not None:
             await self.publisher.adopt(work, placed)
             return
-        # Without a place: each file that is measured for it takes one.
+        # Without a slot: each file that is measured for it takes one.
         found = await match.file_of(work)
-        async with self._turns.place(work.ticket.id):
+        async with self._slots:
             collected = await self.collect(work, found, match.files)
             facts = await self.verify(work, collected)
             finished = await self.convert(work, collected, facts)
