@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -55,7 +55,7 @@ async def pgbouncer(
     )
     try:
         await eventually(lambda: _listens(port))
-        yield urlunsplit(parts._replace(netloc=f"{parts.username}:x@127.0.0.1:{port}"))
+        yield f"postgresql://{parts.username}:x@127.0.0.1:{port}{parts.path}"
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 10)
