@@ -63,20 +63,6 @@ _ABORTED = (
     asyncpg.IdleInTransactionSessionTimeoutError,
 )
 
-# After one of these every connection may lead to a server that is gone, or has another role.
-_SERVER_CHANGED = (
-    OSError,
-    asyncio.IncompleteReadError,
-    asyncpg.InterfaceError,
-    asyncpg.PostgresConnectionError,
-    asyncpg.CannotConnectNowError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
-    # The session keeps what its server was when it connected: a new one may reach the primary, or
-    # a server that is one by now.
-    asyncpg.ReadOnlySQLTransactionError,
-)
-
 # For the rest of a transaction, before the first few of many rows are taken: a backlog that has
 # grown since PostgreSQL last counted looks short to it, and it would sort all of it each time.
 IN_INDEX_ORDER = "SET LOCAL enable_sort = off"
@@ -218,19 +204,22 @@ class Database:
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Connection]:
         pool = self._pool or await self._open()
-        connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
         try:
-            yield connection
-        except (asyncio.CancelledError, TimeoutError):
-            # A server that does not answer would not answer a close either, and the stop waits.
-            with suppress(asyncpg.InterfaceError):  # it has ended by itself
-                connection.terminate()
-            raise
-        except _SERVER_CHANGED:
+            connection = await pool.acquire(timeout=CONNECT_TIMEOUT_S)
+            try:
+                yield connection
+            except (asyncio.CancelledError, TimeoutError):
+                # A server that does not answer would not answer a close either, and the stop waits.
+                with suppress(asyncpg.InterfaceError):  # it has ended by itself
+                    connection.terminate()
+                raise
+            finally:
+                await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
+        except _DOWN:
+            # Every connection may lead to a server that is gone or has another role: a session
+            # keeps what its server was when it connected, and a new one may reach the primary.
             await pool.expire_connections()
             raise
-        finally:
-            await pool.release(connection, timeout=_RELEASE_TIMEOUT_S)
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -55,8 +55,7 @@ async def pgbouncer(
     )
     try:
         await eventually(lambda: _listens(port))
-        there = f"{parts.username}:x@127.0.0.1:{port}"
-        yield urlunsplit((parts.scheme, there, parts.path, parts.query, parts.fragment))
+        yield f"postgresql://{parts.username}:x@127.0.0.1:{port}{parts.path}"
     finally:
         process.terminate()
         await asyncio.to_thread(process.wait, 10)
