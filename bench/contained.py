@@ -39,7 +39,7 @@ async def run(world: World) -> Figures:
             if bad:
                 ratio = seconds / (TICKETS - bad) / (float(base) / TICKETS)
                 found[f"{name}: {TICKETS - bad} beside {bad} bad, s"] = round(seconds, 1)
-                found[f"{name}: … a good one, times that without"] = round(ratio, 2)
+                found[f"{name}: … a good one beside {bad}, times that without"] = round(ratio, 2)
                 found[f"{name}: … attempts of the {bad} bad"] = retried
             first += TICKETS
     return found

@@ -32,6 +32,10 @@ Sleep = Callable[[float], Awaitable[None]]
 MAX_TRIES = 5
 _PIECE_BYTES = 256 * 1024
 _PAUSES = Backoff(first_s=0.2, longest_s=5)
+# A server that answers with an error does so for this file, or its own check tells: the place in
+# work is for other files.
+_MOST_REFUSALS = 3
+_PAUSES_REFUSED = Backoff(first_s=0.05, longest_s=0.2)
 # A transfer that is slower on average is ended: it would occupy a worker for days.
 _MIN_BYTES_PER_S = 32 * 1024
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -124,12 +128,13 @@ class Download:
                 furthest, fruitless = sink.offset, 0
             else:
                 fruitless += 1
+            if refusal is not None and fruitless >= _MOST_REFUSALS:
+                raise status_error(refusal, self._path) from problem
             if fruitless >= MAX_TRIES:
-                if refusal is not None:
-                    raise status_error(refusal, self._path) from problem
                 raise unreachable(problem, self._path) from problem
             if sink.offset < self._file.size_bytes:
-                await self._sleep(_PAUSES.pause_s(fruitless, self._rng))
+                pauses = _PAUSES if refusal is None else _PAUSES_REFUSED
+                await self._sleep(pauses.pause_s(fruitless, self._rng))
 
     async def _transfer(self, sink: _Sink) -> None:
         headers = self._resume_headers(sink)
