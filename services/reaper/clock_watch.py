@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
 import structlog
 
 from shared.clock import Clock
@@ -10,6 +13,14 @@ log = structlog.get_logger()
 
 # A clock that is set right by less is no jump; waits and leases are longer.
 _TOLERANCE_S = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """The database's time minus that of this process, and how long the answer took."""
+
+    ahead_s: float
+    took_s: float
 
 
 class ClockWatch:
@@ -22,16 +33,20 @@ class ClockWatch:
     def __init__(self, clock: Clock, *, lease_s: float) -> None:
         self._clock = clock
         self._lease_s = lease_s
-        # The database's time minus that of this process, when it was seen last.
-        self._ahead_s: float | None = None
+        self._last: _Seen | None = None
         self._trusted_from = float("-inf")
 
-    def trusts(self, database_now_s: float) -> bool:
-        """Whether leases can be judged by this time of the database, in Unix seconds."""
-        now_s = self._clock.monotonic()
-        ahead_s, before_s = database_now_s - now_s, self._ahead_s
-        self._ahead_s = ahead_s
-        if before_s is not None and abs(ahead_s - before_s) > _TOLERANCE_S:
-            log.warning("database_clock_jumped", by_s=round(ahead_s - before_s, 1))
-            self._trusted_from = now_s + self._lease_s
+    async def trusts(self, ask: Callable[[], Awaitable[float]]) -> bool:
+        """Whether leases can be judged by the time of the database, in Unix seconds, that `ask`
+        gives. A slow answer is no jump.
+        """
+        asked_s = self._clock.monotonic()
+        database_s = await ask()
+        now_s, before = self._clock.monotonic(), self._last
+        self._last = seen = _Seen(ahead_s=database_s - asked_s, took_s=now_s - asked_s)
+        if before is not None:
+            jump_s = seen.ahead_s - before.ahead_s
+            if abs(jump_s) > _TOLERANCE_S + seen.took_s + before.took_s:
+                log.warning("database_clock_jumped", by_s=round(jump_s, 1))
+                self._trusted_from = now_s + self._lease_s
         return now_s >= self._trusted_from

@@ -58,7 +58,7 @@ class Reaper:
 
         Returns 0: what is left has time until the next run.
         """
-        if self._clock_watch.trusts(await self._store.now_s()):
+        if await self._clock_watch.trusts(self._store.now_s):
             freed = await self._store.give_back()
             if any(freed.values()):
                 reached("reaper.gave_back")

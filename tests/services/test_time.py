@@ -269,13 +269,25 @@ class _Clock:
         return self.monotonic_s
 
 
-def test_after_a_jump_no_lease_is_taken_to_have_run_out() -> None:
+async def test_after_a_jump_no_lease_is_taken_to_have_run_out() -> None:
     """F24: the workers have LEASE_S to renew them; a clock that is set right by little is none."""
     clock = _Clock()
     watch = ClockWatch(clock, lease_s=60)
-    assert watch.trusts(1000.0)
+
+    async def trusts(database_s: float, *, answer_at_s: float | None = None) -> bool:
+        async def ask() -> float:
+            clock.monotonic_s = answer_at_s or clock.monotonic_s
+            return database_s
+
+        return await watch.trusts(ask)
+
+    assert await trusts(1000.0)
     clock.monotonic_s = 5.0
-    assert watch.trusts(1006.0)
+    assert await trusts(1006.0)
+    # The answer was given at 25 s, after a question at 5 s.
+    assert await trusts(1025.0, answer_at_s=25.0)
+    clock.monotonic_s = 5.0
+    assert await trusts(1006.0)
     for at_s, database_s, trusted in [
         (10.0, 1010.0 + 86_400, False),
         (69.0, 1069.0 + 86_400, False),
@@ -284,7 +296,7 @@ def test_after_a_jump_no_lease_is_taken_to_have_run_out() -> None:
         (137.0, 1137.0, True),
     ]:
         clock.monotonic_s = at_s
-        assert watch.trusts(database_s) is trusted, at_s
+        assert await trusts(database_s) is trusted, at_s
 
 
 # --- lost commits
