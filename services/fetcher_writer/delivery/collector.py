@@ -56,6 +56,8 @@ class Collector:
             Unavailable: the place cannot be read now.
         """
         delivery = self.deliveries[ticket.delivery]
+        if ticket.delivery == "incoming":
+            return ticket  # it has the path that Torrentino reports; `candidates` reads it
         await delivery.check()
         path = await delivery.locate(ticket.path, ticket.size_bytes, exact=ticket.in_the_way)
         return replace(ticket, path=path)

@@ -92,10 +92,11 @@ class HttpFolder:
         parts = self._parts(dest_path)
         try:
             async with asyncio.timeout(self._listing_timeout_s):
-                if await self._listing(parts) is None:
+                top = await self._listing(parts)
+                if top is None:
                     await self.check()
                     return []
-                async with aclosing(self._walk(parts)) as walk:
+                async with aclosing(self._walk(parts, top)) as walk:
                     return sorted([file async for file in walk], key=lambda file: file.name)
         except TimeoutError as exc:
             raise unreachable(exc, _path(parts)) from exc
@@ -194,12 +195,16 @@ class HttpFolder:
                     return
             raise _no_listing(self._url_named)
 
-    async def _walk(self, parts: Sequence[str]) -> AsyncGenerator[DeliveredFile, None]:
+    async def _walk(
+        self, parts: Sequence[str], top: list[Entry] | None = None
+    ) -> AsyncGenerator[DeliveredFile, None]:
+        """The files below a folder; `top`: its own listing, where that was read already."""
         pending: list[tuple[str, ...]] = [()]
         entries_seen = 0
         while pending:
             folder = pending.pop()
-            entries = await self._listing((*parts, *folder)) or []
+            known = top if not folder and top is not None else None
+            entries = known or await self._listing((*parts, *folder)) or []
             entries_seen += len(entries)
             if entries_seen > MAX_ENTRIES:
                 raise AttemptFailed(
