@@ -189,8 +189,12 @@ async def test_a_request_whose_statement_is_aborted_gets_503(world: World) -> No
             await blocker.execute("LOCK TABLE scans IN ACCESS EXCLUSIVE MODE")
             asking = asyncio.create_task(api.get(f"{V1}/admin/scan/none"))
             waiting = await eventually(lambda: blocker.fetch(_WAITING))
-            await blocker.execute("SELECT pg_cancel_backend($1)", waiting[0]["pid"])
-            assert (await asking).status_code == 503
+            with capture_logs() as lines:
+                await blocker.execute("SELECT pg_cancel_backend($1)", waiting[0]["pid"])
+                assert (await asking).status_code == 503
+        events = [line["event"] for line in lines]
+        assert "statement_aborted" in events
+        assert "dependency_down" not in events
         stats = (await api.get(f"{V1}/admin/stats")).json()
         assert stats["health"]["postgres"]["ok"]
         assert stats["paused"] == []
