@@ -11,7 +11,7 @@ from shared.errors import AttemptFailed, ErrorType
 
 _BLOCK = """
 INSERT INTO bad_sources AS b (track_id, info_hash, reason, item_id, whole, told)
-SELECT q.track_id, t.info_hash, $2, q.id, $3
+SELECT q.track_id, t.info_hash, $2, q.id, $3, $4
   FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.id = $1 AND t.info_hash IS NOT NULL
 ON CONFLICT (track_id, info_hash) DO UPDATE

@@ -238,8 +238,8 @@ async def test_queue_all_queues_what_is_missing_up_to_the_limit(world: World) ->
 
 
 async def test_background_work_never_comes_before_a_users(world: World) -> None:
-    """L-11: a hundred tracks of a scan, then one that a user wants: the user's is next, also when
-    it is one of the hundred."""
+    """L-11: a hundred tracks of a scan, then two that a user wants: those are next, also when one is
+    one of the hundred."""
     tracks = world.add_album(1, 100)
     [wanted] = world.add_album(2, 1)
     api = await serve(world, "ingest", "watchdog")
@@ -247,8 +247,9 @@ async def test_background_work_never_comes_before_a_users(world: World) -> None:
     assert (await ask(api, wanted, "42")).json()["item"]["queue_position"] == 1
     joined = (await ask(api, tracks[99], "42")).json()
     assert joined["deduplicated"] is True
-    assert (joined["item"]["queue_position"], joined["item"]["priority"]) == (1, 2)
-    assert (await ask(api, wanted, "42")).json()["item"]["queue_position"] == 2
+    # The second that this user asks for has the second of the user's turns.
+    assert (joined["item"]["queue_position"], joined["item"]["priority"]) == (2, 2)
+    assert (await ask(api, wanted, "42")).json()["item"]["queue_position"] == 1
 
 
 async def test_a_scope_narrows_the_scan(world: World) -> None:
