@@ -14,7 +14,7 @@ from services.poller.removal_rules import NEEDED, SEEDED, RemovalRules
 from services.poller.store import OpenTicket
 from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.db.pool import Connection, Database
-from shared.errors import Conflict, OutcomeUnknown, Refused
+from shared.errors import Conflict, OutcomeUnknown, Refused, Unavailable
 from shared.states import DownloadState
 
 log = structlog.get_logger()
@@ -88,11 +88,21 @@ class BlockedTorrents:
         for row in rows:
             if not self._pauses.is_over(row["info_hash"]):
                 continue
-            with self._pauses.after_failure_of(row["info_hash"]):
-                settled = await self._is_settled(row["info_hash"])
-            if settled:
+            if await self._alone(row["info_hash"]):
                 async with self._database.connection() as connection:
                     await connection.execute(_BAD_TORRENT_SETTLED, row["info_hash"])
+
+    async def _alone(self, info_hash: str) -> bool:
+        """As `_is_settled`; what fails for this torrent alone waits, and stops no ticket."""
+        try:
+            settled = await self._is_settled(info_hash)
+        except Unavailable as away:
+            if not await self.removal.works(away.dependency):
+                raise
+            self._pauses.failed(info_hash, str(away))
+            return False
+        self._pauses.succeeded(info_hash)
+        return settled
 
     async def _is_settled(self, info_hash: str) -> bool:
         """Whether it is out of the client, or stays there for good."""

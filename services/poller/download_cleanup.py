@@ -64,12 +64,14 @@ class Leftovers:
         if not self._pauses.is_over(info_hash):
             return False
         try:
-            with self._pauses.after_failure_of(info_hash):
-                return await self._remove(info_hash)
+            done = await self._remove(info_hash)
         except Unavailable as away:
             if not await self._removal.works(away.dependency):
                 raise
+            self._pauses.failed(info_hash, str(away))
             return False
+        self._pauses.succeeded(info_hash)
+        return done
 
     async def _remove(self, info_hash: str) -> bool:
         done_with = Begun(id="", remote_id=info_hash, folder="")

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import structlog
-
-from shared.errors import Unavailable
 
 log = structlog.get_logger()
 
@@ -37,19 +34,16 @@ class Pauses:
         """Whether it may be tried now."""
         return self._now() >= self._until.get(key, 0.0)
 
-    @contextmanager
-    def after_failure_of(self, key: str) -> Iterator[None]:
-        """Pause for longer each time that the block fails with `Unavailable`."""
-        try:
-            yield
-        except Unavailable as away:
-            if len(self._failures) >= _MOST_REMEMBERED:
-                self._failures.clear()
-                self._until.clear()
-            failures = self._failures[key] = self._failures.get(key, 0) + 1
-            wait_s = pause_s(failures - 1, first_s=_FIRST_S)
-            self._until[key] = self._now() + wait_s
-            log.warning("removal_failed", what=key, in_a_row=failures, detail=str(away))
-            raise
+    def failed(self, key: str, detail: str) -> None:
+        """Pause for longer each time in a row. Not for an outage, which is of all."""
+        if len(self._failures) >= _MOST_REMEMBERED:
+            self._failures.clear()
+            self._until.clear()
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        self._until[key] = self._now() + pause_s(failures - 1, first_s=_FIRST_S)
+        log.warning("removal_failed", what=key, in_a_row=failures, detail=detail)
+
+    def succeeded(self, key: str) -> None:
+        """What is counted of it is forgotten."""
         self._failures.pop(key, None)
         self._until.pop(key, None)

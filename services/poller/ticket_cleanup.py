@@ -116,12 +116,14 @@ class Tidier:
         if not self._pauses.is_over(ticket.id):
             return False
         try:
-            with self._pauses.after_failure_of(ticket.id):
-                return await act(ticket)
+            done = await act(ticket)
         except Unavailable as away:
             if not await self._removal.works(away.dependency):
                 raise
+            self._pauses.failed(ticket.id, str(away))
             return False
+        self._pauses.succeeded(ticket.id)
+        return done
 
     async def _found(self, sql: str, *args: object) -> list[Done]:
         async with self._database.connection() as connection:

@@ -46,8 +46,7 @@ class TicketFollower:
             try:
                 await self.blocked_torrents.remove_all()
             except Unavailable as away:
-                # A removal that fails alone stops no ticket.
-                if not await self.is_at_fault(away):
+                if not self._asked.torrent_client.is_away(away):
                     raise
 
     async def claim(self, limit: int) -> Sequence[OpenTicket]:

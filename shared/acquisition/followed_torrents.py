@@ -6,12 +6,12 @@ and tries the next candidate, which may be another song.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
-from contextlib import aclosing
 
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.look_ups import MISSING, Missing
-from shared.torrentino.model import RemoteState
+from shared.torrentino.model import RemoteState, RemoteTicket
 
 # These tell the hash that they download, or are about to.
 _TELLING = (RemoteState.DOWNLOADING, RemoteState.AUTO_APPROVED, RemoteState.APPROVED)
@@ -30,14 +30,25 @@ async def followed(
     if not info_hashes:
         return frozenset()
     wanted = {each.lower(): each for each in info_hashes}
-    shown: set[str] = set()
-    for state in _TELLING:
-        async with aclosing(client.list(state=state)) as tickets:
-            async for remote in tickets:
-                if remote.id != but and remote.info_hash is not None:
-                    shown.add(remote.info_hash.lower())
+    shown = {
+        remote.info_hash
+        for remote in await _in_states(client, _TELLING, but=but)
+        if remote.info_hash is not None
+    }
     found = {wanted[each] for each in shown & wanted.keys()}
     return frozenset(found | await _in_pipeline(client, set(info_hashes) - found, but=but))
+
+
+async def _in_states(
+    client: TorrentinoClient, states: Collection[RemoteState], *, but: str | None
+) -> list[RemoteTicket]:
+    """The tickets in any of these states, read at once: a refusal must not come too late."""
+
+    async def listed(state: RemoteState) -> list[RemoteTicket]:
+        return [remote async for remote in client.list(state=state)]
+
+    found = await asyncio.gather(*(listed(state) for state in states))
+    return [remote for tickets in found for remote in tickets if remote.id != but]
 
 
 async def _in_pipeline(
@@ -57,12 +68,7 @@ async def _in_pipeline(
 
 
 async def _pipeline_inputs(client: TorrentinoClient, *, but: str | None) -> list[str] | Missing:
-    waiting = [
-        remote.id
-        for state in _IN_PIPELINE
-        async for remote in client.list(state=state)
-        if remote.id != but
-    ]
+    waiting = [remote.id for remote in await _in_states(client, _IN_PIPELINE, but=but)]
     # What a restart left in such a state reads nothing any more.
     at_work = await client.look_ups.pipeline() if waiting else None
     paths: list[str] = []

@@ -7,7 +7,9 @@ settings allow, is answered by `Rules`. Nothing is removed without both.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -106,15 +108,38 @@ class Permit:
         return True
 
 
+# Between two questions about one torrent that follow each other.
+_VALID_S = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    """What lives at Torrentino beside a torrent."""
+
+    case: Case
+    at: float
+    followed: bool
+    added_at: datetime | None
+    shares_files: bool
+
+
 class Removal:
     """Removes what the rules allow, and nothing else does."""
 
-    def __init__(self, client: TorrentinoClient, rules: Rules) -> None:
+    def __init__(
+        self,
+        client: TorrentinoClient,
+        rules: Rules,
+        *,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._client = client
         self._rules = rules
+        self._now = now
+        self._last: _Look | None = None
 
     @asynccontextmanager
-    async def of(self, case: Case) -> AsyncIterator[Permit]:
+    async def of(self, case: Case, *, asks_only: bool = False) -> AsyncIterator[Permit]:
         """What removes the torrent with its data, to be used within the block.
 
         Raises:
@@ -124,18 +149,41 @@ class Removal:
         if not self._rules.allow(case):
             yield self._permit(case, Standing.NEEDED)
             return
-        torrents = await self._client.torrents()
-        mine = next((each for each in torrents if each.info_hash == case.info_hash.lower()), None)
-        if await followed(self._client, [case.info_hash], but=case.ticket_id):
+        look = await self._look(case, keep=asks_only)
+        if look.followed:
             log.info("torrent_kept", info_hash=case.info_hash, why="another ticket follows it")
             yield self._permit(case, Standing.NEEDED)
             return
-        added_at = None if mine is None else mine.added_at
-        async with self._rules.undisturbed(case, added_at=added_at) as standing:
+        async with self._rules.undisturbed(case, added_at=look.added_at) as standing:
             if standing is not Standing.FREE:
                 log.info("torrent_kept", info_hash=case.info_hash, why=standing)
-            shared = mine is not None and _shares_files(mine, torrents)
-            yield self._permit(case, standing, with_files=not (shared or case.keeps_files))
+            with_files = not (look.shares_files or case.keeps_files)
+            yield self._permit(case, standing, with_files=with_files)
+
+    async def _look(self, case: Case, *, keep: bool) -> _Look:
+        """What lives at Torrentino; a refusal asks a moment before it is carried out.
+
+        `keep`: for that moment.
+        """
+        known, self._last = self._last, None
+        now = self._now()
+        if known is not None and known.case == case and now - known.at < _VALID_S:
+            return known
+        torrents, following = await asyncio.gather(
+            self._client.torrents(),
+            followed(self._client, [case.info_hash], but=case.ticket_id),
+        )
+        mine = next((each for each in torrents if each.info_hash == case.info_hash.lower()), None)
+        look = _Look(
+            case=case,
+            at=now,
+            followed=bool(following),
+            added_at=None if mine is None else mine.added_at,
+            shares_files=mine is not None and _shares_files(mine, torrents),
+        )
+        if keep:
+            self._last = look
+        return look
 
     def _permit(self, case: Case, standing: Standing, *, with_files: bool = False) -> Permit:
         return Permit(self._client, case, standing, with_files=with_files)
@@ -157,7 +205,7 @@ class Removal:
         Raises:
             Conflict, Unavailable: as `of`.
         """
-        async with self.of(case) as permit:
+        async with self.of(case, asks_only=True) as permit:
             return permit.standing is Standing.FREE
 
     async def works(self, dependency: Dependency) -> bool:
