@@ -238,8 +238,8 @@ async def test_queue_all_queues_what_is_missing_up_to_the_limit(world: World) ->
 
 
 async def test_background_work_never_comes_before_a_users(world: World) -> None:
-    """L-11: a hundred tracks of a scan, then two that a user wants: those are next, also when one is
-    one of the hundred."""
+    """L-11: a hundred tracks of a scan, then two that a user wants: those are next, also when one
+    is one of the hundred."""
     tracks = world.add_album(1, 100)
     [wanted] = world.add_album(2, 1)
     api = await serve(world, "ingest", "watchdog")
