@@ -67,7 +67,7 @@ async def test_only_broken_sources_end_soon(world: World, bad: Path) -> None:
     await world.run("ticketer", "poller", "fetcher_writer")
     [item] = await world.until_ended(1)
     sources = await blocked(world)
-    assert len(sources) == 2
+    assert len(sources) == 2, item
     assert (item["status"], item["error_type"]) == ("FAILED", "not_found")
     assert item["error_evidence"] == {"blocked": sorted(row["info_hash"] for row in sources)}
     assert item["error_message"].startswith("2 torrents tried: two end at 0:0"), item
