@@ -13,7 +13,7 @@ from typing import Annotated, TypeAlias, TypeVar, cast
 import typer
 from rich.live import Live
 
-from services import output, words
+from services import output, ownership, words
 from services.address import Address, find_address
 from services.client import ApiClient, ApiError, Json, NoAnswer
 from services.registry import every_service
@@ -38,17 +38,8 @@ bridge = typer.Typer(
 )
 app.add_typer(bridge, name="bridge")
 
-bus = typer.Typer(
-    help="What belongs to this database at NATS, by hand.",
-    no_args_is_help=True,
-    add_completion=False,
-)
-app.add_typer(bus, name="nats")
-
-media = typer.Typer(
-    help="What belongs to this database, by hand.", no_args_is_help=True, add_completion=False
-)
-app.add_typer(media, name="media")
+app.add_typer(ownership.bus, name="nats")
+app.add_typer(ownership.media, name="media")
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Url = Annotated[
@@ -167,30 +158,6 @@ def sync(as_json: AsJson = False) -> None:
         output.print_json(vars(counts))
     else:
         output.print_line(words.synced(vars(counts)))
-
-
-@media.command("take-over")
-def take_over() -> None:
-    """Make MEDIA_PATH belong to this database; for when the one that it belonged to is gone."""
-    # Only this command needs the database here.
-    from services.take_over import take_over_media  # noqa: PLC0415
-
-    with errors_in_lines():
-        # NATS is not used, and may be missing.
-        settings = load([], {"NATS_URL": "nats://unused"} | dict(os.environ))
-        asyncio.run(take_over_media(settings))
-    output.print_line(f"{settings.media_path} belongs to this database now")
-
-
-@bus.command("take-over")
-def take_over_streams() -> None:
-    """Make the streams at NATS_URL belong to this database; for when the other one is gone."""
-    # Only this command needs the database and NATS here.
-    from services.take_over import take_over_nats  # noqa: PLC0415
-
-    with errors_in_lines():
-        asyncio.run(take_over_nats(load([])))
-    output.print_line("the streams belong to this database now")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from shared.bus.nats import once_connected
+from shared.bus.once import once_connected
 from shared.bus.streams import ensure_streams, own_streams
 from shared.db.identity import installation_id
 from shared.db.media_root import MediaRoot

@@ -11,6 +11,7 @@ from services.poller.hints import Hints
 from services.poller.removal_rules import RemovalRules
 from services.poller.service import Poller
 from services.poller.store import Store
+from services.poller.stray_store import StrayStore
 from services.poller.stray_tickets import StraySweep
 from services.poller.ticket_cleanup import Tidier
 from services.poller.ticket_facts import Asked
@@ -68,7 +69,7 @@ def _tickets(app: App, client: TorrentinoClient) -> list[Duty]:
     )
     poller = Poller(app, TicketFollower(app, asked))
     app.bus.listen("poll", poller.loop.wake, queue="poller")
-    sweep = StraySweep(store, tickets, removal, app.health)
+    sweep = StraySweep(StrayStore(app.database), tickets, removal, app.health)
     tidier = Tidier(
         app.database,
         removal,

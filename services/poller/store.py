@@ -14,7 +14,6 @@ from services.poller.ticket_verdict import Process
 from services.poller.watched_time import longest_gap_s, watched
 from shared.acquisition.protocol import Begun
 from shared.db import download_moves
-from shared.db.identity import installation_id
 from shared.db.pool import Connection, Database, Row
 from shared.states import POLLED_DOWNLOADS, REMOTE, DownloadState, in_sql
 from shared.torrentino.model import RemoteState, RemoteTicket
@@ -189,11 +188,6 @@ SELECT q.track_name, q.album_name
 
 _ALBUM_NAME = """
 SELECT album_name FROM queue_items WHERE ticket_id = $1 AND album_name <> '' LIMIT 1
-"""
-
-_KNOWN = """
-SELECT dest_path, torrentino_id, state FROM tickets
- WHERE dest_path = ANY($1)
 """
 
 
@@ -392,24 +386,6 @@ class Store:
                 _AT_REST, ticket.id, alive_as, self._poll_interval_s, self._gap_s
             )
 
-    async def reopen(self, stray: RemoteTicket) -> bool:
-        """Withdraw a ticket whose row was closed too early; False when the row is another's."""
-        async with self.database.connection() as connection:
-            return await download_moves.reopen(connection, stray.dest_path, torrentino_id=stray.id)
-
-    async def installation(self) -> str:
-        """Whose tickets are ours."""
-        async with self.database.connection() as connection:
-            return await installation_id(connection)
-
-    async def withdraw_lost(self, lost: RemoteTicket) -> bool:
-        """Withdraw a ticket in a folder of ours of which there is no row; False: there is one."""
-        download_id = lost.dest_path.rpartition("/")[2]
-        async with self.database.transaction() as connection:
-            return await download_moves.withdraw_lost(
-                connection, download_id, lost.dest_path, torrentino_id=lost.id
-            )
-
     async def restart_stall_clock(self, connection: Connection, ticket: OpenTicket) -> None:
         """No progress was possible until now, which is not the ticket's fault."""
         await connection.execute(_RESTART_STALL_CLOCK, ticket.id)
@@ -419,14 +395,3 @@ class Store:
     ) -> bool:
         """Whether another of our tickets has made progress in that time."""
         return bool(await connection.fetchval(_OTHERS_PROGRESS, ticket.id, within_s))
-
-    async def withdraw_orphans(self) -> int:
-        """Withdraw the tickets that no active item waits for; returns how many."""
-        async with self.database.connection() as connection:
-            return await download_moves.withdraw_unwanted(connection, None, mode="tickets")
-
-    async def known(self, dest_paths: Collection[str]) -> dict[str, Row]:
-        """Our tickets with these paths, by path."""
-        async with self.database.connection() as connection:
-            rows = await connection.fetch(_KNOWN, list(dest_paths))
-        return {row["dest_path"]: row for row in rows}

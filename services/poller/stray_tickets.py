@@ -6,7 +6,7 @@ import asyncio
 
 import structlog
 
-from services.poller.store import Store
+from services.poller.stray_store import StrayStore
 from shared.acquisition.removal import Removal
 from shared.acquisition.tickets import Tickets, begun_of
 from shared.crashpoints import reached
@@ -27,7 +27,9 @@ class StraySweep:
     So it does with a ticket of this installation whose row was lost; its row is made again.
     """
 
-    def __init__(self, store: Store, tickets: Tickets, removal: Removal, health: Health) -> None:
+    def __init__(
+        self, store: StrayStore, tickets: Tickets, removal: Removal, health: Health
+    ) -> None:
         self._store = store
         self._removal = removal
         self._tickets = tickets

@@ -417,26 +417,3 @@ async def _close(client: Client) -> None:
                 await client.close()
     except _DOWN as error:
         log.debug("nats_close", error=words(error))
-
-
-@asynccontextmanager
-async def once_connected(urls: str, *, ca_file: Path | None) -> AsyncIterator[Client]:
-    """A connection for one command, which does not wait for a server that is away.
-
-    Raises:
-        DependencyDown: NATS is away, or forbids what the block does.
-    """
-    servers = [url.strip() for url in urls.split(",")]
-    client = access.StrictClient()
-    with translated():
-        await client.connect(
-            servers=servers,
-            inbox_prefix=access.inbox_prefix(servers),
-            tls=access.tls_context(ca_file),
-            connect_timeout=_CONNECT_TIMEOUT_S,
-            allow_reconnect=False,
-        )
-        try:
-            yield client
-        finally:
-            await _close(client)
