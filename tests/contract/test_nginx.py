@@ -302,7 +302,7 @@ async def test_what_it_may_not_read_is_for_a_person(
     closed = {"file": path, "folder": path.parent, "ticket": path.parent.parent}[kind]
     closed.chmod(0)
     try:
-        with pytest.raises(Misconfigured, match="answers 403 for .*: it must be able to read"):
+        with pytest.raises(Misconfigured, match=r"answers 403 for .*: it must be able to read"):
             await take()
     finally:
         closed.chmod(0o755)
