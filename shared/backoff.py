@@ -27,11 +27,15 @@ class Backoff:
 
     def pause_s(self, earlier: int, rng: random.Random) -> float:
         """Seconds to wait after `earlier` pauses in a row."""
+        return self.grown_s(earlier) * rng.uniform(1 - self.jitter, 1)
+
+    def grown_s(self, earlier: int) -> float:
+        """The pause without its jitter."""
         try:
             grown = self.first_s * self.multiplier**earlier
         except OverflowError:
             grown = self.longest_s
-        return min(grown, self.longest_s) * rng.uniform(1 - self.jitter, 1)
+        return min(grown, self.longest_s)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,8 @@ this installation as well.
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 
 from services.poller.own_faults import Pauses
@@ -14,7 +16,7 @@ from services.poller.removal_rules import NEEDED, SEEDED, RemovalRules
 from services.poller.store import OpenTicket
 from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.db.pool import Connection, Database
-from shared.errors import Conflict, OutcomeUnknown, Refused, Unavailable
+from shared.errors import Conflict, OutcomeUnknown, Refused
 from shared.states import DownloadState
 
 log = structlog.get_logger()
@@ -86,23 +88,12 @@ class BlockedTorrents:
             await connection.execute(_KEEP_SEEDED)
             rows = await connection.fetch(_BAD_TORRENTS, self._rules.removes_whole)
         for row in rows:
-            if not self._pauses.is_over(row["info_hash"]):
-                continue
-            if await self._alone(row["info_hash"]):
+            info_hash = row["info_hash"]
+            if await self._pauses.alone(
+                info_hash, partial(self._is_settled, info_hash), works=self.removal.works
+            ):
                 async with self._database.connection() as connection:
-                    await connection.execute(_BAD_TORRENT_SETTLED, row["info_hash"])
-
-    async def _alone(self, info_hash: str) -> bool:
-        """As `_is_settled`; what fails for this torrent alone waits, and stops no ticket."""
-        try:
-            settled = await self._is_settled(info_hash)
-        except Unavailable as away:
-            if not await self.removal.works(away.dependency):
-                raise
-            self._pauses.failed(info_hash, str(away))
-            return False
-        self._pauses.succeeded(info_hash)
-        return settled
+                    await connection.execute(_BAD_TORRENT_SETTLED, info_hash)
 
     async def _is_settled(self, info_hash: str) -> bool:
         """Whether it is out of the client, or stays there for good."""

@@ -6,6 +6,7 @@ Removed as DOWNLOAD_CLEANUP says. What was there before us is never touched.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Literal
 
 from services.poller.downloads_store import TorrentsStore
@@ -14,7 +15,6 @@ from shared.acquisition.direct import Direct
 from shared.acquisition.protocol import Begun
 from shared.acquisition.removal import Removal
 from shared.crashpoints import reached
-from shared.errors import Unavailable
 
 # Torrents without a row are rare, and the list of all is long.
 _LOST_EVERY_S = 3600.0
@@ -49,7 +49,9 @@ class Leftovers:
         removed = 0
         await self._record_lost()
         for info_hash in await self._store.done_with(also_brought=self._policy == "all"):
-            removed += await self._alone(info_hash)
+            removed += await self._pauses.alone(
+                info_hash, partial(self._remove, info_hash), works=self._removal.works
+            )
         return removed
 
     async def _record_lost(self) -> None:
@@ -58,20 +60,6 @@ class Leftovers:
         if self._looked_at is None or now - self._looked_at >= _LOST_EVERY_S:
             await self._store.record_lost(self.remote.of_installation)
             self._looked_at = now
-
-    async def _alone(self, info_hash: str) -> bool:
-        """Remove it; what fails for this torrent alone waits, and does not stop the others."""
-        if not self._pauses.is_over(info_hash):
-            return False
-        try:
-            done = await self._remove(info_hash)
-        except Unavailable as away:
-            if not await self._removal.works(away.dependency):
-                raise
-            self._pauses.failed(info_hash, str(away))
-            return False
-        self._pauses.succeeded(info_hash)
-        return done
 
     async def _remove(self, info_hash: str) -> bool:
         done_with = Begun(id="", remote_id=info_hash, folder="")

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import structlog
 
-from services.poller.own_faults import pause_s
+from services.poller.own_faults import put_off, record_failure
 from services.poller.store import IS_DUE
 from services.poller.watched_time import longest_gap_s, watched
 from shared.db import download_moves
@@ -79,19 +79,6 @@ RETURNING id, state, info_hash, torrent_title, ours, hashes_before, size_bytes, 
 _ANY = f"""
 SELECT EXISTS (SELECT 1 FROM tickets
                 WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND way = 'direct' AND {IS_DUE})
-"""  # noqa: S608 (made of constants)
-
-_PUT_OFF = f"""
-UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
- WHERE id = ANY($1) AND state IN ({in_sql(POLLED_DOWNLOADS)})
-"""  # noqa: S608 (made of constants)
-
-# It says so where its items show what they wait for.
-_FAILED = f"""
-UPDATE tickets
-   SET failures = failures + 1, remote_reason = $2,
-       next_poll_at = now() + make_interval(secs => $3)
- WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
 """  # noqa: S608 (made of constants)
 
 # A download that waits for its turn is not idle.
@@ -194,21 +181,17 @@ class TorrentsStore:
 
     async def put_off(self, downloads: Collection[Download], *, delay_s: float) -> None:
         """Make these due later; nothing is known about them."""
-        async with self.database.connection() as connection:
-            await connection.execute(_PUT_OFF, [each.id for each in downloads], delay_s)
+        await put_off(self.database, [each.id for each in downloads], delay_s=delay_s)
 
     async def failed(self, download: Download, *, reason: str) -> None:
         """It alone could not be read or acted on: each time in a row it waits for longer."""
-        wait_s = pause_s(download.failures + 1, first_s=self._poll_interval_s)
-        log.warning(
-            "download_at_fault",
-            ticket=download.id,
-            in_a_row=download.failures + 1,
-            wait_s=wait_s,
-            detail=reason,
+        await record_failure(
+            self.database,
+            download.id,
+            earlier=download.failures,
+            first_s=self._poll_interval_s,
+            reason=reason,
         )
-        async with self.database.connection() as connection:
-            await connection.execute(_FAILED, download.id, reason[:2000], wait_s)
 
     async def observe(
         self, connection: Connection, download: Download, torrent: RemoteTorrent

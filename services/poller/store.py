@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import structlog
-
-from services.poller.own_faults import pause_s
+from services.poller.own_faults import put_off, record_failure
 from services.poller.ticket_verdict import Process
 from services.poller.watched_time import longest_gap_s, watched
 from shared.acquisition.protocol import Begun
@@ -18,8 +16,6 @@ from shared.db.pool import Connection, Database, Row
 from shared.states import POLLED_DOWNLOADS, REMOTE, DownloadState, in_sql
 from shared.torrentino.model import RemoteState, RemoteTicket
 from shared.tracks import CatalogTrack, WantedTrack
-
-log = structlog.get_logger()
 
 ACTOR = "poller"
 # How many intervals a poller may take over a claimed ticket before another one takes it too: that
@@ -95,19 +91,6 @@ HASTEN = f"""
 UPDATE tickets SET next_poll_at = now()
  WHERE state IN ({in_sql(POLLED_DOWNLOADS)}) AND next_poll_at > now()
    AND ($1::text[] IS NULL OR torrentino_id = ANY($1))
-"""  # noqa: S608 (made of constants)
-
-_PUT_OFF = f"""
-UPDATE tickets SET next_poll_at = now() + make_interval(secs => $2)
- WHERE id = ANY($1) AND state IN ({in_sql(POLLED_DOWNLOADS)})
-"""  # noqa: S608 (made of constants)
-
-# It says so where its items show what they wait for.
-_FAILED = f"""
-UPDATE tickets
-   SET failures = failures + 1, remote_reason = $2,
-       next_poll_at = now() + make_interval(secs => $3)
- WHERE id = $1 AND state IN ({in_sql(POLLED_DOWNLOADS)})
 """  # noqa: S608 (made of constants)
 
 # Progress is what shows that something happens: another state, another torrent, more per cent.
@@ -238,21 +221,17 @@ class Store:
 
     async def put_off(self, tickets: Collection[OpenTicket], *, delay_s: float) -> None:
         """Make these due later; nothing is known about them."""
-        async with self.database.connection() as connection:
-            await connection.execute(_PUT_OFF, [ticket.id for ticket in tickets], delay_s)
+        await put_off(self.database, [each.id for each in tickets], delay_s=delay_s)
 
     async def failed(self, ticket: OpenTicket, *, reason: str) -> None:
         """It alone could not be read or acted on: each time in a row it waits for longer."""
-        wait_s = pause_s(ticket.failures + 1, first_s=self._poll_interval_s)
-        log.warning(
-            "download_at_fault",
-            ticket=ticket.id,
-            in_a_row=ticket.failures + 1,
-            wait_s=wait_s,
-            detail=reason,
+        await record_failure(
+            self.database,
+            ticket.id,
+            earlier=ticket.failures,
+            first_s=self._poll_interval_s,
+            reason=reason,
         )
-        async with self.database.connection() as connection:
-            await connection.execute(_FAILED, ticket.id, reason[:2000], wait_s)
 
     async def observe(
         self,

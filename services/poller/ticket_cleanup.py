@@ -16,7 +16,7 @@ from services.poller.own_faults import Pauses
 from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.crashpoints import reached
 from shared.db.pool import Database
-from shared.errors import Conflict, OutcomeUnknown, Refused, Unavailable
+from shared.errors import Conflict, OutcomeUnknown, Refused
 from shared.states import COLLECTING, DownloadState, in_sql
 
 log = structlog.get_logger()
@@ -112,18 +112,7 @@ class Tidier:
         return done
 
     async def _alone(self, ticket: Done, act: Callable[[Done], Awaitable[bool]]) -> bool:
-        """Do it; what fails for this ticket alone waits, and does not stop the others."""
-        if not self._pauses.is_over(ticket.id):
-            return False
-        try:
-            done = await act(ticket)
-        except Unavailable as away:
-            if not await self._removal.works(away.dependency):
-                raise
-            self._pauses.failed(ticket.id, str(away))
-            return False
-        self._pauses.succeeded(ticket.id)
-        return done
+        return await self._pauses.alone(ticket.id, lambda: act(ticket), works=self._removal.works)
 
     async def _found(self, sql: str, *args: object) -> list[Done]:
         async with self._database.connection() as connection:

@@ -15,6 +15,7 @@ from typing import Literal, Protocol, TypeAlias, TypeVar
 
 import structlog
 
+from shared.backoff import Backoff
 from shared.errors import Unavailable
 
 log = structlog.get_logger()
@@ -26,8 +27,7 @@ Name: TypeAlias = Literal["audit", "catalog", "pipeline", "orchestrator", "confi
 _DEADLINE_S = 3.0
 # Torrentino asks its indexers for it.
 _CONFIGURATION_S = 15.0
-_FIRST_S = 10.0
-_LONGEST_S = 600.0
+_PAUSES = Backoff(first_s=10.0, longest_s=600.0)
 
 
 class Missing(Enum):
@@ -125,7 +125,7 @@ class LookUps:
 
     def _missing(self, name: Name, detail: str) -> None:
         failures = self._failures[name] = self._failures.get(name, 0) + 1
-        self._until[name] = self._now() + min(_FIRST_S * 2.0 ** (failures - 1), _LONGEST_S)
+        self._until[name] = self._now() + _PAUSES.grown_s(failures - 1)
         if failures == 1:
             log.warning("look_up_missing", look_up=name, detail=detail)
             self._details[name] = detail

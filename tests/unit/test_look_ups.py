@@ -9,6 +9,7 @@ import httpx
 import pytest
 from structlog.testing import capture_logs
 
+from shared.errors import DependencyDown
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.look_ups import MISSING, LookUps
 
@@ -119,3 +120,17 @@ async def test_no_answer_is_waited_for_no_longer_than_a_moment() -> None:
     began = loop.time()
     loop.time = lambda: began + 4  # type: ignore[method-assign]
     assert await asking is MISSING
+
+
+async def test_what_is_missing_for_weeks_stays_missing() -> None:
+    """The pause has grown to its longest long before; counting on breaks nothing."""
+    now = [0.0]
+
+    class Away:
+        async def pipeline(self) -> frozenset[str] | None:
+            raise DependencyDown("torrentino", "no such route")
+
+    it = LookUps(Away(), now=lambda: now[0])  # type: ignore[arg-type]
+    for _ in range(1100):
+        assert await it.pipeline() is MISSING
+        now[0] += 601
