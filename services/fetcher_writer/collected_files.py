@@ -232,7 +232,7 @@ class CollectedFiles:
         """
         path = await self._keep(file)
         with translated("reading a FLAC file's blocks"):
-            return await asyncio.to_thread(cue_sheet_block, path)
+            return await MEDIA.run(cue_sheet_block, path)
 
     async def _keep(self, file: DeliveredFile) -> Path:
         """Where the collected file stays until `close`."""

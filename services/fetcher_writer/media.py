@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from shared.db.media_root import MediaRoot
 from shared.media.paths import temp_file
 from shared.media.tools import AudioTools
 from shared.media.write_check import check_writing
+from shared.threads import MEDIA
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,7 @@ class Media:
         """
         # First of all: nothing may be written below the mount point of an unmounted disk.
         await self.root.look()
-        await asyncio.to_thread(check_writing, self.root.path)
+        await MEDIA.run(check_writing, self.root.path)
 
     async def uri_of(self, track_id: str) -> str | None:
         """Where the catalog says that the track's file lies.

@@ -17,9 +17,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from services.local.servers import free_port
+from tests.support.programs import debian_program
 from tests.support.world import eventually
 
 SHIPPED = Path(__file__).parents[2] / "deploy" / "nginx" / "nginx.conf"
@@ -41,13 +40,7 @@ class Answered:
 
 def nginx_binary() -> str:
     """Where nginx is; ends the test when it is nowhere."""
-    found = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if found is not None:
-        return found
-    missing = "nginx is not installed: apt-get install nginx-light"
-    if os.environ.get("CI") == "true":
-        pytest.fail(missing)
-    pytest.skip(missing)
+    return debian_program("nginx", package="nginx-light")
 
 
 class Nginx:

@@ -1,10 +1,9 @@
-"""A real PgBouncer in front of the tests' PostgreSQL. Without the binary the tests are skipped."""
+"""A real PgBouncer before the tests' PostgreSQL. Without it its tests skip, except in CI."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,9 +11,8 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
-import pytest
-
 from services.local.servers import NOBODY, free_port
+from tests.support.programs import debian_program
 from tests.support.waits import eventually
 
 PoolMode = Literal["session", "transaction", "statement"]
@@ -31,9 +29,7 @@ async def pgbouncer(
     url: str, folder: Path, mode: PoolMode, *, ignores: str = "", sessions: int = 3
 ) -> AsyncIterator[str]:
     """The URL through a PgBouncer that shares so many sessions of the database at `url`."""
-    binary = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-    if binary is None:
-        pytest.skip("pgbouncer is not installed: apt-get install pgbouncer")
+    binary = debian_program("pgbouncer", package="pgbouncer")
     parts, port = urlsplit(url), free_port()
     config = folder / "pgbouncer.ini"
     config.write_text(
