@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 # A request may have to wait for a decode; two at once leave processors for the others.
 DECODES_AT_ONCE = 2
-# What may be different at the next try.
+# What is kept of failures; a time-out only for a while, for the next try may be faster.
 _KEPT = (ErrorType.CORRUPTION, ErrorType.TIMEOUT)
 
 

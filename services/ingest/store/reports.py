@@ -10,7 +10,7 @@ from shared.db.pool import Connection, Row
 from shared.db.server import NOT_DURABLE
 from shared.states import LIVE_DOWNLOADS, SERVING_DOWNLOADS, WAITING, DownloadState, in_sql
 
-# Items of one priority are queued in the order of `seq`, and keep it.
+# `seq` has the order of arrival, whatever the order in which items are served.
 _OLDEST_PENDING = f"""
 SELECT min(o.created_at)
   FROM unnest(ARRAY[1, 2, 3]) AS p (priority)
