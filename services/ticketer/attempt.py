@@ -9,7 +9,7 @@ from services.ticketer.intents import ACTOR
 from shared.acquisition.protocol import ModeName
 from shared.db import moves
 from shared.db.claims import Claim
-from shared.db.pool import Database
+from shared.db.pool import Connection
 from shared.errors import AttemptFailed, Dependency, ErrorType, Unavailable
 from shared.states import Stage
 
@@ -133,12 +133,11 @@ _FAILED = "UPDATE tickets SET failures = failures + 1 WHERE id = $1"
 
 
 async def hand_back_all(
-    database: Database, attempt: Attempt, *, delay_s: float, reason: str, own_fault: bool
+    connection: Connection, attempt: Attempt, *, delay_s: float, reason: str, own_fault: bool
 ) -> None:
     """Queue the items again that are still held by the attempt."""
-    async with database.transaction() as connection:
-        await moves.hand_back(
-            connection, attempt.claims, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
-        )
-        if own_fault:
-            await connection.execute(_FAILED, attempt.id)
+    await moves.hand_back(
+        connection, attempt.claims, Stage.QUEUED, delay_s=delay_s, reason=reason, actor=ACTOR
+    )
+    if own_fault:
+        await connection.execute(_FAILED, attempt.id)

@@ -179,7 +179,7 @@ class DirectStarter:
                 delay_s=delay_s,
             )
             reached("direct.refused")
-            await self.store.close_intent(connection, work.ticket_id)
+            await self.store.close_intent(connection, work.ticket_id, how="nothing found")
         ATTEMPTS_FAILED.labels(failure.error_type).inc(len(work.claims))
 
     async def _asks_by_track(self, work: Work) -> bool:
@@ -200,17 +200,23 @@ class DirectStarter:
                 reason="no other release of the album: asks by track",
                 actor=ACTOR,
             )
-            await self.store.close_intent(connection, work.ticket_id)
+            await self.store.close_intent(connection, work.ticket_id, how="nothing found")
         return True
 
     async def hand_back(
         self, attempt: DirectAttempt, *, delay_s: float, reason: str, own_fault: bool = False
     ) -> None:
-        """Queue the items again."""
+        """Queue the items again, in their order among the others where nothing was begun.
+
+        Only an intent that has failures of its own is kept all the same, for their count.
+        """
         reached("direct.handing_back")
-        await hand_back_all(
-            self.store.database, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
-        )
+        async with self.store.database.transaction() as connection:
+            await hand_back_all(
+                connection, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
+            )
+            if not own_fault and not attempt.failures:
+                await self.store.close_intent(connection, attempt.id, how="handed back")
 
     async def works(self, dependency: Dependency) -> bool:
         """See `Starter`."""

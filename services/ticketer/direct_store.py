@@ -156,9 +156,9 @@ class DirectStore:
             )
             await connection.execute(_RETRACT, work.ticket_id)
 
-    async def close_intent(self, connection: Connection, ticket_id: str) -> None:
+    async def close_intent(self, connection: Connection, ticket_id: str, *, how: str) -> None:
         """Drop an intent that certainly led to no torrent, and whose items no ticketer holds."""
-        await download_moves.close_unstarted(connection, ticket_id, how="nothing found")
+        await download_moves.close_unstarted(connection, ticket_id, how=how)
 
     async def adding(self, work: Work, *, for_s: float) -> int | None:
         """Make the claims last this long, and count the add that comes now; how many that makes.

@@ -82,7 +82,7 @@ class ReleaseSearch:
         if self.wait_s() > 0:
             raise NoTurn(self.wait_s(), "waits: the indexers are away")
         async with self._database.transaction() as connection:
-            wait_s = await releases.wait_s(
+            turn = await releases.next_turn(
                 connection, self._limits.budget, background=work.background, lock=True
             )
             # It may have been answered while we waited for the lock.
@@ -91,8 +91,8 @@ class ReleaseSearch:
                 return known
             if await releases.asked_now_s(connection, query) > 0:
                 raise NoTurn(_SOON_S, "waits for the answer to the same search")
-            if wait_s > 0:
-                raise NoTurn(wait_s, "waits for its turn to search")
+            if turn.wait_s > 0:
+                raise NoTurn(turn.wait_s, "waits for its turn to search")
             made = await releases.begin(connection, query)
         reached("direct.searching")
         try:

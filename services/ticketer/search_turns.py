@@ -10,12 +10,13 @@ from services.ticketer.places import BACKGROUND
 from services.ticketer.wanted import Want
 from shared.db import releases
 from shared.db.pool import Connection, Row
-from shared.db.releases import Budget, Missing
+from shared.db.releases import Budget, Missing, Turn
 from shared.states import WAITING, DownloadState, Stage, in_sql
 
 # What was not found is searched for again at once when a user asks for it on another day.
 _ASKED_AGAIN_S = 86_400.0
 _LEAST_WAIT_S = 1.0
+_LOOKS_AGAIN_S = 10.0
 # Results for the artist serve all of the artist's albums.
 _ARTIST_WIDE = 3
 
@@ -62,7 +63,7 @@ class SearchTurns:
         self._connection = connection
         self._limits = limits
         self._searcher_wait_s = searcher_wait_s
-        self._waits: dict[bool, float] = {}
+        self._turns: dict[bool, Turn] = {}
         self._begun: int | None = None
         self._off: dict[str, tuple[float, str]] = {}
 
@@ -78,15 +79,19 @@ class SearchTurns:
         if self._searcher_wait_s > 0:
             self._put_off(members, self._searcher_wait_s, "waits: the indexers are away")
             return False
-        if background not in self._waits:
-            self._waits[background] = await releases.wait_s(
+        if background not in self._turns:
+            self._turns[background] = await releases.next_turn(
                 self._connection, self._limits.budget, background=background
             )
+        turn = self._turns[background]
         if self._begun is None:
             self._begun = await self._connection.fetchval(_ABOUT_TO_SEARCH)
         gap_s = self._limits.budget.gap_s
         # With a gap only one search may be made now; the next ones come one gap apart.
-        wait_s = self._waits[background] + self._begun * gap_s
+        wait_s = turn.wait_s + self._begun * gap_s
+        if self._begun >= turn.left:
+            # Soon those ahead of it have made theirs, or needed none.
+            wait_s = max(wait_s, _LOOKS_AGAIN_S)
         if wait_s > 0:
             self._put_off(members, wait_s, "waits for its turn to search")
             self._begun += 1

@@ -223,9 +223,10 @@ class TicketStarter:
     ) -> None:
         """Queue the items again."""
         reached("ticketer.handing_back")
-        await hand_back_all(
-            self.store.database, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
-        )
+        async with self.store.database.transaction() as connection:
+            await hand_back_all(
+                connection, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
+            )
 
     async def works(self, dependency: Dependency) -> bool:
         """See `Starter`."""

@@ -43,6 +43,14 @@ class Budget:
         return max(1, self.per_hour // 2) if background else self.per_hour
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Seconds until the next search may be made, 0 for now, and how many the hour has left."""
+
+    wait_s: float
+    left: int
+
+
 # A ticketer that decides to search must see the decision of the one before.
 _LOCK = "SELECT pg_advisory_xact_lock(hashtext('pezzottify.searches'))"
 
@@ -164,10 +172,10 @@ async def read(
     )
 
 
-async def wait_s(
+async def next_turn(
     connection: Connection, budget: Budget, *, background: bool, lock: bool = False
-) -> float:
-    """Seconds until the next search may be made, 0 for now. `lock`: it is about to be made."""
+) -> Turn:
+    """When the next search may be made. `lock`: it is about to be made."""
     if lock:
         await connection.execute(_LOCK)
     most = budget.most(background=background)
@@ -178,7 +186,7 @@ async def wait_s(
         waits.append(budget.gap_s - _seconds(row["now"], row["last"]))
     if row["first_of_most"] is not None:
         waits.append(_HOUR_S - _seconds(row["now"], row["first_of_most"]))
-    return max(waits)
+    return Turn(wait_s=max(waits), left=max(0, most - row["made"]))
 
 
 async def asked_now_s(connection: Connection, query: str) -> float:

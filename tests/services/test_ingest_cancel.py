@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -156,7 +157,7 @@ async def test_the_ticket_is_a_tombstone_until_torrentino_agrees(
     await by_hand.poll()
     assert still.standin.requests["DELETE /tickets/{id}"] == 1
     # Its pipeline was faster than the cancel, and overwrites it.
-    folder = still.folder / "incoming" / ticket["id"]
+    folder = Path(ticket["dest_path"])
     folder.mkdir(parents=True)
     (folder / "song.converted").write_bytes(b"late")
     by_hand.set_state(item, type="completed", stats={"files_placed": 1})

@@ -7,12 +7,10 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from shared.media.verify import AudioFacts, verify
 from tests.support.audio import cut, make_audio
 from tests.support.ingest_helpers import (
     V1,
@@ -130,27 +128,22 @@ async def test_a_broken_named_file_is_kept(world: World, song: Path) -> None:
     assert await world.rows("SELECT 1 FROM presence_problems") == []
 
 
-async def test_a_broken_file_is_decoded_once(
-    world: World, song: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_broken_file_is_decoded_once(world: World, song: Path) -> None:
     """While it is the same, its problem is the answer, also after a restart of the service."""
     [track] = world.add_album(1, 1)
     path = cut(name_file(world, track, servers_uri(track), song), song)
-    decoded = []
-
-    async def counted(file: Path, **named: Any) -> AudioFacts:
-        decoded.append(file)
-        return await verify(file, **named)
-
-    monkeypatch.setattr("shared.present.verify", counted)
+    decoded = "SELECT checked_at FROM file_verdicts"
+    seen: list[Row] = []
     for _ in range(2):
         api = await serve(world)
         assert_problem(await ask(api, track), 409, "conflict")
+        seen = seen or await world.rows(decoded)
         assert_problem(await ask(api, track), 409, "conflict")
-    assert len(decoded) == 1
+        assert len(seen) == 1
+        assert await world.rows(decoded) == seen
     os.utime(path, (1, 1))
     assert_problem(await ask(api, track), 409, "conflict")
-    assert len(decoded) == 2
+    assert seen[0] not in await world.rows(decoded)
 
 
 async def test_a_broken_file_is_replaced_where_the_setting_says_so(

@@ -70,7 +70,7 @@ _FORBIDDEN: dict[Service, tuple[str, ...]] = {
         "SELECT device_seed FROM bridge_server",
     ),
     "poller": (
-        "INSERT INTO tickets (id, dest_path, priority) VALUES ('x', 'x', 1)",
+        "INSERT INTO requests (id) VALUES ('x')",
         "SELECT links FROM tickets",
         "SELECT magnet_uri FROM releases",
         "UPDATE media_files SET audio_uri = 'x'",

@@ -219,11 +219,11 @@ async def test_searches_of_a_clock_that_was_ahead_use_no_budget(
     )
     await world.execute("INSERT INTO searches (query, lease_until) VALUES ('q', now() + '1 day')")
     async with database.connection() as connection:
-        wait_s = await releases.wait_s(connection, Budget(per_hour=60, gap_s=10), background=False)
+        turn = await releases.next_turn(connection, Budget(per_hour=60, gap_s=10), background=False)
         asked_s = await releases.asked_now_s(connection, "q")
         await connection.execute("UPDATE searches SET lease_until = NULL")
         answered_s = await releases.asked_now_s(connection, "q")
-    assert wait_s == 0
+    assert (turn.wait_s, turn.left) == (0, 60)
     assert 0 < asked_s <= releases.ASKING_S
     assert answered_s == 0
 
