@@ -62,7 +62,8 @@ _MAX_TRACKS = 2000
 class _Message(BaseModel):
     # Strict: "2" or 1.0 is no version. Unknown fields are allowed, because a newer sender may add
     # some within the version.
-    model_config = ConfigDict(frozen=True, strict=True, extra="ignore")
+    # Most processes read few of them: each is built at its first use.
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", defer_build=True)
 
 
 class TrackData(_Message):

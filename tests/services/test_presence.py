@@ -200,7 +200,7 @@ async def test_a_second_file_is_reported_and_left(world: World, song: Path) -> N
     assert [(row["track_id"], row["kind"]) for row in problems] == [
         (first, "second"), (second, "second")
     ]  # fmt: skip
-    assert len([path for path in (world.media / "audio").rglob("*") if path.is_file()]) == 4
+    assert len(world.placed()) == 4
 
 
 async def test_null_again_is_published_again(world: World, song: Path) -> None:

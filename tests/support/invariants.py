@@ -43,7 +43,6 @@ from shared.media.paths import find_audio
 from shared.media.presence import NamedFile, named_file
 from shared.media.tools import find_tools
 from shared.media.verify import verify
-from shared.media.write_check import CHECKED
 from shared.states import LEASED, REMOTE, TRANSITIONS, Stage
 from tests.support.world import Row, World, eventually
 
@@ -448,8 +447,7 @@ class Watch:
 
     def _files(self) -> list[Path]:
         """The files that appeared since the last look; two of one track are noted."""
-        below = (self._world.media / "audio").rglob("*")
-        found = [p for p in below if p.is_file() and p.name != CHECKED]
+        found = self._world.placed()
         self.broken += [
             f"I3: {n} files of {stem}"
             for stem, n in Counter(p.stem for p in found).items()

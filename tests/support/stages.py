@@ -272,7 +272,7 @@ async def held_by(step: Callable[[], Awaitable[object]]) -> Unavailable | None:
 
 def in_audio(world: World) -> list[str]:
     """Every file below audio/, by name, whatever it is."""
-    return sorted(path.name for path in (world.media / "audio").rglob("*") if path.is_file())
+    return sorted(path.name for path in world.placed())
 
 
 def _with_the_login(app: App, service: Service) -> App:

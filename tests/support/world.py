@@ -38,6 +38,7 @@ from shared.bus.streams import ensure_streams
 from shared.bus.subjects import EVENT, EVENTS_STREAM, REQUESTS_STREAM
 from shared.duty import Duty
 from shared.media.paths import find_audio
+from shared.media.write_check import CHECKED
 from shared.process import build_all
 from shared.settings import SERVICES, Service, Settings, load
 from shared.states import DownloadState, ScanState, ServerRequestState, Stage, edges
@@ -248,14 +249,18 @@ class World(Music):
         """
         found: dict[str, Path] = {}
         named = self.named()
-        for path in sorted((self.media / "audio").rglob("*")):
-            if path.is_file():
-                assert path.stem not in found, f"two files for {path.stem}"
-                is_named = self.media / named.get(path.stem, "") == path
-                own = is_named or find_audio(self.media, path.stem) == [path]
-                assert own, f"{path} is misplaced"
-                found[path.stem] = path
+        for path in self.placed():
+            assert path.stem not in found, f"two files for {path.stem}"
+            is_named = self.media / named.get(path.stem, "") == path
+            own = is_named or find_audio(self.media, path.stem) == [path]
+            assert own, f"{path} is misplaced"
+            found[path.stem] = path
         return found
+
+    def placed(self) -> list[Path]:
+        """Every file below audio/, but that of a check whether the disk can be written to."""
+        below = sorted((self.media / "audio").rglob("*"))
+        return [path for path in below if path.name != CHECKED and path.is_file()]
 
     def named(self) -> dict[str, str]:
         """Where the catalog says that files lie, by track id; nothing without a catalog."""
