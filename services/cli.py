@@ -17,9 +17,9 @@ from services import output, ownership, words
 from services.address import Address, find_address
 from services.client import ApiClient, ApiError, Json, NoAnswer
 from services.registry import every_service
-from shared import logs, process
+from shared import logs
 from shared.errors import DependencyDown
-from shared.process import errors_in_lines
+from shared.exits import errors_in_lines
 from shared.settings import EVERY_SERVICE, OPTIONAL_SERVICES, SERVICES, Service, bridge_wanted, load
 from shared.untrusted import printable
 
@@ -83,6 +83,7 @@ def local(
     # The embedded servers are an extra that an installation without them does not have; and they
     # take a second to import.
     from services.local.run import run as run_local  # noqa: PLC0415
+    from shared import process  # noqa: PLC0415
 
     process.blank_secrets()
     process.close_to_others()
@@ -103,6 +104,9 @@ def run(
     unknown = [name for name in names if name not in EVERY_SERVICE]
     if unknown:
         sys.exit(f"no service {', '.join(unknown)}; there are {', '.join(EVERY_SERVICE)}, and: all")
+    # What asks a running service needs none of what a service consists of.
+    from shared import process  # noqa: PLC0415
+
     process.main(every_service(*cast("Sequence[Service]", names)))
 
 

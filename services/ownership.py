@@ -8,7 +8,7 @@ import os
 import typer
 
 from services import output
-from shared.process import errors_in_lines
+from shared.exits import errors_in_lines
 from shared.settings import load
 
 bus = typer.Typer(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import importlib
+from typing import TYPE_CHECKING
 
-from shared.process import Build
 from shared.settings import SERVICES, Service
+
+# What runs a service is a second's import, which the command line does not need.
+if TYPE_CHECKING:
+    from shared.process import Build
 
 
 def every_service(*names: Service) -> dict[Service, Build]:

@@ -7,8 +7,7 @@ import ctypes
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import structlog
@@ -16,7 +15,7 @@ import structlog
 from shared import logs
 from shared.app import App, make_app
 from shared.duty import Duty
-from shared.errors import DownloadsError
+from shared.exits import errors_in_lines
 from shared.ops import OpsServer
 from shared.settings import SECRETS, SERVICES, Service, Settings, load
 from shared.signals import on_signals
@@ -103,26 +102,3 @@ class _Deadline:
 def build_all(app: App, services: dict[Service, Build]) -> list[Duty]:
     """The duties of several services that share one process."""
     return [duty for build in services.values() for duty in build(app)]
-
-
-@contextmanager
-def errors_in_lines() -> Iterator[None]:
-    """End the process with a line for each error that we raise on purpose; a bug passes through."""
-    try:
-        yield
-    except DownloadsError as error:
-        sys.exit(str(error))
-    except BaseExceptionGroup as group:
-        # Not `except*`: Python before 3.11.4 wraps an exit in it, and shows it as a bug.
-        _, bugs = group.split(DownloadsError)
-        if bugs is not None:
-            raise
-        sys.exit("\n".join(str(error) for error in _leaves(group)))
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error
