@@ -31,6 +31,8 @@ class ApiClient:
             base_url=base_url,
             headers={"Authorization": f"Bearer {api_key}"},
             timeout=_TIMEOUT_S,
+            # Reading the machine's certificates takes a while.
+            verify=base_url.startswith("https"),
             trust_env=False,
         )
 
