@@ -37,6 +37,8 @@ _REST_OF_AN_ALBUM = 0.5
 # Releases that one turn tries to add.
 _MOST_TRIED = 5
 _LATER_S = 1.0
+# What waits longer does not go before what was asked for meanwhile.
+_LONG_WAIT_S = 60.0
 
 
 @dataclass(kw_only=True)
@@ -206,16 +208,16 @@ class DirectStarter:
     async def hand_back(
         self, attempt: DirectAttempt, *, delay_s: float, reason: str, own_fault: bool = False
     ) -> None:
-        """Queue the items again, in their order among the others where nothing was begun.
+        """Queue the items again; those that wait for long without anything begun, in their order.
 
-        Only an intent that has failures of its own is kept all the same, for their count.
+        An intent with failures of its own is kept all the same, for their count.
         """
         reached("direct.handing_back")
         async with self.store.database.transaction() as connection:
             await hand_back_all(
                 connection, attempt, delay_s=delay_s, reason=reason, own_fault=own_fault
             )
-            if not own_fault and not attempt.failures:
+            if delay_s >= _LONG_WAIT_S and not own_fault and not attempt.failures:
                 await self.store.close_intent(connection, attempt.id, how="handed back")
 
     async def works(self, dependency: Dependency) -> bool:

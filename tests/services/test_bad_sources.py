@@ -21,7 +21,7 @@ HASHES = [letter * 40 for letter in "abc"]
 @pytest.fixture
 async def world(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
     """Downloads take long enough to be seen: what was downloaded unseen cannot be blocked."""
-    config = StandinConfig(acquire_s=0.0, download_s=0.4, tick_s=0.05)
+    config = StandinConfig(acquire_s=0.0, download_s=1.0, tick_s=0.05)
     async with make_world(tmp_path, database_url, config) as made:
         made.env["POLL_INTERVAL_S"] = "0.05"
         yield made
