@@ -86,9 +86,9 @@ def rewritten(page: str) -> str:
     for name, make in PARTS[page].items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        assert len(pattern.findall(text)) == 1, f"docs/{page} has {begin} and {end} once"
-        block = f"{begin}\n{make()}\n{end}"
-        text = pattern.sub(lambda _, block=block: block, text)
+        found = list(pattern.finditer(text))
+        assert len(found) == 1, f"docs/{page} has {begin} and {end} once"
+        text = f"{text[: found[0].start()]}{begin}\n{make()}\n{end}{text[found[0].end() :]}"
     return text
 
 

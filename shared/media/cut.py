@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
-from shared.media.encoders import is_lossless
 from shared.media.ffmpeg_write import SHORT_S, SPARE_BYTES, command, write_audio
+from shared.media.formats import is_lossless
 from shared.media.place import discard
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify

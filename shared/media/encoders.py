@@ -9,14 +9,18 @@ from typing import Literal
 
 from shared.errors import Misconfigured
 from shared.media.bitrates import bounds, mp3_steps, native_vorbis_quality
-from shared.media.browsers import plays_in_browsers
 from shared.media.ffmpeg_process import child_of, first_bytes
+from shared.media.formats import (
+    Accepted,
+    AudioFormat,
+    Playable,
+    is_dsd,
+    is_lossless,
+    plays_in_browsers,
+)
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 
-AudioFormat = Literal["ogg_vorbis", "opus", "mp3", "flac", "aac"]
-
-_LOSSLESS = frozenset({"flac", "alac", "wmalossless"})
 # ffmpeg's names of the layouts that every encoder here takes, by the number of channels. Opus
 # rejects other ones, as 5.1 with its rear at the sides.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1"}
@@ -24,12 +28,15 @@ _CD_HZ = 44_100
 _MOST_CHANNELS = 8
 
 _MP3_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+# Browsers play no higher one.
+_FLAC_RATES = (384_000, 352_800, 192_000, 176_400, 96_000, 88_200, 48_000, 44_100)
+_MOST_OF_DSD_HZ = 96_000
 _AAC_RATES = (96_000, 88_200, 64_000, *_MP3_RATES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What AUDIO_FORMAT and AUDIO_QUALITY ask for.
+    """What AUDIO_FORMAT, AUDIO_QUALITY and AUDIO_PLAYABLE ask for.
 
     `quality` is kbit/s, for flac the compression level; None is the format's default: for stereo
     ogg_vorbis 256, opus 160, mp3 320, aac 256 kbit/s, for mono half and for more channels twice as
@@ -39,6 +46,12 @@ class Target:
 
     format: Literal["original"] | AudioFormat
     quality: int | None = None
+    playable: Playable = "convert"
+
+    @property
+    def accepted(self) -> Accepted:
+        """What may become a file that is placed."""
+        return Accepted(format=self.format, playable=self.playable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +140,8 @@ _FORMATS: Mapping[AudioFormat, _Format] = {
         muxer="flac",
         encoders=("flac",),
         default=8,
-        most_rate_hz=655_350,
-        rates_hz=(),
+        most_rate_hz=_FLAC_RATES[0],
+        rates_hz=_FLAC_RATES,
         any_rate=True,
         most_channels=_MOST_CHANNELS,
     ),
@@ -142,6 +155,14 @@ _FORMATS: Mapping[AudioFormat, _Format] = {
         most_rate_hz=96_000,
         rates_hz=_AAC_RATES,
     ),
+}
+
+# What browsers play, and in which format's container if not in its own.
+_COPIED: Mapping[str, AudioFormat] = {
+    "aac": "aac",
+    "mp3": "mp3",
+    "opus": "opus",
+    "vorbis": "ogg_vorbis",
 }
 
 _ANSWER_LIMIT_BYTES = 256 * 1024
@@ -192,11 +213,6 @@ def encoder_of(format_: AudioFormat, has: Capabilities) -> str:
     )
 
 
-def is_lossless(codec: str) -> bool:
-    """Whether the codec, as `verify` names it, keeps every sample."""
-    return codec in _LOSSLESS or codec.startswith("pcm_")
-
-
 def tags_of(container: str) -> str:
     """Where ffmpeg finds a file's tags, for `map_metadata`: in Ogg at the stream."""
     return "0:s:a:0" if container == "ogg" else "0"
@@ -210,16 +226,23 @@ def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
     bit rate than it has. Sample rate and channels are not raised, except for Opus, which has only
     48 kHz, and for mono where the encoder has only stereo.
 
-    A file that browsers do not play never stays: what `target` leaves becomes FLAC if it is
-    lossless, otherwise Opus, at the encoder's least where that is more than the source has.
+    With AUDIO_PLAYABLE=convert a file that browsers do not play never stays. If `target` leaves it,
+    what they play in another container is copied into that; the rest becomes FLAC if it is
+    lossless, otherwise Opus, at the encoder's least where that is more than the source has. With
+    `refuse` it stays, and must not be placed.
 
     Raises:
         Misconfigured: this ffmpeg lacks the encoder.
     """
     planned = _to_target(facts, target, has)
-    if planned is None and not plays_in_browsers(facts.codec, facts.sample_bits):
+    if planned is None and target.playable == "convert" and not plays(facts):
         return _for_browsers(facts, has)
     return planned
+
+
+def plays(facts: AudioFacts) -> bool:
+    """Whether browsers play the file as it is."""
+    return plays_in_browsers(facts.container, facts.codec, facts.sample_bits)
 
 
 def _to_target(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
@@ -236,6 +259,8 @@ def _to_target(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | N
 
 
 def _for_browsers(facts: AudioFacts, has: Capabilities) -> Plan:
+    if facts.codec in _COPIED:
+        return _in_another_container(facts, _FORMATS[_COPIED[facts.codec]])
     if facts.channels <= _MOST_CHANNELS:
         flac = Target(format="flac")
         planned = _to_flac(facts, _FORMATS["flac"], flac, encoder_of("flac", has))
@@ -250,9 +275,11 @@ def _for_browsers(facts: AudioFacts, has: Capabilities) -> Plan:
 
 
 def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
-    """Rate, channels and bit depth stay: without filters ffmpeg keeps them."""
-    if not is_lossless(facts.codec) or facts.sample_rate_hz > form.most_rate_hz:
+    """Rate, channels and bit depth stay, except for a rate that no music needs."""
+    if not is_lossless(facts.codec):
         return None
+    rate_hz = _flac_rate(facts, form)
+    filters = None if rate_hz == facts.sample_rate_hz else f"aformat=sample_rates={rate_hz}"
     level = form.default if target.quality is None else min(target.quality, 12)
     return Plan(
         ext=form.ext,
@@ -260,13 +287,25 @@ def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> 
         container=form.container,
         muxer=form.muxer,
         encoder=encoder,
-        sample_rate_hz=facts.sample_rate_hz,
+        sample_rate_hz=rate_hz,
         channels=facts.channels,
         bitrate_kbps=None,
-        filters=None,
+        filters=filters,
         tags_from=tags_of(facts.container),
         options={"compression_level": level},
     )
+
+
+def _flac_rate(facts: AudioFacts, form: _Format) -> int:
+    """The source's rate, or the largest below the limit, by a whole ratio where there is one.
+
+    DSD is decoded at an eighth of its rate, of which most is noise that it shifts beyond hearing.
+    """
+    most_hz = _MOST_OF_DSD_HZ if is_dsd(facts.codec) else form.most_rate_hz
+    if facts.sample_rate_hz <= most_hz:
+        return facts.sample_rate_hz
+    below = [rate for rate in form.rates_hz if rate <= most_hz]
+    return next((rate for rate in below if facts.sample_rate_hz % rate == 0), below[0])
 
 
 def _to_lossy(
@@ -301,7 +340,7 @@ def _to_lossy(
 
 
 def _in_another_container(facts: AudioFacts, form: _Format) -> Plan:
-    """Raw AAC is copied into its container: encoding it again would lose quality."""
+    """It is copied: encoding it again would lose quality."""
     return Plan(
         ext=form.ext,
         codec=form.codec,

@@ -12,8 +12,9 @@ import pytest
 
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Misconfigured
 from shared.media.convert import Slots, convert
-from shared.media.encoders import AudioFormat, Plan, Target, capabilities
+from shared.media.encoders import Plan, Target, capabilities
 from shared.media.ffmpeg_write import write_audio
+from shared.media.formats import AudioFormat
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts
 from tests.support.audio import cut
