@@ -23,9 +23,10 @@ HYBRID = "wavpack_hybrid"
 class Container:
     """One container.
 
-    `name` is ours, `probed` ffprobe's, `demuxer` the name on ffmpeg's whitelist. `codecs` gives the
-    ending of the file for each codec that is taken. `endings` are those of the names of such files,
-    and whether what they hold is lossless; None: it may be either.
+    `name` is ours, `probed` ffprobe's (empty: see `shared.media.variants`), `demuxer` the name on
+    ffmpeg's whitelist. `codecs` gives the ending of the file for each codec that is taken.
+    `endings` are those of the names of such files, and whether what they hold is lossless; None: it
+    may be either.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Container:
     played: frozenset[str] = frozenset()
     # Whether the length that ffprobe tells is stated by the file; otherwise it is an estimate.
     states_length: bool = True
+    # Whether tags may follow that the demuxer takes for damaged audio.
+    tags_behind: bool = False
 
 
 def _one(*names: str, lossless: bool | None) -> dict[str, bool | None]:
@@ -69,6 +72,7 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"mp3": "mp3", "mp2": "mp2"},
         endings=_one("mp3", "mp2", lossless=False),
         played=frozenset({"mp3"}),
+        tags_behind=True,
     ),
     Container(
         name="flac",
@@ -77,6 +81,7 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"flac": "flac"},
         endings=_one("flac", lossless=True),
         played=frozenset({"flac"}),
+        tags_behind=True,
     ),
     Container(
         name="ogg",
@@ -109,7 +114,15 @@ CONTAINERS: tuple[Container, ...] = (
         demuxer="wav",
         codecs=_all((PCM, "adpcm_ms", "adpcm_ima_wav", "mp3", *_SURROUND), "wav"),
         endings=_one("wav", "wave", lossless=True),
-        played=_PLAYED_PCM,
+        played=_PLAYED_PCM | {"mp3"},
+    ),
+    # The same for more than 4 GiB, which ffprobe calls so as well, and Firefox does not play.
+    Container(
+        name="rf64",
+        probed="",
+        demuxer="wav",
+        codecs={PCM: "wav"},
+        endings=_one("rf64", lossless=True),
     ),
     # DTS and AC-3 as the samples of a WAV file.
     Container(
@@ -161,6 +174,7 @@ CONTAINERS: tuple[Container, ...] = (
         demuxer="wv",
         codecs={"wavpack": "wv", HYBRID: "wv"},
         endings=_one("wv", lossless=True),
+        tags_behind=True,
     ),
     Container(
         name="ape",
@@ -211,6 +225,7 @@ CONTAINERS: tuple[Container, ...] = (
         demuxer="mpc",
         codecs={"musepack7": "mpc"},
         endings=_one("mpc", "mp+", "mpp", lossless=False),
+        tags_behind=True,
     ),
     Container(
         name="mpc8",
@@ -220,6 +235,7 @@ CONTAINERS: tuple[Container, ...] = (
         endings={},
         # Rounded down to a packet of 1.7 s.
         states_length=False,
+        tags_behind=True,
     ),
     Container(
         name="ac3",
@@ -228,6 +244,7 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"ac3": "ac3"},
         endings=_one("ac3", lossless=False),
         states_length=False,
+        tags_behind=True,
     ),
     Container(
         name="eac3",
@@ -236,6 +253,7 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"eac3": "eac3"},
         endings=_one("eac3", "ec3", lossless=False),
         states_length=False,
+        tags_behind=True,
     ),
     Container(
         name="dts",
@@ -244,10 +262,11 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"dts": "dts"},
         endings=_one("dts", lossless=False),
         states_length=False,
+        tags_behind=True,
     ),
 )
 
-DEMUXERS = ",".join(each.demuxer for each in CONTAINERS)
+DEMUXERS = ",".join(dict.fromkeys(each.demuxer for each in CONTAINERS))
 ENDINGS: Mapping[str, bool | None] = {
     ending: lossless for each in CONTAINERS for ending, lossless in each.endings.items()
 }
@@ -256,7 +275,7 @@ _LOSSLESS = frozenset(
     {*_DSD, "alac", "ape", "dst", "flac", "mlp", "shorten", "tak", "truehd", "tta", "wavpack"}
     | {"wmalossless"}
 )
-_BY_NAME = {each.name: each for each in CONTAINERS}
+BY_NAME = {each.name: each for each in CONTAINERS}
 _BY_PROBED = {each.probed: each for each in CONTAINERS}
 # Firefox plays no FLAC with more.
 _PLAYED_FLAC_BITS = 24
@@ -296,7 +315,7 @@ def plays_in_browsers(container: str, codec: str, sample_bits: int | None) -> bo
     """Whether browsers play it, as `verify` names it, behind the catalog server."""
     if codec == "flac" and sample_bits is not None and sample_bits > _PLAYED_FLAC_BITS:
         return False
-    return codec in _BY_NAME[container].played
+    return codec in BY_NAME[container].played
 
 
 @dataclass(frozen=True, kw_only=True)

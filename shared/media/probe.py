@@ -15,7 +15,7 @@ from shared.media import formats
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
-from shared.media.wavpack import is_hybrid
+from shared.media.variants import variant_of
 from shared.threads import MEDIA
 
 # A file's description is a few kilobytes, with long lyrics some hundred.
@@ -190,10 +190,7 @@ def _rejected(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
 def _result(
     path: Path, answer: dict[str, Any], stream: dict[str, Any], evidence: dict[str, object]
 ) -> ProbeResult:
-    codec = str(stream.get("codec_name"))
-    if codec == "wavpack" and is_hybrid(path):
-        codec = formats.HYBRID
-    row = formats.of_probed(str(evidence["container"]))
+    row, codec = variant_of(path, str(evidence["container"]), str(stream.get("codec_name")))
     ext = None if row is None else row.codecs.get(formats.PCM if codec[:4] == "pcm_" else codec)
     if row is None or ext is None:
         raise refuse(
@@ -214,7 +211,7 @@ def _result(
         sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
         channels=int(_number(stream["channels"]) or 0),
         sample_bits=int(_number(stream.get("bits_per_raw_sample")) or 0) or None,
-        audio_end=audio_end(path) if container in ("flac", "mp3") else None,
+        audio_end=audio_end(path) if row.tags_behind else None,
         tags=_tags(form, stream),
     )
 
