@@ -318,6 +318,11 @@ def plays_in_browsers(container: str, codec: str, sample_bits: int | None) -> bo
     return codec in BY_NAME[container].played
 
 
+def _named_by(ending: str, row: Container) -> Iterable[str]:
+    """The codecs that a file of the container may have if its name ends so."""
+    return (ending,) if ending in row.codecs else row.codecs
+
+
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
     """What may be placed in the end, by AUDIO_FORMAT and AUDIO_PLAYABLE, before a file is here.
@@ -334,7 +339,7 @@ class Accepted:
             self._codec(row, codec)
             for row in CONTAINERS
             if ending in row.endings or (ending == "mp4" and row.name == "mp4")
-            for codec in row.codecs
+            for codec in _named_by(ending, row)
         )
 
     def word(self, word: str) -> bool | None:
