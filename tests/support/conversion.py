@@ -27,6 +27,7 @@ ENCODERS: Mapping[str, tuple[str, ...]] = {
     "ogg_flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "ogg"),
     "alac": ("-c:a", "alac", "-sample_fmt", "s16p", "-f", "ipod"),
     "alac24": ("-c:a", "alac", "-sample_fmt", "s32p", "-f", "ipod"),
+    "wavpack": ("-c:a", "wavpack", "-sample_fmt", "s16p", "-f", "wv"),
     "wav": ("-c:a", "pcm_s16le", "-f", "wav"),
     "wav_float": ("-c:a", "pcm_f32le", "-f", "wav"),
     "wav_double": ("-c:a", "pcm_f64le", "-f", "wav"),
