@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shared.choosing import vocabulary as words
 from shared.choosing.model import Profile, Release, Wanted
 from shared.choosing.naming import Name, Named
+from shared.choosing.placeable import refused_formats
 from shared.choosing.title import Reading
 
 # In kbit/s, implied by bytes and length: below is a part, in between the label is not believed, and
@@ -181,25 +182,14 @@ def _of_a_set(case: Case) -> Iterator[Refusal]:
 
 
 def _of_the_source(case: Case) -> Iterator[Refusal]:
-    if said := _in_no_accepted_format(case):
-        sentence = f"it is in {said}, which is not placed"
-        if any(case.profile.accepted.decoded(word) for word in said.split(", ")):
-            sentence += " with AUDIO_PLAYABLE=refuse"
+    wanted, accepted = case.wanted, case.profile.accepted
+    if said := refused_formats(case.release.title, (wanted.artist, wanted.album), accepted):
+        sentence = f"it is in {', '.join(said)}, which is not placed"
+        if any(map(accepted.decoded, said)):
+            sentence += f" with AUDIO_PLAYABLE={accepted.playable}"
         yield Refusal(rule="format", sentence=sentence)
     label, least = case.reading.rate_kbps, case.profile.min_bitrate_kbps
     if label is not None and label < least and not case.reading.lossless:
         yield Refusal(rule="quality", sentence=f"{label} kbit/s are below {least}")
     if case.release.seeders <= 0:
         yield Refusal(rule="seeders", sentence="it has no seeders", soft=True)
-
-
-def _in_no_accepted_format(case: Case) -> str:
-    """The formats that it says it has, if none may be placed; empty: one may, or it says none.
-
-    A word of the wanted name says nothing of the format.
-    """
-    accepts = case.profile.accepted.word
-    name = {*case.name.core, *(word for artist in case.name.artists for word in artist)}
-    said = {word: accepts(word) for word in case.reading.all_words - name}
-    known = sorted(word for word, accepted in said.items() if accepted is not None)
-    return "" if any(said[word] for word in known) else ", ".join(known)
