@@ -278,8 +278,7 @@ def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> 
     """Rate, channels and bit depth stay, except for a rate that no music needs."""
     if not is_lossless(facts.codec):
         return None
-    rate_hz = _flac_rate(facts, form)
-    filters = None if rate_hz == facts.sample_rate_hz else f"aformat=sample_rates={rate_hz}"
+    rate_hz, filters = flac_rate(facts)
     level = form.default if target.quality is None else min(target.quality, 12)
     return Plan(
         ext=form.ext,
@@ -296,16 +295,18 @@ def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> 
     )
 
 
-def _flac_rate(facts: AudioFacts, form: _Format) -> int:
-    """The source's rate, or the largest below the limit, by a whole ratio where there is one.
+def flac_rate(facts: AudioFacts) -> tuple[int, str | None]:
+    """The rate that a FLAC of lossless audio gets, and the filter for it; None: it is the source's.
 
-    DSD is decoded at an eighth of its rate, of which most is noise that it shifts beyond hearing.
+    Otherwise it is the largest below the limit, by a whole ratio where there is one. DSD is decoded
+    at an eighth of its rate, of which most is noise that it shifts beyond hearing.
     """
-    most_hz = _MOST_OF_DSD_HZ if is_dsd(facts.codec) else form.most_rate_hz
+    most_hz = _MOST_OF_DSD_HZ if is_dsd(facts.codec) else _FLAC_RATES[0]
     if facts.sample_rate_hz <= most_hz:
-        return facts.sample_rate_hz
-    below = [rate for rate in form.rates_hz if rate <= most_hz]
-    return next((rate for rate in below if facts.sample_rate_hz % rate == 0), below[0])
+        return facts.sample_rate_hz, None
+    below = [rate for rate in _FLAC_RATES if rate <= most_hz]
+    rate_hz = next((rate for rate in below if facts.sample_rate_hz % rate == 0), below[0])
+    return rate_hz, f"aformat=sample_rates={rate_hz}"
 
 
 def _to_lossy(

@@ -69,7 +69,7 @@ CASES: Sequence[Case] = (
     _whole("rf64.wav", "pcm_s16le", "-rf64", "always"),
     _whole("flac.mka", "flac", "-f", "matroska"),
     _whole("opus.mka", "libopus", "-f", "matroska"),
-    _whole("flac.mp4", "flac", "-strict", "-2", "-f", "mp4"),
+    _whole("flac.mp4", "flac", "-sample_fmt", "s16", "-strict", "-2", "-f", "mp4"),
     _whole("opus.mp4", "libopus", "-strict", "-2", "-f", "mp4"),
     _whole("layer-2.mp2", "mp2"),
     _whole("dolby.ac3", "ac3"),

@@ -9,6 +9,7 @@ import pytest
 
 from shared.errors import CorruptAudio
 from shared.media.convert import convert
+from shared.media.cut import cut
 from shared.media.encoders import Target, capabilities, plan, plays
 from shared.media.formats import HYBRID
 from shared.media.tools import find_tools
@@ -109,6 +110,23 @@ async def test_dsd_in_a_lossy_format(format_: str, rate_hz: int, tmp_path: Path)
     path = TAKEN["dsd.dsf"].make(tmp_path)
     facts, _ = await playable(path, Target(format=format_), tmp_path)  # type: ignore[arg-type]
     assert (facts.codec, facts.sample_rate_hz) == (format_, rate_hz)
+
+
+async def test_a_track_is_cut_out_of_a_disc_of_dsd(tmp_path: Path) -> None:
+    """As Super Audio CDs are copied: one file with a sheet. Its rate is more than FLAC takes."""
+    disc = tmp_path / "x.dff"
+    disc.write_bytes(rare_formats.dsdiff(4, rate_hz=5_644_800))
+    facts = await verify(disc, expected_ms=4000, tolerance_s=0.1, tools=find_tools())
+    made = await cut(
+        disc,
+        tmp_path / "track",
+        start_s=1.0,
+        end_s=3.0,
+        facts=facts,
+        tools=find_tools(),
+        timeout_s=60,
+    )
+    assert (made.codec, made.sample_rate_hz, made.duration_ms) == ("flac", 88_200, 2000)
 
 
 def _tag(content: bytes) -> bytes:
