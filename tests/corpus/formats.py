@@ -79,6 +79,12 @@ CASES: Sequence[Case] = (
     _written("dsd.dff", rare_formats.dsdiff),
     _written("monkeys-audio.ape", rare_formats.ape),
     _written("shorten.shn", rare_formats.shorten),
+    Case(
+        name="musepack.mpc",
+        make=partial(written, name="musepack.mpc", content=lambda _: rare_formats.musepack()),
+        expected_ms=4000,
+        verdict="whole",
+    ),
     _refused("video.mkv", "video", "libopus", video=True),
     _refused("video.mp4", "video", "aac", video=True),
     _refused("sun.au", "codec_not_allowed", "pcm_s16be"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 import struct
 import zlib
@@ -10,6 +11,10 @@ from collections.abc import Iterator
 # Eight samples of DSD whose mean is zero.
 _DSD_SILENCE = b"\x69"
 _DSD_BLOCK_BYTES = 4096
+_MUSEPACK = (
+    "TVBDS1NIDjD2Z/EIiuIQABsbUkcMAQAAAAAAAAAARUkHoAEeAVNPCCcAAAAAQVAMD//////////gQVAMD//////////gQVAH"
+    "D///+FNUBwIS1FBTRQM="
+)
 
 
 def dsf(seconds: float, *, rate_hz: int = 2_822_400, channels: int = 2) -> bytes:
@@ -54,6 +59,11 @@ def ape(seconds: float, *, rate_hz: int = 44_100) -> bytes:
     head += struct.pack("<IIII16s", 0, 16 * len(frames), 0, 0, bytes(16))
     head += struct.pack("<HHIIIHHI", 1000, 0, per_frame, sizes[-1], len(sizes), 16, 2, rate_hz)
     return head + table + b"".join(frames) + _ape_tag()
+
+
+def musepack() -> bytes:
+    """Four seconds of silence in stereo, as mpcenc writes them, with a cover in the tag."""
+    return base64.b64decode(_MUSEPACK) + _ape_tag()
 
 
 def _ape_tag() -> bytes:
