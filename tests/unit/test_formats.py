@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from services.fetcher_writer.delivery.base import DeliveredFile
-from services.fetcher_writer.delivery.candidates import without_refused
+from services.fetcher_writer.delivery.candidates import audio_candidates, without_refused
 from services.poller.file_choice import is_audio
 from shared.choosing import vocabulary as words
 from shared.choosing.choice import judge
@@ -128,6 +128,12 @@ def test_only_what_is_decoded_is_ordered() -> None:
     assert is_audio("A/01.wv")
     assert is_audio("A/01.dff")
     assert not is_audio("A/01.ofr")
+
+
+def test_the_correction_of_a_hybrid_file_is_no_candidate() -> None:
+    """ffprobe takes it for a WavPack file of the same length."""
+    files = [DeliveredFile(name=name, size_bytes=1) for name in ("01 Song.wv", "01 Song.wvc")]
+    assert [file.name for file in audio_candidates(files)] == ["01 Song.wv"]
 
 
 def test_what_is_refused_is_not_collected() -> None:

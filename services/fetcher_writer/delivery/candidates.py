@@ -26,6 +26,8 @@ _NON_AUDIO_ENDINGS = frozenset(
         *("nfo", "txt", "md", "rtf", "doc", "html", "htm", "url", "xml", "json", "lrc", "srt"),
         *("zip", "rar", "7z", "gz", "tar", "iso", "torrent", "exe", "db", "ini", "ds_store"),
         *("part", "parts", "!qb", "!ut", "aria2", "tmp"),
+        # What a hybrid WavPack file lacks: it is announced as audio, and cannot be decoded alone.
+        "wvc",
     }
 )
 
