@@ -19,8 +19,9 @@ from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.claims import Claim
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
+from shared.media.capabilities import capabilities
 from shared.media.convert import Slots, convert
-from shared.media.encoders import Plan, Target, capabilities, plan, plays
+from shared.media.encoders import Plan, Target, plan, plays
 from shared.media.place import written
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify

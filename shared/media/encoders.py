@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.errors import Misconfigured
 from shared.media.bitrates import bounds, mp3_steps, native_vorbis_quality
-from shared.media.ffmpeg_process import child_of, first_bytes
+from shared.media.capabilities import Capabilities
 from shared.media.formats import (
     Accepted,
     AudioFormat,
@@ -18,7 +17,6 @@ from shared.media.formats import (
     is_lossless,
     plays_in_browsers,
 )
-from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts
 
 # ffmpeg's names of the layouts that every encoder here takes, by the number of channels. Opus
@@ -52,13 +50,6 @@ class Target:
     def accepted(self) -> Accepted:
         """What may become a file that is placed."""
         return Accepted(format=self.format, playable=self.playable)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Capabilities:
-    """The encoders of one ffmpeg, as it names them."""
-
-    encoders: frozenset[str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,36 +155,6 @@ _COPIED: Mapping[str, AudioFormat] = {
     "opus": "opus",
     "vorbis": "ogg_vorbis",
 }
-
-_ANSWER_LIMIT_BYTES = 256 * 1024
-_ASKING_S = 30.0
-_known: dict[str, Capabilities] = {}
-
-
-async def capabilities(tools: AudioTools) -> Capabilities:
-    """The encoders of this ffmpeg, which is asked once in the life of the process.
-
-    Raises:
-        Misconfigured: it does not start, or does not answer.
-    """
-    if tools.ffmpeg not in _known:
-        _known[tools.ffmpeg] = Capabilities(encoders=frozenset(await _encoders(tools.ffmpeg)))
-    return _known[tools.ffmpeg]
-
-
-async def _encoders(ffmpeg: str) -> list[str]:
-    try:
-        async with asyncio.timeout(_ASKING_S), child_of((ffmpeg, "-v", "0", "-encoders")) as child:
-            answer, _ = await first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES)
-            await child.wait()
-    except TimeoutError as exc:
-        raise Misconfigured("ffmpeg", "ffmpeg does not list its encoders") from exc
-    lines = [line.split() for line in answer.decode("utf-8", "replace").splitlines()]
-    # Flags, name, description; the legend above has "=" for a name.
-    found = [w[1] for w in lines if len(w) > 2 and len(w[0]) == 6 and w[1] != "="]
-    if not found:
-        raise Misconfigured("ffmpeg", "ffmpeg does not list its encoders")
-    return found
 
 
 def encoder_of(format_: AudioFormat, has: Capabilities) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from shared.errors import CorruptAudio
+from shared.media.capabilities import capabilities
 from shared.media.convert import convert
 from shared.media.cut import cut
-from shared.media.encoders import Target, capabilities, plan, plays
+from shared.media.encoders import Target, plan, plays
 from shared.media.formats import HYBRID
 from shared.media.tools import find_tools
 from shared.media.variants import variant_of

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.media.capabilities import capabilities
 from shared.media.convert import convert
-from shared.media.encoders import Plan, Target, capabilities, plan
+from shared.media.encoders import Plan, Target, plan
 from shared.media.tools import find_tools
 from shared.media.verify import AudioFacts, verify
 

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Misconfigured
-from shared.media.encoders import Capabilities, Plan, Target, encoder_of, plan
+from shared.media.capabilities import Capabilities
+from shared.media.encoders import Plan, Target, encoder_of, plan
 from shared.media.formats import AudioFormat, plays_in_browsers
 from shared.media.verify import AudioFacts
 
