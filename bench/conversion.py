@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, get_args
 
+from shared.media.capabilities import capabilities
 from shared.media.convert import arguments, convert
-from shared.media.encoders import AudioFormat, Plan, Target, capabilities, plan
+from shared.media.encoders import Plan, Target, plan
+from shared.media.formats import AudioFormat
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import verify
 from tests.support.conversion import run as ffmpeg

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from shared.media.formats import CONTAINERS, PCM, Container
 from shared.settings import SECRETS, SERVICES, Service, Settings, SettingsError, load
 from shared.states import (
     download_diagram,
@@ -48,6 +49,31 @@ def settings_table() -> str:
     return "\n".join([*rows, "", f"Secrets, which may come from a file: {secrets}."])
 
 
+def formats_table() -> str:
+    """Every container with its endings, what is taken in it, and what browsers play."""
+    rows = ["| container | endings | played | not played |", "|---|---|---|---|"]
+    for row in CONTAINERS:
+        endings = ", ".join(f"`.{ending}`" for ending in row.endings)
+        played = ", ".join(_played(row))
+        other = ", ".join(_not_played(row))
+        rows.append(f"| {row.name} | {endings} | {played} | {other} |")
+    return "\n".join(rows)
+
+
+def _played(row: Container) -> list[str]:
+    """The codecs in their order, forms of samples by their own names."""
+    return [codec for codec in row.codecs if codec in row.played] + sorted(
+        row.played - row.codecs.keys()
+    )
+
+
+def _not_played(row: Container) -> list[str]:
+    others = [codec for codec in row.codecs if codec not in row.played and codec != PCM]
+    if PCM not in row.codecs:
+        return others
+    return ["other samples" if row.played - row.codecs.keys() else "samples", *others]
+
+
 def _required_by(variable: str) -> str:
     always = [service for service in SERVICES if _needs(service, variable, "shared")]
     over_http = [service for service in SERVICES if _needs(service, variable, "http")]
@@ -77,6 +103,7 @@ PARTS: dict[str, dict[str, Callable[[], str]]] = {
         "server_requests": lambda: _mermaid(server_request_diagram()),
     },
     "settings.md": {"settings": settings_table},
+    "formats.md": {"formats": formats_table},
 }
 
 
@@ -86,9 +113,9 @@ def rewritten(page: str) -> str:
     for name, make in PARTS[page].items():
         begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
         pattern = re.compile(f"{re.escape(begin)}.*?{re.escape(end)}", re.DOTALL)
-        assert len(pattern.findall(text)) == 1, f"docs/{page} has {begin} and {end} once"
-        block = f"{begin}\n{make()}\n{end}"
-        text = pattern.sub(lambda _, block=block: block, text)
+        found = list(pattern.finditer(text))
+        assert len(found) == 1, f"docs/{page} has {begin} and {end} once"
+        text = f"{text[: found[0].start()]}{begin}\n{make()}\n{end}{text[found[0].end() :]}"
     return text
 
 

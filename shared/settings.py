@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
 
 from shared.errors import DownloadsError
+from shared.media.formats import Accepted, AudioFormat, Playable
 from shared.setting_types import (
     AbsolutePath,
     CertificateFile,
@@ -182,12 +183,16 @@ class Settings(BaseModel):
         " album (`album`); `auto` is `album` from two tracks on and where a track's own ticket"
         " failed",
     )
-    audio_format: Annotated[
-        Literal["original", "ogg_vorbis", "opus", "mp3", "flac", "aac"], Word
-    ] = Field(
+    audio_format: Annotated[Literal["original"] | AudioFormat, Word] = Field(
         "original",
-        description="the format that verified files are converted to; `original`: only what"
-        " browsers do not play is converted, to FLAC or Opus",
+        description="the format that verified files are converted to; `original`: none, except by"
+        " AUDIO_PLAYABLE",
+    )
+    audio_playable: Annotated[Playable, Word] = Field(
+        "convert",
+        description="what becomes of files that browsers do not play and AUDIO_FORMAT does not"
+        " convert, such as WavPack or ALAC: lossless ones become FLAC and others Opus (`convert`),"
+        " or none is chosen or placed (`refuse`)",
     )
     audio_quality: int | None = Field(
         None,
@@ -324,6 +329,11 @@ class Settings(BaseModel):
         """The path of `torrentino_downloads_root` here; None if it is not set."""
         path = self.torrentino_downloads_mount or self.torrentino_downloads_root
         return None if path is None else Path(path)
+
+    @property
+    def accepted(self) -> Accepted:
+        """Which formats may become a placed file."""
+        return Accepted(format=self.audio_format, playable=self.audio_playable)
 
     @property
     def umask_bits(self) -> int:

@@ -79,7 +79,7 @@ def build(
     settings = app.settings
     adapters = deliveries(settings)
     app.closers.extend(adapter.close for adapter in adapters.values())
-    collector = Collector(adapters, sleep=sleep)
+    collector = Collector(adapters, accepted=settings.accepted, sleep=sleep)
     store = Store(
         app.database, lease_s=settings.lease_s, worker=app.worker, deliveries=tuple(adapters)
     )
@@ -137,7 +137,11 @@ def _fetcher_writer(
     settings, media, collector = app.settings, publisher.media, places.collector
     converter = Converter(
         store,
-        Target(format=settings.audio_format, quality=settings.audio_quality),
+        Target(
+            format=settings.audio_format,
+            quality=settings.audio_quality,
+            playable=settings.audio_playable,
+        ),
         keep_originals=settings.audio_keep_source,
         media=media,
         announcer=app.announcer,

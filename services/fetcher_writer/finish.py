@@ -19,9 +19,9 @@ from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.claims import Claim
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
-from shared.media.browsers import plays_in_browsers
+from shared.media.capabilities import capabilities
 from shared.media.convert import Slots, convert
-from shared.media.encoders import Plan, Target, capabilities, plan
+from shared.media.encoders import Plan, Target, plan, plays
 from shared.media.place import written
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
@@ -122,7 +122,8 @@ def _only_zeros(path: Path) -> bool:
 class Converter:
     """Converts a verified file to the target's format, where that loses no quality in vain.
 
-    With the target `original` it converts only what browsers do not play.
+    With the target `original` it converts only what browsers do not play, or refuses that with
+    AUDIO_PLAYABLE=refuse.
 
     `keep_originals`: whether the file that a converted one was made from is kept.
     """
@@ -152,18 +153,21 @@ class Converter:
         """The file as it is, or converted and verified again.
 
         Raises:
+            CorruptAudio: browsers do not play it, and AUDIO_PLAYABLE refuses that.
             AttemptFailed: it cannot be converted.
             Unavailable: the disk is full or away, or this ffmpeg cannot do it.
             Stale: another worker has the item, or it was cancelled.
         """
         unchanged = Finished(path=collected.path, facts=facts, how=collected.how)
-        plays = plays_in_browsers(facts.codec, facts.sample_bits)
-        if plays and not self.converts:
+        playable = plays(facts)
+        if playable and not self.converts:
             return unchanged
         planned = plan(facts, self._target, await capabilities(self._media.find_tools()))
+        if planned is None and not playable:
+            raise _not_playable(collected, facts)
         if planned is None:
             return unchanged
-        why = "" if plays else ", because browsers do not play it"
+        why = "" if playable else ", because browsers do not play it"
         await self._begin(claim, f"converting {facts.codec} to {planned.codec}{why}")
         converted = await self._converted(claim, collected.path, facts, planned)
         original = Original(path=collected.path, ext=facts.ext) if self._keep_originals else None
@@ -221,6 +225,16 @@ class Converter:
         finally:
             writing.cancel()
             await asyncio.gather(writing, return_exceptions=True)
+
+
+def _not_playable(collected: Collected, facts: AudioFacts) -> CorruptAudio:
+    """The error for a whole file that is not placed; another release may have another format."""
+    message = (
+        f"browsers do not play {facts.codec} in {facts.container}, and AUDIO_PLAYABLE=refuse"
+        " accepts only what they play: AUDIO_PLAYABLE=convert converts it"
+    )
+    evidence = {"rule": "not_playable", "file": collected.name[:500], "codec": facts.codec}
+    return CorruptAudio(message, evidence | {"container": facts.container})
 
 
 async def _verified_again(

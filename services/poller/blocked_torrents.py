@@ -109,9 +109,10 @@ class BlockedTorrents:
 
 
 def _refusal(info_hash: str, ticket: OpenTicket) -> Case:
+    # What is not blocked has a format that can never be placed: no item can use its download.
     return Case(
         info_hash=info_hash,
-        ground=Ground.BAD,
+        ground=Ground.BAD if info_hash in ticket.blocked else Ground.UNWANTED,
         mode="tickets",
         download_id=ticket.id,
         ticket_id=ticket.torrentino_id,

@@ -82,8 +82,8 @@ async def _gone(facts: TicketFacts) -> Action | None:
 
 
 async def _blocked(facts: TicketFacts) -> Action | None:
-    """Whether it serves a torrent that is blocked for all of its items."""
-    blocked = facts.ticket.blocked
+    """Whether it serves a torrent that is blocked for all of its items, or can never be placed."""
+    blocked = facts.ticket.blocked | await facts.never_placed()
     refusal = refusal_of(facts.remote, seen=facts.ticket.info_hash, blocked=blocked)
     if not isinstance(refusal, NextCandidate):
         return refusal

@@ -13,6 +13,8 @@ from services.poller.ticket_verdict import Verdict, verdict_of
 from services.poller.torrent_client import TorrentClient
 from shared.acquisition.protocol import Seen
 from shared.acquisition.tickets import Tickets
+from shared.choosing.placeable import refused_formats
+from shared.media.formats import ANYTHING
 from shared.settings import Settings
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.look_ups import MISSING, Missing
@@ -166,6 +168,25 @@ class TicketFacts:
         client = self.asked.tickets.client
         files = await client.look_ups.catalog_files(info_hash) if info_hash else None
         return None if files is None or files is MISSING else [path for path, _ in files]
+
+    @once
+    async def never_placed(self) -> frozenset[str]:
+        """Its candidates in formats that can never be placed, by their titles.
+
+        Torrentino's pipeline converts what it places: then only what nothing decodes.
+        """
+        settings = self.asked.settings
+        accepted = settings.accepted if settings.torrentino_downloads_root else ANYTHING
+        titles = self.remote.titles.items()
+        if not any(refused_formats(title, (), accepted) for _, title in titles):
+            return frozenset()
+        wanted = await self.wanted()
+        names = {each.track.title for each in wanted} | {each.album or "" for each in wanted}
+        names |= {each.track.artist or "" for each in wanted}
+        names |= {each.album_artist or "" for each in wanted}
+        return frozenset(
+            hash_ for hash_, title in titles if refused_formats(title, names, accepted)
+        )
 
     @once
     async def may_refuse(self) -> bool:

@@ -249,7 +249,7 @@ def refusal_of(
 ) -> GiveUp | NextCandidate | None:
     """What to do about a ticket that may serve a blocked torrent; None: it does not.
 
-    `blocked` are those that are blocked for all of the ticket's items.
+    `blocked` are those that are blocked for all of the ticket's items, or can never be placed.
     `seen` is the torrent that the ticket was last seen to download; once it is completed, the
     ticket no longer tells.
     """

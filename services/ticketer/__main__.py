@@ -99,6 +99,7 @@ def _profile(settings: Settings) -> Profile:
         prefer_lossless=settings.prefer_lossless,
         min_bitrate_kbps=settings.min_bitrate_kbps,
         max_grab_bytes=int(settings.max_grab_gb * 1e9),
+        accepted=settings.accepted,
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from shared.media.formats import ANYTHING, Accepted
+
 # Of a track whose length is not known.
 USUAL_TRACK_S = 230.0
 
@@ -44,3 +46,4 @@ class Profile:
     prefer_lossless: bool = True
     min_bitrate_kbps: int = 192
     max_grab_bytes: int = 8_000_000_000
+    accepted: Accepted = ANYTHING

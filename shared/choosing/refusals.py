@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from shared.choosing import vocabulary as words
 from shared.choosing.model import Profile, Release, Wanted
 from shared.choosing.naming import Name, Named
+from shared.choosing.placeable import refused_formats
 from shared.choosing.title import Reading
 
 # In kbit/s, implied by bytes and length: below is a part, in between the label is not believed, and
@@ -181,6 +182,12 @@ def _of_a_set(case: Case) -> Iterator[Refusal]:
 
 
 def _of_the_source(case: Case) -> Iterator[Refusal]:
+    wanted, accepted = case.wanted, case.profile.accepted
+    if said := refused_formats(case.release.title, (wanted.artist, wanted.album), accepted):
+        sentence = f"it is in {', '.join(said)}, which is not placed"
+        if any(map(accepted.decoded, said)):
+            sentence += f" with AUDIO_PLAYABLE={accepted.playable}"
+        yield Refusal(rule="format", sentence=sentence)
     label, least = case.reading.rate_kbps, case.profile.min_bitrate_kbps
     if label is not None and label < least and not case.reading.lossless:
         yield Refusal(rule="quality", sentence=f"{label} kbit/s are below {least}")

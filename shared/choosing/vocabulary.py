@@ -9,8 +9,11 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-LOSSLESS = _words("flac ape alac wv wavpack lossless tta tr24 dsd dsd64 dsd128 dsf wav aiff mqa")
-LOSSY = _words("mp3 aac m4a ogg vorbis opus wma mp2")
+LOSSLESS = _words(
+    "flac ape alac wv wavpack lossless tta tr24 dsd dsd64 dsd128 dsd256 dsd512 dsf dff wav aiff "
+    "mqa tak shn optimfrog ofr"
+)
+LOSSY = _words("mp3 aac m4a ogg vorbis opus wma mp2 mpc musepack")
 # What a variable rate amounts to, in kbit/s; V2 is as good as 192, with 190 in the mean.
 VARIABLE_KBPS = {"v0": 245, "v1": 225, "v2": 192}
 

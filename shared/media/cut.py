@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
-from shared.media.encoders import is_lossless
+from shared.media.encoders import flac_rate
 from shared.media.ffmpeg_write import SHORT_S, SPARE_BYTES, command, write_audio
+from shared.media.formats import is_lossless
 from shared.media.place import discard
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
@@ -44,7 +45,8 @@ async def cut(
     """Write the part of `source` between two times to `target`, and return its facts.
 
     `facts` are what `verify` found in the source; without `end_s` the part goes to its end.
-    Lossless audio becomes FLAC, exact to the sample, with the same rate, channels and depth. MP3,
+    Lossless audio becomes FLAC, exact to the sample, with the same rate (unless FLAC has no use
+    for it: `flac_rate`), channels and depth. MP3,
     AAC, Vorbis and Opus are copied in their container, exact to the frame: nothing is encoded
     again. Tags are left out, for they describe the whole file. `target` is whole, verified and on
     disk when this returns, and not there when it raises or is cancelled.
@@ -64,7 +66,7 @@ async def cut(
     length_s = until_s - start_s
     exact = is_lossless(facts.codec)
     if exact:
-        arguments = _exactly(source, target, tools, start_s=start_s, length_s=length_s)
+        arguments = _exactly(source, target, tools, facts, start_s=start_s, length_s=length_s)
     else:
         arguments = _in_frames(source, target, tools, facts, start_s=start_s, end_s=end_s)
     await write_audio(
@@ -81,23 +83,28 @@ async def cut(
 
 
 def _exactly(
-    source: Path, target: Path, tools: AudioTools, *, start_s: float, length_s: float
+    source: Path,
+    target: Path,
+    tools: AudioTools,
+    facts: AudioFacts,
+    *,
+    start_s: float,
+    length_s: float,
 ) -> list[str]:
     # All before the part is decoded and dropped, an hour in four seconds: ffmpeg 8.1 cannot seek in
     # a FLAC of large frames without a seek table, which few files have.
-    return command(
-        source,
-        target,
-        tools,
-        writing={
-            "ss": f"{start_s:.6f}",
-            "t": f"{length_s:.6f}",
-            "c:a": "flac",
-            "compression_level": 8,
-            "f": "flac",
-            "map_metadata": -1,
-        },
-    )
+    options: dict[str, object] = {
+        "ss": f"{start_s:.6f}",
+        "t": f"{length_s:.6f}",
+        "c:a": "flac",
+        "compression_level": 8,
+        "f": "flac",
+        "map_metadata": -1,
+    }
+    _, filters = flac_rate(facts)
+    if filters is not None:
+        options["af"] = filters
+    return command(source, target, tools, writing=options)
 
 
 def _in_frames(

@@ -13,7 +13,8 @@ import ffmpeg
 
 from shared.errors import DependencyDown
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
-from shared.media.probe import DEMUXERS, source_name
+from shared.media.formats import DEMUXERS
+from shared.media.probe import source_name
 from shared.media.tools import AudioTools
 
 STDERR_LIMIT_BYTES = 64 * 1024

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.errors import Misconfigured
 from shared.media.bitrates import bounds, mp3_steps, native_vorbis_quality
-from shared.media.browsers import plays_in_browsers
-from shared.media.ffmpeg_process import child_of, first_bytes
-from shared.media.tools import AudioTools
+from shared.media.capabilities import Capabilities
+from shared.media.formats import (
+    Accepted,
+    AudioFormat,
+    Playable,
+    is_dsd,
+    is_lossless,
+    plays_in_browsers,
+)
 from shared.media.verify import AudioFacts
 
-AudioFormat = Literal["ogg_vorbis", "opus", "mp3", "flac", "aac"]
-
-_LOSSLESS = frozenset({"flac", "alac", "wmalossless"})
 # ffmpeg's names of the layouts that every encoder here takes, by the number of channels. Opus
 # rejects other ones, as 5.1 with its rear at the sides.
 _LAYOUTS = {1: "mono", 2: "stereo", 3: "3.0", 4: "quad", 5: "5.0", 6: "5.1"}
@@ -24,12 +26,15 @@ _CD_HZ = 44_100
 _MOST_CHANNELS = 8
 
 _MP3_RATES = (48_000, 44_100, 32_000, 24_000, 22_050, 16_000, 12_000, 11_025, 8_000)
+# Browsers play no higher one.
+_FLAC_RATES = (384_000, 352_800, 192_000, 176_400, 96_000, 88_200, 48_000, 44_100)
+_MOST_OF_DSD_HZ = 96_000
 _AAC_RATES = (96_000, 88_200, 64_000, *_MP3_RATES)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """What AUDIO_FORMAT and AUDIO_QUALITY ask for.
+    """What AUDIO_FORMAT, AUDIO_QUALITY and AUDIO_PLAYABLE ask for.
 
     `quality` is kbit/s, for flac the compression level; None is the format's default: for stereo
     ogg_vorbis 256, opus 160, mp3 320, aac 256 kbit/s, for mono half and for more channels twice as
@@ -39,13 +44,12 @@ class Target:
 
     format: Literal["original"] | AudioFormat
     quality: int | None = None
+    playable: Playable = "convert"
 
-
-@dataclass(frozen=True, kw_only=True)
-class Capabilities:
-    """The encoders of one ffmpeg, as it names them."""
-
-    encoders: frozenset[str]
+    @property
+    def accepted(self) -> Accepted:
+        """What may become a file that is placed."""
+        return Accepted(format=self.format, playable=self.playable)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,8 +131,8 @@ _FORMATS: Mapping[AudioFormat, _Format] = {
         muxer="flac",
         encoders=("flac",),
         default=8,
-        most_rate_hz=655_350,
-        rates_hz=(),
+        most_rate_hz=_FLAC_RATES[0],
+        rates_hz=_FLAC_RATES,
         any_rate=True,
         most_channels=_MOST_CHANNELS,
     ),
@@ -144,35 +148,13 @@ _FORMATS: Mapping[AudioFormat, _Format] = {
     ),
 }
 
-_ANSWER_LIMIT_BYTES = 256 * 1024
-_ASKING_S = 30.0
-_known: dict[str, Capabilities] = {}
-
-
-async def capabilities(tools: AudioTools) -> Capabilities:
-    """The encoders of this ffmpeg, which is asked once in the life of the process.
-
-    Raises:
-        Misconfigured: it does not start, or does not answer.
-    """
-    if tools.ffmpeg not in _known:
-        _known[tools.ffmpeg] = Capabilities(encoders=frozenset(await _encoders(tools.ffmpeg)))
-    return _known[tools.ffmpeg]
-
-
-async def _encoders(ffmpeg: str) -> list[str]:
-    try:
-        async with asyncio.timeout(_ASKING_S), child_of((ffmpeg, "-v", "0", "-encoders")) as child:
-            answer, _ = await first_bytes(child, child.stdout, most_bytes=_ANSWER_LIMIT_BYTES)
-            await child.wait()
-    except TimeoutError as exc:
-        raise Misconfigured("ffmpeg", "ffmpeg does not list its encoders") from exc
-    lines = [line.split() for line in answer.decode("utf-8", "replace").splitlines()]
-    # Flags, name, description; the legend above has "=" for a name.
-    found = [w[1] for w in lines if len(w) > 2 and len(w[0]) == 6 and w[1] != "="]
-    if not found:
-        raise Misconfigured("ffmpeg", "ffmpeg does not list its encoders")
-    return found
+# What browsers play, and in which format's container if not in its own.
+_COPIED: Mapping[str, AudioFormat] = {
+    "aac": "aac",
+    "mp3": "mp3",
+    "opus": "opus",
+    "vorbis": "ogg_vorbis",
+}
 
 
 def encoder_of(format_: AudioFormat, has: Capabilities) -> str:
@@ -192,11 +174,6 @@ def encoder_of(format_: AudioFormat, has: Capabilities) -> str:
     )
 
 
-def is_lossless(codec: str) -> bool:
-    """Whether the codec, as `verify` names it, keeps every sample."""
-    return codec in _LOSSLESS or codec.startswith("pcm_")
-
-
 def tags_of(container: str) -> str:
     """Where ffmpeg finds a file's tags, for `map_metadata`: in Ogg at the stream."""
     return "0:s:a:0" if container == "ogg" else "0"
@@ -210,16 +187,23 @@ def plan(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
     bit rate than it has. Sample rate and channels are not raised, except for Opus, which has only
     48 kHz, and for mono where the encoder has only stereo.
 
-    A file that browsers do not play never stays: what `target` leaves becomes FLAC if it is
-    lossless, otherwise Opus, at the encoder's least where that is more than the source has.
+    With AUDIO_PLAYABLE=convert a file that browsers do not play never stays. If `target` leaves it,
+    what they play in another container is copied into that; the rest becomes FLAC if it is
+    lossless, otherwise Opus, at the encoder's least where that is more than the source has. With
+    `refuse` it stays, and must not be placed.
 
     Raises:
         Misconfigured: this ffmpeg lacks the encoder.
     """
     planned = _to_target(facts, target, has)
-    if planned is None and not plays_in_browsers(facts.codec, facts.sample_bits):
+    if planned is None and target.playable == "convert" and not plays(facts):
         return _for_browsers(facts, has)
     return planned
+
+
+def plays(facts: AudioFacts) -> bool:
+    """Whether browsers play the file as it is."""
+    return plays_in_browsers(facts.container, facts.codec, facts.sample_bits)
 
 
 def _to_target(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | None:
@@ -236,6 +220,8 @@ def _to_target(facts: AudioFacts, target: Target, has: Capabilities) -> Plan | N
 
 
 def _for_browsers(facts: AudioFacts, has: Capabilities) -> Plan:
+    if facts.codec in _COPIED:
+        return _in_another_container(facts, _FORMATS[_COPIED[facts.codec]])
     if facts.channels <= _MOST_CHANNELS:
         flac = Target(format="flac")
         planned = _to_flac(facts, _FORMATS["flac"], flac, encoder_of("flac", has))
@@ -250,9 +236,10 @@ def _for_browsers(facts: AudioFacts, has: Capabilities) -> Plan:
 
 
 def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> Plan | None:
-    """Rate, channels and bit depth stay: without filters ffmpeg keeps them."""
-    if not is_lossless(facts.codec) or facts.sample_rate_hz > form.most_rate_hz:
+    """Rate, channels and bit depth stay, except for a rate that no music needs."""
+    if not is_lossless(facts.codec):
         return None
+    rate_hz, filters = flac_rate(facts)
     level = form.default if target.quality is None else min(target.quality, 12)
     return Plan(
         ext=form.ext,
@@ -260,13 +247,27 @@ def _to_flac(facts: AudioFacts, form: _Format, target: Target, encoder: str) -> 
         container=form.container,
         muxer=form.muxer,
         encoder=encoder,
-        sample_rate_hz=facts.sample_rate_hz,
+        sample_rate_hz=rate_hz,
         channels=facts.channels,
         bitrate_kbps=None,
-        filters=None,
+        filters=filters,
         tags_from=tags_of(facts.container),
         options={"compression_level": level},
     )
+
+
+def flac_rate(facts: AudioFacts) -> tuple[int, str | None]:
+    """The rate that a FLAC of lossless audio gets, and the filter for it; None: it is the source's.
+
+    Otherwise it is the largest below the limit, by a whole ratio where there is one. DSD is decoded
+    at an eighth of its rate, of which most is noise that it shifts beyond hearing.
+    """
+    most_hz = _MOST_OF_DSD_HZ if is_dsd(facts.codec) else _FLAC_RATES[0]
+    if facts.sample_rate_hz <= most_hz:
+        return facts.sample_rate_hz, None
+    below = [rate for rate in _FLAC_RATES if rate <= most_hz]
+    rate_hz = next((rate for rate in below if facts.sample_rate_hz % rate == 0), below[0])
+    return rate_hz, f"aformat=sample_rates={rate_hz}"
 
 
 def _to_lossy(
@@ -301,7 +302,7 @@ def _to_lossy(
 
 
 def _in_another_container(facts: AudioFacts, form: _Format) -> Plan:
-    """Raw AAC is copied into its container: encoding it again would lose quality."""
+    """It is copied: encoding it again would lose quality."""
     return Plan(
         ext=form.ext,
         codec=form.codec,

@@ -1,20 +1,18 @@
-"""The endings of audio files' names, in lower case without the dot: the only list of them.
+"""The endings of audio files' names, in lower case without the dot.
 
 An ending is a hint. What a file is, its content decides: see `shared.media.probe`.
 """
 
 from __future__ import annotations
 
+from shared.media.formats import ENDINGS
+
 # What the catalog server plays: the only endings below the media root.
 PLAYABLE = frozenset({"aac", "flac", "m4a", "mp3", "ogg", "opus", "wav", "wma"})
 
-LOSSLESS = frozenset(
-    {"aif", "aiff", "alac", "ape", "dsf", "flac", "tak", "tta", "wav", "wave", "wv"}
-)
-LOSSY = frozenset({"aac", "mp3", "mpc", "oga", "ogg", "opus", "wma"})
-# Containers of either.
-_EITHER = frozenset({"m4a", "m4b", "mka"})
-AUDIO = LOSSLESS | LOSSY | _EITHER
+AUDIO = frozenset(ENDINGS)
+LOSSLESS = frozenset(ending for ending, lossless in ENDINGS.items() if lossless is True)
+LOSSY = frozenset(ending for ending, lossless in ENDINGS.items() if lossless is False)
 # With the one ending that videos have as well.
 AUDIO_OR_VIDEO = AUDIO | {"mp4"}
 

@@ -21,8 +21,9 @@ from shared.media.decode import (
     with_reason,
 )
 from shared.media.ffmpeg_process import CPU_S, KILLED, STOPPED, child_of, first_bytes
+from shared.media.formats import DEMUXERS
 from shared.media.place import discard, storage_error, translated
-from shared.media.probe import DEMUXERS, refuse, source_name
+from shared.media.probe import refuse, source_name
 from shared.media.tools import AudioTools
 from shared.threads import MEDIA
 

@@ -15,7 +15,8 @@ import ffmpeg
 from shared.errors import DependencyDown
 from shared.media.decode import STDERR_LIMIT_BYTES
 from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
-from shared.media.probe import DEMUXERS, source_name
+from shared.media.formats import DEMUXERS
+from shared.media.probe import source_name
 from shared.media.tools import AudioTools
 
 # One channel with so few samples keeps voices and most instruments.

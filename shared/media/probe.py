@@ -11,14 +11,12 @@ from pathlib import Path
 from typing import Any
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
+from shared.media import formats
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools
+from shared.media.variants import variant_of
 from shared.threads import MEDIA
-
-# The only demuxers that may open a file. They read that file alone: with all demuxers, a text file
-# could be a playlist, and make ffmpeg open other files of this machine.
-DEMUXERS = "mp3,flac,ogg,mov,aac,wav,asf"
 
 # A file's description is a few kilobytes, with long lyrics some hundred.
 _ANSWER_LIMIT_BYTES = 4 * 1024 * 1024
@@ -35,19 +33,6 @@ _MOST_BITS_PER_S = 1_000_000_000
 _MOST_PACKET_SAMPLES = 65_536
 # Where an ALAC header has the samples of a packet, in hexadecimal digits.
 _ALAC_SAMPLES = slice(24, 32)
-
-# ffprobe's name of the container -> (ours, extension by codec). Ogg FLAC is kept as .ogg: the
-# catalog serves it like every other Ogg file, and players take it.
-_WMA = ("wmav1", "wmav2", "wmapro", "wmalossless", "wmavoice")
-_ALLOWED: Mapping[str, tuple[str, Mapping[str, str]]] = {
-    "mp3": ("mp3", {"mp3": "mp3"}),
-    "flac": ("flac", {"flac": "flac"}),
-    "ogg": ("ogg", {"vorbis": "ogg", "opus": "opus", "flac": "ogg"}),
-    "mov,mp4,m4a,3gp,3g2,mj2": ("mp4", {"aac": "m4a", "alac": "m4a"}),
-    "aac": ("adts", {"aac": "aac"}),
-    "wav": ("wav", {"pcm": "wav"}),
-    "asf": ("asf", dict.fromkeys(_WMA, "wma")),
-}
 
 # The tags that are kept, and their longest text in characters; a longer sheet is none.
 _TAGS: Mapping[str, int] = {"title": 500, "track": 500, "disc": 500, "cuesheet": 256 * 1024}
@@ -146,7 +131,7 @@ async def _answer(path: Path, tools: AudioTools, evidence: Mapping[str, object])
 async def _ffprobe(path: Path, tools: AudioTools) -> _Run:
     command = (
         *(tools.ffprobe, "-v", "error", "-show_format", "-show_streams", "-show_data"),
-        *("-of", "json", "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS),
+        *("-of", "json", "-protocol_whitelist", "file", "-format_whitelist", formats.DEMUXERS),
         source_name(path),
     )
     async with child_of(command, memory_bytes=tools.memory_bytes, cpu_s=CPU_S) as child:
@@ -205,16 +190,16 @@ def _rejected(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
 def _result(
     path: Path, answer: dict[str, Any], stream: dict[str, Any], evidence: dict[str, object]
 ) -> ProbeResult:
-    codec = str(stream.get("codec_name"))
-    container, extensions = _ALLOWED.get(str(evidence["container"]), ("", {}))
-    ext = extensions.get("pcm" if codec.startswith("pcm_") else codec)
-    if ext is None:
+    row, codec = variant_of(path, str(evidence["container"]), str(stream.get("codec_name")))
+    ext = None if row is None else row.codecs.get(formats.PCM if codec[:4] == "pcm_" else codec)
+    if row is None or ext is None:
         raise refuse(
             evidence, "codec_not_allowed", f"{codec} in {evidence['container']} is not allowed"
         )
     form = answer.get("format", {})
     duration = _number(stream.get("duration")) or _number(form.get("duration"))
-    if container == "adts" or (container == "mp3" and not _counts_frames(path)):
+    container = row.name
+    if not row.states_length or (container == "mp3" and not _counts_frames(path)):
         duration = None  # ffprobe estimates it from the bit rate: 10 % off is normal
     evidence["container"], evidence["container_s"] = container, duration
     return ProbeResult(
@@ -226,7 +211,7 @@ def _result(
         sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
         channels=int(_number(stream["channels"]) or 0),
         sample_bits=int(_number(stream.get("bits_per_raw_sample")) or 0) or None,
-        audio_end=audio_end(path) if container in ("flac", "mp3") else None,
+        audio_end=audio_end(path) if row.tags_behind else None,
         tags=_tags(form, stream),
     )
 

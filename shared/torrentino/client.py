@@ -19,6 +19,7 @@ from shared.errors import (
     Misconfigured,
     Unavailable,
 )
+from shared.media.formats import ANYTHING, Accepted
 from shared.torrentino.answers import Answer, TooLarge, unreadable
 from shared.torrentino.engine import EngineCalls
 from shared.torrentino.http import Http, Sleep, object_of, quoted, require_not_found
@@ -44,6 +45,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
         *,
         base_url: str,
         api_key: str | None,
+        accepted: Accepted = ANYTHING,
         timeout_s: float = 10,
         transport: httpx.AsyncBaseTransport | None = None,
         sleep: Sleep = asyncio.sleep,
@@ -57,6 +59,7 @@ class TorrentinoClient(SearchCalls, TorrentCalls, EngineCalls):
             sleep=sleep,
             rng=rng,
         )
+        self.accepted = accepted
         # What is asked only through this is optional.
         self.look_ups = LookUps(self)
 

@@ -274,6 +274,13 @@ class RemoteTicket:
         return [_summary(candidate) for candidate in known[:_MOST_CANDIDATES]]
 
     @property
+    def titles(self) -> Mapping[str, str]:
+        """The titles of its candidates that it shows, by info-hash; redacted and bounded."""
+        known = mappings_of(self.raw_state.get("candidates"))[:_MOST_CANDIDATES]
+        found = {_hash(each): str(each.get("title") or "") for each in known}
+        return {hash_: redact(t)[:_MAX_TITLE_CHARS] for hash_, t in found.items() if hash_}
+
+    @property
     def choices(self) -> list[tuple[str, str | None]]:
         """Title and info-hash of the same; None where it has none."""
         if self.state != RemoteState.NEEDS_APPROVAL:

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from shared.errors import DependencyDown, OutcomeUnknown
-from shared.media.extensions import PLAYABLE, extension_of
+from shared.media.extensions import extension_of
+from shared.media.formats import Accepted
 from shared.redaction import redact
 from shared.torrentino.answers import Answer
 from shared.torrentino.http import Http, object_of
@@ -32,7 +33,7 @@ class Listed:
     seeders: int
     # In small letters; empty: the indexer does not tell it.
     info_hash: str
-    # None: not known.
+    # Those in a format that may be placed; None: not known.
     audio_files: int | None
     magnet_uri: str | None = field(repr=False)
     torrent_url: str | None = field(repr=False)
@@ -50,6 +51,7 @@ class SearchCalls:
     """What can be found."""
 
     http: Http
+    accepted: Accepted
 
     async def search(self, query: str) -> Found:
         """Ask every indexer; at most 2,000 releases, those without a link left out.
@@ -72,7 +74,10 @@ class SearchCalls:
         found = object_of(answer, effect=False)
         errors = found.get("indexer_errors")
         failed = tuple(map(redact, errors)) if isinstance(errors, dict) else ()
-        listed = (_listed(each) for each in mappings_of(found.get("candidates"))[:_MOST_RELEASES])
+        listed = (
+            _listed(each, self.accepted)
+            for each in mappings_of(found.get("candidates"))[:_MOST_RELEASES]
+        )
         return Found(releases=tuple(each for each in listed if each is not None), failed=failed)
 
     async def searches(self) -> bool:
@@ -85,7 +90,7 @@ def _away(answer: Answer) -> DependencyDown:
     return DependencyDown("searcher", f"Torrentino's indexers do not answer: {answer.text}")
 
 
-def _listed(candidate: Mapping[str, object]) -> Listed | None:
+def _listed(candidate: Mapping[str, object], accepted: Accepted) -> Listed | None:
     title = candidate.get("title")
     sources = mappings_of(candidate.get("sources"))
     # The best one first; a link of a worse one is better than none.
@@ -99,7 +104,7 @@ def _listed(candidate: Mapping[str, object]) -> Listed | None:
         size_bytes=integer_of(candidate.get("size_bytes")) or 0,
         seeders=min(integer_of(sources[0].get("seeders")) or 0, 2**31 - 1),
         info_hash=info_hash_of(candidate.get("info_hash")) or "",
-        audio_files=_audio_files(candidate.get("files")),
+        audio_files=_audio_files(candidate.get("files"), accepted),
         magnet_uri=magnet,
         torrent_url=url,
     )
@@ -112,8 +117,8 @@ def _link(links: list[object], begins: str) -> str | None:
     return None
 
 
-def _audio_files(files: object) -> int | None:
+def _audio_files(files: object, accepted: Accepted) -> int | None:
     paths = [str(each.get("path")) for each in mappings_of(files)]
     if not paths:
         return None
-    return sum(extension_of(path) in PLAYABLE for path in paths)
+    return sum(accepted.ending(extension_of(path)) for path in paths)

@@ -15,5 +15,7 @@ def torrentino_client(settings: Settings) -> TorrentinoClient:
     assert settings.torrentino_url is not None, "required by this service"
     key = settings.torrentino_api_key
     return TorrentinoClient(
-        base_url=settings.torrentino_url, api_key=key.get_secret_value() if key else None
+        base_url=settings.torrentino_url,
+        api_key=key.get_secret_value() if key else None,
+        accepted=settings.accepted,
     )

@@ -128,6 +128,22 @@ async def test_a_lone_track_comes_as_a_single_file(direct: World) -> None:
     assert len(direct.standin.searches) <= 3
 
 
+async def test_what_could_never_be_placed_is_not_downloaded(plain: World) -> None:
+    """By its title, however many have it; the release that can be placed is chosen."""
+    album = make_release(plain, 3)
+    for title, ending in (("[APE]", ".ape"), ("[OptimFROG]", ".ofr")):
+        files = {name.replace(".flac", ending): path for name, path in files_of(album).items()}
+        list_release(plain, album, title=f"{ARTIST} - Album 1 {title}", files=files, seeders=900)
+    right = list_release(plain, album, seeders=3, folder="right")
+    plain.env["AUDIO_PLAYABLE"] = "refuse"
+    api = await serve(plain, *SERVICES)
+    await ask_album(api, album.id, "42")
+    await plain.until_ended(3)
+    assert_originals(plain, album)
+    assert {row["info_hash"] for row in await downloads(plain)} == {right.info_hash}
+    assert set(at_client(plain)) == {right.info_hash}
+
+
 async def test_wrong_audio_is_blocked_and_the_next_release_brings_the_rest(plain: World) -> None:
     """What was right stays; the release that was wrong for two tracks is blocked for those."""
     album, other = make_release(plain, 4), make_release(plain, 4, 2)

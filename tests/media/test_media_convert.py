@@ -11,9 +11,11 @@ from subprocess import CalledProcessError
 import pytest
 
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Misconfigured
+from shared.media.capabilities import capabilities
 from shared.media.convert import Slots, convert
-from shared.media.encoders import AudioFormat, Plan, Target, capabilities
+from shared.media.encoders import Plan, Target
 from shared.media.ffmpeg_write import write_audio
+from shared.media.formats import AudioFormat
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts
 from tests.support.audio import cut

@@ -17,9 +17,11 @@ from shared.errors import AttemptFailed, CorruptAudio
 from shared.media import ffmpeg_process as child
 from shared.media import probe
 from shared.media.decode import command
+from shared.media.formats import DEMUXERS
 from shared.media.memory import LEAST_BYTES, MIB
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts, verify
+from tests.support import rare_formats
 from tests.support.audio import cut, make_audio
 
 QUICK_S = 20.0
@@ -90,6 +92,71 @@ async def test_crafted_file(content: bytes, tmp_path: Path) -> None:
     path.write_bytes(content + bytes(20_000))
     error = await refused(path)
     assert error.evidence["rule"] in ("not_audio", "codec_not_allowed", "decode_errors")
+
+
+def dsf(*, block_bytes: int, channels: int = 2) -> bytes:
+    content = bytearray(rare_formats.dsf(0.1, channels=channels))
+    content[28 + 44 : 28 + 48] = struct.pack("<I", block_bytes)
+    return bytes(content)
+
+
+def ape(*, frames: int, blocks: int) -> bytes:
+    """Its table of frames, and how many samples each has."""
+    content = bytearray(rare_formats.ape(0.1))
+    content[52 + 4 : 52 + 16] = struct.pack("<III", blocks, blocks, frames)
+    content[52 - 36 : 52 - 32] = struct.pack("<I", 0xFFFFFFFC)
+    return bytes(content)
+
+
+def ebml(size: int) -> bytes:
+    """A Matroska file whose only element has this size, and elements in elements."""
+    head = b"\x1a\x45\xdf\xa3\x8b\x42\x82\x88matroska"
+    segment = b"\x18\x53\x80\x67\x01" + (size & (1 << 56) - 1).to_bytes(7, "big")
+    tracks = (b"\x16\x54\xae\x6b\x01" + b"\xff" * 6 + b"\xfe") * 2000
+    return head + segment + tracks
+
+
+HUGE = struct.pack(">Q", (1 << 62) - 1)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        dsf(block_bytes=0x7FFFFFFF),
+        dsf(block_bytes=0),
+        ape(frames=0x3FFFFFFF, blocks=73_728),
+        ape(frames=1, blocks=0x7FFFFFFF),
+        ebml(1 << 55),
+        b"FRM8" + HUGE + b"DSD " + b"PROP" + HUGE + b"SND " + b"CHNL" + HUGE,
+        b"FORM\x7f\xff\xff\xffAIFFCOMM\x7f\xff\xff\xff" + bytes(40),
+        b"FORM\x7f\xff\xff\xff8SVXBODY\x7f\xff\xff\xff",
+        b"caff\0\1\0\0desc" + struct.pack(">Q", 32) + bytes(32) + b"pakt" + HUGE,
+        b"TTA1\1\0\2\0\x10\0" + struct.pack("<II", 44_100, 0xFFFFFFFF) + bytes(4),
+        b"MP+\x07" + struct.pack("<I", 0xFFFFFFFF) + bytes(20),
+        b"MPCKSH\x10" + b"\xff" * 14 + b"ST\xff\xff\xff\xff\x7f",
+        b"ajkg\x02" + b"\xff" * 64,
+        b"tBaK\x01\xff\xff\xff" + b"\xff" * 64,
+        b"wvpk\xf8\xff\xff\x7f\x10\x04" + b"\xff" * 64,
+        b"riff" + bytes.fromhex("2e91cf11a5d628db04c10000") + b"\xff" * 8 + b"wave" + b"\xff" * 64,
+    ],
+    ids=[
+        *("dsf-block", "dsf-none", "ape-table", "ape-frame", "matroska", "dsdiff", "aiff", "8svx"),
+        *("caf", "tta", "mpc7", "mpc8", "shorten", "tak", "wavpack", "w64"),
+    ],
+)
+async def test_sizes_that_no_music_has(content: bytes, tmp_path: Path) -> None:
+    """Tables, chunks and frames of gigabytes in a small file: refused within the least memory."""
+    path = tmp_path / "song"
+    path.write_bytes(content + bytes(20_000))
+    tools = replace(find_tools(), memory_bytes=LEAST_BYTES)
+    started = os.times()
+    with pytest.raises(CorruptAudio) as caught:
+        await verify(path, expected_ms=8000, tolerance_s=6, tools=tools)
+    ended = os.times()
+    assert caught.value.evidence["rule"] != "too_much_work"
+    assert ended.children_user + ended.children_system - started.children_user < 5 + (
+        started.children_system
+    )
 
 
 async def test_hours_of_silence_are_not_decoded(tmp_path: Path) -> None:
@@ -300,11 +367,11 @@ async def test_an_ffprobe_that_hangs_keeps_the_deadline(tmp_path: Path) -> None:
 
 
 def test_both_programs_are_confined_to_the_file(tmp_path: Path) -> None:
-    """No protocol but `file`, and no demuxer that opens other files."""
+    """No protocol but `file`, and no demuxer but those of the table."""
     arguments = command(tmp_path / "x", find_tools(), longest_s=10)
     for option, value in (
         ("-protocol_whitelist", "file"),
-        ("-format_whitelist", "mp3,flac,ogg,mov,aac,wav,asf"),
+        ("-format_whitelist", DEMUXERS),
         ("-t", "10"),
     ):
         assert arguments[arguments.index(option) + 1] == value

@@ -134,6 +134,25 @@ async def test_what_follows_a_refused_source_is_collected(still: World, by_hand:
     assert (await one(still))["stage"] == "ready"
 
 
+async def test_what_nothing_decodes_gives_way_before_it_is_downloaded(
+    still: World, by_hand: Stages
+) -> None:
+    """Torrentino chose OptimFROG: it continues with the next candidate; without one it is over."""
+    item = await _waits_with(still, by_hand)
+    bad, good = candidates(HASHES[0], HASHES[1])
+    bad["title"] = "The Testers - Song 1001 [OptimFROG]"
+    state = {"type": "downloading", "info_hash": HASHES[0], "progress_pct": 1.0}
+    by_hand.set_state(item, **state, candidates=[bad, good])
+    await by_hand.poll()
+    assert still.standin.requests["DELETE /torrents/{hash}"] >= 1
+    assert (await one(still))["stage"] == "searching"
+    by_hand.set_state(item, **state, candidates=[bad])
+    await by_hand.poll()
+    ended = await one(still)
+    assert (ended["stage"], ended["error_type"]) == ("retry_wait", "not_found")
+    assert ended["error_evidence"] == {"blocked": [HASHES[0]]}
+
+
 @pytest.mark.parametrize("broken", [True, False])
 async def test_a_torrent_that_another_ticket_needs_is_not_removed(
     still: World, by_hand: Stages, broken: bool

@@ -19,7 +19,8 @@ from shared.media.decode import Decoded, decode
 from shared.media.paths import audio_uri, source_uri
 from shared.media.tools import AudioTools
 from tests.support.audio import make_audio, overwrite
-from tests.support.conversion import Source, probed, write
+from tests.support.conversion import Source, probed, samples, write
+from tests.support.rare_formats import dsf
 from tests.support.stages import (
     BY_TEST,
     Stages,
@@ -606,6 +607,51 @@ async def test_what_browsers_do_not_play_is_not_placed(
     reasons = {row["reason"] for row in told}
     assert "converting alac to flac, because browsers do not play it" in reasons
     assert second.stat().st_size < alac.stat().st_size
+    await assert_lawful(still)
+
+
+async def test_wavpack_and_dsd_become_playable(still: World, tmp_path: Path) -> None:
+    """An album of WavPack files with a track of DSD goes all the way: matched, verified, placed."""
+    torrent = await wanted(still, [1, 2, 3])
+    files = [tmp_path / f"{place}" for place in (1, 2, 3)]
+    for place, path in zip((1, 2), files, strict=False):
+        write(Source("wavpack", seconds=length_s(place)), path)
+    files[2].write_bytes(dsf(length_s(3)))
+    for place, (source, ending) in enumerate(zip(files, ("wv", "wv", "dsf"), strict=True), start=1):
+        torrent.lay(named(place).replace(".flac", f".{ending}"), source)
+    await torrent.is_there()
+    async with fetching(still, AUDIO_PLAYABLE="convert") as by_hand:
+        assert await by_hand.fetch() == 3
+    placed = in_audio(still)
+    assert placed == [f"{track}.flac" for track in torrent.tracks]
+    made = [still.media / audio_uri(track, "flac") for track in torrent.tracks]
+    assert [probed(path)["streams"][0]["sample_rate"] for path in made] == [
+        "44100", "44100", "88200",
+    ]  # fmt: skip
+    assert [samples(path) for path in made[:2]] == [samples(path) for path in files[:2]]
+    assert {row["status"] for row in await still.items()} == {"COMPLETED"}
+    await assert_lawful(still)
+
+
+async def test_with_refuse_only_what_plays_is_placed(
+    still: World, songs: list[Path], tmp_path: Path
+) -> None:
+    """Of two copies the one that plays; what only its content shows is refused with the cure."""
+    torrent = await wanted(still, [1, 2])
+    for path, kind, place in ((tmp_path / "1", "wavpack", 1), (tmp_path / "2", "alac", 2)):
+        write(Source(kind, seconds=length_s(place)), path)
+    torrent.lay(named(1).replace(".flac", ".wv"), tmp_path / "1")
+    torrent.lay(named(1), songs[0])
+    torrent.lay(named(2).replace(".flac", ".m4a"), tmp_path / "2")
+    await torrent.is_there()
+    async with fetching(still, AUDIO_PLAYABLE="refuse") as by_hand:
+        await by_hand.fetch()
+    assert in_audio(still) == [f"{torrent.tracks[0]}.flac"]
+    assert sha256(still.media / audio_uri(torrent.tracks[0], "flac")) == sha256(songs[0])
+    refused = (await torrent.by_track())[torrent.tracks[1]]
+    assert refused["error_type"] == "corruption"
+    assert "AUDIO_PLAYABLE=convert converts it" in refused["error_message"]
+    assert refused["error_evidence"]["rule"] == "not_playable"
     await assert_lawful(still)
 
 

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from shared.media.capabilities import capabilities
 from shared.media.convert import convert
-from shared.media.encoders import Plan, Target, capabilities, plan
+from shared.media.encoders import Plan, Target, plan
 from shared.media.tools import find_tools
 from shared.media.verify import AudioFacts, verify
 
@@ -27,6 +28,7 @@ ENCODERS: Mapping[str, tuple[str, ...]] = {
     "ogg_flac": ("-c:a", "flac", "-sample_fmt", "s16", "-f", "ogg"),
     "alac": ("-c:a", "alac", "-sample_fmt", "s16p", "-f", "ipod"),
     "alac24": ("-c:a", "alac", "-sample_fmt", "s32p", "-f", "ipod"),
+    "wavpack": ("-c:a", "wavpack", "-sample_fmt", "s16p", "-f", "wv"),
     "wav": ("-c:a", "pcm_s16le", "-f", "wav"),
     "wav_float": ("-c:a", "pcm_f32le", "-f", "wav"),
     "wav_double": ("-c:a", "pcm_f64le", "-f", "wav"),

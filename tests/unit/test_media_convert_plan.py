@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from shared.errors import Misconfigured
-from shared.media.browsers import plays_in_browsers
-from shared.media.encoders import AudioFormat, Capabilities, Plan, Target, encoder_of, plan
+from shared.media.capabilities import Capabilities
+from shared.media.encoders import Plan, Target, encoder_of, plan
+from shared.media.formats import AudioFormat, plays_in_browsers
 from shared.media.verify import AudioFacts
 
 FORMATS: tuple[AudioFormat, ...] = get_args(AudioFormat)
@@ -104,7 +105,7 @@ def test_what_browsers_do_not_play_never_stays(
     source = facts(codec, rate_hz=rate_hz, channels=channels, kbps=kbps)
     found = plan(source, Target(format=format_), Capabilities(encoders=encoders))
     assert found is not None
-    assert plays_in_browsers(found.codec, None)
+    assert plays_in_browsers(found.container, found.codec, None)
     if codec not in LOSSLESS:
         assert found.bitrate_kbps is not None
         assert found.bitrate_kbps <= max(kbps, 8 + 16 * found.channels)
@@ -293,7 +294,7 @@ def test_never_upsampled(
         return
     if codec not in LOSSLESS:
         assert found.codec != "flac"
-        least = 0 if plays_in_browsers(codec, None) else 6 * found.channels
+        least = 0 if plays_in_browsers(source.container, codec, None) else 6 * found.channels
         assert found.encoder == "copy" or (found.bitrate_kbps or 0) <= max(kbps, least)
     if found.codec != "opus":
         assert found.sample_rate_hz <= rate_hz

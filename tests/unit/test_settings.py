@@ -35,6 +35,7 @@ TABLE: tuple[tuple[str, object, str, object], ...] = (
     ("TORRENTINO_CLEANUP", "keep", "torrent", "torrent"),
     ("TICKET_GROUPING", "auto", "album", "album"),
     ("AUDIO_FORMAT", "original", "ogg_vorbis", "ogg_vorbis"),
+    ("AUDIO_PLAYABLE", "convert", "refuse", "refuse"),
     ("AUDIO_KEEP_SOURCE", False, "true", True),
     ("REPLACE_BROKEN", False, "true", True),
     ("CATALOG_SERVER_URL", None, "http://pezzottify:3001", "http://pezzottify:3001"),

@@ -9,6 +9,7 @@ from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.foreign import without_foreign
 from shared.errors import AttemptFailed, ErrorType
 from shared.media.extensions import AUDIO_OR_VIDEO, extension_of, without_appended
+from shared.media.formats import Accepted
 
 _MAX_EVIDENCE_FILES = 20
 # More than any release has. A ticket for a track may bring the album, or a box of albums.
@@ -25,6 +26,8 @@ _NON_AUDIO_ENDINGS = frozenset(
         *("nfo", "txt", "md", "rtf", "doc", "html", "htm", "url", "xml", "json", "lrc", "srt"),
         *("zip", "rar", "7z", "gz", "tar", "iso", "torrent", "exe", "db", "ini", "ds_store"),
         *("part", "parts", "!qb", "!ut", "aria2", "tmp"),
+        # What a hybrid WavPack file lacks: it is announced as audio, and cannot be decoded alone.
+        "wvc",
     }
 )
 
@@ -127,6 +130,17 @@ def audio_candidates(files: Sequence[DeliveredFile]) -> list[DeliveredFile]:
         possible,
         key=lambda file: (not is_named_audio(file.name), -file.size_bytes, file.name),
     )
+
+
+def without_refused(files: Sequence[DeliveredFile], accepted: Accepted) -> list[DeliveredFile]:
+    """Those that may pass by the endings of their names. What Torrentino converted always may."""
+    return [
+        file
+        for file in files
+        if file.name != without_appended(file.name)
+        or not is_named_audio(file.name)
+        or accepted.ending(extension_of(file.name))
+    ]
 
 
 def is_named_audio(name: str) -> bool:

@@ -16,14 +16,24 @@ from services.fetcher_writer.delivery.base import (
     DeliveryName,
     NotThere,
 )
-from services.fetcher_writer.delivery.candidates import audio_candidates, check_placed, cue_sheets
+from services.fetcher_writer.delivery.candidates import (
+    audio_candidates,
+    check_placed,
+    cue_sheets,
+    without_refused,
+)
 from services.fetcher_writer.work import Ticket
 from shared.errors import AttemptFailed, CorruptAudio
+from shared.media.formats import ANYTHING, Accepted
 
 log = structlog.get_logger()
 
 # A listing may lag behind what the other machine has written: NFS caches attributes for seconds.
 _WAITS_S = (0.25, 0.5, 1.0, 2.0, 4.0)
+_NOT_PLAYABLE = (
+    "browsers play none of its files, and AUDIO_PLAYABLE=refuse accepts only what they play:"
+    " AUDIO_PLAYABLE=convert converts them"
+)
 # More than a box with a composer's whole work has.
 _MOST_CANDIDATES = 1000
 
@@ -43,9 +53,11 @@ class Collector:
         self,
         deliveries: Mapping[DeliveryName, Delivery],
         *,
+        accepted: Accepted = ANYTHING,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self.deliveries = deliveries
+        self._accepted = accepted
         self._sleep = sleep
 
     async def located(self, ticket: Ticket) -> Ticket:
@@ -71,10 +83,13 @@ class Collector:
         """
         files = await self._placed(ticket)
         possible = audio_candidates(files)
-        audio = [file for file in possible if file.size_bytes <= MAX_FILE_BYTES]
+        wanted = without_refused(possible, self._accepted)
+        audio = [file for file in wanted if file.size_bytes <= MAX_FILE_BYTES]
         if not audio:
             rule, message = "not_audio", "the ticket placed no audio file"
-            if possible:
+            if possible and not wanted:
+                rule, message = "not_playable", _NOT_PLAYABLE
+            elif possible:
                 rule, message = "too_large", f"the ticket placed {MAX_FILE_BYTES} bytes and more"
             raise CorruptAudio(message, {"rule": rule, "files": [f.name[:500] for f in files[:20]]})
         return Candidates(audio=tuple(audio[:_MOST_CANDIDATES]), sheets=tuple(cue_sheets(files)))
