@@ -13,10 +13,11 @@ from pathlib import Path
 import ffmpeg
 
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, DownloadsError, ErrorType
+from shared.media.complaints import serious_lines
 from shared.media.decode import (
+    FLOODED,
     STDERR_LIMIT_BYTES,
     Decoded,
-    complaints,
     last_position,
     with_reason,
 )
@@ -164,8 +165,11 @@ async def _run(
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
         )
         returncode = await child.wait()
+    errors = serious_lines(stderr.decode("utf-8", "replace"))
     return Decoded(
-        returncode=returncode, seconds=seconds, errors=complaints(stderr, flooded=flooded)
+        returncode=returncode,
+        seconds=seconds,
+        errors=errors or ((FLOODED,) if flooded else ()),
     )
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Protocol
 
 from shared.errors import AttemptFailed, ErrorType
+from shared.lengths import tolerance_of
 from shared.media.decode import Decoded, decode
-from shared.media.ogg import ends_with_its_last_page
+from shared.media.extent import End
 from shared.media.place import storage_error
 from shared.media.probe import ProbeResult, probe, refuse
 from shared.media.tools import AudioTools
 from shared.threads import MEDIA
 
-_FLOOR_BYTES = 10 * 1024
-# Less than any allowed codec has, so that a track of a few seconds is not too small.
-_FLOOR_BYTES_PER_S = 500
+# The headers alone of any format are longer. Digital silence needs ten bytes a second.
+_FLOOR_BYTES = 100
 # A container's length is much more exact than the catalog's. Measured on good files: up to 0.04 s
 # off; a FLAC with 20 kB overwritten lacks 2 s, and ffmpeg 5.1 reports no error.
 _CONTAINER_TOLERANCE_S = 0.5
@@ -28,6 +28,8 @@ _ASF_TOLERANCE_S = 1.0
 # The most that an encoder adds before and behind the music; at 8,000 Hz that is 0.3 s. ffmpeg
 # before 8 counts it as part of the announced length, and no version decodes it.
 _MP3_PADDING_SAMPLES = 2 * 1152
+# What may be missing of a file whose end is not there: the last frames are mostly silence.
+_END_S = 1.0
 # Beyond the catalog's length and the tolerance, so that most wrong songs are measured whole.
 _BEYOND_S = 60.0
 # Without a length in the catalog: more than any track has, and decodable within the deadline.
@@ -84,6 +86,7 @@ async def verify(
         DependencyDown: the disk is away, or ffmpeg was stopped from outside.
     """
     expected_ms = expected_ms or None  # some catalogs store 0 for an unknown length
+    tolerance_s = tolerance_of(expected_ms, tolerance_s)
     evidence = _blank_evidence(expected_ms)
     try:
         async with asyncio.timeout(timeout_s):
@@ -114,20 +117,25 @@ async def _verify(
     most_s: float | None,
 ) -> AudioFacts:
     size_bytes = await MEDIA.run(_size, path, evidence)
-    floor = _floor_bytes(expected_ms)
-    if size_bytes <= floor:
-        raise refuse(evidence, "too_small", f"{size_bytes} bytes are no song (over {floor} are)")
+    if size_bytes <= _FLOOR_BYTES:
+        message = f"{size_bytes} bytes are no song (over {_FLOOR_BYTES} are)"
+        raise refuse(evidence, "too_small", message)
     probed = await probe(path, tools, evidence)
     longest_s = _longest_s(expected_ms, tolerance_s) if most_s is None else most_s
     if most_s is not None and probed.duration_s is not None:
         probed = replace(probed, duration_s=min(probed.duration_s, most_s))
     _require_possible_length(probed, longest_s, evidence)
-    decoded = await decode(path, tools, longest_s=longest_s, end=probed.audio_end)
+    decoded = await decode(
+        path,
+        tools,
+        longest_s=longest_s,
+        rate_hz=probed.sample_rate_hz,
+        start=probed.extent.start,
+        end=probed.extent.end,
+    )
     evidence["decoded_s"] = decoded.seconds
     evidence["decoder_errors"] = list(decoded.errors)
     _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
-    if probed.container == "ogg":
-        await MEDIA.run(_require_last_page, path, evidence)
     sha256 = await MEDIA.run(_sha256, path)
     return _facts(probed, decoded, size_bytes, sha256)
 
@@ -138,12 +146,6 @@ def _size(path: Path, evidence: dict[str, object]) -> int:
     if not stat.S_ISREG(found.st_mode):
         raise refuse(evidence, "not_audio", "it is not a regular file")
     return found.st_size
-
-
-def _floor_bytes(expected_ms: int | None) -> int:
-    if expected_ms is None:
-        return _FLOOR_BYTES
-    return min(_FLOOR_BYTES, expected_ms * _FLOOR_BYTES_PER_S // 1000)
 
 
 def _longest_s(expected_ms: int | None, tolerance_s: float) -> float:
@@ -162,11 +164,6 @@ def _require_possible_length(
         raise refuse(evidence, "wrong_length", message)
 
 
-def _require_last_page(path: Path, evidence: dict[str, object]) -> None:
-    if not ends_with_its_last_page(path):
-        raise refuse(evidence, "truncated", "the last page of the Ogg stream is missing")
-
-
 def _require_whole(
     probed: ProbeResult,
     decoded: Decoded,
@@ -174,7 +171,7 @@ def _require_whole(
     tolerance_s: float,
     evidence: dict[str, object],
 ) -> None:
-    if decoded.returncode or decoded.errors:
+    if decoded.returncode or (decoded.errors and not _has_all_samples(probed, decoded)):
         first = decoded.errors[0] if decoded.errors else f"exit status {decoded.returncode}"
         raise refuse(evidence, "decode_errors", f"the audio is damaged: {first}")
     got_s, announced_s = decoded.seconds, probed.duration_s
@@ -185,9 +182,46 @@ def _require_whole(
     if announced_s is not None and got_s > announced_s + margin_s:
         message = f"{got_s:.1f} s of audio in a file that announces {announced_s:.1f} s"
         raise refuse(evidence, "wrong_length", message)
+    _require_the_end(probed, got_s, expected_ms, margin_s, evidence)
     if expected_ms is not None and abs(got_s - expected_ms / 1000) > tolerance_s:
         message = f"{got_s:.1f} s long, but the catalog says {expected_ms / 1000:.1f} s"
         raise refuse(evidence, "wrong_length", message)
+
+
+def _has_all_samples(probed: ProbeResult, decoded: Decoded) -> bool:
+    """Whether complaints are about what follows the audio.
+
+    A FLAC says how many samples it has, and each frame has a checksum: damaged ones are left out.
+    """
+    if probed.container != "flac" or probed.duration_s is None:
+        return False
+    rate_hz = probed.sample_rate_hz
+    return round(decoded.seconds * rate_hz) == round(probed.duration_s * rate_hz)
+
+
+def _require_the_end(
+    probed: ProbeResult,
+    got_s: float,
+    expected_ms: int | None,
+    margin_s: float,
+    evidence: dict[str, object],
+) -> None:
+    """Refuse a file without its end, unless the catalog's length shows that nothing is missing."""
+    extent = probed.extent
+    missing_s = 0.0 if expected_ms is None else expected_ms / 1000 - got_s
+    reason = None
+    if extent.counted_s is not None and got_s < extent.counted_s - margin_s:
+        if extent.at_end is End.CUT or expected_ms is None:
+            reason = f"only {got_s:.1f} s of audio in a file that announces {extent.counted_s:.1f} s"
+    elif extent.counted_s is None and extent.at_end is not End.WHOLE:
+        if missing_s > _END_S:
+            reason = f"it ends within its audio, {missing_s:.1f} s before the catalog's length"
+    if probed.container == "ogg" and (
+        extent.at_end is End.CUT or (extent.at_end is End.UNMARKED and expected_ms is None)
+    ):
+        reason = "the last page of the Ogg stream is missing"
+    if reason:
+        raise refuse(evidence, "truncated", reason)
 
 
 def _margin_s(probed: ProbeResult, tolerance_s: float) -> float:
