@@ -23,7 +23,7 @@ _HARMLESS = re.compile(
 _LOST = re.compile(
     r"error during demuxing|partial file|crc mismatch|packet corrupt|corrupt input"
     r"|input/output error|error while decoding|error decoding|decode error"
-    r"|more complaints than|invalid data found",
+    r"|more complaints than|invalid data found|packet_(obj|frag)_size|ff asf",
     re.IGNORECASE,
 )
 # Readers with the name of a decoder: what they say counts as the decoder's.

@@ -19,6 +19,7 @@ from shared.media.tools import AudioTools
 STDERR_LIMIT_BYTES = 64 * 1024
 FLOODED = "more complaints than were read"
 
+
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
     """How a decode ended. After a non-zero exit, `seconds` is of the last progress report."""
@@ -88,9 +89,7 @@ async def decode(
         Misconfigured: ffmpeg does not start.
         DependencyDown: ffmpeg was stopped from outside; the file is not at fault.
     """
-    arguments = command(
-        path, tools, longest_s=longest_s, rate_hz=rate_hz, start=start, end=end
-    )
+    arguments = command(path, tools, longest_s=longest_s, rate_hz=rate_hz, start=start, end=end)
     decoded = await _decoded(arguments, tools)
     if decoded.returncode == KILLED and not decoded.errors:
         decoded = with_reason(await _decoded(arguments, tools))

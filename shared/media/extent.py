@@ -11,9 +11,9 @@ from enum import Enum
 from pathlib import Path
 
 from shared.media.frames import frames_of
-from shared.media.ogg import last_page
+from shared.media.ogg import pages_of
 from shared.media.tails import audio_end, audio_start
-from shared.media.wav import states_its_length
+from shared.media.wav import samples_of
 
 
 class End(Enum):
@@ -41,6 +41,8 @@ class Extent:
     duration_s: float | None = None
     counted_s: float | None = None
     at_end: End = End.WHOLE
+    # Whether bytes between its pages are none.
+    broken: bool = False
 
 
 def extent_of(path: Path, container: str, told_s: float | None) -> Extent:
@@ -51,8 +53,8 @@ def extent_of(path: Path, container: str, told_s: float | None) -> Extent:
             return _of_frames(path, container, plain)
         case "ogg":
             return _of_pages(path, plain)
-        case "wav" if not states_its_length(path, plain.start):
-            return replace(plain, duration_s=None)
+        case "wav":
+            return _of_samples(path, plain)
     return plain
 
 
@@ -70,8 +72,23 @@ def _of_frames(path: Path, container: str, plain: Extent) -> Extent:
 
 
 def _of_pages(path: Path, plain: Extent) -> Extent:
-    page = last_page(path)
-    if page is None or not page.complete:
+    pages = pages_of(path)
+    if pages is None or not pages.complete:
         return replace(plain, at_end=End.CUT)
-    end = page.end if page.end < path.stat().st_size else None
-    return replace(plain, end=end, at_end=End.WHOLE if page.marked else End.UNMARKED)
+    return replace(
+        plain,
+        end=pages.end if pages.end < path.stat().st_size else None,
+        at_end=End.WHOLE if pages.marked else End.UNMARKED,
+        broken=pages.broken,
+    )
+
+
+def _of_samples(path: Path, plain: Extent) -> Extent:
+    samples = samples_of(path, plain.start)
+    if samples is None:
+        return plain
+    return replace(
+        plain,
+        end=samples.end or plain.end,
+        duration_s=samples.seconds or plain.duration_s if samples.stated else None,
+    )

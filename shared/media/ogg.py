@@ -1,4 +1,4 @@
-"""Whether an Ogg file has its end.
+"""Whether the pages of an Ogg file are all there.
 
 Ogg stores no length: a file without its end announces, and decodes to, the length of the rest. But
 all common encoders mark the last page of a stream (RFC 3533, section 6, "end of stream"). An
@@ -16,37 +16,47 @@ _HEADER_BYTES = 27
 _END_OF_STREAM = 0x04
 # Of the last segment of a page: its packet has more on the next page.
 _CONTINUES = 255
+# Bytes that may begin a page but do not: files with more are no music.
+_MOST_TRIED = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class LastPage:
-    """The last whole page of a file.
+class Pages:
+    """The whole pages of a file.
 
-    `end`: where it ends, in bytes. `marked`: as the end of its stream. `complete`: its last packet
-    ends on it, and no part of a page follows.
+    `end`: where the last one ends, in bytes. `marked`: it is the end of its stream. `complete`: its
+    last packet ends on it, and no part of a page follows. `broken`: bytes between pages are none.
     """
 
     end: int
     marked: bool
     complete: bool
+    broken: bool
 
 
-def last_page(path: Path) -> LastPage | None:
-    """The last page of the file that is whole; None where there is none. Blocks."""
+def pages_of(path: Path) -> Pages | None:
+    """The pages of the file; None where there is none. Blocks."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        at = data.rfind(_CAPTURE)
-        part_follows = False
-        while at >= 0:
-            end = _end_of_page(data, at)
-            if end is not None:
-                return LastPage(
-                    end=end,
-                    marked=bool(data[at + 5] & _END_OF_STREAM),
-                    complete=not part_follows and data[at + 26 + data[at + 26]] != _CONTINUES,
-                )
-            part_follows = True
-            at = data.rfind(_CAPTURE, 0, at)
-    return None
+        last, end, broken, tried = None, 0, False, 0
+        at = data.find(_CAPTURE)
+        while at >= 0 and tried < _MOST_TRIED:
+            page_end = _end_of_page(data, at)
+            if page_end is None:
+                tried += 1
+                at = data.find(_CAPTURE, at + 1)
+                continue
+            broken |= last is not None and at != end
+            last, end = at, page_end
+            at = data.find(_CAPTURE, end)
+        if last is None:
+            return None
+        whole = data[last + 26 + data[last + 26]] != _CONTINUES
+        return Pages(
+            end=end,
+            marked=bool(data[last + 5] & _END_OF_STREAM),
+            complete=whole and data.find(_CAPTURE, end) < 0,
+            broken=broken,
+        )
 
 
 def _end_of_page(data: mmap.mmap, at: int) -> int | None:
@@ -55,6 +65,5 @@ def _end_of_page(data: mmap.mmap, at: int) -> int | None:
     if len(header) < _HEADER_BYTES or header[4] != 0 or header[5] > 7:
         return None
     segments = data[at + _HEADER_BYTES : at + _HEADER_BYTES + header[26]]
-    body = at + _HEADER_BYTES + header[26]
-    end = body + sum(segments)
+    end = at + _HEADER_BYTES + header[26] + sum(segments)
     return end if len(segments) == header[26] and end <= len(data) else None

@@ -265,4 +265,3 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < float("inf") else None
-

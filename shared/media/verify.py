@@ -13,7 +13,7 @@ from typing import Protocol
 from shared.errors import AttemptFailed, ErrorType
 from shared.lengths import tolerance_of
 from shared.media.decode import Decoded, decode
-from shared.media.extent import End
+from shared.media.extent import End, Extent
 from shared.media.place import storage_error
 from shared.media.probe import ProbeResult, probe, refuse
 from shared.media.tools import AudioTools
@@ -25,6 +25,8 @@ _FLOOR_BYTES = 100
 # off; a FLAC with 20 kB overwritten lacks 2 s, and ffmpeg 5.1 reports no error.
 _CONTAINER_TOLERANCE_S = 0.5
 _ASF_TOLERANCE_S = 1.0
+# It counts bytes, and no decoder notices what is missing.
+_WAV_TOLERANCE_S = 0.005
 # The most that an encoder adds before and behind the music; at 8,000 Hz that is 0.3 s. ffmpeg
 # before 8 counts it as part of the announced length, and no version decodes it.
 _MP3_PADDING_SAMPLES = 2 * 1152
@@ -207,27 +209,44 @@ def _require_the_end(
     evidence: dict[str, object],
 ) -> None:
     """Refuse a file without its end, unless the catalog's length shows that nothing is missing."""
-    extent = probed.extent
-    missing_s = 0.0 if expected_ms is None else expected_ms / 1000 - got_s
-    reason = None
-    if extent.counted_s is not None and got_s < extent.counted_s - margin_s:
-        if extent.at_end is End.CUT or expected_ms is None:
-            reason = f"only {got_s:.1f} s of audio in a file that announces {extent.counted_s:.1f} s"
-    elif extent.counted_s is None and extent.at_end is not End.WHOLE:
-        if missing_s > _END_S:
-            reason = f"it ends within its audio, {missing_s:.1f} s before the catalog's length"
-    if probed.container == "ogg" and (
-        extent.at_end is End.CUT or (extent.at_end is End.UNMARKED and expected_ms is None)
-    ):
-        reason = "the last page of the Ogg stream is missing"
-    if reason:
+    if probed.container == "ogg":
+        reason = _lost_pages(probed.extent, expected_ms)
+    else:
+        reason = _lost_frames(probed.extent, got_s, expected_ms, margin_s)
+    if reason is None and expected_ms is not None and probed.extent.at_end is not End.WHOLE:
+        missing_s = expected_ms / 1000 - got_s
+        if missing_s > _END_S and probed.extent.counted_s is None:
+            reason = f"it lacks its end, {missing_s:.1f} s before the catalog's length"
+    if reason is not None:
         raise refuse(evidence, "truncated", reason)
+
+
+def _lost_pages(extent: Extent, expected_ms: int | None) -> str | None:
+    if extent.broken:
+        return "bytes between the pages of the Ogg stream are lost or overwritten"
+    if extent.at_end is End.CUT or (extent.at_end is End.UNMARKED and expected_ms is None):
+        return "the last page of the Ogg stream is missing"
+    return None
+
+
+def _lost_frames(
+    extent: Extent, got_s: float, expected_ms: int | None, margin_s: float
+) -> str | None:
+    """Of an MP3 whose header counts more frames than there are; an editor may have cut it."""
+    counted_s = extent.counted_s
+    if counted_s is None or got_s >= counted_s - margin_s:
+        return None
+    if extent.at_end is End.WHOLE and expected_ms is not None:
+        return None
+    return f"only {got_s:.1f} s of audio in a file that announces {counted_s:.1f} s"
 
 
 def _margin_s(probed: ProbeResult, tolerance_s: float) -> float:
     """How far the decoded length may be from the one that the file announces."""
     if probed.container == "asf":
         return min(tolerance_s, _ASF_TOLERANCE_S)
+    if probed.container == "wav":
+        return min(tolerance_s, _WAV_TOLERANCE_S)
     padding_s = _MP3_PADDING_SAMPLES / probed.sample_rate_hz if probed.container == "mp3" else 0
     return min(tolerance_s, _CONTAINER_TOLERANCE_S) + padding_s
 

@@ -5,20 +5,33 @@ from __future__ import annotations
 import random
 import struct
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from tests.corpus import sounds, tags
 from tests.corpus.case import Case
 from tests.corpus.sounds import written
 
 _MS = 6000
+_ERRORS = "decode_errors"
 # Bytes that no decoder takes for a frame.
 _JUNK = bytes(random.Random(3).choices(range(1, 250), k=700))
 
 
+_FLAC_32_BITS = (
+    *("-c:a", "flac", "-sample_fmt", "s32", "-bits_per_raw_sample", "32"),
+    *("-strict", "experimental", "-f", "flac"),
+)
+
+
 def _case(
-    name: str, content: Callable[[], bytes], *, ms: int | None = _MS, verdict: str = "whole"
+    name: str,
+    content: Callable[[], bytes],
+    *,
+    ms: int | None = _MS,
+    verdict: str = "whole",
+    since: tuple[int, int] = (5, 1),
 ) -> Case:
-    return Case(name=name, make=written(content), expected_ms=ms, verdict=verdict)
+    return Case(name=name, make=written(content), expected_ms=ms, verdict=verdict, since=since)
 
 
 def _overwritten(audio: bytes, seed: int) -> bytes:
@@ -64,14 +77,13 @@ def _riff_size(extra: int = 0) -> bytes:
     return struct.pack("<I", len(sounds.wav()) - 8 + extra)
 
 
-def _data_size() -> bytes:
+def _data_size(extra: int = 0) -> bytes:
     audio = sounds.wav()
-    at = audio.index(b"data")
-    return audio[at + 4 : at + 8]
+    return struct.pack("<I", len(audio) - audio.index(b"data") - 8 + extra)
 
 
-def _chunk(name: bytes, body: bytes, *, padded: bool) -> bytes:
-    return name + struct.pack("<I", len(body)) + body + (b"\0" if padded and len(body) % 2 else b"")
+_ODD_CHUNK = b"LIST" + struct.pack("<I", 7) + b"INFOabc"
+_CUT_CHUNK = b"id3 " + struct.pack("<I", 700) + _JUNK[:100]
 
 
 def _ogg_pages(audio: bytes) -> list[bytes]:
@@ -101,26 +113,10 @@ def _without_last_flag(audio: bytes) -> bytes:
     return b"".join((*pages, checked))
 
 
-def _without_pages(audio: bytes, first: int, last: int) -> bytes:
+def _without_pages(audio: bytes, first: int, last: int | None) -> bytes:
     pages = _ogg_pages(audio)
-    return b"".join(pages[:first] + pages[last:])
-
-
-def _mp3_frames(audio: bytes) -> list[bytes]:
-    """The frames of constant 128 kbit/s at 44.1 kHz."""
-    frames = []
-    at = 0
-    while at + 4 <= len(audio):
-        size = 417 + (audio[at + 2] >> 1 & 1)
-        frames.append(audio[at : at + size])
-        at += size
-    return frames
-
-
-def _with_xing(audio: bytes, *, frames: int | None = None, mark: bytes = b"Info") -> bytes:
-    """The MP3 with another number of frames in its header."""
-    at = audio.index(mark)
-    return audio[: at + 8] + struct.pack(">I", frames or 0) + audio[at + 12 :]
+    del pages[first:last]
+    return b"".join(pages)
 
 
 _TEXT = b"\x01\xff\xfe"
@@ -170,71 +166,169 @@ def _tailed(audio: Callable[[], bytes], tail: bytes) -> Callable[[], bytes]:
     return lambda: audio() + tail
 
 
+def _behind_id3(audio: Callable[[], bytes]) -> Callable[[], bytes]:
+    tag = tags.id3v2(tags.frame(b"TIT2", b"\0Title"), padding=900)
+    return lambda: tag + audio()
+
+
+def _behind_frame(frame: bytes) -> Callable[[], bytes]:
+    return lambda: tags.id3v2(frame, padding=64) + sounds.mp3()
+
+
+def _broken(audio: Callable[[], bytes], seed: int) -> Callable[[], bytes]:
+    return lambda: _overwritten(audio(), seed)
+
+
+def _half(audio: Callable[[], bytes]) -> bytes:
+    whole = audio()
+    return whole[: len(whole) // 2]
+
+
+def _unmarked(audio: Callable[[], bytes]) -> Callable[[], bytes]:
+    return lambda: _without_last_flag(audio())
+
+
+def _headerless() -> bytes:
+    return sounds.mp3(header=False)
+
+
+_OTHERS: dict[str, Callable[[], bytes]] = {
+    "raw AAC": sounds.adts,
+    "Vorbis": sounds.vorbis,
+    "Opus": sounds.opus,
+    "AAC in MP4": sounds.aac,
+    "WAV": sounds.wav,
+}
+_BLOCKS: dict[str, tuple[int, bytes]] = {
+    "a picture longer than its block": (6, _picture(size=99_999_999)),
+    "an empty picture": (6, _picture(size=0, picture=b"")),
+    "a picture of noise": (6, _picture(size=700, picture=_JUNK)),
+    "a picture of an unknown kind": (6, _picture(size=700, mime=b"x", picture=_JUNK)),
+    "comments that end early": (4, b"\xff\xff\0\0abc"),
+    "an unknown block": (100, _JUNK),
+}
+# All of them behind the two formats that such tags are written to; behind others a few.
+_TAILED: Sequence[tuple[str, str, Callable[[], bytes]]] = (
+    *((name, "MP3", sounds.mp3) for name in _TAILS),
+    *((name, "FLAC", sounds.flac) for name in _TAILS),
+    *((name, "MP3 without a header", _headerless) for name in ("one newline", *list(_TAILS)[7:13])),
+    *(
+        (name, *other)
+        for other in _OTHERS.items()
+        for name in ("one newline", "an APEv2 tag with a cover", "100 kB of zeros")
+    ),
+)
+
 _NO_DAMAGE: Sequence[Case] = [
+    *(_case(f"MP3, ID3v2: {what}", _behind_frame(frame)) for what, frame in _ID3.items()),
+    *(_case(f"{name} and {what}", _tailed(audio, _TAILS[what])) for what, name, audio in _TAILED),
     *(
-        _case(f"MP3, ID3v2: {what}", lambda f=frame: tags.id3v2(f, padding=64) + sounds.mp3())
-        for what, frame in _ID3.items()
+        _case(f"ID3v2 before {name}", _behind_id3(audio))
+        for name, audio in ({"FLAC": sounds.flac, "ALAC in MP4": sounds.alac} | _OTHERS).items()
     ),
-    *(_case(f"MP3 and {what}", _tailed(sounds.mp3, tail)) for what, tail in _TAILS.items()),
-    *(
-        _case(f"MP3 without a header and {what}", _tailed(lambda: sounds.mp3(header=False), tail))
-        for what, tail in _TAILS.items()
+    *(_case(f"FLAC, {what}", partial(_flac_with_block, *block)) for what, block in _BLOCKS.items()),
+    _case("FLAC of 32 bits", lambda: sounds.sound(*_FLAC_32_BITS), since=(6, 1)),
+    _case("FLAC of 24 bits", lambda: sounds.flac(bits=24)),
+    _case(
+        "MP3, 6 s stereo then 6 s mono",
+        lambda: _headerless() + sounds.mp3(header=False, channels=1),
+        ms=12_000,
     ),
-    *(_case(f"FLAC and {what}", _tailed(sounds.flac, tail)) for what, tail in _TAILS.items()),
-    *(
-        _case(f"{name} and {what}", _tailed(audio, _TAILS[what]))
-        for name, audio in (
-            ("raw AAC", sounds.adts),
-            ("Vorbis", sounds.vorbis),
-            ("Opus", sounds.opus),
-            ("AAC in MP4", sounds.aac),
-            ("ALAC", sounds.alac),
-            ("WAV", sounds.wav),
-            ("WMA", sounds.wma),
-        )
-        for what in ("one newline", "an ID3v1 tag", "an APEv2 tag with a cover", "100 kB of zeros")
+    _case(
+        "MP3, 6 s of 44.1 kHz then 6 s of 48 kHz",
+        lambda: _headerless() + sounds.mp3(header=False, rate_hz=48_000),
+        ms=12_000,
     ),
-    *(
-        _case(
-            f"ID3v2 before {name}",
-            lambda a=audio: tags.id3v2(tags.frame(b"TIT2", b"\0Title"), padding=900) + a(),
-        )
-        for name, audio in (
-            ("FLAC", sounds.flac),
-            ("AAC in MP4", sounds.aac),
-            ("ALAC in MP4", sounds.alac),
-            ("raw AAC", sounds.adts),
-            ("WAV", sounds.wav),
-            ("Vorbis", sounds.vorbis),
-            ("Opus", sounds.opus),
-        )
-    ),
-    _case("FLAC, a picture longer than its block", lambda: _flac_with_block(6, _picture(size=99_999_999))),
-    _case("FLAC, an empty picture", lambda: _flac_with_block(6, _picture(size=0, picture=b""))),
-    _case("FLAC, a picture of noise", lambda: _flac_with_block(6, _picture(size=700, picture=_JUNK))),
-    _case("FLAC, a picture of an unknown kind", lambda: _flac_with_block(6, _picture(size=700, mime=b"x", picture=_JUNK))),
-    _case("FLAC, comments that end early", lambda: _flac_with_block(4, b"\xff\xff\0\0abc")),
-    _case("FLAC, a CUESHEET block of noise", lambda: _flac_with_block(5, _JUNK)),
-    _case("FLAC, an unknown block", lambda: _flac_with_block(100, _JUNK)),
-    _case("FLAC of 32 bits", lambda: sounds.sound("-c:a", "flac", "-sample_fmt", "s32", "-bits_per_raw_sample", "32", "-strict", "experimental", "-f", "flac")),
-    _case("FLAC of 24 bits", lambda: sounds.sound("-c:a", "flac", "-sample_fmt", "s32", "-f", "flac")),
-    _case("MP3, 6 s stereo then 6 s mono", lambda: sounds.mp3(header=False) + sounds.mp3(header=False, channels=1), ms=12_000),
-    _case("MP3, 6 s of 44.1 kHz then 6 s of 48 kHz", lambda: sounds.mp3(header=False) + sounds.sound("-c:a", "libmp3lame", "-b:a", "128k", "-write_xing", "0", "-id3v2_version", "0", "-f", "mp3", rate_hz=48_000), ms=12_000),
     _case("MP3, half of its last frame", lambda: sounds.mp3()[:-200]),
-    _case("MP3 without a header, half of its last frame", lambda: sounds.mp3(header=False)[:-200]),
+    _case("MP3 without a header, half of its last frame", lambda: _headerless()[:-200]),
     _case("WAV out of a pipe, sizes of all ones", lambda: _wav(_ONES, _ONES)),
     _case("WAV out of a pipe, sizes of 0", lambda: _wav(_ZERO, _ZERO)),
+    _case(
+        "WAV out of a pipe for another track",
+        lambda: _wav(_ONES, _ONES),
+        ms=20_000,
+        verdict="wrong_length",
+    ),
     _case("WAV, RIFF size 0", lambda: _wav(_ZERO, _data_size())),
-    _case("WAV, sizes of all ones, an odd number of bytes", lambda: _wav(_ONES, _ONES, behind=b"\0")),
-    _case("WAV, an odd chunk with its pad byte", lambda: _wav(_riff_size(8 + 8), _data_size(), before=_chunk(b"LIST", b"INFOabc", padded=True))),
-    _case("WAV, an odd chunk without its pad byte", lambda: _wav(_riff_size(8 + 7), _data_size(), before=_chunk(b"LIST", b"INFOabc", padded=False))),
-    _case("WAV, a chunk behind the samples", lambda: _wav(_riff_size(8 + 8), _data_size(), behind=_chunk(b"LIST", b"INFOabc", padded=True))),
-    _case("WAV, an ID3 chunk that is cut", lambda: _wav(_riff_size(8 + 700), _data_size(), behind=_chunk(b"id3 ", _JUNK, padded=True)[:100])),
-    *(_case(f"{name} without its last flag", lambda a=audio: _without_last_flag(a())) for name, audio in (("Vorbis", sounds.vorbis), ("Opus", sounds.opus))),
+    _case("WAV out of a pipe, one byte too many", lambda: _wav(_ONES, _ONES, behind=b"\0")),
+    _case("WAV, an odd number of bytes", lambda: _wav(_riff_size(1), _data_size(1), behind=b"\0")),
+    _case(
+        "WAV, an odd chunk with its pad byte",
+        lambda: _wav(_riff_size(16), _data_size(), before=_ODD_CHUNK + b"\0"),
+    ),
+    _case(
+        "WAV, a chunk behind the samples",
+        lambda: _wav(_riff_size(16), _data_size(), behind=_ODD_CHUNK + b"\0"),
+    ),
+    _case(
+        "WAV, a chunk that is cut behind the samples",
+        lambda: _wav(_riff_size(708), _data_size(), behind=_CUT_CHUNK),
+    ),
+    # No ffmpeg finds the samples.
+    _case(
+        "WAV, an odd chunk without its pad byte",
+        lambda: _wav(_riff_size(15), _data_size(), before=_ODD_CHUNK),
+        verdict="not_audio",
+    ),
+    *(
+        _case(f"{name} without its last flag", _unmarked(audio))
+        for name, audio in (("Vorbis", sounds.vorbis), ("Opus", sounds.opus))
+    ),
 ]
 
+_CODECS: dict[str, Callable[[], bytes]] = {
+    "MP3": sounds.mp3,
+    "VBR MP3": sounds.vbr_mp3,
+    "FLAC": sounds.flac,
+    "ALAC": sounds.alac,
+} | {name: audio for name, audio in _OTHERS.items() if name != "WAV"}
+_CUT: dict[str, dict[str, Callable[[], bytes]]] = {
+    "truncated": {
+        "VBR MP3": sounds.vbr_mp3,
+        "raw AAC": sounds.adts,
+        "Vorbis": sounds.vorbis,
+        "Opus": sounds.opus,
+        "WAV": sounds.wav,
+    },
+    "decode_errors": {"FLAC": sounds.flac},
+    # Their index is at the end.
+    "not_audio": {"ALAC": sounds.alac, "AAC in MP4": sounds.aac},
+}
+_CHECKED: dict[str, Callable[[], bytes]] = {
+    "FLAC": sounds.flac,
+    "Vorbis": sounds.vorbis,
+    "Opus": sounds.opus,
+}
+
 _DAMAGE: Sequence[Case] = [
-    _case("Vorbis, a page lost", lambda: _without_pages(sounds.vorbis(), 5, 6), verdict="truncated"),
+    *(
+        _case(f"{name}, noise over a part of it, {seed}", _broken(audio, seed), verdict=_ERRORS)
+        for name, audio in _CODECS.items()
+        for seed in (6, 10)
+    ),
+    *(
+        _case(f"{name}, one bit", partial(lambda a: _flipped(a()), audio), verdict=_ERRORS)
+        for name, audio in _CHECKED.items()
+    ),
+    *(
+        _case(f"{name} cut in half", partial(_half, audio), verdict=rule)
+        for rule, several in _CUT.items()
+        for name, audio in several.items()
+    ),
+    _case(
+        "Vorbis, a page lost", lambda: _without_pages(sounds.vorbis(), 5, 6), verdict="truncated"
+    ),
+    _case(
+        "Vorbis, the last page lost",
+        lambda: _without_pages(sounds.vorbis(), -3, None),
+        verdict="truncated",
+    ),
+    _case(
+        "Vorbis without its last flag, no length in the catalog",
+        _unmarked(sounds.vorbis),
+        ms=None,
+        verdict="truncated",
+    ),
 ]
 
 CASES: Sequence[Case] = [*_NO_DAMAGE, *_DAMAGE]

@@ -56,13 +56,16 @@ def _encoded(source: str, options: tuple[str, ...]) -> bytes:
         return path.read_bytes()
 
 
-def mp3(*, seconds: float = 6, header: bool = True, channels: int = 2) -> bytes:
+def mp3(
+    *, seconds: float = 6, header: bool = True, channels: int = 2, rate_hz: int = _RATE_HZ
+) -> bytes:
     """Constant 128 kbit/s, with or without a header that counts the frames; no tag."""
     return sound(
         *("-c:a", "libmp3lame", "-b:a", "128k", "-write_xing", str(int(header))),
         *("-id3v2_version", "0", "-f", "mp3"),
         seconds=seconds,
         channels=channels,
+        rate_hz=rate_hz,
     )
 
 
@@ -75,16 +78,15 @@ def vbr_mp3(*, seconds: float = 6, header: bool = True) -> bytes:
     )
 
 
-def flac(*, seconds: float = 6) -> bytes:
-    """16 bits."""
-    return sound("-c:a", "flac", "-sample_fmt", "s16", "-f", "flac", seconds=seconds)
+def flac(*, seconds: float = 6, bits: int = 16) -> bytes:
+    """Of 16 or 24 bits."""
+    form = "s16" if bits == 16 else "s32"
+    return sound("-c:a", "flac", "-sample_fmt", form, "-f", "flac", seconds=seconds)
 
 
-def wav(*, seconds: float = 6, channels: int = 2, rate_hz: int = _RATE_HZ) -> bytes:
-    """16 bits, with a LIST chunk of an even size before the samples or none."""
-    return sound(
-        *("-c:a", "pcm_s16le", "-f", "wav"), seconds=seconds, channels=channels, rate_hz=rate_hz
-    )
+def wav(*, seconds: float = 6) -> bytes:
+    """Of 16 bits."""
+    return sound("-c:a", "pcm_s16le", "-f", "wav", seconds=seconds)
 
 
 def vorbis(*, seconds: float = 6) -> bytes:
