@@ -7,9 +7,10 @@ last one has said it: a decoder, the reader of the container, a tag or a cover, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 _KEPT_LINES = 20
+_MOST_OF_ONE = 4
 
 _SOURCE = re.compile(r"\[([^]\[]*?) @ [^]]*\] ?")
 _PICTURES = frozenset({"mjpeg", "jpegls", "png", "apng", "gif", "bmp", "webp", "tiff"})
@@ -30,6 +31,7 @@ _LOST = re.compile(
 _DECODERS_TOO = frozenset({"flac", "aac", "ape", "tta"})
 # ffmpeg's output, and its access to the file.
 _OTHERS = frozenset({"null", "file", "subfile", "AVIOContext"})
+_FAILED_PACKET = re.compile(r"Error (submitting packet to decoder|while decoding stream)")
 _REPEATED = re.compile(r"\s*Last message repeated \d+ times")
 
 
@@ -45,6 +47,12 @@ def damage_lines(stderr: str, *, readers: str) -> tuple[str, ...]:
     """
     names = frozenset(readers.split(",")) - _DECODERS_TOO
     return _kept(stderr, lambda line: not _is_harmless(line) and _is_damage(line, names))
+
+
+def about_one_packet(lines: Sequence[str]) -> bool:
+    """Whether the lines of `damage_lines` may all be about one packet that was not decoded."""
+    failed = sum(bool(_FAILED_PACKET.search(line)) for line in lines)
+    return failed <= 1 and len(lines) <= _MOST_OF_ONE
 
 
 def _kept(stderr: str, wanted: Callable[[str], bool]) -> tuple[str, ...]:

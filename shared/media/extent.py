@@ -41,7 +41,7 @@ class Extent:
     duration_s: float | None = None
     counted_s: float | None = None
     at_end: End = End.WHOLE
-    # Whether bytes between its pages are none.
+    # Whether bytes between its frames or pages are none.
     broken: bool = False
 
 
@@ -68,6 +68,7 @@ def _of_frames(path: Path, container: str, plain: Extent) -> Extent:
         duration_s=frames.seconds,
         counted_s=frames.counted_s,
         at_end=End.CUT if frames.cut else End.WHOLE,
+        broken=frames.broken,
     )
 
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import mmap
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from shared.media.tails import after_id3
+from shared.media.tails import after_id3, tag_length
 
 _VERSION_1, _LAYER_3 = 3, 1
 _KBPS = (
@@ -50,13 +50,15 @@ class Frames:
     """The whole frames of a file, from the first to `end`, in bytes.
 
     `counted_s` is the length that the header in the first frame counts, None where there is none.
-    `cut`: a part of a frame follows, or something else that is neither a tag nor padding.
+    `cut`: a part of a frame follows, or something else that is neither a tag nor padding. `broken`:
+    bytes between frames are neither a frame nor a tag.
     """
 
     seconds: float
     end: int
     cut: bool
     counted_s: float | None
+    broken: bool = False
 
 
 _Data = mmap.mmap
@@ -80,17 +82,19 @@ class _Walk:
     def run(self, container: str) -> Frames | None:
         found: Counter[tuple[int, int]] = Counter()
         first = at = self._next(after_id3(self._data))
-        end = 0
+        end, broken = 0, False
         while at is not None:
             frame = self._whole(at)
-            if frame is None:
-                at = self._next(at)
-            else:
+            if frame is not None:
                 found[frame.samples, frame.rate_hz] += 1
                 at = end = at + frame.size
+            elif tag := tag_length(self._data, at):
+                at += tag
+            elif (at := self._next(at)) is not None:
+                broken = True
         if first is None or self._tried > _MOST_TRIED:
             return None
-        return self._summed(found, first, end, container)
+        return replace(self._summed(found, first, end, container), broken=broken)
 
     def _summed(
         self, found: Counter[tuple[int, int]], first: int, end: int, container: str

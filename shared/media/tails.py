@@ -49,6 +49,15 @@ def after_id3(data: mmap.mmap) -> int:
     return at
 
 
+def tag_length(data: mmap.mmap, at: int) -> int:
+    """The length of the tag that begins there, as between joined files; 0 if none does."""
+    if data[at : at + 3] == b"TAG":
+        return _ENHANCED_BYTES if data[at + 3 : at + 4] == b"+" else _ID3V1_BYTES
+    if data[at : at + 8] == b"APETAGEX":
+        return _APE_FOOTER_BYTES + int.from_bytes(data[at + 12 : at + 16], "little")
+    return _id3_length(data[at : at + _ID3V2_HEAD_BYTES])
+
+
 def audio_end(path: Path) -> int | None:
     """Where the first of the tags at the end begins, in bytes; None where there are none. Blocks.
 

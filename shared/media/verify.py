@@ -12,6 +12,7 @@ from typing import Protocol
 
 from shared.errors import AttemptFailed, ErrorType
 from shared.lengths import tolerance_of
+from shared.media.complaints import about_one_packet
 from shared.media.decode import Decoded, decode
 from shared.media.extent import End, Extent
 from shared.media.place import storage_error
@@ -30,6 +31,9 @@ _WAV_TOLERANCE_S = 0.005
 # The most that an encoder adds before and behind the music; at 8,000 Hz that is 0.3 s. ffmpeg
 # before 8 counts it as part of the announced length, and no version decodes it.
 _MP3_PADDING_SAMPLES = 2 * 1152
+# The longest packet of a lossy codec, and the end of a file in which the last one is.
+_PACKET_S = 0.06
+_LAST_S = 2.0
 # What may be missing of a file whose end is not there: the last frames are mostly silence.
 _END_S = 1.0
 # Beyond the catalog's length and the tolerance, so that most wrong songs are measured whole.
@@ -127,7 +131,21 @@ async def _verify(
     if most_s is not None and probed.duration_s is not None:
         probed = replace(probed, duration_s=min(probed.duration_s, most_s))
     _require_possible_length(probed, longest_s, evidence)
-    decoded = await decode(
+    decoded = await _decoded(path, probed, tools, longest_s)
+    if _may_end_badly(probed, decoded):
+        # What a decoder reads ahead is within these seconds.
+        before = await _decoded(path, probed, tools, decoded.seconds - _LAST_S)
+        if not (before.errors or before.returncode):
+            decoded = replace(decoded, errors=())
+    evidence["decoded_s"] = decoded.seconds
+    evidence["decoder_errors"] = list(decoded.errors)
+    _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
+    sha256 = await MEDIA.run(_sha256, path)
+    return _facts(probed, decoded, size_bytes, sha256)
+
+
+async def _decoded(path: Path, probed: ProbeResult, tools: AudioTools, longest_s: float) -> Decoded:
+    return await decode(
         path,
         tools,
         longest_s=longest_s,
@@ -135,11 +153,20 @@ async def _verify(
         start=probed.extent.start,
         end=probed.extent.end,
     )
-    evidence["decoded_s"] = decoded.seconds
-    evidence["decoder_errors"] = list(decoded.errors)
-    _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
-    sha256 = await MEDIA.run(_sha256, path)
-    return _facts(probed, decoded, size_bytes, sha256)
+
+
+def _may_end_badly(probed: ProbeResult, decoded: Decoded) -> bool:
+    """Whether the complaints may be about one last packet that is mostly padding.
+
+    The last packet of a lossless file, which has samples of so many bits, is music.
+    """
+    announced_s = probed.duration_s
+    if decoded.returncode or announced_s is None or probed.extent.broken:
+        return False
+    if not decoded.errors or not about_one_packet(decoded.errors):
+        return False
+    enough = decoded.seconds >= announced_s - _padding_s(probed) - _PACKET_S
+    return enough and probed.sample_bits is None and decoded.seconds > 2 * _LAST_S
 
 
 def _size(path: Path, evidence: dict[str, object]) -> int:
@@ -247,8 +274,11 @@ def _margin_s(probed: ProbeResult, tolerance_s: float) -> float:
         return min(tolerance_s, _ASF_TOLERANCE_S)
     if probed.container == "wav":
         return min(tolerance_s, _WAV_TOLERANCE_S)
-    padding_s = _MP3_PADDING_SAMPLES / probed.sample_rate_hz if probed.container == "mp3" else 0
-    return min(tolerance_s, _CONTAINER_TOLERANCE_S) + padding_s
+    return min(tolerance_s, _CONTAINER_TOLERANCE_S) + _padding_s(probed)
+
+
+def _padding_s(probed: ProbeResult) -> float:
+    return _MP3_PADDING_SAMPLES / probed.sample_rate_hz if probed.container == "mp3" else 0.0
 
 
 def _sha256(path: Path) -> str:

@@ -276,6 +276,19 @@ _NO_DAMAGE: Sequence[Case] = [
     ),
 ]
 
+
+def _bad_end(audio: Callable[[], bytes], size: int, before: int) -> Callable[[], bytes]:
+    """With noise instead of `size` bytes that end so many bytes before the audio does."""
+
+    def content() -> bytes:
+        whole = audio()
+        index = whole.rfind(b"moov") - 4  # of an MP4, behind its audio
+        end = (index if index > 0 else len(whole)) - before
+        return whole[: end - size] + random.Random(5).randbytes(size) + whole[end:]
+
+    return content
+
+
 _CODECS: dict[str, Callable[[], bytes]] = {
     "MP3": sounds.mp3,
     "VBR MP3": sounds.vbr_mp3,
@@ -305,6 +318,38 @@ _DAMAGE: Sequence[Case] = [
         _case(f"{name}, noise over a part of it, {seed}", _broken(audio, seed), verdict=_ERRORS)
         for name, audio in _CODECS.items()
         for seed in (6, 10)
+    ),
+    *(
+        _case(f"{name}, noise in its last packet", _bad_end(audio, size, 0), verdict=verdict)
+        for name, audio, size, verdict in (
+            ("MP3", sounds.mp3, 400, "whole"),
+            ("MP3 without a header", _headerless, 400, "whole"),
+            ("raw AAC", sounds.adts, 200, "whole"),
+            ("AAC in MP4", sounds.aac, 6, "whole"),
+            # Of a lossless file it is music.
+            ("ALAC", sounds.alac, 3000, _ERRORS),
+            ("FLAC", sounds.flac, 300, _ERRORS),
+        )
+    ),
+    *(
+        _case(f"{name}, noise 1 s before its end", _bad_end(audio, 1500, 16_000), verdict=_ERRORS)
+        for name, audio in (
+            ("MP3", sounds.mp3),
+            ("raw AAC", sounds.adts),
+            ("AAC in MP4", sounds.aac),
+        )
+    ),
+    *(
+        _case(
+            f"{name}, noise in one packet of the middle",
+            _bad_end(audio, 350, 48_000),
+            verdict=_ERRORS,
+        )
+        for name, audio in (
+            ("MP3", sounds.mp3),
+            ("raw AAC", sounds.adts),
+            ("AAC in MP4", sounds.aac),
+        )
     ),
     *(
         _case(f"{name}, one bit", partial(lambda a: _flipped(a()), audio), verdict=_ERRORS)
