@@ -23,7 +23,7 @@ from shared.media.decode import (
 )
 from shared.media.ffmpeg_process import CPU_S, KILLED, STOPPED, child_of, first_bytes
 from shared.media.place import discard, storage_error, translated
-from shared.media.probe import DEMUXERS, refuse, source_name
+from shared.media.probe import DEMUXERS, protocols, refuse, source_name
 from shared.media.tools import AudioTools
 from shared.threads import MEDIA
 
@@ -49,15 +49,17 @@ def command(
     tools: AudioTools,
     *,
     writing: Mapping[str, object],
+    start: int = 0,
 ) -> list[str]:
     """The command that writes the first audio stream of `source`, and nothing else, to `target`.
 
-    `writing` are ffmpeg's options for the output.
+    `writing` are ffmpeg's options for the output. Bytes of `source` before `start` are not read.
     """
+    name = source_name(source, start=start)
     opened = ffmpeg.input(
-        source_name(source),
+        name,
         **{
-            "protocol_whitelist": "file",
+            "protocol_whitelist": protocols(name),
             "format_whitelist": DEMUXERS,
             # Damaged frames are left out, not concealed: then the length shows them.
             "err_detect:a": "crccheck+explode",
