@@ -79,6 +79,8 @@ def _of_pages(path: Path, plain: Extent) -> Extent:
     return replace(
         plain,
         end=pages.end if pages.end < path.stat().st_size else None,
+        # ffprobe tells that of the last stream.
+        duration_s=None if pages.chained else plain.duration_s,
         at_end=End.WHOLE if pages.marked else End.UNMARKED,
         broken=pages.broken,
     )

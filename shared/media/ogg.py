@@ -13,7 +13,7 @@ from pathlib import Path
 
 _CAPTURE = b"OggS"
 _HEADER_BYTES = 27
-_END_OF_STREAM = 0x04
+_BEGIN_OF_STREAM, _END_OF_STREAM = 0x02, 0x04
 # Of the last segment of a page: its packet has more on the next page.
 _CONTINUES = 255
 # Bytes that may begin a page but do not: files with more are no music.
@@ -26,18 +26,21 @@ class Pages:
 
     `end`: where the last one ends, in bytes. `marked`: it is the end of its stream. `complete`: its
     last packet ends on it, and no part of a page follows. `broken`: bytes between pages are none.
+    `chained`: another stream follows the first one, as in joined files.
     """
 
     end: int
     marked: bool
     complete: bool
     broken: bool
+    chained: bool
 
 
 def pages_of(path: Path) -> Pages | None:
     """The pages of the file; None where there is none. Blocks."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        last, end, broken, tried = None, 0, False, 0
+        last: int | None = None
+        end, broken, chained, tried = 0, False, False, 0
         at = data.find(_CAPTURE)
         while at >= 0 and tried < _MOST_TRIED:
             page_end = _end_of_page(data, at)
@@ -46,6 +49,9 @@ def pages_of(path: Path) -> Pages | None:
                 at = data.find(_CAPTURE, at + 1)
                 continue
             broken |= last is not None and at != end
+            # Streams that are multiplexed begin together.
+            begins = data[at + 5] & _BEGIN_OF_STREAM
+            chained |= last is not None and begins > data[last + 5] & _BEGIN_OF_STREAM
             last, end = at, page_end
             at = data.find(_CAPTURE, end)
         if last is None:
@@ -56,6 +62,7 @@ def pages_of(path: Path) -> Pages | None:
             marked=bool(data[last + 5] & _END_OF_STREAM),
             complete=whole and data.find(_CAPTURE, end) < 0,
             broken=broken,
+            chained=chained,
         )
 
 

@@ -21,24 +21,25 @@ _OLD_LYRICS_END, _OLD_LYRICS_BYTES = b"LYRICSEND", 5100 + len(_LYRICS_BEGIN)
 _MOST_TAGS = 8
 # Some programs write zeros or a line's end between or behind tags.
 _STRAY = re.compile(rb"[\0\r\n\t ]{1,128}\Z")
-# What has its own place in the file in its index, or is not found behind a tag by every ffmpeg.
-_LOCATED = re.compile(rb"....ftyp|RIFF....WAVE", re.DOTALL)
+# Not found behind a tag by every ffmpeg, or its index names places that do not count the tag.
+_UNEXPECTED = re.compile(rb"....ftyp|RIFF....WAVE", re.DOTALL)
+# Found behind one tag, whose title it then has, but not behind two.
+_BEHIND_ONE = b"fLaC"
 
 
 def audio_start(path: Path) -> int:
     """Where an MP4 or WAV file begins behind an ID3v2 tag, in bytes; otherwise 0. Blocks.
 
-    Other readers expect such a tag, and take the title from it.
+    The same for a FLAC behind several. Other readers expect such a tag, and take the title from it.
     """
     with path.open("rb") as file:
-        start = 0
-        for _ in range(_MOST_TAGS):
-            length = _id3_at(file, start)
-            if not length:
-                break
-            start += length
-        file.seek(start)
-        return start if start and _LOCATED.match(file.read(12)) else 0
+        begins = [0]
+        while len(begins) <= _MOST_TAGS and (length := _id3_at(file, begins[-1])):
+            begins.append(begins[-1] + length)
+        file.seek(begins[-1])
+        head = file.read(12)
+    several = len(begins) > 2 and head.startswith(_BEHIND_ONE)
+    return begins[-1] if len(begins) > 1 and (several or _UNEXPECTED.match(head)) else 0
 
 
 def after_id3(data: mmap.mmap) -> int:

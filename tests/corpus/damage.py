@@ -166,9 +166,11 @@ def _tailed(audio: Callable[[], bytes], tail: bytes) -> Callable[[], bytes]:
     return lambda: audio() + tail
 
 
+_ID3_TAG = tags.id3v2(tags.frame(b"TIT2", b"\0Title"), padding=900)
+
+
 def _behind_id3(audio: Callable[[], bytes]) -> Callable[[], bytes]:
-    tag = tags.id3v2(tags.frame(b"TIT2", b"\0Title"), padding=900)
-    return lambda: tag + audio()
+    return lambda: _ID3_TAG + audio()
 
 
 def _behind_frame(frame: bytes) -> Callable[[], bytes]:
@@ -227,6 +229,7 @@ _NO_DAMAGE: Sequence[Case] = [
         for name, audio in ({"FLAC": sounds.flac, "ALAC in MP4": sounds.alac} | _OTHERS).items()
     ),
     *(_case(f"FLAC, {what}", partial(_flac_with_block, *block)) for what, block in _BLOCKS.items()),
+    _case("two ID3v2 tags before FLAC", lambda: _ID3_TAG * 2 + sounds.flac()),
     _case("FLAC of 32 bits", lambda: sounds.sound(*_FLAC_32_BITS), since=(6, 1)),
     _case("FLAC of 24 bits", lambda: sounds.flac(bits=24)),
     _case(

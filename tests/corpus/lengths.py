@@ -48,6 +48,11 @@ def _first(seconds: float, *, header: bool) -> bytes:
     return b"".join(_frames(sounds.mp3(seconds=20, header=header))[: count + header])
 
 
+def _last(seconds: float) -> bytes:
+    """The last whole frames of an MP3, of which the first one needs bytes of the one before."""
+    return b"".join(_frames(sounds.mp3(header=False))[-round(seconds / _FRAME_S) :])
+
+
 def _tagged(audio: bytes) -> bytes:
     return tags.id3v2(tags.frame(b"TIT2", b"\0Title"), padding=500) + audio + tags.ID3V1
 
@@ -67,6 +72,9 @@ CASES: Sequence[Case] = [
     _case("two MP3s in one", lambda: sounds.mp3() * 2, ms=12_000),
     _case("two MP3s with their tags in one", lambda: _tagged(sounds.mp3()) * 2, ms=12_000),
     _case("two MP3s in one for the first", lambda: sounds.mp3() * 2, verdict="wrong_length"),
+    _case("two Vorbis files in one", lambda: sounds.vorbis() * 2, ms=12_000),
+    _case("two Vorbis files for one", lambda: sounds.vorbis() * 2, verdict="wrong_length"),
+    _case("MP3 cut by an editor at its start", lambda: _last(4.5), ms=4700),
     _case("MP3 cut by an editor", lambda: _first(14, header=True), ms=14_000),
     _case(
         "MP3 cut by an editor, no length in the catalog",
