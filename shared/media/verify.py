@@ -128,8 +128,8 @@ async def _verify(
         raise refuse(evidence, "too_small", message)
     probed = await probe(path, tools, evidence)
     longest_s = _longest_s(expected_ms, tolerance_s) if most_s is None else most_s
-    if most_s is not None and probed.duration_s is not None:
-        probed = replace(probed, duration_s=min(probed.duration_s, most_s))
+    if most_s is not None:
+        probed = _up_to(probed, most_s)
     _require_possible_length(probed, longest_s, evidence)
     decoded = await _decoded(path, probed, tools, longest_s)
     if _may_end_badly(probed, decoded):
@@ -142,6 +142,16 @@ async def _verify(
     _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
     sha256 = await MEDIA.run(_sha256, path)
     return _facts(probed, decoded, size_bytes, sha256)
+
+
+def _up_to(probed: ProbeResult, most_s: float) -> ProbeResult:
+    """As if the file had no more than that."""
+
+    def least(seconds: float | None) -> float | None:
+        return None if seconds is None else min(seconds, most_s)
+
+    extent = replace(probed.extent, counted_s=least(probed.extent.counted_s))
+    return replace(probed, duration_s=least(probed.duration_s), extent=extent)
 
 
 async def _decoded(path: Path, probed: ProbeResult, tools: AudioTools, longest_s: float) -> Decoded:

@@ -12,6 +12,7 @@ from tests.corpus import cases
 from tests.corpus.case import Case
 from tests.corpus.verdicts import verdict_on
 
+ROOT = Path(__file__).parents[2]
 CASES = cases()
 
 
@@ -24,6 +25,14 @@ async def test_verdict(case: Case, tmp_path: Path) -> None:
         assert verdict != "whole", "the case can do without `since`"
     else:
         assert verdict == case.verdict, why
+
+
+def test_the_table_has_each_file() -> None:
+    """`make audio-table` has been run, and no verdict in it is wrong."""
+    page = (ROOT / "docs/audio-table.md").read_text(encoding="utf-8")
+    lines = [line for line in page.splitlines() if line.startswith("| ")][1:]
+    assert [line.split(" | ")[0] for line in lines] == [f"| {case.name}" for case in CASES]
+    assert " files, 0 verdicts in bold" in page
 
 
 def test_names_are_unique() -> None:

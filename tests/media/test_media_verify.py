@@ -330,6 +330,15 @@ async def test_unknown_length_is_not_compared(good: dict[ToneCodec, Path]) -> No
     assert (await check(good["flac"], expected_ms=0)).ext == "flac"
 
 
+@pytest.mark.parametrize("codec", CODECS)
+async def test_only_the_first_seconds_count(codec: ToneCodec, good: dict[ToneCodec, Path]) -> None:
+    """What follows them is not decoded, and its length is not compared."""
+    facts = await verify(
+        good[codec], expected_ms=None, tolerance_s=TOLERANCE_S, tools=find_tools(), most_s=10
+    )
+    assert facts.duration_ms == pytest.approx(10_000, abs=30)
+
+
 async def test_link_is_refused(good: dict[ToneCodec, Path], tmp_path: Path) -> None:
     """Only a regular file is inspected."""
     path = tmp_path / "link.flac"
