@@ -10,7 +10,7 @@ from typing import BinaryIO
 _ID3V1_BYTES, _ENHANCED_BYTES = 128, 227
 _ID3V2_HEAD_BYTES = 10
 _APE_FOOTER_BYTES = 32
-_APE_HAS_HEADER = 1 << 31
+_APE_HAS_HEADER, _APE_IS_HEADER = 1 << 31, 1 << 29
 # Before the end mark stands, in six digits, the size from the begin mark up to these digits.
 _LYRICS_BEGIN, _LYRICS_END, _LYRICS_SIZE_BYTES = b"LYRICSBEGIN", b"LYRICS200", 6
 # How far that size may be wrong.
@@ -55,7 +55,9 @@ def tag_length(data: mmap.mmap, at: int) -> int:
     if data[at : at + 3] == b"TAG":
         return _ENHANCED_BYTES if data[at + 3 : at + 4] == b"+" else _ID3V1_BYTES
     if data[at : at + 8] == b"APETAGEX":
-        return _APE_FOOTER_BYTES + int.from_bytes(data[at + 12 : at + 16], "little")
+        is_header = int.from_bytes(data[at + 20 : at + 24], "little") & _APE_IS_HEADER
+        size = int.from_bytes(data[at + 12 : at + 16], "little") if is_header else 0
+        return _APE_FOOTER_BYTES + size
     return _id3_length(data[at : at + _ID3V2_HEAD_BYTES])
 
 
