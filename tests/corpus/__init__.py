@@ -10,7 +10,6 @@ from tests.corpus.case import Case
 
 def cases() -> list[Case]:
     """The cases of all modules of this folder that have some."""
-    modules = (
-        import_module(f"{__name__}.{found.name}") for found in pkgutil.iter_modules(__path__)
-    )
+    names = (found.name for found in pkgutil.iter_modules(__path__) if found.name != "__main__")
+    modules = [import_module(f"{__name__}.{name}") for name in names]
     return [case for module in modules for case in getattr(module, "CASES", ())]
