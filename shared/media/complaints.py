@@ -24,11 +24,12 @@ _HARMLESS = re.compile(
 _LOST = re.compile(
     r"error during demuxing|partial file|crc mismatch|packet corrupt|corrupt input"
     r"|input/output error|error while decoding|error decoding|decode error"
-    r"|more complaints than|invalid data found|packet_(obj|frag)_size|ff asf",
+    r"|more complaints than|invalid data found|packet_(obj|frag)_size|ff asf"
+    r"|read error|invalid as first byte|exceeds containing master|invalid block header",
     re.IGNORECASE,
 )
 # Readers with the name of a decoder: what they say counts as the decoder's.
-_DECODERS_TOO = frozenset({"flac", "aac", "ape", "tta"})
+_DECODERS_TOO = frozenset({"flac", "aac", "ape", "tta", "tak", "ac3", "eac3"})
 # ffmpeg's output, and its access to the file.
 _OTHERS = frozenset({"null", "file", "subfile", "AVIOContext"})
 _FAILED_PACKET = re.compile(r"Error (submitting packet to decoder|while decoding stream)")

@@ -26,7 +26,7 @@ from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts, verify
 from tests.support.audio import cut, make_audio, overwrite
 
-READERS = "mp3,flac,ogg,mov,aac,wav,asf"
+READERS = "mp3,flac,ogg,mov,aac,wav,asf,matroska"
 SECONDS = 30
 TOLERANCE_S = 6.0
 EXT: dict[ToneCodec, str] = {
@@ -516,6 +516,7 @@ def test_repeated_line_belongs_to_the_one_before() -> None:
         "[in#0/aac @ 0x1] Error during demuxing: Input/output error",
         "file:/tmp/song: Invalid data found when processing input",
         "[asf @ 0x1] packet_obj_size 1824377890 invalid",
+        "[matroska,webm @ 0x1] 0x00 at pos 4096 (0x1000) invalid as first byte of an EBML number",
     ],
 )
 def test_what_is_about_damaged_or_lost_audio(line: str) -> None:
