@@ -282,7 +282,7 @@ def _margin_s(probed: ProbeResult, tolerance_s: float) -> float:
     """How far the decoded length may be from the one that the file announces."""
     if probed.container == "asf":
         return min(tolerance_s, _ASF_TOLERANCE_S)
-    if probed.container == "wav":
+    if probed.container == "wav" and probed.codec.startswith("pcm_"):
         return min(tolerance_s, _WAV_TOLERANCE_S)
     return min(tolerance_s, _CONTAINER_TOLERANCE_S) + _padding_s(probed)
 
