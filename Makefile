@@ -7,7 +7,7 @@ KEEP_SIGINT = $(shell env --block-signal=INT true 2>/dev/null && echo env --bloc
 MAKE_VENV = $(KEEP_SIGINT) $(PYTHON) -IS deploy/environment.py \
 	$(if $(filter command environment,$(firstword $(origin PYTHON))),--this-python)
 
-.PHONY: setup setup-run run unit check lint test crash faults first-minute live compose-test bench lock clean
+.PHONY: setup setup-run run unit check lint test crash faults first-minute live compose-test bench audio-table lock clean
 
 setup: have-python
 	@$(MAKE_VENV) all
@@ -72,6 +72,10 @@ compose-test: setup
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
+
+# What is said of each file of the corpus, by release of ffmpeg; ARGS=FOLDER names a further one.
+audio-table: setup
+	$(BIN)/python -m tests.corpus $(ARGS)
 
 # Needs uv; everybody else installs from the locks it writes: for all, for a run, for the image.
 lock:

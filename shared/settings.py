@@ -295,7 +295,11 @@ class Settings(BaseModel):
         10800, description="seconds without progress after which an attempt fails"
     )
     duration_tolerance_s: Seconds = Field(
-        6, description="seconds that a file's length may differ from the catalog's"
+        6,
+        description=(
+            "seconds that a file's length may differ from the catalog's; of a track under a minute"
+            " a tenth of its length, but at least a second"
+        ),
     )
     max_tickets_in_flight: Count = Field(
         50, ge=1, description="open tickets at Torrentino, over all ticketers"

@@ -115,16 +115,23 @@ class CollectedFiles:
                 path, _ = await self._collect(file)
                 async with self._measuring():
                     probed = await probe(path, self._media.find_tools(), {})
-                    duration_s = probed.duration_s or await self._decoded_s(path, longest_s)
+                    duration_s = probed.duration_s or await self._decoded_s(path, probed, longest_s)
             except AttemptFailed as failure:
                 log.info("delivered_file_unfit", file=file.name, why=failure.message)
                 return None
         return Measured(probed=probed, duration_s=duration_s)
 
-    async def _decoded_s(self, path: Path, longest_s: float) -> float | None:
+    async def _decoded_s(self, path: Path, probed: ProbeResult, longest_s: float) -> float | None:
         try:
             async with asyncio.timeout(_DECODE_SPARE_S + longest_s / _DECODE_SPEED):
-                decoded = await decode(path, self._media.find_tools(), longest_s=longest_s)
+                decoded = await decode(
+                    path,
+                    self._media.find_tools(),
+                    longest_s=longest_s,
+                    rate_hz=probed.sample_rate_hz,
+                    start=probed.extent.start,
+                    end=probed.extent.end,
+                )
         except TimeoutError:
             return None
         return decoded.seconds or None

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import IntEnum
 from functools import cached_property
 
+from shared.lengths import tolerance_of
 from shared.matching.folders import Folder, read_folders
 from shared.matching.model import Offered
 from shared.matching.names import Named, Reading, read_names
@@ -74,7 +75,10 @@ class File:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A track compared with a file. `off_s`: the difference of their lengths."""
+    """A track compared with a file. `off_s`: the difference of their lengths; None: one is unknown.
+
+    `tolerance_s`: up to which difference they agree.
+    """
 
     track: CatalogTrack
     file: File
@@ -207,7 +211,7 @@ class Album:
             title_score=points,
             position=self._position(track, file),
             off_s=_off_s(track, file),
-            tolerance_s=self.tolerance_s,
+            tolerance_s=tolerance_of(track.duration_ms, self.tolerance_s),
         )
 
     def _likeness(self, title: Title, file: File) -> tuple[Likeness, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from shared.lengths import tolerance_of
 from shared.matching.cue import CueSheet, agreed, embedded_parts, parts
 from shared.matching.model import Assignment, Doubt, Link, Offered
 from shared.matching.titles import score, title_of
@@ -162,13 +163,14 @@ def _off_s(last: Offered, tracks: Sequence[CatalogTrack], tolerance_s: float) ->
     """
     if last.end_s is not None or last.duration_s is None:
         return None
-    off_s = [
-        abs(track.duration_ms / 1000 - last.duration_s)
-        for track in tracks
-        if track.duration_ms is not None and _may_be(last, track)
-    ]
-    least_s = min(off_s, default=None)
-    return 0.0 if least_s is not None and least_s <= tolerance_s else least_s
+    least_s = None
+    for track in tracks:
+        if track.duration_ms is not None and _may_be(last, track):
+            off_s = abs(track.duration_ms / 1000 - last.duration_s)
+            if off_s <= tolerance_of(track.duration_ms, tolerance_s):
+                return 0.0
+            least_s = off_s if least_s is None else min(least_s, off_s)
+    return least_s
 
 
 def _may_be(part: Offered, track: CatalogTrack) -> bool:

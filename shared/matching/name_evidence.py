@@ -106,8 +106,8 @@ def _rings(
     for named in of_file.values():
         limit_s = _limit_s(named, album.tolerance_s)
         for track in album.tracks:
-            off_s = album.pairs[track.id, named.file.name].off_s
-            if limit_s is not None and off_s is not None and off_s <= limit_s:
+            other = album.pairs[track.id, named.file.name]
+            if limit_s is not None and other.fits and (other.off_s or 0.0) <= limit_s:
                 points_to.add_edge(named.track.id, track.id)
     exchanged: set[tuple[str, str]] = set()
     contradicted: set[str] = set()

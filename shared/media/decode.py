@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from asyncio.subprocess import Process
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,22 +11,14 @@ from pathlib import Path
 import ffmpeg
 
 from shared.errors import DependencyDown
+from shared.media.complaints import damage_lines
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.formats import DEMUXERS
-from shared.media.probe import source_name
+from shared.media.probe import protocols, source_name
 from shared.media.tools import AudioTools
 
 STDERR_LIMIT_BYTES = 64 * 1024
-_KEPT_LINES = 20
-
-# Complaints about tags and cover pictures: the audio is whole.
-_HARMLESS = re.compile(
-    r"\[(mjpeg|jpegls|png|apng|gif|bmp|webp|tiff) @ [^]]*\]"
-    r"|(\[[^]]*\] )?(Incorrect BOM value|Error reading (comment )?frame.*skipped)"
-    r"|(\[[^]]*\] )?.*attached picture",
-    re.IGNORECASE,
-)
-_REPEATED = re.compile(r"\s*Last message repeated \d+ times")
+FLOODED = "more complaints than were read"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,42 +31,66 @@ class Decoded:
 
 
 def command(
-    path: Path, tools: AudioTools, *, longest_s: float, end: int | None = None
+    path: Path,
+    tools: AudioTools,
+    *,
+    longest_s: float,
+    rate_hz: int | None = None,
+    start: int = 0,
+    end: int | None = None,
 ) -> list[str]:
-    """The arguments of a decode that stops at the first damage and counts what came out."""
+    """The arguments of a decode that counts what comes out, at `rate_hz` where it changes."""
     # Strict for the decoder only (`err_detect:a`): in the demuxer, `explode` would also reject good
-    # audio for a damaged cover. `crccheck` finds a single wrong bit in a FLAC.
+    # audio for a damaged cover. `crccheck` finds a single wrong bit in a FLAC. With `explode`,
+    # damaged frames are left out and not concealed. Not `-xerror`: it also ends for what only a
+    # reader of the container says.
+    name = source_name(path, start=start, end=end)
     source = ffmpeg.input(
-        source_name(path, end=end),
+        name,
         **{
-            "protocol_whitelist": "file" if end is None else "file,subfile",
+            "protocol_whitelist": protocols(name),
             "format_whitelist": DEMUXERS,
             "err_detect:a": "crccheck+explode",
             # Several files are decoded at once; more threads for one only cost memory.
             "threads": 1,
         },
     )
-    # Count samples: timestamps jump over missing audio as if it were there.
+    # Count samples: timestamps jump over missing audio as if it were there. Without a timestamp
+    # (NAN) the encoder counts; a number of the filter's would begin again where channels or rate
+    # change, because ffmpeg then makes its filters anew.
+    rate = "" if rate_hz is None else f"aformat=sample_rates={rate_hz},"
     output = source.output(
-        "-", format="null", map="0:a:0", af="asetpts=N/SR/TB", t=longest_s, progress="pipe:1"
-    ).global_args("-nostdin", "-hide_banner", "-v", "error", "-xerror")
+        "-",
+        format="null",
+        map="0:a:0",
+        af=f"{rate}asetpts=NAN",
+        t=longest_s,
+        progress="pipe:1",
+    ).global_args("-nostdin", "-hide_banner", "-v", "error")
     compiled: list[str] = ffmpeg.compile(output, cmd=tools.ffmpeg)
     return compiled
 
 
 async def decode(
-    path: Path, tools: AudioTools, *, longest_s: float, end: int | None = None
+    path: Path,
+    tools: AudioTools,
+    *,
+    longest_s: float,
+    rate_hz: int | None = None,
+    start: int = 0,
+    end: int | None = None,
 ) -> Decoded:
     """Decode the first audio stream of `path`, up to `longest_s`, and throw the samples away.
 
-    Bytes behind `end` are not read. The child is killed when the call is cancelled, so a deadline
+    Bytes before `start` and behind `end` are not read. Where the sample rate changes, the samples
+    are counted at `rate_hz`. The child is killed when the call is cancelled, so a deadline
     around the call is enough. A decode that the kernel kills is tried once more.
 
     Raises:
         Misconfigured: ffmpeg does not start.
         DependencyDown: ffmpeg was stopped from outside; the file is not at fault.
     """
-    arguments = command(path, tools, longest_s=longest_s, end=end)
+    arguments = command(path, tools, longest_s=longest_s, rate_hz=rate_hz, start=start, end=end)
     decoded = await _decoded(arguments, tools)
     if decoded.returncode == KILLED and not decoded.errors:
         decoded = with_reason(await _decoded(arguments, tools))
@@ -99,27 +114,12 @@ async def _decoded(arguments: Sequence[str], tools: AudioTools) -> Decoded:
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
         )
         returncode = await child.wait()
+    errors = damage_lines(stderr.decode("utf-8", "replace"), readers=DEMUXERS)
     return Decoded(
-        returncode=returncode, seconds=seconds, errors=complaints(stderr, flooded=flooded)
+        returncode=returncode,
+        seconds=seconds,
+        errors=errors or ((FLOODED,) if flooded else ()),
     )
-
-
-def complaints(stderr: bytes, *, flooded: bool) -> tuple[str, ...]:
-    """The serious lines of what ffmpeg has printed; `flooded`: there was more."""
-    errors = serious_lines(stderr.decode("utf-8", "replace"))
-    return errors or (("more complaints than were read",) if flooded else ())
-
-
-def serious_lines(stderr: str) -> tuple[str, ...]:
-    """The first lines that report damaged audio."""
-    serious: list[str] = []
-    harmless = False
-    for line in stderr.splitlines():
-        if not _REPEATED.match(line):
-            harmless = bool(_HARMLESS.match(line))
-        if line.strip() and not harmless:
-            serious.append(line[:300])
-    return tuple(serious[:_KEPT_LINES])
 
 
 async def last_position(

@@ -13,17 +13,18 @@ from pathlib import Path
 import ffmpeg
 
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, DownloadsError, ErrorType
+from shared.media.complaints import serious_lines
 from shared.media.decode import (
+    FLOODED,
     STDERR_LIMIT_BYTES,
     Decoded,
-    complaints,
     last_position,
     with_reason,
 )
 from shared.media.ffmpeg_process import CPU_S, KILLED, STOPPED, child_of, first_bytes
 from shared.media.formats import DEMUXERS
 from shared.media.place import discard, storage_error, translated
-from shared.media.probe import refuse, source_name
+from shared.media.probe import protocols, refuse, source_name
 from shared.media.tools import AudioTools
 from shared.threads import MEDIA
 
@@ -49,15 +50,17 @@ def command(
     tools: AudioTools,
     *,
     writing: Mapping[str, object],
+    start: int = 0,
 ) -> list[str]:
     """The command that writes the first audio stream of `source`, and nothing else, to `target`.
 
-    `writing` are ffmpeg's options for the output.
+    `writing` are ffmpeg's options for the output. Bytes of `source` before `start` are not read.
     """
+    name = source_name(source, start=start)
     opened = ffmpeg.input(
-        source_name(source),
+        name,
         **{
-            "protocol_whitelist": "file",
+            "protocol_whitelist": protocols(name),
             "format_whitelist": DEMUXERS,
             # Damaged frames are left out, not concealed: then the length shows them.
             "err_detect:a": "crccheck+explode",
@@ -165,8 +168,11 @@ async def _run(
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
         )
         returncode = await child.wait()
+    errors = serious_lines(stderr.decode("utf-8", "replace"))
     return Decoded(
-        returncode=returncode, seconds=seconds, errors=complaints(stderr, flooded=flooded)
+        returncode=returncode,
+        seconds=seconds,
+        errors=errors or ((FLOODED,) if flooded else ()),
     )
 
 

@@ -38,8 +38,6 @@ class Container:
     played: frozenset[str] = frozenset()
     # Whether the length that ffprobe tells is stated by the file; otherwise it is an estimate.
     states_length: bool = True
-    # Whether tags may follow that the demuxer takes for damaged audio.
-    tags_behind: bool = False
 
 
 def _one(*names: str, lossless: bool | None) -> dict[str, bool | None]:
@@ -72,7 +70,6 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"mp3": "mp3", "mp2": "mp2"},
         endings=_one("mp3", "mp2", lossless=False),
         played=frozenset({"mp3"}),
-        tags_behind=True,
     ),
     Container(
         name="flac",
@@ -81,7 +78,6 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"flac": "flac"},
         endings=_one("flac", lossless=True),
         played=frozenset({"flac"}),
-        tags_behind=True,
     ),
     Container(
         name="ogg",
@@ -174,7 +170,6 @@ CONTAINERS: tuple[Container, ...] = (
         demuxer="wv",
         codecs={"wavpack": "wv", HYBRID: "wv"},
         endings=_one("wv", lossless=True),
-        tags_behind=True,
     ),
     Container(
         name="ape",
@@ -225,7 +220,6 @@ CONTAINERS: tuple[Container, ...] = (
         demuxer="mpc",
         codecs={"musepack7": "mpc"},
         endings=_one("mpc", "mp+", "mpp", lossless=False),
-        tags_behind=True,
     ),
     Container(
         name="mpc8",
@@ -235,7 +229,6 @@ CONTAINERS: tuple[Container, ...] = (
         endings={},
         # Rounded down to a packet of 1.7 s.
         states_length=False,
-        tags_behind=True,
     ),
     Container(
         name="ac3",
@@ -244,7 +237,6 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"ac3": "ac3"},
         endings=_one("ac3", lossless=False),
         states_length=False,
-        tags_behind=True,
     ),
     Container(
         name="eac3",
@@ -253,7 +245,6 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"eac3": "eac3"},
         endings=_one("eac3", "ec3", lossless=False),
         states_length=False,
-        tags_behind=True,
     ),
     Container(
         name="dts",
@@ -262,7 +253,6 @@ CONTAINERS: tuple[Container, ...] = (
         codecs={"dts": "dts"},
         endings=_one("dts", lossless=False),
         states_length=False,
-        tags_behind=True,
     ),
 )
 

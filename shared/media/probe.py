@@ -12,8 +12,9 @@ from typing import Any
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media import formats
+from shared.media.extent import Extent, extent_of
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
-from shared.media.tails import audio_end
+from shared.media.tails import audio_start
 from shared.media.tools import AudioTools
 from shared.media.variants import variant_of
 from shared.threads import MEDIA
@@ -40,7 +41,10 @@ _TAGS: Mapping[str, int] = {"title": 500, "track": 500, "disc": 500, "cuesheet":
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeResult:
-    """What the file says of itself; the decode has to confirm it."""
+    """What the file says of itself; the decode has to confirm it.
+
+    `duration_s` is that of `extent`.
+    """
 
     container: str
     codec: str
@@ -51,8 +55,7 @@ class ProbeResult:
     channels: int
     # Of lossless audio; None where ffprobe does not say.
     sample_bits: int | None
-    # Where the audio ends, in bytes, if tags follow that may confuse its decoder.
-    audio_end: int | None
+    extent: Extent
     # "title", "track", "disc" and "cuesheet", where the file has them.
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
 
@@ -62,9 +65,16 @@ def refuse(evidence: Mapping[str, object], rule: str, message: str) -> CorruptAu
     return CorruptAudio(message, {**evidence, "rule": rule})
 
 
-def source_name(path: Path, *, end: int | None = None) -> str:
-    """The path for ffmpeg, with any characters; read up to `end` bytes, if given."""
-    return f"file:{path}" if end is None else f"subfile,,start,0,end,{end},,:file:{path}"
+def source_name(path: Path, *, start: int = 0, end: int | None = None) -> str:
+    """The path for ffmpeg, with any characters; read from `start` up to `end` bytes, if given."""
+    if not start and end is None:
+        return f"file:{path}"
+    return f"subfile,,start,{start},end,{end or 0},,:file:{path}"
+
+
+def protocols(source: str) -> str:
+    """What ffmpeg has to be allowed for such a name."""
+    return "file" if source.startswith("file:") else "file,subfile"
 
 
 async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> ProbeResult:
@@ -104,11 +114,13 @@ class _Run:
 
 
 async def _answer(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
+    # Not up to the end: the title may be in a tag behind the audio.
+    source = source_name(path, start=await MEDIA.run(audio_start, path))
     try:
         async with asyncio.timeout(_TIMEOUT_S):
-            run = await _ffprobe(path, tools)
+            run = await _ffprobe(source, tools)
             if run.returncode == KILLED and not run.flooded:
-                run = await _ffprobe(path, tools)
+                run = await _ffprobe(source, tools)
     except TimeoutError as exc:
         message = f"ffprobe took longer than {_TIMEOUT_S:g} s"
         raise AttemptFailed(ErrorType.TIMEOUT, message, evidence) from exc
@@ -128,11 +140,11 @@ async def _answer(path: Path, tools: AudioTools, evidence: Mapping[str, object])
     return _parsed(run.answer, evidence)
 
 
-async def _ffprobe(path: Path, tools: AudioTools) -> _Run:
+async def _ffprobe(source: str, tools: AudioTools) -> _Run:
     command = (
         *(tools.ffprobe, "-v", "error", "-show_format", "-show_streams", "-show_data"),
-        *("-of", "json", "-protocol_whitelist", "file", "-format_whitelist", formats.DEMUXERS),
-        source_name(path),
+        *("-of", "json", "-protocol_whitelist", protocols(source)),
+        *("-format_whitelist", formats.DEMUXERS, source),
     )
     async with child_of(command, memory_bytes=tools.memory_bytes, cpu_s=CPU_S) as child:
         (answer, flooded), (stderr, _) = await asyncio.gather(
@@ -199,19 +211,18 @@ def _result(
     form = answer.get("format", {})
     duration = _number(stream.get("duration")) or _number(form.get("duration"))
     container = row.name
-    if not row.states_length or (container == "mp3" and not _counts_frames(path)):
-        duration = None  # ffprobe estimates it from the bit rate: 10 % off is normal
-    evidence["container"], evidence["container_s"] = container, duration
+    extent = extent_of(path, container, duration if row.states_length else None)
+    evidence["container"], evidence["container_s"] = container, extent.duration_s
     return ProbeResult(
         container=container,
         codec=codec,
         ext=ext,
-        duration_s=duration,
+        duration_s=extent.duration_s,
         bitrate_bps=int(_number(stream.get("bit_rate")) or 0) or None,
         sample_rate_hz=int(_number(stream["sample_rate"]) or 0),
         channels=int(_number(stream["channels"]) or 0),
         sample_bits=int(_number(stream.get("bits_per_raw_sample")) or 0) or None,
-        audio_end=audio_end(path) if row.tags_behind else None,
+        extent=extent,
         tags=_tags(form, stream),
     )
 
@@ -239,18 +250,3 @@ def _number(value: object) -> float | None:
     except ValueError:
         return None
     return number if 0 < number < float("inf") else None
-
-
-def _counts_frames(path: Path) -> bool:
-    """Whether an MP3 begins with a header that counts its frames (Xing, Info or VBRI)."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        start = 0
-        while head[:3] == b"ID3" and len(head) == 10:
-            size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-            start += 10 + size
-            file.seek(start)
-            head = file.read(10)
-        # The first frame is at most 1,441 bytes; some writers pad between tag and frame.
-        frame = head + file.read(4096)
-    return any(mark in frame for mark in (b"Xing", b"Info", b"VBRI"))

@@ -1,44 +1,108 @@
-"""Tags behind the audio of FLAC and MP3 files, which their decoders do not expect."""
+"""Tags of other formats before and behind the audio, which its readers do not expect."""
 
 from __future__ import annotations
 
+import mmap
+import re
 from pathlib import Path
 from typing import BinaryIO
 
-_ID3V1_BYTES = 128
+_ID3V1_BYTES, _ENHANCED_BYTES = 128, 227
+_ID3V2_HEAD_BYTES = 10
 _APE_FOOTER_BYTES = 32
-_APE_HAS_HEADER = 1 << 31
+_APE_HAS_HEADER, _APE_IS_HEADER = 1 << 31, 1 << 29
 # Before the end mark stands, in six digits, the size from the begin mark up to these digits.
 _LYRICS_BEGIN, _LYRICS_END, _LYRICS_SIZE_BYTES = b"LYRICSBEGIN", b"LYRICS200", 6
 # How far that size may be wrong.
 _LYRICS_ERROR_BYTES = 64
+# The first version has no size, but a longest text.
+_OLD_LYRICS_END, _OLD_LYRICS_BYTES = b"LYRICSEND", 5100 + len(_LYRICS_BEGIN)
 # A bound for files that have nothing but tags.
 _MOST_TAGS = 8
+# Some programs write zeros or a line's end between or behind tags.
+_STRAY = re.compile(rb"[\0\r\n\t ]{1,128}\Z")
+# Not found behind a tag by every ffmpeg, or its index names places that do not count the tag.
+_UNEXPECTED = re.compile(rb"....ftyp|RIFF....WAVE", re.DOTALL)
+# Found behind one tag, whose title it then has, but not behind two.
+_BEHIND_ONE = b"fLaC"
+
+
+def audio_start(path: Path) -> int:
+    """Where an MP4 or WAV file begins behind an ID3v2 tag, in bytes; otherwise 0. Blocks.
+
+    The same for a FLAC behind several. Other readers expect such a tag, and take the title from it.
+    """
+    with path.open("rb") as file:
+        begins = [0]
+        while len(begins) <= _MOST_TAGS and (length := _id3_at(file, begins[-1])):
+            begins.append(begins[-1] + length)
+        file.seek(begins[-1])
+        head = file.read(12)
+    several = len(begins) > 2 and head.startswith(_BEHIND_ONE)
+    return begins[-1] if len(begins) > 1 and (several or _UNEXPECTED.match(head)) else 0
+
+
+def after_id3(data: mmap.mmap) -> int:
+    """Where the ID3v2 tags at the beginning end."""
+    at = 0
+    while length := _id3_length(data[at : at + _ID3V2_HEAD_BYTES]):
+        at += length
+    return at
+
+
+def tag_length(data: mmap.mmap, at: int) -> int:
+    """The length of the tag that begins there, as between joined files; 0 if none does."""
+    if data[at : at + 3] == b"TAG":
+        return _ENHANCED_BYTES if data[at + 3 : at + 4] == b"+" else _ID3V1_BYTES
+    if data[at : at + 8] == b"APETAGEX":
+        is_header = int.from_bytes(data[at + 20 : at + 24], "little") & _APE_IS_HEADER
+        size = int.from_bytes(data[at + 12 : at + 16], "little") if is_header else 0
+        return _APE_FOOTER_BYTES + size
+    return _id3_length(data[at : at + _ID3V2_HEAD_BYTES])
 
 
 def audio_end(path: Path) -> int | None:
     """Where the first of the tags at the end begins, in bytes; None where there are none. Blocks.
 
-    By the tags' own length fields: ID3v1, APEv2 and Lyrics3v2, in any order.
+    By the tags' own length fields: ID3v1 and its extension, ID3v2 with a footer, APEv2 and Lyrics3,
+    in any order.
     """
     with path.open("rb") as file:
         size = end = file.seek(0, 2)
         for _ in range(_MOST_TAGS):
-            length = _tag_before(file, end)
-            if not 0 < length < end:
+            begin = _tag_ending(file, end) or _tag_ending(file, _stray_before(file, end))
+            if not begin:
                 break
-            end -= length
+            end = begin
     return end if end < size else None
+
+
+def _tag_ending(file: BinaryIO, end: int) -> int:
+    """Where the tag begins that ends there; 0 if none does, or nothing is before it."""
+    length = _tag_before(file, end)
+    return end - length if 0 < length < end else 0
+
+
+def _stray_before(file: BinaryIO, end: int) -> int:
+    """Where the few bytes between two tags begin."""
+    found = _STRAY.search(_read(file, end, _ID3V1_BYTES))
+    return end - len(found[0]) if found else end
 
 
 def _tag_before(file: BinaryIO, end: int) -> int:
     """The length of the tag that ends there, 0 if none does."""
-    file.seek(max(0, end - _ID3V1_BYTES))
-    tail = file.read(min(end, _ID3V1_BYTES))
+    tail = _read(file, end, _ID3V1_BYTES)
     if len(tail) == _ID3V1_BYTES and tail.startswith(b"TAG"):
-        return _ID3V1_BYTES
+        both = _read(file, end, _ID3V1_BYTES + _ENHANCED_BYTES)
+        return len(both) if both.startswith(b"TAG+") else _ID3V1_BYTES
     if tail.endswith(_LYRICS_END):
         return _lyrics_before(file, end)
+    if tail.endswith(_OLD_LYRICS_END):
+        text = _read(file, end, _OLD_LYRICS_BYTES)
+        found = text.rfind(_LYRICS_BEGIN)
+        return 0 if found < 0 else len(text) - found
+    if tail[-_ID3V2_HEAD_BYTES:].startswith(b"3DI"):
+        return _id3_length(b"ID3" + tail[-_ID3V2_HEAD_BYTES + 3 :])
     footer = tail[-_APE_FOOTER_BYTES:]
     if footer.startswith(b"APETAGEX"):
         # Its size counts the footer, not the header.
@@ -49,11 +113,30 @@ def _tag_before(file: BinaryIO, end: int) -> int:
 
 def _lyrics_before(file: BinaryIO, end: int) -> int:
     closing = _LYRICS_SIZE_BYTES + len(_LYRICS_END)
-    file.seek(max(0, end - closing))
-    digits = file.read(_LYRICS_SIZE_BYTES)
+    digits = _read(file, end, closing)[:_LYRICS_SIZE_BYTES]
     if not digits.isdigit():
         return 0
-    start = max(0, end - closing - int(digits) - _LYRICS_ERROR_BYTES)
+    text = _read(file, end, closing + int(digits) + _LYRICS_ERROR_BYTES)
+    found = text.find(_LYRICS_BEGIN)
+    return 0 if found < 0 else len(text) - found
+
+
+def _id3_at(file: BinaryIO, start: int) -> int:
     file.seek(start)
-    found = file.read(end - start).find(_LYRICS_BEGIN)
-    return 0 if found < 0 else end - start - found
+    return _id3_length(file.read(_ID3V2_HEAD_BYTES))
+
+
+def _id3_length(head: bytes) -> int:
+    """The length of the ID3v2 tag that begins so, with its footer; 0 if none does."""
+    if len(head) < _ID3V2_HEAD_BYTES or not head.startswith(b"ID3"):
+        return 0
+    size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+    footer = _ID3V2_HEAD_BYTES if head[3] == 4 and head[5] & 0x10 else 0
+    return _ID3V2_HEAD_BYTES + size + footer
+
+
+def _read(file: BinaryIO, end: int, size: int) -> bytes:
+    """The last `size` bytes before `end`, or as many as there are."""
+    start = max(0, end - size)
+    file.seek(start)
+    return file.read(end - start)

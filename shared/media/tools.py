@@ -43,10 +43,10 @@ def find_tools(*, memory_bytes: int = MOST_BYTES) -> AudioTools:
     ffmpeg, ffprobe = shutil.which("ffmpeg"), shutil.which("ffprobe")
     reason = "ffmpeg and ffprobe are not on PATH"
     if ffmpeg and ffprobe:
-        old = next((found for found in (ffmpeg, ffprobe) if _release(found) < OLDEST), None)
+        old = next((found for found in (ffmpeg, ffprobe) if release_of(found) < OLDEST), None)
         if old is None:
             return AudioTools(ffmpeg=ffmpeg, ffprobe=ffprobe, memory_bytes=memory_bytes)
-        reason = f"{old} is release {_text(_release(old))}, which is too old"
+        reason = f"{old} is release {_text(release_of(old))}, which is too old"
     found = from_wheel()
     if found is None:
         raise missing_tools(reason)
@@ -67,8 +67,10 @@ def child_environment() -> dict[str, str]:
 
 
 @cache
-def _release(program: str) -> tuple[int, int]:
-    """Its release; a build between two releases has no number and counts as `OLDEST`.
+def release_of(program: str) -> tuple[int, int]:
+    """The release of an ffmpeg or ffprobe.
+
+    A build between two releases has no number and counts as `OLDEST`.
 
     Raises:
         Misconfigured: it does not start.

@@ -1,4 +1,4 @@
-"""One file that the verification has to judge."""
+"""A file of the corpus, and the right verdict on it."""
 
 from __future__ import annotations
 
@@ -9,9 +9,15 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A file, the catalog's length for it, and the verdict that is right."""
+    """One file.
+
+    `make` writes the file into the folder and returns its path. `expected_ms` is the catalog's
+    length. `verdict` is "whole", or the rule that refuses the file. `since` is the first release of
+    ffmpeg of which that is true; with older ones the file is refused by any rule.
+    """
 
     name: str
-    make: Callable[[Path], Path]  # writes the file into this folder
+    make: Callable[[Path], Path]
     expected_ms: int | None
-    verdict: str  # "whole" or the rule that refuses it
+    verdict: str
+    since: tuple[int, int] = (5, 1)

@@ -18,7 +18,7 @@ from shared.media.ffmpeg_write import write_audio
 from shared.media.formats import AudioFormat
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts
-from tests.support.audio import cut
+from tests.support.audio import cut, make_audio
 from tests.support.conversion import (
     TAGS,
     Source,
@@ -353,6 +353,17 @@ async def test_what_is_no_audio(sources: Sources, tmp_path: Path) -> None:
     with pytest.raises(CorruptAudio):
         await convert(text, tmp_path / "x", made, find_tools(), duration_s=seconds, timeout_s=60)
     assert not (tmp_path / "x").exists()
+
+
+async def test_an_mp4_behind_an_id3_tag(tmp_path: Path) -> None:
+    """What `verify` takes is converted, though the places in its index do not count the tag."""
+    song, target = make_audio(tmp_path / "song", seconds=2, codec="alac"), tmp_path / "x.part"
+    song.write_bytes(b"ID3\x03\0\0\0\0\x07\0" + bytes(896) + song.read_bytes())
+    facts = await check(song, seconds=2)
+    made = await planned(facts, Target(format="flac"))
+    assert made is not None
+    await convert(song, target, made, find_tools(), duration_s=2, timeout_s=60)
+    await check(target, seconds=2)
 
 
 async def test_tag_behind_the_audio_is_no_damage(sources: Sources, tmp_path: Path) -> None:

@@ -169,16 +169,26 @@ async def test_hours_of_silence_are_not_decoded(tmp_path: Path) -> None:
     assert (error.evidence["rule"], error.evidence["decoded_s"]) == ("wrong_length", None)
 
 
-async def test_hours_that_are_not_announced_are_decoded_in_part(tmp_path: Path) -> None:
-    """A raw AAC tells no length: the decode ends a minute behind what the catalog says."""
+async def test_hours_of_frames_are_not_decoded(tmp_path: Path) -> None:
+    """A raw AAC tells no length, but its frames can be counted."""
     one = tmp_path / "one.aac"
     silence = ffmpeg.input("anullsrc=r=44100:cl=mono:d=10", f="lavfi")
     ffmpeg.run(silence.output(str(one), f="adts"), cmd=find_tools().ffmpeg, quiet=True)
     path = tmp_path / "bomb.aac"
     path.write_bytes(one.read_bytes() * 2000)
     error = await refused(path)
+    assert (error.evidence["rule"], error.evidence["decoded_s"]) == ("wrong_length", None)
+
+
+async def test_hours_that_are_not_announced_are_decoded_in_part(tmp_path: Path) -> None:
+    """A WAV out of a pipe tells no length: the decode ends a minute behind the catalog's."""
+    path = tmp_path / "bomb.wav"
+    whole = wave(channels=1, rate_hz=8000, bits=8, seconds=400)
+    at = whole.index(b"data")
+    path.write_bytes(whole[:4] + b"\xff" * 4 + whole[8 : at + 4] + b"\xff" * 4 + whole[at + 8 :])
+    error = await refused(path)
     assert error.evidence["rule"] == "wrong_length"
-    assert error.evidence["decoded_s"] == pytest.approx(74, abs=1)
+    assert error.evidence["decoded_s"] == pytest.approx(69, abs=1)
 
 
 def png(width: int, height: int) -> bytes:

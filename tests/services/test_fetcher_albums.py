@@ -704,21 +704,29 @@ async def test_one_big_file_is_cut_by_its_sheet(still: World) -> None:
 async def test_no_more_is_decoded_than_the_longest_track(
     still: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Raw AAC tells no length: hours of silence are measured to a minute beyond any track."""
+    """A WAV out of a pipe tells no length: it is measured to a minute beyond any track."""
     torrent = await wanted(still, [1, 2, 3])
     for place in (1, 2, 3):
-        song = tmp_path / f"{place}.aac"
-        write(Source("adts", seconds=length_s(place)), song)
-        torrent.lay(f"{ROOT}/{place:02d} - {TITLES[place - 1]}.aac", song)
-    one = tmp_path / "10.aac"
-    write(Source("adts", seconds=10), one)
-    (torrent.downloads / ROOT / "bonus.aac").write_bytes(one.read_bytes() * 360)
+        song = tmp_path / f"{place}.wav"
+        write(Source("wav", seconds=length_s(place)), song)
+        whole, ones = song.read_bytes(), b"\xff" * 4
+        at = whole.index(b"data") + 4
+        song.write_bytes(whole[:4] + ones + whole[8:at] + ones + whole[at + 4 :])
+        torrent.lay(f"{ROOT}/{place:02d} - {TITLES[place - 1]}.wav", song)
     await torrent.is_there()
     bounds: list[float] = []
 
-    async def watched(path: Path, tools: AudioTools, *, longest_s: float) -> Decoded:
+    async def watched(
+        path: Path,
+        tools: AudioTools,
+        *,
+        longest_s: float,
+        rate_hz: int,
+        start: int,
+        end: int | None,
+    ) -> Decoded:
         bounds.append(longest_s)
-        return await decode(path, tools, longest_s=longest_s)
+        return await decode(path, tools, longest_s=longest_s, rate_hz=rate_hz, start=start, end=end)
 
     monkeypatch.setattr(collected_files, "decode", watched)
     async with fetching(still) as by_hand:

@@ -13,7 +13,7 @@ from shared.choosing.naming import name_of
 from shared.choosing.queries import for_album
 from shared.matching import cue, cue_lines, names, titles
 from shared.matching.model import Offered
-from shared.media.decode import serious_lines
+from shared.media.complaints import serious_lines
 from shared.redaction import redact
 
 # What patterns repeat or look for; a row of each makes a careless pattern try every division.
