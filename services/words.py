@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from shared.states import Status
+from shared.states import ACTIVE_STATUSES, Status
 
 Json: TypeAlias = dict[str, Any]
 
@@ -36,6 +36,8 @@ def item(detail: Json) -> list[str]:
             f"{'failed' if detail['status'] == Status.FAILED else 'waits for'}: {waits}"
             + (f" (until {clock_time(until)} at the latest)" if until else "")
         )
+    if detail["status"] in ACTIVE_STATUSES and detail["error_message"]:
+        lines.append(f"last attempt: {detail['error_message']}")
     if detail["audio_uri"]:
         lines.append(f"in place: {detail['audio_uri']}")
     return lines

@@ -88,6 +88,8 @@ async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts
         )
     except CorruptAudio as corrupt:
         corrupt.evidence["file"] = collected.name[:500]
+        corrupt.evidence.setdefault("tolerance_s", media.tolerance_s)
+        corrupt.evidence["setting_s"] = media.tolerance_s
         if work.ticket.mode == "tickets" and await MEDIA.run(_only_zeros, path):
             # Torrentino placed it before the torrent was complete: the torrent is not at fault.
             raise AttemptFailed(

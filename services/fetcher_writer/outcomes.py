@@ -38,6 +38,7 @@ from shared.db.blocklist import Why
 from shared.errors import AttemptFailed, ErrorType, Stale, Unavailable
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED
+from shared.remedies import CHOICE
 from shared.states import WRITING, Stage
 
 log = structlog.get_logger()
@@ -178,10 +179,7 @@ class Outcomes:
             "ticket": work.ticket.id,
             "info_hash": work.ticket.info_hash,
         }
-        reason = (
-            f"{doubt.reason}: see the candidates in error_evidence, then approve the item with"
-            " the name of its file, or reject it"
-        )
+        reason = f"{doubt.reason}: {CHOICE}"
         left = await self._store.leave_to_a_person(work.claim, reason=reason, evidence=evidence)
         reached("fetcher.held")
         await self._announcer.announce()

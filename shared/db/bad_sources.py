@@ -8,6 +8,7 @@ from __future__ import annotations
 from shared.db.pool import Connection
 from shared.db.refusals import LACKS, told
 from shared.errors import AttemptFailed, ErrorType
+from shared.remedies import explained
 
 _BLOCK = """
 INSERT INTO bad_sources AS b (track_id, info_hash, reason, item_id, whole, told)
@@ -41,7 +42,7 @@ async def block_source(connection: Connection, item_id: str, failure: AttemptFai
     """
     if failure.error_type is ErrorType.CORRUPTION:
         whole = failure.evidence.get("rule") == OTHER_LENGTH
-        await connection.execute(_BLOCK, item_id, failure.message, whole, told(failure))
+        await connection.execute(_BLOCK, item_id, explained(failure), whole, told(failure))
 
 
 async def lacks_source(

@@ -26,6 +26,7 @@ from shared.db.refusals import last_words, told
 from shared.db.track_columns import track_columns
 from shared.db.turns import NOBODY, places, served
 from shared.errors import AttemptFailed, ErrorType, Stale
+from shared.remedies import explained
 from shared.states import (
     CLAIMED_FROM,
     LEASED,
@@ -431,12 +432,12 @@ async def try_next_release(
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
-    await block(connection, list(locked), why=why, reason=failure.message, told=told(failure))
+    await block(connection, list(locked), why=why, reason=explained(failure), told=told(failure))
     rows = await connection.fetch(
         SQL["try_next_release"],
         Stage.QUEUED,
         actor,
-        _reason(f"{failure.message}: takes the next release"),
+        _reason(f"takes the next release: {explained(failure)}"),
         list(locked),
         values(frozenset(stages) & _from(Stage.QUEUED)),
         max_grabs,

@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from shared.db.pool import Connection, Row
 from shared.errors import AttemptFailed, ErrorType
+from shared.remedies import clock, damaged_at_s, explained
 from shared.states import Stage
 
 LACKS = "lacks the track"
@@ -71,8 +72,8 @@ def told(failure: AttemptFailed) -> str:
 
 def _of_rule(evidence: Mapping[str, object]) -> str:
     """By the rule of verification that the file breaks; a decode stops at the first damage."""
-    heard, expected = _clock(evidence.get("decoded_s")), _clock(evidence.get("expected_s"))
-    long = heard or _clock(evidence.get("container_s"))
+    heard, expected = clock(damaged_at_s(evidence)), clock(evidence.get("expected_s"))
+    long = clock(evidence.get("decoded_s")) or clock(evidence.get("container_s"))
     rule = str(evidence.get("rule"))
     words = {
         "decode_errors": f"damaged at {heard}" if heard else "damaged",
@@ -80,14 +81,6 @@ def _of_rule(evidence: Mapping[str, object]) -> str:
         "wrong_length": f"{long} long instead of {expected}" if long and expected else "too long",
     }
     return words.get(rule, _NO_AUDIO if rule in ("not_audio", "too_small") else BROKEN)
-
-
-def _clock(seconds: object) -> str | None:
-    """As m:ss; None without a number."""
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e6:
-        return None
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
 
 
 def summary(refusals: Sequence[str]) -> str:
@@ -149,7 +142,7 @@ def _message(
     every = [*tried, told(failure)] if new else list(tried)
     if opening is not None:
         listed = f": {_listed(every)}; the last one" if len(every) > 1 else ", the last one"
-        return f"{opening}{listed}: {failure.message}"
+        return f"{opening}{listed}: {explained(failure)}"
     if not tried or (refused and len(every) == 1):
-        return failure.message
-    return f"{summary(every)}; {'the last one: ' if refused else ''}{failure.message}"
+        return explained(failure)
+    return f"{summary(every)}; {'the last one: ' if refused else ''}{explained(failure)}"

@@ -1,0 +1,117 @@
+"""What would have made a refused file accepted, with the numbers of the refusal.
+
+Keyed by the rule of verification in `CorruptAudio.evidence["rule"]`. The lengths are those of the
+evidence: `expected_s` of the catalog, `decoded_s` and `container_s` of the file, `tolerance_s` in
+force and `setting_s`, which is DURATION_TOLERANCE_S. `kept_days` is there if the file is kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import TypeAlias
+
+from shared.errors import AttemptFailed, ErrorType
+
+Evidence: TypeAlias = Mapping[str, object]
+
+# For an item whose torrent has several files that may be it.
+CHOICE = (
+    "see the candidates in error_evidence, then approve the item with the name of its file, or"
+    " reject it"
+)
+# How far a length may be off at most, whatever DURATION_TOLERANCE_S is: by a second, or by a tenth.
+LEAST_S = 1.0
+MOST_OF_TRACK = 0.1
+_NO_SETTING = "no setting accepts that"
+
+
+def explained(failure: AttemptFailed) -> str:
+    """The message of the failure, followed by what would make its file accepted."""
+    if failure.error_type is not ErrorType.CORRUPTION:
+        return failure.message
+    remedy = _REMEDIES.get(str(failure.evidence.get("rule")), _none)(failure.evidence)
+    return "; ".join([failure.message, remedy, *_kept(failure.evidence)])
+
+
+def clock(seconds: object) -> str | None:
+    """A position as m:ss; None without a number."""
+    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e6:
+        return None
+    minutes, rest = divmod(int(seconds), 60)
+    return f"{minutes}:{rest:02d}"
+
+
+def damaged_at_s(evidence: Evidence) -> float | None:
+    """Where the first damage is, in seconds; a decode stops there."""
+    return _number(evidence, "damaged_at_s") or _number(evidence, "decoded_s")
+
+
+def _length(evidence: Evidence) -> str:
+    expected = _number(evidence, "expected_s")
+    heard = _number(evidence, "decoded_s") or _number(evidence, "container_s")
+    tolerance, setting = _number(evidence, "tolerance_s"), _number(evidence, "setting_s")
+    if expected is None or heard is None or tolerance is None:
+        return _NO_SETTING
+    off = abs(heard - expected)
+    if off <= tolerance:
+        return f"the file contradicts itself: {_NO_SETTING}"
+    told = f"{heard:.1f} s and {expected:.1f} s differ by {off:.1f} s"
+    if setting is not None and tolerance < setting:
+        return (
+            f"{told}, and a track of this length may differ by {tolerance:g} s, less than"
+            f" DURATION_TOLERANCE_S ({setting:g})"
+        )
+    allows = f"{told}, DURATION_TOLERANCE_S allows {tolerance:g}"
+    if off > max(LEAST_S, expected * MOST_OF_TRACK):
+        return f"{allows}; more than a tenth of the track is accepted by no setting"
+    return f"{allows}: with {math.ceil(off)} it would be accepted"
+
+
+def _damage(evidence: Evidence) -> str:
+    at, whole = clock(damaged_at_s(evidence)), clock(_whole_s(evidence))
+    if at is None:
+        return _NO_SETTING
+    of = f" of {whole}" if whole else ""
+    return f"the damage is at {at}{of}: {_NO_SETTING}"
+
+
+def _whole_s(evidence: Evidence) -> float | None:
+    return _number(evidence, "container_s") or _number(evidence, "expected_s")
+
+
+def _format(evidence: Evidence) -> str:
+    codec, container = (evidence.get(name) or "unknown" for name in ("codec", "container"))
+    return (
+        f"which formats are taken follows from AUDIO_FORMAT and AUDIO_PLAYABLE, and none takes"
+        f" the codec {codec} in the container {container}"
+    )
+
+
+def _streams(_: Evidence) -> str:
+    return "a file with one audio stream would be accepted"
+
+
+def _none(_: Evidence) -> str:
+    return _NO_SETTING
+
+
+_REMEDIES: Mapping[str, Callable[[Evidence], str]] = {
+    "wrong_length": _length,
+    "decode_errors": _damage,
+    "truncated": _damage,
+    "codec_not_allowed": _format,
+    "several_streams": _streams,
+}
+
+
+def _kept(evidence: Evidence) -> list[str]:
+    days = _number(evidence, "kept_days")
+    if days is None:
+        return []
+    return [f"an administrator can release the file, which is kept for {days:g} days"]
+
+
+def _number(evidence: Evidence, name: str) -> float | None:
+    value = evidence.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
