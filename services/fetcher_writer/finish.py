@@ -13,7 +13,7 @@ import structlog
 
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.store import Store
-from services.fetcher_writer.work import ACTOR, Work
+from services.fetcher_writer.work import ACTOR, Released, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import moves
@@ -67,6 +67,7 @@ class Finished:
     facts: AudioFacts
     how: str
     original: Original | None = None
+    released: Released | None = None
 
 
 async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts:

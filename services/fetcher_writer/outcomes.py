@@ -6,8 +6,10 @@
     NeedsChoice                                held, until an administrator chooses the file
     LacksTrack, if a ticket for the track      queued for that ticket, no attempt used
       alone may follow
+    AttemptFailed, of a released file          queued, no attempt used
     AttemptFailed, direct, by the release      the next release, or as below without one
     AttemptFailed, every other                 retry_wait or failed; the torrent is blocked
+      of these, CorruptAudio                   the file is kept for a while: see `kept_files.py`
     Unavailable                                ready again after a pause, no attempt used
     HandedBack                                 the same, after longer and longer pauses and only so
                                                often in a row; then as its AttemptFailed
@@ -25,6 +27,7 @@ from typing import Literal
 
 import structlog
 
+from services.fetcher_writer.kept_files import Keeper, Releases
 from services.fetcher_writer.match import LacksTrack, NeedsChoice
 from services.fetcher_writer.second_look import HandedBack
 from services.fetcher_writer.store import Store
@@ -32,9 +35,10 @@ from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.backoff import Backoff, RetryPolicy
 from shared.crashpoints import reached
-from shared.db import moves
+from shared.db import moves, refused_files
 from shared.db.bad_sources import block_source, lacks_source
 from shared.db.blocklist import Why
+from shared.db.refused_files import RefusedFile
 from shared.errors import AttemptFailed, ErrorType, Stale, Unavailable
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED
@@ -61,12 +65,16 @@ class Outcomes:
         retries: RetryPolicy,
         grouping: Literal["auto", "track", "album"],
         max_grabs: int,
+        keeper: Keeper,
+        releases: Releases,
     ) -> None:
         self._store = store
         self._announcer = announcer
         self._retries = retries
         self._grouping = grouping
         self._max_grabs = max_grabs
+        self._keeper = keeper
+        self._releases = releases
 
     async def settle(self, work: Work, outcome: BaseException) -> None:
         """Make the move that the outcome asks for.
@@ -81,6 +89,8 @@ class Outcomes:
                 await self._leave_to_administrator(work, doubt)
             case LacksTrack() if self._may_ask_for_the_track(work):
                 await self._ask_for_the_track(work, outcome)
+            case AttemptFailed() if work.released is not None:
+                await self._releases.fail(work, outcome)
             case AttemptFailed():
                 await self.fail(work, outcome)
             case HandedBack():
@@ -129,14 +139,19 @@ class Outcomes:
         """End the attempt, or go to the next release where this one is at fault."""
         reached("fetcher.failing")
         why = _fault_of_the_release(work, failure) if work.ticket.mode == "direct" else None
+        refused = await self._keeper.set_aside(work, failure)
         if why is not None:
-            await self._next_release(work, failure, why)
+            moved = await self._next_release(work, failure, why, refused)
         else:
-            await self._end_attempt(work, failure)
+            moved = await self._end_attempt(work, failure, refused)
+        if refused is not None and not moved:
+            await self._keeper.drop(refused)
         ATTEMPTS_FAILED.labels(failure.error_type).inc()
         await self._announcer.announce("ticket")
 
-    async def _end_attempt(self, work: Work, failure: AttemptFailed) -> None:
+    async def _end_attempt(
+        self, work: Work, failure: AttemptFailed, refused: RefusedFile | None
+    ) -> bool:
         async with self._store.database.transaction() as connection:
             ended = await moves.fail(
                 connection,
@@ -150,9 +165,14 @@ class Outcomes:
                 await lacks_source(connection, work.claim.item_id, failure.message)
             elif ended:
                 await block_source(connection, work.claim.item_id, failure)
+            if ended and refused is not None:
+                await refused_files.keep(connection, work.claim.item_id, refused)
         reached("fetcher.failed")
+        return bool(ended)
 
-    async def _next_release(self, work: Work, failure: AttemptFailed, why: Why) -> None:
+    async def _next_release(
+        self, work: Work, failure: AttemptFailed, why: Why, refused: RefusedFile | None
+    ) -> bool:
         async with self._store.database.transaction() as connection:
             stages = await moves.try_next_release(
                 connection,
@@ -164,6 +184,8 @@ class Outcomes:
                 policy=self._retries,
                 actor=ACTOR,
             )
+            if stages and refused is not None:
+                await refused_files.keep(connection, work.claim.item_id, refused)
         reached("fetcher.blocked")
         log.info(
             "release_blocked",
@@ -172,6 +194,7 @@ class Outcomes:
             why=failure.message,
             stage=stages.get(work.claim.item_id),
         )
+        return bool(stages)
 
     async def _leave_to_administrator(self, work: Work, doubt: Doubt) -> None:
         evidence = {

@@ -2,6 +2,8 @@
 
     placed already?  →  which file  →  collect  →  verify  →  convert  →  publish
 
+A file that an administrator has released needs no matching, and its verdict does not count.
+
 A step returns what the next step needs. Every other end is an error of the tree in `shared.errors`,
 raised by the step where it arises: there is no value that means a failure. `outcomes.py` maps the
 error to a move of the item. Whatever goes wrong, only whole, verified files appear under `audio/`.
@@ -15,13 +17,14 @@ from functools import partial
 from services.fetcher_writer.collected_files import CollectedFiles
 from services.fetcher_writer.delivery.collector import Collector
 from services.fetcher_writer.finish import CONVERTED, Collected, Converter, Finished, verified
+from services.fetcher_writer.kept_files import Releases
 from services.fetcher_writer.match import Found, TicketMatch
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.places import Places
 from services.fetcher_writer.publish import Publisher
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.turns import Turns
-from services.fetcher_writer.work import ACTOR, Work
+from services.fetcher_writer.work import ACTOR, Released, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import moves
@@ -50,6 +53,7 @@ class Recipe:
         concurrency: int,
     ) -> None:
         self._store = store
+        self.releases = Releases(store, converter, media, announcer)
         self.collector = collector
         self._converter = converter
         self.publisher = publisher
@@ -83,6 +87,10 @@ class Recipe:
             placed = await self.publisher.placed_already(work)
         if placed is not None:
             await self.publisher.adopt(work, placed)
+            return
+        if work.released is not None:
+            async with turn():
+                await self._release(work, work.released)
             return
         # Without a place: each file that is measured for it takes one.
         found = await match.file_of(work)
@@ -129,6 +137,11 @@ class Recipe:
     async def publish(self, work: Work, finished: Finished) -> None:
         """Give the file the track's name; see `Publisher.publish`."""
         await self.publisher.publish(work, finished)
+
+    async def _release(self, work: Work, released: Released) -> None:
+        finished = await self.releases.finished(work, released)
+        await self.publish(work, finished)
+        await self.releases.placed(released)
 
     async def clean_up(self, work: Work) -> None:
         """Remove the item's own temporary files, if they are still there."""

@@ -47,6 +47,14 @@ class Other:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Released:
+    """A kept file that an administrator has released for the item."""
+
+    file_id: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """An item whose file is ready to be collected."""
 
@@ -58,6 +66,8 @@ class Work:
     chosen_file: str | None = None
     hand_backs: int = 0
     """How often it was handed back in a row although what it needs works."""
+    released: Released | None = None
+    """What is placed instead of a file of the ticket."""
 
 
 def works(rows: Sequence[Row]) -> list[Work]:
@@ -72,9 +82,16 @@ def works(rows: Sequence[Row]) -> list[Work]:
             chosen_file=row["chosen_file"],
             hand_backs=row["hand_backs"],
             ticket=tickets[row["ticket_id"]],
+            released=_released(row),
         )
         for row in rows
     ]
+
+
+def _released(row: Row) -> Released | None:
+    if row["released_file"] is None:
+        return None
+    return Released(file_id=row["released_file"], by=row["released_by"] or "unknown")
 
 
 def _ticket(row: Row) -> Ticket:

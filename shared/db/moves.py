@@ -30,6 +30,7 @@ from shared.remedies import explained
 from shared.states import (
     CLAIMED_FROM,
     LEASED,
+    RELEASABLE,
     REMOTE,
     TERMINAL,
     WAITING,
@@ -301,6 +302,26 @@ async def choose(
     return _ids(rows)
 
 
+async def release(
+    connection: Connection, item_id: str, file_id: str, *, ticket_id: str, reason: str, actor: str
+) -> bool:
+    """Let a refused file (of `refused_files`) be collected for this item, if no worker has it.
+
+    `ticket_id`: the download that brought the file. False: the item is in no such stage.
+    """
+    rows = await connection.fetch(
+        SQL["release"],
+        Stage.READY,
+        actor,
+        _reason(reason),
+        file_id,
+        ticket_id,
+        item_id,
+        values(RELEASABLE),
+    )
+    return bool(rows)
+
+
 async def hand_back(
     connection: Connection,
     claims: Sequence[Claim],
@@ -329,6 +350,7 @@ async def hand_back(
         fences,
         values(LEASED & _from(stage)),
         1 if counted else 0,
+        Stage.READY,
     )
     return _moved(rows, claims, stage)
 
