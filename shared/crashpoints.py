@@ -29,6 +29,8 @@ POINTS: dict[str, str] = {
     "withdraw.committed": "a withdrawal is committed | no wake-up is sent",
     "retry.committed": "a FAILED item is queued again | no wake-up is sent, no answer",
     "decision.committed": "an administrator's decision is committed | no wake-up is sent",
+    "decision.released": "a refused file is released, committed | no wake-up is sent",
+    "decision.lifted": "a block is lifted, committed | no wake-up is sent",
     # ticketer
     "ticketer.intended": "intents are inserted, uncommitted | their items are not claimed",
     "ticketer.claimed": "items and intents are committed | Torrentino is not called",

@@ -11,12 +11,13 @@ from shared.errors import AttemptFailed, ErrorType
 from shared.remedies import explained
 
 _BLOCK = """
-INSERT INTO bad_sources AS b (track_id, info_hash, reason, item_id, whole, told)
-SELECT q.track_id, t.info_hash, $2, q.id, $3, $4
+INSERT INTO bad_sources AS b (track_id, info_hash, reason, item_id, whole, told, evidence)
+SELECT q.track_id, t.info_hash, $2, q.id, $3, $4, $5
   FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.id = $1 AND t.info_hash IS NOT NULL
 ON CONFLICT (track_id, info_hash) DO UPDATE
-   SET reason = excluded.reason, told = excluded.told, item_id = excluded.item_id, at = now(),
+   SET reason = excluded.reason, told = excluded.told, evidence = excluded.evidence,
+       item_id = excluded.item_id, at = now(),
        removed_at = NULL, lacks = false, whole = excluded.whole AND (b.whole OR b.lacks)
 """
 
@@ -42,7 +43,9 @@ async def block_source(connection: Connection, item_id: str, failure: AttemptFai
     """
     if failure.error_type is ErrorType.CORRUPTION:
         whole = failure.evidence.get("rule") == OTHER_LENGTH
-        await connection.execute(_BLOCK, item_id, explained(failure), whole, told(failure))
+        await connection.execute(
+            _BLOCK, item_id, explained(failure), whole, told(failure), failure.evidence
+        )
 
 
 async def lacks_source(

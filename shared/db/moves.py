@@ -454,7 +454,14 @@ async def try_next_release(
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
-    await block(connection, list(locked), why=why, reason=explained(failure), told=told(failure))
+    await block(
+        connection,
+        list(locked),
+        why=why,
+        reason=explained(failure),
+        told=told(failure),
+        evidence=failure.evidence,
+    )
     rows = await connection.fetch(
         SQL["try_next_release"],
         Stage.QUEUED,

@@ -396,7 +396,7 @@ async def sweep(world: World) -> None:
             retention_s=86_400,
             clock_watch=ClockWatch(SystemClock(), lease_s=60),
             lease_s=60,
-            refused=RefusedBounds(keep_s=86_400, keep_bytes=10**9, unrecorded_s=0),
+            refused=RefusedBounds(keep_s=14 * 86_400, keep_bytes=10**9, unrecorded_s=0),
             temp_age_s=0,
         )
         await reaper.sweep()
