@@ -23,14 +23,17 @@ CHOICE = (
 # How far a length may be off at most, whatever DURATION_TOLERANCE_S is: by a second, or by a tenth.
 LEAST_S = 1.0
 MOST_OF_TRACK = 0.1
+# The rule of a torrent in which no file is the track.
+LACKS_TRACK = "lacks_track"
 _NO_SETTING = "no setting accepts that"
 
 
 def explained(failure: AttemptFailed) -> str:
     """The message of the failure, followed by what would make its file accepted."""
-    if failure.error_type is not ErrorType.CORRUPTION:
+    rule = str(failure.evidence.get("rule"))
+    if failure.error_type is not ErrorType.CORRUPTION and rule != LACKS_TRACK:
         return failure.message
-    remedy = _REMEDIES.get(str(failure.evidence.get("rule")), _none)(failure.evidence)
+    remedy = _REMEDIES.get(rule, _none)(failure.evidence)
     return "; ".join([failure.message, remedy, *_kept(failure.evidence)])
 
 
@@ -96,12 +99,31 @@ def _none(_: Evidence) -> str:
     return _NO_SETTING
 
 
+def _lacks(evidence: Evidence) -> str:
+    """The file whose length is nearest, as names that differ do not say which one it may be."""
+    expected, tolerance = _number(evidence, "expected_s"), _number(evidence, "tolerance_s")
+    files = evidence.get("files")
+    measured = [
+        (file.get("file"), length)
+        for file in (files if isinstance(files, list) else [])
+        if (length := _number(file, "duration_s")) is not None
+    ]
+    if expected is None or tolerance is None or not measured:
+        return "none of its files is called so"
+    name, length = min(measured, key=lambda each: abs(each[1] - expected))
+    return (
+        f"the file nearest in length, {str(name)[:200]}, is {length:.1f} s long, the track"
+        f" {expected:.1f} s, and DURATION_TOLERANCE_S allows {tolerance:g}"
+    )
+
+
 _REMEDIES: Mapping[str, Callable[[Evidence], str]] = {
     "wrong_length": _length,
     "decode_errors": _damage,
     "truncated": _damage,
     "codec_not_allowed": _format,
     "several_streams": _streams,
+    LACKS_TRACK: _lacks,
 }
 
 

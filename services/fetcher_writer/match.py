@@ -35,6 +35,7 @@ from shared.matching.assign import (
 from shared.matching.cue import CueSheet
 from shared.matching.model import Assignment, Doubt, Offered
 from shared.media.extensions import without_appended
+from shared.remedies import LACKS_TRACK
 from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
@@ -70,9 +71,22 @@ class NeedsChoice(DownloadsError):
 class LacksTrack(AttemptFailed):
     """The torrent does not have the track; the evidence lists the files that it has."""
 
-    def __init__(self, title: str, files: Sequence[Mapping[str, object]]) -> None:
+    def __init__(
+        self,
+        title: str,
+        files: Sequence[Mapping[str, object]],
+        *,
+        duration_ms: int | None,
+        tolerance_s: float,
+    ) -> None:
+        evidence = {
+            "rule": LACKS_TRACK,
+            "files": [dict(file) for file in files],
+            "expected_s": duration_ms / 1000 if duration_ms else None,
+            "tolerance_s": tolerance_s,
+        }
         message = f"{title} does not have this track"[:500]
-        super().__init__(ErrorType.NOT_FOUND, message, {"files": [dict(file) for file in files]})
+        super().__init__(ErrorType.NOT_FOUND, message, evidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +153,12 @@ class TicketMatch:
             raise self._too_slow()
         if work.track_id in result.doubtful:
             raise NeedsChoice(result.doubtful[work.track_id])
-        raise LacksTrack(work.ticket.torrent_title or "what was downloaded", self._evidence())
+        raise LacksTrack(
+            work.ticket.torrent_title or "what was downloaded",
+            self._evidence(),
+            duration_ms=work.duration_ms,
+            tolerance_s=self._tolerance_s,
+        )
 
     async def close(self) -> None:
         """Cancel the matching, and remove what was collected for it."""

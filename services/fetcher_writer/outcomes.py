@@ -38,11 +38,12 @@ from shared.crashpoints import reached
 from shared.db import moves, refused_files
 from shared.db.bad_sources import block_source, lacks_source
 from shared.db.blocklist import Why
+from shared.db.pool import Connection
 from shared.db.refused_files import RefusedFile
 from shared.errors import AttemptFailed, ErrorType, Stale, Unavailable
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED
-from shared.remedies import CHOICE
+from shared.remedies import CHOICE, explained
 from shared.states import WRITING, Stage
 
 log = structlog.get_logger()
@@ -162,7 +163,7 @@ class Outcomes:
                 actor=ACTOR,
             )
             if ended and isinstance(failure, LacksTrack):
-                await lacks_source(connection, work.claim.item_id, failure.message)
+                await _lacks(connection, work, failure)
             elif ended:
                 await block_source(connection, work.claim.item_id, failure)
             if ended and refused is not None:
@@ -221,11 +222,11 @@ class Outcomes:
                 Stage.QUEUED,
                 delay_s=0.0,
                 ask_next="track",
-                reason=lacks.message,
+                reason=explained(lacks),
                 actor=ACTOR,
             )
             if moved:
-                await lacks_source(connection, work.claim.item_id, lacks.message)
+                await _lacks(connection, work, lacks)
         reached("fetcher.missed")
         await self._announcer.announce("ticket")
         log.info(
@@ -234,6 +235,10 @@ class Outcomes:
             track_id=work.track_id,
             why=lacks.message,
         )
+
+
+async def _lacks(connection: Connection, work: Work, lacks: LacksTrack) -> None:
+    await lacks_source(connection, work.claim.item_id, explained(lacks), evidence=lacks.evidence)
 
 
 def _fault_of_the_release(work: Work, failure: AttemptFailed) -> Why | None:

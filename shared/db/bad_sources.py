@@ -5,6 +5,8 @@ Until an administrator retries the item.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from shared.db.pool import Connection
 from shared.db.refusals import LACKS, told
 from shared.errors import AttemptFailed, ErrorType
@@ -23,8 +25,8 @@ ON CONFLICT (track_id, info_hash) DO UPDATE
 
 # A torrent that was broken stays so, also if it lacks the track.
 _LACKS = """
-INSERT INTO bad_sources (track_id, info_hash, reason, item_id, told, lacks)
-SELECT q.track_id, t.info_hash, $2, q.id, $3, true
+INSERT INTO bad_sources (track_id, info_hash, reason, item_id, told, evidence, lacks)
+SELECT q.track_id, t.info_hash, $2, q.id, $3, $4, true
   FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.id = $1 AND t.info_hash IS NOT NULL
 ON CONFLICT (track_id, info_hash) DO NOTHING
@@ -49,13 +51,19 @@ async def block_source(connection: Connection, item_id: str, failure: AttemptFai
 
 
 async def lacks_source(
-    connection: Connection, item_id: str, reason: str, *, told: str = LACKS
+    connection: Connection,
+    item_id: str,
+    reason: str,
+    *,
+    told: str = LACKS,
+    evidence: Mapping[str, object] | None = None,
 ) -> None:
     """Block the torrent of the item's ticket, if it is known, because it lacks the track.
 
     Call it in the transaction that moves the item on, while it is locked.
     """
-    await connection.execute(_LACKS, item_id, reason, told)
+    measured = dict(evidence) if evidence else None
+    await connection.execute(_LACKS, item_id, reason, told, measured)
 
 
 async def unblock_sources(connection: Connection, track_id: str) -> None:

@@ -31,7 +31,9 @@ _OF_WHY = {"lacks": LACKS, "stalled": STALLED, "wrong": BROKEN, "refused": _REFU
 
 # `tried`: it is known which torrent the item's download is; `recorded`: that one is blocked.
 _KNOWN = """
-SELECT q.id AS item_id, coalesce(t.info_hash, t.release_key) IS NOT NULL AS tried,
+SELECT q.id AS item_id,
+       (SELECT count(*) FROM refused_files r WHERE r.track_id = q.track_id) AS kept,
+       coalesce(t.info_hash, t.release_key) IS NOT NULL AS tried,
        EXISTS (SELECT 1 FROM bad_sources b
                 WHERE b.track_id = q.track_id AND b.info_hash = t.info_hash)
        OR EXISTS (SELECT 1 FROM blocklist l
@@ -78,9 +80,16 @@ def _of_rule(evidence: Mapping[str, object]) -> str:
     words = {
         "decode_errors": f"damaged at {heard}" if heard else "damaged",
         "truncated": f"ends at {heard}" if heard else "truncated",
-        "wrong_length": f"{long} long instead of {expected}" if long and expected else "too long",
+        "wrong_length": f"{long} long instead of {expected}{_allowed(evidence)}"
+        if long and expected
+        else "too long",
     }
     return words.get(rule, _NO_AUDIO if rule in ("not_audio", "too_small") else BROKEN)
+
+
+def _allowed(evidence: Mapping[str, object]) -> str:
+    tolerance = evidence.get("tolerance_s")
+    return f" ({tolerance:g} s allowed)" if isinstance(tolerance, int | float) else ""
 
 
 def summary(refusals: Sequence[str]) -> str:
@@ -128,12 +137,22 @@ async def last_words(
     tried: dict[str, list[str]] = {id_: [] for id_ in ids}
     for row in await connection.fetch(_TRIED, ids, ErrorType.STALLED, ended):
         tried[row["item_id"]].append(row["told"] or _OF_WHY[row["why"]])
-    return {id_: _message(tried[id_], known.get(id_), failure, opening)[:_LONGEST] for id_ in ids}
+    return {id_: _whole_message(tried[id_], known.get(id_), failure, opening) for id_ in ids}
+
+
+def _whole_message(
+    tried: Sequence[str], row: Row | None, failure: AttemptFailed, opening: str | None
+) -> str:
+    """The message, and how many files of earlier refusals can be released."""
+    count = row["kept"] if row is not None else 0
+    are = "file is" if count == 1 else "files are"
+    kept = f"; {count} refused {are} kept, and can be released" if count else ""
+    return _message(tried, row, failure, opening)[: _LONGEST - len(kept)] + kept
 
 
 def _message(
     tried: Sequence[str],
-    row: Row | Mapping[str, bool] | None,
+    row: Row | None,
     failure: AttemptFailed,
     opening: str | None,
 ) -> str:

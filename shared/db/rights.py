@@ -34,7 +34,7 @@ not_found          rw      rawd      -       -               -         rwd     -
 places             -       -         -       raw             -         -       -
 presence_problems  rawd    -         -       rawd            rawd      -       r
 queue_items        raw     rw        rw      rw              raw       rwd     r
-refused_files      rwd     -         -       rad             -         rd      -
+refused_files      rwd     r         r       rad             -         rd      -
 releases           -       rad       -       -               -         -       -
 requests           raw     rw        rw      rw              raw       rd      r
 scans              raw     -         -       -               raw       rwd     -

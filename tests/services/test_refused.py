@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
@@ -10,8 +11,15 @@ import pytest
 
 from shared.media.paths import audio_uri
 from tests.support.audio import cut, make_audio
+from tests.support.direct import (
+    SERVICES,
+    direct_world,
+    downloads,
+    list_release,
+)
 from tests.support.ingest_helpers import V1, ask, assert_problem, serve
 from tests.support.invariants import sweep
+from tests.support.releases import make_release
 from tests.support.stages import (
     Stages,
     assert_lawful,
@@ -21,7 +29,7 @@ from tests.support.stages import (
     stages,
     timeline,
 )
-from tests.support.world import Row, World, as_user
+from tests.support.world import Row, World, as_user, eventually
 
 SECONDS = 10.0
 LONGER = 12.5
@@ -152,14 +160,14 @@ async def test_users_decide_nothing(world: World, longer: Path) -> None:
         await refused(world, by_hand, longer)
         api = await serve(world)
         [file] = await listed(api)
-        user = {"headers": as_user("42")}
+        user = as_user("42")
         path = f"{V1}/admin/refused"
         for answer in (
-            await api.get(path, **user),
-            await api.post(f"{path}/{file['id']}/release", **user),
-            await api.delete(f"{path}/{file['id']}", **user),
-            await api.get(f"{V1}/admin/blocked", **user),
-            await api.post(f"{V1}/admin/blocked/lift", json={"source": "x"}, **user),
+            await api.get(path, headers=user),
+            await api.post(f"{path}/{file['id']}/release", headers=user),
+            await api.delete(f"{path}/{file['id']}", headers=user),
+            await api.get(f"{V1}/admin/blocked", headers=user),
+            await api.post(f"{V1}/admin/blocked/lift", json={"source": "x"}, headers=user),
         ):
             assert_problem(answer, 403, "not-allowed")
         assert len(kept(world)) == len(await listed(api)) == 1
@@ -270,13 +278,41 @@ async def test_the_sweep_keeps_to_age_and_size(world: World, longer: Path) -> No
         assert {path.name for path in kept(world)} == {first.name, ids[0], "notes.txt"}
 
 
-@pytest.mark.parametrize("name", ["REFUSED_KEEP_DAYS", "REFUSED_KEEP_GB"])
-async def test_nothing_is_kept_with_zero(world: World, longer: Path, name: str) -> None:
-    """Either setting turns it off."""
-    async with stages(world, **{"DURATION_TOLERANCE_S": "2", name: "0"}) as by_hand:
+async def test_nothing_is_kept_with_zero(world: World, longer: Path) -> None:
+    """Then the last words offer no release."""
+    async with stages(world, DURATION_TOLERANCE_S="2", REFUSED_KEEP_DAYS="0") as by_hand:
         await refused(world, by_hand, longer)
         item = await one(world)
         assert item["stage"] == "retry_wait"
         assert "release" not in item["error_message"]
         assert kept(world) == []
         assert await world.rows("SELECT 1 FROM refused_files") == []
+
+
+@pytest.fixture
+async def direct(tmp_path: Path, database_url: str) -> AsyncIterator[World]:
+    async with direct_world(tmp_path, database_url, "qbittorrent", decoys=False) as made:
+        yield made
+
+
+async def test_a_torrents_file_is_kept_by_a_link(direct: World) -> None:
+    """Not by a second copy; the release places that file, and the torrent keeps it and seeds."""
+    album = make_release(direct, 1)
+    [track] = album.ids
+    cut(album.tracks[track], album.tracks[track])
+    spec = list_release(direct, album)
+    api = await serve(direct, *SERVICES, DOWNLOAD_CLEANUP="keep")
+    await ask(api, track, "42")
+    [file] = await eventually(lambda: listed(api), lambda found: len(found) == 1)
+    [item] = await eventually(direct.items, lambda items: items[0]["stage"] == "retry_wait")
+    assert "1 refused file is kept, and can be released" in item["error_message"]
+    assert (file["info_hash"], file["rule"]) == (spec.info_hash, "decode_errors")
+    [path] = kept(direct)
+    [original] = list(direct.downloads.rglob("*.flac"))
+    assert original.samefile(path)
+    assert (await release(api, file["id"])).status_code == 200
+    [item] = await direct.until_ended(1)
+    assert item["status"] == "COMPLETED", item["reason"]
+    assert direct.files()[track].read_bytes() == album.tracks[track].read_bytes()
+    brought = {row["brought"] for row in await downloads(direct) if row["info_hash"]}
+    assert brought == {True}, "it is not removed as one that proved wrong"

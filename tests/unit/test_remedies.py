@@ -68,6 +68,17 @@ def test_a_kept_file_can_be_released() -> None:
     )
 
 
+def test_a_torrent_that_lacks_the_track_has_its_numbers() -> None:
+    """The file that is nearest in length, and how far it is off."""
+    files = [{"file": "01.flac", "duration_s": 12.5}, {"file": "02.flac", "duration_s": 60.0}]
+    evidence = {"rule": "lacks_track", "files": files, "expected_s": 10.0, "tolerance_s": 2.0}
+    told = explained(AttemptFailed(ErrorType.NOT_FOUND, "it lacks it", evidence))
+    assert told == (
+        "it lacks it; the file nearest in length, 01.flac, is 12.5 s long, the track 10.0 s, and"
+        " DURATION_TOLERANCE_S allows 2"
+    )
+
+
 def test_other_failures_stay_as_they_are() -> None:
     """No file was refused."""
     assert explained(AttemptFailed(ErrorType.STALLED, "no progress")) == "no progress"
