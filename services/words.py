@@ -134,11 +134,9 @@ def refused_file(file: Json) -> list[str]:
 
 def blocked_source(block: Json) -> list[str]:
     """A row of `admin/blocked`."""
-    return [
-        f"{block['source']}  {block['release'] or ''}  {block['why']}, for"
-        f" {block['track_id']} {block['track_name'] or ''}".rstrip(),
-        f"    {block['reason']}",
-    ]
+    source = [block["source"], *([block["release"]] if block["release"] else [])]
+    track = " ".join(filter(None, (block["track_id"], block["track_name"])))
+    return ["  ".join([*source, f"{block['why']}, for {track}"]), f"    {block['reason']}"]
 
 
 def lifted(given: Json) -> str:
