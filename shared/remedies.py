@@ -110,9 +110,11 @@ def _lacks(evidence: Evidence) -> str:
     ]
     if expected is None or tolerance is None or not measured:
         return "none of its files is called so"
-    name, length = min(measured, key=lambda each: abs(each[1] - expected))
+    called_so = [each for each in measured if each[0] == evidence.get("file")]
+    name, length = min(called_so or measured, key=lambda each: abs(each[1] - expected))
+    which = "that is called so" if called_so else "nearest in length"
     return (
-        f"the file nearest in length, {str(name)[:200]}, is {length:.1f} s long, the track"
+        f"the file {which}, {str(name)[:200]}, is {length:.1f} s long, the track"
         f" {expected:.1f} s, and DURATION_TOLERANCE_S allows {tolerance:g}"
     )
 

@@ -152,6 +152,11 @@ def _fetcher_writer(
         announcer=app.announcer,
         places=places,
         concurrency=concurrency,
+        keeper=Keeper(
+            media,
+            keep_days=settings.refused_keep_days,
+            keep_bytes=settings.refused_keep_bytes,
+        ),
     )
     outcomes = Outcomes(
         store,
@@ -159,11 +164,7 @@ def _fetcher_writer(
         retries=app.retries,
         grouping=settings.ticket_grouping,
         max_grabs=settings.max_grabs,
-        keeper=Keeper(
-            media,
-            keep_days=settings.refused_keep_days,
-            keep_bytes=settings.refused_keep_bytes,
-        ),
+        keeper=recipe.keeper,
         releases=recipe.releases,
     )
     preconditions = Preconditions(

@@ -16,15 +16,19 @@ from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import moves, refused_files
 from shared.db.refused_files import RefusedFile
-from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
-from shared.media.place import discard
+from shared.errors import AttemptFailed, DependencyDown, ErrorType
+from shared.media.place import discard, written
 from shared.media.refused import keep_refused, kept_file, offer_kept
 from shared.media.released import RELEASABLE_RULES, accepted
-from shared.remedies import explained
+from shared.remedies import LACKS_TRACK, explained
 from shared.states import Stage
 from shared.threads import MEDIA
 
 log = structlog.get_logger()
+
+
+# What no file of the torrent is: there the file that has the track's name is kept, if one has.
+_KEPT_RULES = RELEASABLE_RULES | {LACKS_TRACK}
 
 
 class Keeper:
@@ -35,15 +39,18 @@ class Keeper:
         self._keep_days = keep_days
         self._keep_bytes = keep_bytes
 
+    @property
+    def keeps(self) -> bool:
+        """Whether any file is kept."""
+        return self._keep_bytes > 0
+
     async def set_aside(self, work: Work, failure: AttemptFailed) -> RefusedFile | None:
         """Move the file of this claim to the kept ones, and add that to the evidence.
 
         None: there is none, or it is not to be kept. The caller records it, or drops it.
         """
         rule = str(failure.evidence.get("rule"))
-        if work.released is not None or not isinstance(failure, CorruptAudio):
-            return None
-        if rule not in RELEASABLE_RULES or not self._keep_bytes:
+        if work.released is not None or rule not in _KEPT_RULES or not self.keeps:
             return None
         file_id, root = str(uuid.uuid4()), self._media.root
         temp = self._media.temp(work.claim)
@@ -116,17 +123,17 @@ class Releases:
             )
         await self._announcer.announce()
         spare = media.temp(work.claim, CONVERTED)
+        before = await MEDIA.run(written, temp)
         found = await accepted(temp, spare, media.find_tools(), tolerance_s=media.tolerance_s)
+        # It may be a link to the torrent's own file.
+        if await MEDIA.run(written, temp) != before:
+            raise AttemptFailed(ErrorType.STORAGE, "the file was written to while it was measured")
         reached("fetcher.accepted")
         if found.path != temp:
             return Finished(path=spare, facts=found.facts, how="converted", released=released)
         collected = Collected(path=temp, how="released", name=released.file_id)
         finished = await self._converter.finished(work.claim, collected, found.facts)
         return replace(finished, released=released)
-
-    async def placed(self, released: Released) -> None:
-        """Remove the name under which the file was kept; the reaper removes what is left."""
-        await MEDIA.run(discard, kept_file(self._media.root.path, released.file_id))
 
     async def fail(self, work: Work, failure: AttemptFailed) -> None:
         """Queue the item as if nothing had been released, with the reason; no attempt is used."""

@@ -68,6 +68,14 @@ class NeedsChoice(DownloadsError):
         self.doubt = doubt
 
 
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """The file that is the track; `offer` is the part of it, if it holds several tracks."""
+
+    file: DeliveredFile
+    offer: Offered
+
+
 class LacksTrack(AttemptFailed):
     """The torrent does not have the track; the evidence lists the files that it has."""
 
@@ -87,14 +95,8 @@ class LacksTrack(AttemptFailed):
         }
         message = f"{title} does not have this track"[:500]
         super().__init__(ErrorType.NOT_FOUND, message, evidence)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The file that is the track; `offer` is the part of it, if it holds several tracks."""
-
-    file: DeliveredFile
-    offer: Offered
+        # The file that has the track's name, and another length.
+        self.called_so: Found | None = None
 
 
 class TicketMatch:
@@ -129,6 +131,7 @@ class TicketMatch:
         self._chosen = {each.track_id: each.chosen_file for each in works if each.chosen_file}
         self._wanted = [each.track_id for each in works if not each.chosen_file]
         self._matching: asyncio.Task[Assignment] | None = None
+        self._naming: asyncio.Task[Assignment] | None = None
 
     async def file_of(self, work: Work) -> Found:
         """The file that is the item's track.
@@ -153,18 +156,41 @@ class TicketMatch:
             raise self._too_slow()
         if work.track_id in result.doubtful:
             raise NeedsChoice(result.doubtful[work.track_id])
-        raise LacksTrack(
+        lacks = LacksTrack(
             work.ticket.torrent_title or "what was downloaded",
             self._evidence(),
             duration_ms=work.duration_ms,
             tolerance_s=self._tolerance_s,
         )
+        lacks.called_so = await self._called_so(work, result)
+        raise lacks
+
+    async def _called_so(self, work: Work, result: Assignment) -> Found | None:
+        """The file that would be the track, if the lengths did not say otherwise."""
+        if self._naming is None:
+            taken = {offer.name for offer in result.sure.values()}
+            named = [
+                replace(offer, duration_s=None)
+                for offer in self._offers.values()
+                if offer.start_s is None and offer.name not in taken
+            ]
+            deciding = asyncio.to_thread(
+                assign,
+                self._tracks,
+                self._wanted,
+                named,
+                tolerance_s=self._tolerance_s,
+                album=self._album,
+            )
+            self._naming = asyncio.create_task(deciding, name=f"name {self.files.ticket.id}")
+        offer = (await asyncio.shield(self._naming)).sure.get(work.track_id)
+        return None if offer is None or work.track_id in result.sure else self._found(offer)
 
     async def close(self) -> None:
         """Cancel the matching, and remove what was collected for it."""
-        if self._matching is not None:
-            self._matching.cancel("every item of the ticket has ended")
-            await asyncio.gather(self._matching, return_exceptions=True)
+        for task in filter(None, (self._matching, self._naming)):
+            task.cancel("every item of the ticket has ended")
+            await asyncio.gather(task, return_exceptions=True)
         await self.files.close()
 
     # --- in the task

@@ -215,6 +215,7 @@ class Outcomes:
         return not alone and work.ticket.mode == "tickets"
 
     async def _ask_for_the_track(self, work: Work, lacks: LacksTrack) -> None:
+        refused = await self._keeper.set_aside(work, lacks)
         async with self._store.database.transaction() as connection:
             moved = await moves.hand_back(
                 connection,
@@ -227,6 +228,10 @@ class Outcomes:
             )
             if moved:
                 await _lacks(connection, work, lacks)
+            if moved and refused is not None:
+                await refused_files.keep(connection, work.claim.item_id, refused)
+        if refused is not None and not moved:
+            await self._keeper.drop(refused)
         reached("fetcher.missed")
         await self._announcer.announce("ticket")
         log.info(

@@ -25,10 +25,10 @@ from shared.db.pool import Connection, Database
 from shared.db.presence import Notes, Problem, Seen, known, note
 from shared.errors import AttemptFailed, DependencyDown, ErrorType
 from shared.media.paths import audio_uri, source_uri, taken_in_another_case
-from shared.media.place import publish, translated
+from shared.media.place import discard, publish, translated
 from shared.media.placed_file import Whole
 from shared.media.presence import NamedFile, named_file
-from shared.media.refused import move_aside
+from shared.media.refused import kept_file, move_aside
 from shared.media.released import measured, same_file
 from shared.metrics import BYTES_PLACED, FILES_PLACED
 from shared.present import kept, present
@@ -192,6 +192,8 @@ class Publisher:
             assert placed, "the row is locked by our fence"
             reached("fetcher.completed")
         reached("fetcher.committed")
+        if finished.released is not None:
+            await MEDIA.run(discard, kept_file(root.path, finished.released.file_id))
         await self._announcer.announce()
         # A linked file shares its content with the incoming one, which should go soon.
         self._cleanup_wake.set()

@@ -236,10 +236,9 @@ class Store:
             Misconfigured: files wait in a place that no setting names.
         """
         async with self.database.transaction() as connection:
-            if released := await connection.fetch(_RELEASED, limit):
-                return works(await self._take(connection, [row["id"] for row in released]))
             usable_bytes = None if room is None else await _unreserved(connection, room)
-            ids = await self._due(connection, limit, usable_bytes, room)
+            ids = [row["id"] for row in await connection.fetch(_RELEASED, limit)]
+            ids = ids or await self._due(connection, limit, usable_bytes, room)
             rows = await self._take(connection, ids) if ids else []
             if not rows:
                 await self._explain(connection, usable_bytes, room)

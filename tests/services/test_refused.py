@@ -299,14 +299,16 @@ async def test_a_torrents_file_is_kept_by_a_link(direct: World) -> None:
     """Not by a second copy; the release places that file, and the torrent keeps it and seeds."""
     album = make_release(direct, 1)
     [track] = album.ids
-    cut(album.tracks[track], album.tracks[track])
+    make_audio(album.tracks[track], seconds=LONGER, frequency=300)
     spec = list_release(direct, album)
     api = await serve(direct, *SERVICES, DOWNLOAD_CLEANUP="keep")
     await ask(api, track, "42")
     [file] = await eventually(lambda: listed(api), lambda found: len(found) == 1)
     [item] = await eventually(direct.items, lambda items: items[0]["stage"] == "retry_wait")
     assert "1 refused file is kept, and can be released" in item["error_message"]
-    assert (file["info_hash"], file["rule"]) == (spec.info_hash, "decode_errors")
+    for text in ("called so", "is 12.5 s long, the track 4.5 s"):
+        assert text in file["reason"], file["reason"]
+    assert (file["info_hash"], file["rule"]) == (spec.info_hash, "lacks_track")
     [path] = kept(direct)
     [original] = list(direct.downloads.rglob("*.flac"))
     assert original.samefile(path)
