@@ -11,6 +11,7 @@ from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import download_moves, moves, refused_files
 from shared.db.events import record_events
+from shared.db.moves import Releasing
 from shared.db.pool import Connection, Database, Row, taken
 from shared.errors import Conflict, ErrorType, Unknown
 from shared.events import DecisionTaken
@@ -72,14 +73,13 @@ class RefusedDownloads:
             item_id = _takes(item)
             assert item is not None, "it takes the file"
             reason = f"administrator {by} released {file['file']}, which was refused: "
-            released = await moves.release(
-                connection,
-                item_id,
-                file_id,
+            releasing = Releasing(
+                item_id=item_id,
+                file_id=file_id,
                 ticket_id=file["ticket_id"],
                 reason=reason + file["reason"],
-                actor=ACTOR,
             )
+            released = await moves.release(connection, [releasing], actor=ACTOR)
             assert released, "the item is locked, and in such a stage"
             await store.note_release(connection, file_id, by=by)
             if item["stage"] == Stage.FAILED:

@@ -76,6 +76,16 @@ class Joining:
     torrentino_id: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Releasing:
+    """An item that takes a kept file (of `refused_files`), and the download that brought it."""
+
+    item_id: str
+    file_id: str
+    ticket_id: str
+    reason: str
+
+
 async def arrive(
     connection: Connection,
     tracks: Sequence[Track],
@@ -302,24 +312,19 @@ async def choose(
     return _ids(rows)
 
 
-async def release(
-    connection: Connection, item_id: str, file_id: str, *, ticket_id: str, reason: str, actor: str
-) -> bool:
-    """Let a refused file (of `refused_files`) be collected for this item, if no worker has it.
-
-    `ticket_id`: the download that brought the file. False: the item is in no such stage.
-    """
+async def release(connection: Connection, releases: Sequence[Releasing], *, actor: str) -> set[str]:
+    """Let refused files be collected for these items, if no worker has them."""
     rows = await connection.fetch(
         SQL["release"],
         Stage.READY,
         actor,
-        _reason(reason),
-        file_id,
-        ticket_id,
-        item_id,
+        [each.item_id for each in releases],
+        [each.file_id for each in releases],
+        [each.ticket_id for each in releases],
+        [_reason(each.reason) for each in releases],
         values(RELEASABLE),
     )
-    return bool(rows)
+    return _ids(rows)
 
 
 async def hand_back(

@@ -121,11 +121,12 @@ RETURNING q.id
 -- name: release
 -- An administrator has released a refused file for it, which one download brought: that one is its download again.
 UPDATE queue_items q
-   SET stage = $1, actor = $2, reason = $3, released_file = $4, ticket_id = $5, due_at = now(), wait_s = 0,
-       chosen_file = NULL, converted_pct = NULL, error_type = NULL, error_message = NULL, error_evidence = NULL,
+   SET stage = $1, actor = $2, reason = d.reason, released_file = d.file_id, ticket_id = d.ticket_id,
+       due_at = now(), wait_s = 0, chosen_file = NULL, converted_pct = NULL, error_type = NULL, error_message = NULL, error_evidence = NULL,
        completed_at = NULL, barred = false, fence = new_fence(), hand_backs = 0,
        started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint), updated_at = now()
- WHERE q.id = $6 AND q.stage = ANY($7)
+  FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) AS d (item_id, file_id, ticket_id, reason)
+ WHERE q.id = d.item_id AND q.stage = ANY($7)
 RETURNING q.id
 
 -- name: hand_back
