@@ -115,7 +115,7 @@ def offer_kept(media_path: Path, file_id: str, temp: Path) -> bool:
         DependencyDown, AttemptFailed: the disk cannot be used now.
     """
     source = kept_file(media_path, file_id)
-    if not source.is_file():
+    if source.is_symlink() or not source.is_file():
         return False
     try:
         os.link(source, temp, follow_symlinks=False)

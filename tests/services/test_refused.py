@@ -6,10 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import ffmpeg
 import httpx
 import pytest
 
 from shared.media.paths import audio_uri
+from shared.media.tools import find_tools
 from tests.support.audio import cut, make_audio
 from tests.support.direct import (
     SERVICES,
@@ -318,3 +320,25 @@ async def test_a_torrents_file_is_kept_by_a_link(direct: World) -> None:
     assert direct.files()[track].read_bytes() == album.tracks[track].read_bytes()
     brought = {row["brought"] for row in await downloads(direct) if row["info_hash"]}
     assert brought == {True}, "it is not removed as one that proved wrong"
+
+
+async def test_a_format_that_is_not_taken_is_released_as_flac(world: World) -> None:
+    """Of a file with two audio streams the first one."""
+    single = make_audio(world.folder / "one.m4a", seconds=SECONDS, codec="aac")
+    two = world.folder / "two.m4a"
+    streams = [ffmpeg.input(str(single))["a"] for _ in range(2)]
+    both = ffmpeg.output(*streams, str(two), c="copy", f="ipod")
+    await asyncio.to_thread(ffmpeg.run, both, cmd=find_tools().ffmpeg, quiet=True)
+    async with stages(world) as by_hand:
+        track = await refused(world, by_hand, two)
+        api = await serve(world)
+        [file] = await listed(api)
+        assert file["rule"] == "several_streams"
+        assert "a file with one audio stream would be accepted" in file["reason"]
+        await release(api, file["id"])
+        await by_hand.fetch()
+        assert (await one(world))["status"] == "COMPLETED"
+        assert in_audio(world) == [f"{track}.flac"]
+        [row] = await world.rows("SELECT codec, duration_ms FROM media_files")
+        assert row["codec"] == "flac"
+        assert abs(row["duration_ms"] - SECONDS * 1000) < 100
