@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -21,10 +21,11 @@ from services.fetcher_writer.collected_files import CollectedFiles, Measured, Ou
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.candidates import is_named_audio
 from services.fetcher_writer.delivery.collector import Candidates
+from services.fetcher_writer.matched import Found, LacksTrack, NeedsChoice
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
-from shared.errors import AttemptFailed, CorruptAudio, DownloadsError, ErrorType
+from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.matching import images
 from shared.matching.assign import (
     assign,
@@ -33,9 +34,8 @@ from shared.matching.assign import (
     to_measure,
 )
 from shared.matching.cue import CueSheet
-from shared.matching.model import Assignment, Doubt, Offered
+from shared.matching.model import Assignment, Offered
 from shared.media.extensions import without_appended
-from shared.remedies import LACKS_TRACK
 from shared.tracks import CatalogTrack
 
 log = structlog.get_logger()
@@ -58,45 +58,6 @@ _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
 
 
 ResultT = TypeVar("ResultT")
-
-
-class NeedsChoice(DownloadsError):
-    """Several files may be the track: an administrator has to choose one."""
-
-    def __init__(self, doubt: Doubt) -> None:
-        super().__init__(doubt.reason)
-        self.doubt = doubt
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The file that is the track; `offer` is the part of it, if it holds several tracks."""
-
-    file: DeliveredFile
-    offer: Offered
-
-
-class LacksTrack(AttemptFailed):
-    """The torrent does not have the track; the evidence lists the files that it has."""
-
-    def __init__(
-        self,
-        title: str,
-        files: Sequence[Mapping[str, object]],
-        *,
-        duration_ms: int | None,
-        tolerance_s: float,
-    ) -> None:
-        evidence = {
-            "rule": LACKS_TRACK,
-            "files": [dict(file) for file in files],
-            "expected_s": duration_ms / 1000 if duration_ms else None,
-            "tolerance_s": tolerance_s,
-        }
-        message = f"{title} does not have this track"[:500]
-        super().__init__(ErrorType.NOT_FOUND, message, evidence)
-        # The file that has the track's name, and another length.
-        self.called_so: Found | None = None
 
 
 class TicketMatch:

@@ -28,7 +28,7 @@ from typing import Literal
 import structlog
 
 from services.fetcher_writer.kept_files import Keeper, Releases
-from services.fetcher_writer.match import LacksTrack, NeedsChoice
+from services.fetcher_writer.matched import LacksTrack, NeedsChoice
 from services.fetcher_writer.second_look import HandedBack
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import ACTOR, Work

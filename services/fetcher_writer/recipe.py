@@ -20,7 +20,8 @@ from services.fetcher_writer.collected_files import CollectedFiles
 from services.fetcher_writer.delivery.collector import Collector
 from services.fetcher_writer.finish import CONVERTED, Collected, Converter, Finished, verified
 from services.fetcher_writer.kept_files import Keeper, Releases
-from services.fetcher_writer.match import Found, LacksTrack, TicketMatch
+from services.fetcher_writer.match import TicketMatch
+from services.fetcher_writer.matched import Found, LacksTrack
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.places import Places
 from services.fetcher_writer.publish import Publisher

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from services.fetcher_writer.delivery.base import DeliveryName
 from services.fetcher_writer.disk_budget import MIB, Room
-from services.fetcher_writer.work import ACTOR, Other, Ticket, Work, works
+from services.fetcher_writer.work import ACTOR, Competing, Other, Ticket, Work, works
 from shared.db import moves
 from shared.db.albums import known_albums
 from shared.db.claims import Claim
@@ -198,14 +197,6 @@ UPDATE tickets
 """
 
 _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND collected_at IS NULL"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Competing:
-    """The tracks that a ticket's files may be, and the name of their album, if it is one."""
-
-    tracks: Sequence[CatalogTrack]
-    album: str | None
 
 
 class Store:

@@ -9,6 +9,7 @@ from typing import Literal
 from services.fetcher_writer.delivery.base import DeliveryName
 from shared.db.claims import Claim
 from shared.db.pool import Row
+from shared.tracks import CatalogTrack
 
 # The service's name in histories.
 ACTOR = "fetcher_writer"
@@ -44,6 +45,14 @@ class Other:
 
     path: str
     size_bytes: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Competing:
+    """The tracks that a ticket's files may be, and the name of their album, if it is one."""
+
+    tracks: Sequence[CatalogTrack]
+    album: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
