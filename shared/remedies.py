@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias
 
 from shared.errors import AttemptFailed, ErrorType
+from shared.lengths import tolerance_of
 
 Evidence: TypeAlias = Mapping[str, object]
 
@@ -20,9 +21,6 @@ CHOICE = (
     "see the candidates in error_evidence, then approve the item with the name of its file, or"
     " reject it"
 )
-# How far a length may be off at most, whatever DURATION_TOLERANCE_S is: by a second, or by a tenth.
-LEAST_S = 1.0
-MOST_OF_TRACK = 0.1
 # The rule of a torrent in which no file is the track.
 LACKS_TRACK = "lacks_track"
 _NO_SETTING = "no setting accepts that"
@@ -34,7 +32,7 @@ def explained(failure: AttemptFailed) -> str:
     if failure.error_type is not ErrorType.CORRUPTION and rule != LACKS_TRACK:
         return failure.message
     remedy = _REMEDIES.get(rule, _none)(failure.evidence)
-    return "; ".join([failure.message, remedy, *_kept(failure.evidence)])
+    return "; ".join(filter(None, [failure.message, remedy, *_kept(failure.evidence)]))
 
 
 def clock(seconds: object) -> str | None:
@@ -66,7 +64,7 @@ def _length(evidence: Evidence) -> str:
             f" DURATION_TOLERANCE_S ({setting:g})"
         )
     allows = f"{told}, DURATION_TOLERANCE_S allows {tolerance:g}"
-    if off > max(LEAST_S, expected * MOST_OF_TRACK):
+    if off > tolerance_of(round(expected * 1000), off):
         return f"{allows}; more than a tenth of the track is accepted by no setting"
     return f"{allows}: with {math.ceil(off)} it would be accepted"
 
@@ -95,6 +93,10 @@ def _streams(_: Evidence) -> str:
     return "a file with one audio stream would be accepted"
 
 
+def _in_the_message(_: Evidence) -> str:
+    return ""
+
+
 def _none(_: Evidence) -> str:
     return _NO_SETTING
 
@@ -115,7 +117,7 @@ def _lacks(evidence: Evidence) -> str:
     which = "that is called so" if called_so else "nearest in length"
     return (
         f"the file {which}, {str(name)[:200]}, is {length:.1f} s long, the track"
-        f" {expected:.1f} s, and DURATION_TOLERANCE_S allows {tolerance:g}"
+        f" {expected:.1f} s, and may differ by {tolerance:g} s (DURATION_TOLERANCE_S)"
     )
 
 
@@ -125,6 +127,7 @@ _REMEDIES: Mapping[str, Callable[[Evidence], str]] = {
     "truncated": _damage,
     "codec_not_allowed": _format,
     "several_streams": _streams,
+    "not_playable": _in_the_message,
     LACKS_TRACK: _lacks,
 }
 

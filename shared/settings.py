@@ -340,11 +340,6 @@ class Settings(BaseModel):
         return None if path is None else Path(path)
 
     @property
-    def refused_keep_bytes(self) -> int:
-        """`refused_keep_gb` in bytes; 0 if none are kept."""
-        return int(self.refused_keep_gb * 1e9) if self.refused_keep_days else 0
-
-    @property
     def umask_bits(self) -> int:
         """`umask` as `os.umask` takes it."""
         return int(self.umask, 8)
@@ -353,6 +348,11 @@ class Settings(BaseModel):
     def file_mode(self) -> int:
         """The mode of a file under `umask`."""
         return 0o666 & ~self.umask_bits
+
+    @property
+    def refused_keep_bytes(self) -> int:
+        """`refused_keep_gb` in bytes; 0 if none are kept."""
+        return int(self.refused_keep_gb * 1e9) if self.refused_keep_days else 0
 
     @property
     def media_root(self) -> Path:

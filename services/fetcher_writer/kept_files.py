@@ -16,7 +16,7 @@ from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import moves, refused_files
 from shared.db.refused_files import RefusedFile
-from shared.errors import AttemptFailed, DependencyDown, ErrorType
+from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
 from shared.media.place import discard, written
 from shared.media.refused import keep_refused, kept_file, offer_kept
 from shared.media.released import RELEASABLE_RULES, accepted
@@ -132,7 +132,12 @@ class Releases:
         if found.path != temp:
             return Finished(path=spare, facts=found.facts, how="converted", released=released)
         collected = Collected(path=temp, how="released", name=released.file_id)
-        finished = await self._converter.finished(work.claim, collected, found.facts)
+        try:
+            finished = await self._converter.finished(work.claim, collected, found.facts)
+        except CorruptAudio as corrupt:
+            # Too damaged to be converted, or of a kind that is not to be.
+            log.warning("released_as_it_is", item_id=work.claim.item_id, why=corrupt.message)
+            finished = Finished(path=temp, facts=found.facts, how="released")
         return replace(finished, released=released)
 
     async def fail(self, work: Work, failure: AttemptFailed) -> None:

@@ -26,6 +26,7 @@ from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
+from shared.lengths import tolerance_of
 from shared.matching import images
 from shared.matching.assign import (
     assign,
@@ -121,7 +122,7 @@ class TicketMatch:
             work.ticket.torrent_title or "what was downloaded",
             self._evidence(),
             duration_ms=work.duration_ms,
-            tolerance_s=self._tolerance_s,
+            tolerance_s=tolerance_of(work.duration_ms, self._tolerance_s),
         )
         lacks.called_so = await self._called_so(work, result)
         raise lacks

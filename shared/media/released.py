@@ -18,7 +18,8 @@ from shared.threads import MEDIA
 # breaks another one has no audio, or takes more of a decoder than music does.
 _OF_LENGTH = frozenset({"wrong_length", "truncated", "decode_errors", "too_small"})
 _OF_FORMAT = frozenset({"codec_not_allowed", "several_streams"})
-RELEASABLE_RULES = _OF_LENGTH | _OF_FORMAT
+# The last one is of a whole file that browsers do not play, and that is not to be converted.
+RELEASABLE_RULES = _OF_LENGTH | _OF_FORMAT | {"not_playable"}
 
 # More than any track has.
 _LONGEST_S = 24 * 3600.0

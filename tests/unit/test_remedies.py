@@ -75,8 +75,13 @@ def test_a_torrent_that_lacks_the_track_has_its_numbers() -> None:
     told = explained(AttemptFailed(ErrorType.NOT_FOUND, "it lacks it", evidence))
     assert told == (
         "it lacks it; the file nearest in length, 01.flac, is 12.5 s long, the track 10.0 s, and"
-        " DURATION_TOLERANCE_S allows 2"
+        " may differ by 2 s (DURATION_TOLERANCE_S)"
     )
+
+
+def test_a_message_with_its_remedy_stays_as_it_is() -> None:
+    """AUDIO_PLAYABLE=refuse says itself what it does."""
+    assert explained(CorruptAudio("why", {"rule": "not_playable"})) == "why"
 
 
 def test_other_failures_stay_as_they_are() -> None:
