@@ -1,8 +1,9 @@
 """What would have made a refused file accepted, with the numbers of the refusal.
 
 Keyed by the rule of verification in `CorruptAudio.evidence["rule"]`. The lengths are those of the
-evidence: `expected_s` of the catalog, `decoded_s` and `container_s` of the file, `tolerance_s` in
-force and `setting_s`, which is DURATION_TOLERANCE_S. `kept_days` is there if the file is kept.
+evidence: `expected_s` of the catalog, `decoded_s` and `container_s` of the file, `setting_s`, which
+is DURATION_TOLERANCE_S, and `tolerance_s`, if another one was in force. `kept_days` is there if the
+file is kept.
 """
 
 from __future__ import annotations
@@ -48,10 +49,19 @@ def damaged_at_s(evidence: Evidence) -> float | None:
     return _number(evidence, "damaged_at_s") or _number(evidence, "decoded_s")
 
 
+def tolerance_s(evidence: Evidence) -> float | None:
+    """How far the length might have been off, in seconds; None where it is not known."""
+    stated = _number(evidence, "tolerance_s")
+    setting, expected = _number(evidence, "setting_s"), _number(evidence, "expected_s")
+    if stated is not None or setting is None:
+        return stated
+    return tolerance_of(None if expected is None else round(expected * 1000), setting)
+
+
 def _length(evidence: Evidence) -> str:
     expected = _number(evidence, "expected_s")
     heard = _number(evidence, "decoded_s") or _number(evidence, "container_s")
-    tolerance, setting = _number(evidence, "tolerance_s"), _number(evidence, "setting_s")
+    tolerance, setting = tolerance_s(evidence), _number(evidence, "setting_s")
     if expected is None or heard is None or tolerance is None:
         return _NO_SETTING
     off = abs(heard - expected)
@@ -103,7 +113,7 @@ def _none(_: Evidence) -> str:
 
 def _lacks(evidence: Evidence) -> str:
     """The file whose length is nearest, as names that differ do not say which one it may be."""
-    expected, tolerance = _number(evidence, "expected_s"), _number(evidence, "tolerance_s")
+    expected, tolerance = _number(evidence, "expected_s"), tolerance_s(evidence)
     files = evidence.get("files")
     measured = [
         (file.get("file"), length)

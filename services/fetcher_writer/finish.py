@@ -19,7 +19,6 @@ from shared.crashpoints import reached
 from shared.db import moves
 from shared.db.claims import Claim
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType
-from shared.lengths import tolerance_of
 from shared.media.browsers import plays_in_browsers
 from shared.media.convert import Slots, convert
 from shared.media.encoders import Plan, Target, capabilities, plan
@@ -90,8 +89,6 @@ async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts
         )
     except CorruptAudio as corrupt:
         corrupt.evidence["file"] = collected.name[:500]
-        allowed_s = tolerance_of(work.duration_ms, media.tolerance_s)
-        corrupt.evidence.setdefault("tolerance_s", allowed_s)
         corrupt.evidence["setting_s"] = media.tolerance_s
         if work.ticket.mode == "tickets" and await MEDIA.run(_only_zeros, path):
             # Torrentino placed it before the torrent was complete: the torrent is not at fault.

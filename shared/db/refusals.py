@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from shared.db.pool import Connection, Row
 from shared.errors import AttemptFailed, ErrorType
-from shared.remedies import clock, damaged_at_s, explained
+from shared.remedies import clock, damaged_at_s, explained, tolerance_s
 from shared.states import Stage
 
 LACKS = "lacks the track"
@@ -88,8 +88,8 @@ def _of_rule(evidence: Mapping[str, object]) -> str:
 
 
 def _allowed(evidence: Mapping[str, object]) -> str:
-    tolerance = evidence.get("tolerance_s")
-    return f" ({tolerance:g} s allowed)" if isinstance(tolerance, int | float) else ""
+    tolerance = tolerance_s(evidence)
+    return "" if tolerance is None else f" ({tolerance:g} s allowed)"
 
 
 def summary(refusals: Sequence[str]) -> str:

@@ -81,7 +81,7 @@ async def test_a_refused_file_is_kept_and_says_why(world: World, longer: Path) -
         api = await serve(world)
         [shown] = await listed(api)
         assert (shown["id"], shown["track_id"], shown["state"]) == (file.name, track, "kept")
-        assert (shown["rule"], shown["evidence"]["tolerance_s"]) == ("wrong_length", 1.0)
+        assert (shown["rule"], shown["evidence"]["setting_s"]) == ("wrong_length", 2.0)
         assert shown["kept_until"] - shown["kept_at"] == 14 * 86_400
         stats = (await api.get(f"{V1}/admin/stats")).json()
         assert stats["refused_files"] == {"count": 1, "bytes": file.stat().st_size}

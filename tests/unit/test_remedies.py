@@ -7,8 +7,8 @@ import pytest
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.remedies import explained
 
-LENGTH = {"rule": "wrong_length", "expected_s": 180.0, "tolerance_s": 6.0, "setting_s": 6.0}
-SHORT = LENGTH | {"expected_s": 8.0, "decoded_s": 3.0, "tolerance_s": 1.0}
+LENGTH = {"rule": "wrong_length", "expected_s": 180.0, "setting_s": 6.0}
+SHORT = LENGTH | {"expected_s": 8.0, "decoded_s": 3.0}
 FOREIGN = {"rule": "codec_not_allowed", "codec": "ac3", "container": "wav"}
 
 
