@@ -78,7 +78,7 @@ async def measured(path: Path, tools: AudioTools, *, tolerance_s: float) -> Audi
 async def _measured(path: Path, tools: AudioTools) -> AudioFacts:
     """What the file says of itself, and how much of it decodes; its damage is left aside."""
     probed = await probe(path, tools, {})
-    decoded = await decode(path, tools, longest_s=_LONGEST_S, end=probed.audio_end)
+    decoded = await decode(path, tools, longest_s=_LONGEST_S)
     # A decode ends at the first damage: players continue behind it.
     seconds = max(decoded.seconds, probed.duration_s or 0.0)
     size_bytes = (await MEDIA.run(path.stat)).st_size
