@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import os
-import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, TypeAlias, TypeVar, cast
+from typing import Annotated, cast
 
 import typer
 from rich.live import Live
 
-from services import output, ownership, words
-from services.address import Address, find_address
-from services.client import ApiClient, ApiError, Json, NoAnswer
+from services import output, ownership, refusals, words
+from services.calls import AsJson, Key, Limit, Offset, Url, call, each
+from services.client import ApiClient, Json
 from services.registry import every_service
 from shared import logs
 from shared.errors import DependencyDown
 from shared.exits import errors_in_lines
 from shared.settings import EVERY_SERVICE, OPTIONAL_SERVICES, SERVICES, Service, bridge_wanted, load
 from shared.untrusted import printable
-
-T = TypeVar("T")
-Ask: TypeAlias = Callable[[ApiClient], Awaitable[T]]
 
 app = typer.Typer(
     help="Fetches the audio files that a Pezzottify catalog knows but does not have.",
@@ -38,27 +34,10 @@ bridge = typer.Typer(
 )
 app.add_typer(bridge, name="bridge")
 
+app.add_typer(refusals.refused, name="refused")
+app.add_typer(refusals.blocked, name="blocked")
 app.add_typer(ownership.bus, name="nats")
 app.add_typer(ownership.media, name="media")
-
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Url = Annotated[
-    str,
-    typer.Option(
-        envvar="PEZZOTTIFY_DOWNLOADS_URL",
-        help="The address of ingest; by default that of `make run` in this folder, or port 3002.",
-    ),
-]
-Key = Annotated[
-    str,
-    typer.Option(
-        envvar="BOOTSTRAP_ADMIN_KEY",
-        help="The API key; by default that of `make run` in this folder.",
-        show_default=False,
-    ),
-]
-Limit = Annotated[int, typer.Option(min=1, max=200)]
-Offset = Annotated[int, typer.Option(min=0)]
 
 _POLL_S = 0.5
 _REPORT_S = 5.0
@@ -171,7 +150,7 @@ def track(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "")
     async def ask(api: ApiClient, id_: str) -> Json:
         return await api.post("track", id_)
 
-    _each(ids, ask, url, key, as_json=as_json)
+    each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -181,7 +160,7 @@ def album(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "")
     async def ask(api: ApiClient, id_: str) -> Json:
         return await api.post("album", id_)
 
-    _each(ids, ask, url, key, as_json=as_json)
+    each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command("list")
@@ -193,7 +172,7 @@ def list_(
     key: Key = "",
 ) -> None:
     """Show the items that this key has requested, active first."""
-    page = _call(url, key, lambda api: api.get("my-requests", limit=limit, offset=offset))
+    page = call(url, key, lambda api: api.get("my-requests", limit=limit, offset=offset))
     if as_json:
         output.print_json(page)
     else:
@@ -204,7 +183,7 @@ def list_(
 @app.command()
 def show(id_: str, as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Show one item with its history."""
-    item = _call(url, key, lambda api: api.get("items", id_))
+    item = call(url, key, lambda api: api.get("items", id_))
     if as_json:
         output.print_json(item)
         return
@@ -219,7 +198,7 @@ def retry(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = "")
     async def ask(api: ApiClient, id_: str) -> Json:
         return await api.post("items", id_, "retry")
 
-    _each(ids, ask, url, key, as_json=as_json)
+    each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -238,7 +217,7 @@ def cancel(
     async def ask(api: ApiClient, id_: str) -> Json:
         return await api.delete("items", id_, **params)
 
-    _each(ids, ask, url, key, as_json=as_json)
+    each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -250,7 +229,7 @@ def attention(
     key: Key = "",
 ) -> None:
     """Show the items that need a decision, with the candidates."""
-    page = _call(url, key, lambda api: api.get("admin/attention", limit=limit, offset=offset))
+    page = call(url, key, lambda api: api.get("admin/attention", limit=limit, offset=offset))
     if as_json:
         output.print_json(page)
         return
@@ -265,7 +244,7 @@ def approve(id_: str, file: str, as_json: AsJson = False, url: Url = "", key: Ke
     async def ask(api: ApiClient, id_: str) -> Json:
         return await api.post("admin/items", id_, "approve", body={"file": file})
 
-    _each([id_], ask, url, key, as_json=as_json)
+    each([id_], ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -275,7 +254,7 @@ def reject(ids: list[str], as_json: AsJson = False, url: Url = "", key: Key = ""
     async def ask(api: ApiClient, id_: str) -> Json:
         return await api.post("admin/items", id_, "reject")
 
-    _each(ids, ask, url, key, as_json=as_json)
+    each(ids, ask, url, key, as_json=as_json)
 
 
 @app.command()
@@ -322,7 +301,7 @@ def scan(
             # Ctrl-C, also while the scan is being started: its id comes with the answer.
             return await api.delete("admin/scan", (await starting)["scan_id"])
 
-    report = _call(url, key, whole)
+    report = call(url, key, whole)
     if as_json:
         output.print_json(report)
     else:
@@ -360,7 +339,7 @@ def problems(
 ) -> None:
     """Show which files that the catalog names need a correction, and why."""
     only = {} if kind is None else {"kind": kind}
-    page = _call(
+    page = call(
         url,
         key,
         lambda api: api.get("admin/presence-problems", limit=limit, offset=offset, **only),
@@ -375,50 +354,8 @@ def problems(
 @app.command()
 def stats(as_json: AsJson = False, url: Url = "", key: Key = "") -> None:
     """Show the state of the queue and the health of what it depends on."""
-    value = _call(url, key, lambda api: api.get("admin/stats"))
+    value = call(url, key, lambda api: api.get("admin/stats"))
     if as_json:
         output.print_json(value)
         return
     output.print_lines(words.stats(value))
-
-
-def _call(url: str, key: str, ask: Ask[T]) -> T:
-    with errors_in_lines():
-        address = find_address(url, key)
-        # With it, asyncio turns Ctrl-C into a cancellation.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        return asyncio.run(_answer(address, ask))
-
-
-async def _answer(address: Address, ask: Ask[T]) -> T:
-    api = ApiClient(address.url, address.key)
-    try:
-        return await ask(api)
-    finally:
-        await api.close()
-
-
-def _each(
-    ids: Sequence[str],
-    ask: Callable[[ApiClient, str], Awaitable[Json]],
-    url: str,
-    key: str,
-    *,
-    as_json: bool,
-) -> None:
-    """Send a request for each id and print the answers; a refusal does not stop the others."""
-
-    async def all_of_them(api: ApiClient) -> int:
-        refused = 0
-        for id_ in ids:
-            try:
-                output.print_answer(await ask(api, id_), as_json=as_json)
-            except NoAnswer:
-                raise
-            except ApiError as error:
-                refused += 1
-                output.print_error(f"{id_}: {error}")
-        return refused
-
-    if _call(url, key, all_of_them):
-        sys.exit(1)

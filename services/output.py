@@ -90,7 +90,12 @@ def print_items(items: Sequence[Json]) -> None:
 def print_timeline(entries: Sequence[Json]) -> None:
     """The moves of an item as a table."""
     rows = [
-        (words.clock_time(entry["at"]), entry["service"], entry["stage"], entry["reason"] or "")
+        (
+            words.clock_time(entry["at"]),
+            entry["service"],
+            entry["stage"] or entry.get("decision", ""),
+            entry["reason"] or "",
+        )
         for entry in entries
     ]
     console.print(fitting(_TIMELINE, rows, width=console.width))

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-from shared.states import Status
+from shared.states import ACTIVE_STATUSES, Status
 
 Json: TypeAlias = dict[str, Any]
 
@@ -36,6 +36,8 @@ def item(detail: Json) -> list[str]:
             f"{'failed' if detail['status'] == Status.FAILED else 'waits for'}: {waits}"
             + (f" (until {clock_time(until)} at the latest)" if until else "")
         )
+    if detail["status"] in ACTIVE_STATUSES and detail["error_message"]:
+        lines.append(f"last attempt: {detail['error_message']}")
     if detail["audio_uri"]:
         lines.append(f"in place: {detail['audio_uri']}")
     return lines
@@ -45,6 +47,8 @@ def answer(given: Json) -> str:
     """The result of a request, in a line."""
     if "already_queued" in given:
         return f"album {given['album_id']}: {album_counts(given)}"
+    if "discarded" in given:
+        return "discarded"
     if given.get("available"):
         return "the file is in place already"
     if given.get("deduplicated"):
@@ -98,6 +102,9 @@ def stats(value: Json) -> list[str]:
     lines += [*_library(value["library"]), *_acquisition(value), *_health(value)]
     if problems := _presence_problems(value["presence_problems"]):
         lines.append(f"The catalog names files that need a correction: {problems}; see `problems`.")
+    if count := value["refused_files"]["count"]:
+        kept = size(value["refused_files"]["bytes"])
+        lines.append(f"{_many(count, 'refused download')} kept, {kept}: see `refused list`.")
     if value["outbox"]["waiting"]:
         lines.append(f"{_are(value['outbox']['waiting'], 'event')} waiting to be published.")
     lines += _at_server(value)
@@ -112,6 +119,32 @@ def _presence_problems(counts: Mapping[str, int]) -> str:
 def presence_problem(problem: Json) -> str:
     """A row of `admin/presence-problems`."""
     return f"{problem['track_id']}  {problem['kind']}: {problem['audio_uri']} ({problem['detail']})"
+
+
+def refused_file(file: Json) -> list[str]:
+    """A row of `admin/refused`."""
+    until = clock_time(file["kept_until"])
+    state = file["state"] if file["state"] == "released" else f"kept until {until}"
+    name = f"{file['track_name'] or file['track_id']}: {file['file']}"
+    return [
+        f"{file['id']}  {name} ({size(file['size_bytes'])}, {state})",
+        f"    {file['reason']}",
+    ]
+
+
+def blocked_source(block: Json) -> list[str]:
+    """A row of `admin/blocked`."""
+    source = [block["source"], *([block["release"]] if block["release"] else [])]
+    track = " ".join(filter(None, (block["track_id"], block["track_name"])))
+    return ["  ".join([*source, f"{block['why']}, for {track}"]), f"    {block['reason']}"]
+
+
+def lifted(given: Json) -> str:
+    """What `blocked lift` did, in a line."""
+    line = f"lifted for {_many(len(given['lifted']), 'track')}"
+    if given["failed"]:
+        line += f"; these items are FAILED, `retry` them: {', '.join(given['failed'])}"
+    return line
 
 
 def _library(library: Json) -> list[str]:

@@ -29,6 +29,8 @@ POINTS: dict[str, str] = {
     "withdraw.committed": "a withdrawal is committed | no wake-up is sent",
     "retry.committed": "a FAILED item is queued again | no wake-up is sent, no answer",
     "decision.committed": "an administrator's decision is committed | no wake-up is sent",
+    "decision.released": "a refused file is released, committed | no wake-up is sent",
+    "decision.lifted": "a block is lifted, committed | no wake-up is sent",
     # ticketer
     "ticketer.intended": "intents are inserted, uncommitted | their items are not claimed",
     "ticketer.claimed": "items and intents are committed | Torrentino is not called",
@@ -102,6 +104,8 @@ POINTS: dict[str, str] = {
     "fetcher.named": "the file has its name, on disk | the item is not completed",
     "fetcher.completed": "all of the completion is written | not committed",
     "fetcher.committed": "the item is completed | nothing is published, the folder is not removed",
+    "fetcher.kept": "a refused file is with the kept ones, on disk | it is not recorded",
+    "fetcher.accepted": "a released file is measured | the row is not locked",
     "fetcher.failing": "the attempt is over | the failure is not written",
     "fetcher.failed": "the attempt is failed, committed | no wake-up is sent",
     "fetcher.ending": "work on an item is over | its temporary file may be left",
@@ -145,6 +149,8 @@ POINTS: dict[str, str] = {
     # reaper
     "reaper.gave_back": "the items of a dead worker are handed back | no wake-up is sent",
     "reaper.temp_removed": "one temporary file is removed | others are not",
+    "reaper.kept_removed": "one refused file is removed | others are not",
+    "reaper.expired": "rows of refused files are deleted | the files are not removed",
     "reaper.pruning": "old items are deleted | their requests are not",
     # bridge
     "bridge.checked": "the files of rows are checked | nothing is written to the catalog",

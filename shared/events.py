@@ -441,8 +441,29 @@ class AlbumCompleted(Event):
         return self.request_ids[0]
 
 
+@dataclass(frozen=True, kw_only=True)
+class DecisionTaken(Event):
+    """An administrator has decided about a source or a file, and no item was moved by that."""
+
+    kind: ClassVar[str] = "decision.taken"
+    subject_field: ClassVar[str | None] = "track_id"
+
+    # The last item of the track; None if the history has none.
+    item_id: str | None
+    track_id: str
+    decision: Literal["lifted", "discarded"]
+    by: str
+    detail: str
+
+    @property
+    def outbox_item(self) -> str | None:
+        return self.item_id
+
+
 # The field that ends the subject, by the kind of the event.
-SUBJECT_FIELDS = {event.kind: event.subject_field for event in (AudioReady, AlbumCompleted)}
+SUBJECT_FIELDS = {
+    event.kind: event.subject_field for event in (AudioReady, AlbumCompleted, DecisionTaken)
+}
 
 
 def envelope(*, event_id: str, seq: int, at: int) -> Json:

@@ -310,6 +310,20 @@ class Settings(BaseModel):
     fetch_concurrency: int = Field(
         4, ge=1, le=64, description="files that one fetcher-writer collects and verifies at once"
     )
+    refused_keep_days: int = Field(
+        14,
+        ge=0,
+        le=36_500,
+        description="days for which a refused download is kept, so that an administrator can"
+        " release it; 0 keeps none",
+    )
+    refused_keep_gb: float = Field(
+        5,
+        ge=0,
+        le=10_000,
+        description="GB that all refused downloads may take; the oldest are removed first, and 0"
+        " keeps none",
+    )
     history_retention_days: int = Field(
         90, ge=1, le=36_500, description="days that finished items and their history are kept"
     )
@@ -348,6 +362,11 @@ class Settings(BaseModel):
     def file_mode(self) -> int:
         """The mode of a file under `umask`."""
         return 0o666 & ~self.umask_bits
+
+    @property
+    def refused_keep_bytes(self) -> int:
+        """`refused_keep_gb` in bytes; 0 if none are kept."""
+        return int(self.refused_keep_gb * 1e9) if self.refused_keep_days else 0
 
     @property
     def media_root(self) -> Path:

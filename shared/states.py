@@ -76,13 +76,19 @@ LEASED = WRITING | {Stage.TICKETING}
 # The item does not continue before an administrator has decided.
 NEEDS_ADMINISTRATOR = frozenset({Stage.NEEDS_APPROVAL, Stage.NEEDS_CHOICE})
 TERMINAL = frozenset({Stage.COMPLETED, Stage.FAILED})
+# A refused file may be released for the item: no worker has it, and no other file of it is ready.
+RELEASABLE = WAITING | REMOTE | {Stage.NEEDS_CHOICE, Stage.FAILED}
 
 _GIVE_UP = {Stage.RETRY_WAIT, Stage.FAILED}
 
 # Why each edge exists is in docs/architecture.md, "The lifecycle".
 TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
-    Stage.QUEUED: frozenset({Stage.TICKETING, Stage.SEARCHING, Stage.COMPLETED, Stage.FAILED}),
-    Stage.RETRY_WAIT: frozenset({Stage.TICKETING, Stage.SEARCHING, Stage.COMPLETED, Stage.FAILED}),
+    **{
+        stage: frozenset(
+            {Stage.TICKETING, Stage.SEARCHING, Stage.READY, Stage.COMPLETED, Stage.FAILED}
+        )
+        for stage in sorted(WAITING)
+    },
     Stage.TICKETING: frozenset({Stage.SEARCHING, Stage.QUEUED, *_GIVE_UP}),
     **{
         stage: frozenset({*(REMOTE - {stage}), Stage.READY, Stage.QUEUED, *_GIVE_UP})
@@ -105,7 +111,7 @@ TRANSITIONS: Mapping[Stage, frozenset[Stage]] = {
     ),
     Stage.CONVERTING: frozenset({Stage.COMPLETED, Stage.READY, Stage.QUEUED, *_GIVE_UP}),
     Stage.COMPLETED: frozenset(),
-    Stage.FAILED: frozenset({Stage.QUEUED}),
+    Stage.FAILED: frozenset({Stage.QUEUED, Stage.READY}),
 }
 
 # Where an item goes that its worker does not finish: back to where it was claimed from.

@@ -15,6 +15,7 @@ from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from services.fetcher_writer.disk_budget import MediaRoom
 from services.fetcher_writer.finish import Converter
 from services.fetcher_writer.incoming_cleanup import Cleaner
+from services.fetcher_writer.kept_files import Keeper
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.outcomes import Outcomes
 from services.fetcher_writer.places import Places
@@ -155,6 +156,11 @@ def _fetcher_writer(
         announcer=app.announcer,
         places=places,
         concurrency=concurrency,
+        keeper=Keeper(
+            media,
+            keep_days=settings.refused_keep_days,
+            keep_bytes=settings.refused_keep_bytes,
+        ),
     )
     outcomes = Outcomes(
         store,
@@ -162,6 +168,8 @@ def _fetcher_writer(
         retries=app.retries,
         grouping=settings.ticket_grouping,
         max_grabs=settings.max_grabs,
+        keeper=recipe.keeper,
+        releases=recipe.releases,
     )
     preconditions = Preconditions(
         store=store,

@@ -13,7 +13,7 @@ import structlog
 
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.store import Store
-from services.fetcher_writer.work import ACTOR, Work
+from services.fetcher_writer.work import ACTOR, Released, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
 from shared.db import moves
@@ -67,6 +67,7 @@ class Finished:
     facts: AudioFacts
     how: str
     original: Original | None = None
+    released: Released | None = None
 
 
 async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts:
@@ -88,6 +89,7 @@ async def verified(collected: Collected, work: Work, media: Media) -> AudioFacts
         )
     except CorruptAudio as corrupt:
         corrupt.evidence["file"] = collected.name[:500]
+        corrupt.evidence["setting_s"] = media.tolerance_s
         if work.ticket.mode == "tickets" and await MEDIA.run(_only_zeros, path):
             # Torrentino placed it before the torrent was complete: the torrent is not at fault.
             raise AttemptFailed(

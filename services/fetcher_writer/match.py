@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 import structlog
@@ -21,10 +21,12 @@ from services.fetcher_writer.collected_files import CollectedFiles, Measured, Ou
 from services.fetcher_writer.delivery.base import DeliveredFile
 from services.fetcher_writer.delivery.candidates import is_named_audio
 from services.fetcher_writer.delivery.collector import Candidates
+from services.fetcher_writer.matched import Found, LacksTrack, NeedsChoice
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import Ticket, Work
 from shared.crashpoints import reached
-from shared.errors import AttemptFailed, CorruptAudio, DownloadsError, ErrorType
+from shared.errors import AttemptFailed, CorruptAudio, ErrorType
+from shared.lengths import tolerance_of
 from shared.matching import images
 from shared.matching.assign import (
     assign,
@@ -33,7 +35,7 @@ from shared.matching.assign import (
     to_measure,
 )
 from shared.matching.cue import CueSheet
-from shared.matching.model import Assignment, Doubt, Offered
+from shared.matching.model import Assignment, Offered
 from shared.media.extensions import without_appended
 from shared.tracks import CatalogTrack
 
@@ -57,30 +59,6 @@ _NUMBER = re.compile(r"\s*0*(\d{1,3})(?!\d)")
 
 
 ResultT = TypeVar("ResultT")
-
-
-class NeedsChoice(DownloadsError):
-    """Several files may be the track: an administrator has to choose one."""
-
-    def __init__(self, doubt: Doubt) -> None:
-        super().__init__(doubt.reason)
-        self.doubt = doubt
-
-
-class LacksTrack(AttemptFailed):
-    """The torrent does not have the track; the evidence lists the files that it has."""
-
-    def __init__(self, title: str, files: Sequence[Mapping[str, object]]) -> None:
-        message = f"{title} does not have this track"[:500]
-        super().__init__(ErrorType.NOT_FOUND, message, {"files": [dict(file) for file in files]})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Found:
-    """The file that is the track; `offer` is the part of it, if it holds several tracks."""
-
-    file: DeliveredFile
-    offer: Offered
 
 
 class TicketMatch:
@@ -115,6 +93,7 @@ class TicketMatch:
         self._chosen = {each.track_id: each.chosen_file for each in works if each.chosen_file}
         self._wanted = [each.track_id for each in works if not each.chosen_file]
         self._matching: asyncio.Task[Assignment] | None = None
+        self._naming: asyncio.Task[Assignment] | None = None
 
     async def file_of(self, work: Work) -> Found:
         """The file that is the item's track.
@@ -139,13 +118,41 @@ class TicketMatch:
             raise self._too_slow()
         if work.track_id in result.doubtful:
             raise NeedsChoice(result.doubtful[work.track_id])
-        raise LacksTrack(work.ticket.torrent_title or "what was downloaded", self._evidence())
+        lacks = LacksTrack(
+            work.ticket.torrent_title or "what was downloaded",
+            self._evidence(),
+            duration_ms=work.duration_ms,
+            tolerance_s=tolerance_of(work.duration_ms, self._tolerance_s),
+        )
+        lacks.called_so = await self._called_so(work, result)
+        raise lacks
+
+    async def _called_so(self, work: Work, result: Assignment) -> Found | None:
+        """The file that would be the track, if the lengths did not say otherwise."""
+        if self._naming is None:
+            taken = {offer.name for offer in result.sure.values()}
+            named = [
+                replace(offer, duration_s=None)
+                for offer in self._offers.values()
+                if offer.start_s is None and offer.name not in taken
+            ]
+            deciding = asyncio.to_thread(
+                assign,
+                self._tracks,
+                self._wanted,
+                named,
+                tolerance_s=self._tolerance_s,
+                album=self._album,
+            )
+            self._naming = asyncio.create_task(deciding, name=f"name {self.files.ticket.id}")
+        offer = (await asyncio.shield(self._naming)).sure.get(work.track_id)
+        return None if offer is None or work.track_id in result.sure else self._found(offer)
 
     async def close(self) -> None:
         """Cancel the matching, and remove what was collected for it."""
-        if self._matching is not None:
-            self._matching.cancel("every item of the ticket has ended")
-            await asyncio.gather(self._matching, return_exceptions=True)
+        for task in filter(None, (self._matching, self._naming)):
+            task.cancel("every item of the ticket has ended")
+            await asyncio.gather(task, return_exceptions=True)
         await self.files.close()
 
     # --- in the task

@@ -6,8 +6,10 @@
     NeedsChoice                                held, until an administrator chooses the file
     LacksTrack, if a ticket for the track      queued for that ticket, no attempt used
       alone may follow
+    AttemptFailed, of a released file          queued, no attempt used
     AttemptFailed, direct, by the release      the next release, or as below without one
     AttemptFailed, every other                 retry_wait or failed; the torrent is blocked
+      of these, CorruptAudio                   the file is kept for a while: see `kept_files.py`
     Unavailable                                ready again after a pause, no attempt used
     HandedBack                                 the same, after longer and longer pauses and only so
                                                often in a row; then as its AttemptFailed
@@ -25,19 +27,23 @@ from typing import Literal
 
 import structlog
 
-from services.fetcher_writer.match import LacksTrack, NeedsChoice
+from services.fetcher_writer.kept_files import Keeper, Releases
+from services.fetcher_writer.matched import LacksTrack, NeedsChoice
 from services.fetcher_writer.second_look import HandedBack
 from services.fetcher_writer.store import Store
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.backoff import Backoff, RetryPolicy
 from shared.crashpoints import reached
-from shared.db import moves
+from shared.db import moves, refused_files
 from shared.db.bad_sources import block_source, lacks_source
 from shared.db.blocklist import Why
+from shared.db.pool import Connection
+from shared.db.refused_files import RefusedFile
 from shared.errors import AttemptFailed, ErrorType, Stale, Unavailable
 from shared.matching.model import Doubt
 from shared.metrics import ATTEMPTS_FAILED
+from shared.remedies import CHOICE, explained
 from shared.states import WRITING, Stage
 
 log = structlog.get_logger()
@@ -60,12 +66,16 @@ class Outcomes:
         retries: RetryPolicy,
         grouping: Literal["auto", "track", "album"],
         max_grabs: int,
+        keeper: Keeper,
+        releases: Releases,
     ) -> None:
         self._store = store
         self._announcer = announcer
         self._retries = retries
         self._grouping = grouping
         self._max_grabs = max_grabs
+        self._keeper = keeper
+        self._releases = releases
 
     async def settle(self, work: Work, outcome: BaseException) -> None:
         """Make the move that the outcome asks for.
@@ -80,6 +90,8 @@ class Outcomes:
                 await self._leave_to_administrator(work, doubt)
             case LacksTrack() if self._may_ask_for_the_track(work):
                 await self._ask_for_the_track(work, outcome)
+            case AttemptFailed() if work.released is not None:
+                await self._releases.fail(work, outcome)
             case AttemptFailed():
                 await self.fail(work, outcome)
             case HandedBack():
@@ -128,14 +140,19 @@ class Outcomes:
         """End the attempt, or go to the next release where this one is at fault."""
         reached("fetcher.failing")
         why = _fault_of_the_release(work, failure) if work.ticket.mode == "direct" else None
+        refused = await self._keeper.set_aside(work, failure)
         if why is not None:
-            await self._next_release(work, failure, why)
+            moved = await self._next_release(work, failure, why, refused)
         else:
-            await self._end_attempt(work, failure)
+            moved = await self._end_attempt(work, failure, refused)
+        if refused is not None and not moved:
+            await self._keeper.drop(refused)
         ATTEMPTS_FAILED.labels(failure.error_type).inc()
         await self._announcer.announce("ticket")
 
-    async def _end_attempt(self, work: Work, failure: AttemptFailed) -> None:
+    async def _end_attempt(
+        self, work: Work, failure: AttemptFailed, refused: RefusedFile | None
+    ) -> bool:
         async with self._store.database.transaction() as connection:
             ended = await moves.fail(
                 connection,
@@ -146,12 +163,17 @@ class Outcomes:
                 actor=ACTOR,
             )
             if ended and isinstance(failure, LacksTrack):
-                await lacks_source(connection, work.claim.item_id, failure.message)
+                await _lacks(connection, work, failure)
             elif ended:
                 await block_source(connection, work.claim.item_id, failure)
+            if ended and refused is not None:
+                await refused_files.keep(connection, work.claim.item_id, refused)
         reached("fetcher.failed")
+        return bool(ended)
 
-    async def _next_release(self, work: Work, failure: AttemptFailed, why: Why) -> None:
+    async def _next_release(
+        self, work: Work, failure: AttemptFailed, why: Why, refused: RefusedFile | None
+    ) -> bool:
         async with self._store.database.transaction() as connection:
             stages = await moves.try_next_release(
                 connection,
@@ -163,6 +185,8 @@ class Outcomes:
                 policy=self._retries,
                 actor=ACTOR,
             )
+            if stages and refused is not None:
+                await refused_files.keep(connection, work.claim.item_id, refused)
         reached("fetcher.blocked")
         log.info(
             "release_blocked",
@@ -171,6 +195,7 @@ class Outcomes:
             why=failure.message,
             stage=stages.get(work.claim.item_id),
         )
+        return bool(stages)
 
     async def _leave_to_administrator(self, work: Work, doubt: Doubt) -> None:
         evidence = {
@@ -178,10 +203,7 @@ class Outcomes:
             "ticket": work.ticket.id,
             "info_hash": work.ticket.info_hash,
         }
-        reason = (
-            f"{doubt.reason}: see the candidates in error_evidence, then approve the item with"
-            " the name of its file, or reject it"
-        )
+        reason = f"{doubt.reason}: {CHOICE}"
         left = await self._store.leave_to_a_person(work.claim, reason=reason, evidence=evidence)
         reached("fetcher.held")
         await self._announcer.announce()
@@ -193,6 +215,7 @@ class Outcomes:
         return not alone and work.ticket.mode == "tickets"
 
     async def _ask_for_the_track(self, work: Work, lacks: LacksTrack) -> None:
+        refused = await self._keeper.set_aside(work, lacks)
         async with self._store.database.transaction() as connection:
             moved = await moves.hand_back(
                 connection,
@@ -200,11 +223,15 @@ class Outcomes:
                 Stage.QUEUED,
                 delay_s=0.0,
                 ask_next="track",
-                reason=lacks.message,
+                reason=explained(lacks),
                 actor=ACTOR,
             )
             if moved:
-                await lacks_source(connection, work.claim.item_id, lacks.message)
+                await _lacks(connection, work, lacks)
+            if moved and refused is not None:
+                await refused_files.keep(connection, work.claim.item_id, refused)
+        if refused is not None and not moved:
+            await self._keeper.drop(refused)
         reached("fetcher.missed")
         await self._announcer.announce("ticket")
         log.info(
@@ -213,6 +240,10 @@ class Outcomes:
             track_id=work.track_id,
             why=lacks.message,
         )
+
+
+async def _lacks(connection: Connection, work: Work, lacks: LacksTrack) -> None:
+    await lacks_source(connection, work.claim.item_id, explained(lacks), evidence=lacks.evidence)
 
 
 def _fault_of_the_release(work: Work, failure: AttemptFailed) -> Why | None:

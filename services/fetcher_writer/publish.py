@@ -18,15 +18,18 @@ from services.fetcher_writer.store import hold
 from services.fetcher_writer.work import ACTOR, Work
 from shared.announcer import Announcer
 from shared.crashpoints import reached
-from shared.db.ledger import complete
+from shared.db import refused_files
+from shared.db.ledger import Placed, complete, unreadable
 from shared.db.media_root import MediaRoot
 from shared.db.pool import Connection, Database
 from shared.db.presence import Notes, Problem, Seen, known, note
 from shared.errors import AttemptFailed, DependencyDown, ErrorType
 from shared.media.paths import audio_uri, source_uri, taken_in_another_case
-from shared.media.place import publish, translated
+from shared.media.place import discard, publish, translated
 from shared.media.placed_file import Whole
-from shared.media.refused import move_aside
+from shared.media.presence import NamedFile, named_file
+from shared.media.refused import kept_file, move_aside
+from shared.media.released import measured, same_file
 from shared.metrics import BYTES_PLACED, FILES_PLACED
 from shared.present import kept, present
 from shared.threads import MEDIA
@@ -65,7 +68,9 @@ class Publisher:
             Unavailable: the disk, ffmpeg or the catalog cannot be used now.
         """
         media = self.media
-        seen = await self._look(work)
+        seen, row = await self._look(work)
+        if (released := await self._released_already(row)) is not None:
+            return released
         if seen.unreadable and seen.broken is not None:
             # Perhaps for a moment only, so it is not refused at once.
             path = str(media.root.path / seen.broken.audio_uri)
@@ -90,13 +95,32 @@ class Publisher:
                 raise AttemptFailed(ErrorType.REJECTED, str(kept(found.broken)))
         return found.whole
 
-    async def _look(self, work: Work) -> Seen:
-        """What there is for the track, by the status of the files; the ledger's is verified too."""
+    async def _released_already(self, row: Placed | None) -> Whole | None:
+        """The ledger's file, if it was released and is unchanged: it does not have to verify."""
+        if row is None or row.released_by is None:
+            return None
+        root = self.media.root.path
+        try:
+            file = await MEDIA.soon(named_file, root, row.audio_uri)
+            if not isinstance(file, NamedFile) or not await same_file(file.path, row.sha256):
+                return None
+        except OSError as error:
+            raise unreadable(error, f"reading {row.audio_uri}") from error
+        facts = await measured(
+            file.path, self.media.find_tools(), tolerance_s=self.media.tolerance_s
+        )
+        return Whole(uri=row.audio_uri, facts=facts)
+
+    async def _look(self, work: Work) -> tuple[Seen, Placed | None]:
+        """What there is for the track, by the status of the files, and the ledger's row.
+
+        The ledger's file is verified too.
+        """
         uris = {work.track_id: await self.media.uri_of(work.track_id)}
         async with self.database.connection() as connection:
             rows = await known(connection, [work.track_id])
         look = partial(rows.look, self.media.root.path, uris, trusted=False)
-        return (await MEDIA.soon(look))[work.track_id]
+        return (await MEDIA.soon(look))[work.track_id], rows.ledger.get(work.track_id)
 
     async def _note_broken(self, broken: Problem) -> None:
         async with self.database.transaction() as connection:
@@ -159,12 +183,17 @@ class Publisher:
                 work.claim.item_id,
                 facts,
                 fence=work.claim.fence,
-                reason="the file is in place",
+                reason=_reason(finished),
                 actor=ACTOR,
+                released_by=finished.released.by if finished.released else None,
             )
+            if finished.released is not None:
+                await refused_files.forget(connection, finished.released.file_id)
             assert placed, "the row is locked by our fence"
             reached("fetcher.completed")
         reached("fetcher.committed")
+        if finished.released is not None:
+            await MEDIA.run(discard, kept_file(root.path, finished.released.file_id))
         await self._announcer.announce()
         # A linked file shares its content with the incoming one, which should go soon.
         self._cleanup_wake.set()
@@ -180,6 +209,12 @@ class Publisher:
         seen = await MEDIA.soon(rows.look, self.media.root.path, uris)
         now = seen[work.track_id]
         return now.recorded is not None or bool(now.candidates)
+
+
+def _reason(finished: Finished) -> str:
+    if finished.released is None:
+        return "the file is in place"
+    return f"the file that administrator {finished.released.by} released is in place"
 
 
 # --- in threads

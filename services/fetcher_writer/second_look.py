@@ -91,6 +91,8 @@ class SecondLook:
     async def _of_storage(self, work: Work, failure: AttemptFailed) -> Exception:
         """Files are missing also below an unmounted disk: then no attempt is used."""
         await self._media.root.check()
+        if work.released is not None:
+            return failure
         await self._places.require(work.ticket.delivery, work.ticket.id, work.ticket.path)
         if isinstance(failure, NotThere):
             return HandedBack(failure.message, most=_MOST_NOT_THERE, failure=failure)

@@ -166,5 +166,7 @@ def _by_ticket(works: Sequence[Work]) -> list[list[Work]]:
     """The works in batches of one ticket each, in the order of their first."""
     batches: dict[str, list[Work]] = {}
     for work in works:
-        batches.setdefault(work.ticket.id, []).append(work)
+        # A released file is by itself, whatever its torrent's other files are.
+        of = work.ticket.id if work.released is None else f"release of {work.claim.item_id}"
+        batches.setdefault(of, []).append(work)
     return list(batches.values())

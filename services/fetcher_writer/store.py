@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 
 import structlog
 
 from services.fetcher_writer.delivery.base import DeliveryName
 from services.fetcher_writer.disk_budget import MIB, Room
-from services.fetcher_writer.work import ACTOR, Other, Ticket, Work, works
+from services.fetcher_writer.work import ACTOR, Competing, Other, Ticket, Work, works
 from shared.db import moves
 from shared.db.albums import known_albums
 from shared.db.claims import Claim
@@ -59,7 +58,7 @@ SELECT coalesce(sum(greatest(r.bytes - r.written, 0)), 0)::bigint FROM (
                  sum(n.bytes) AS bytes
             FROM unnest($1::text[], $2::bigint[]) AS n (name, bytes)
            GROUP BY 1, 2) p ON p.id = q.id AND p.fence = q.fence::text
-     WHERE q.stage IN ({in_sql(WRITING)})
+     WHERE q.stage IN ({in_sql(WRITING)}) AND q.released_file IS NULL
      GROUP BY t.id) r
 """  # noqa: S608 (made of constants)
 
@@ -69,6 +68,7 @@ SELECT q.id, q.ticket_id, s.bytes
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id {share("$3", "$4")}
  WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND t.delivery = ANY($3)
+   AND q.released_file IS NULL
    AND ($2::bigint IS NULL OR s.bytes <= $2)
 """  # noqa: S608 (made of constants)
 
@@ -86,7 +86,8 @@ _DUE_AS_WELL = f"{_READY} AND q.ticket_id = ANY($5) AND NOT q.id = ANY($6) {_MOS
 
 _WORK = """
 SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.hand_backs,
-       i.ticket_id, t.kind,
+       i.ticket_id, t.kind, i.released_file,
+       (SELECT r.released_by FROM refused_files r WHERE r.id = i.released_file) AS released_by,
        t.delivery, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path END AS path,
        t.info_hash, t.torrent_title, t.files_placed, t.final_size_bytes, t.file_mappings,
        t.processed_files, t.way, t.size_bytes, t.remote_state
@@ -95,11 +96,19 @@ SELECT i.id, i.fence, i.track_id, i.duration_ms, i.album_id, i.chosen_file, i.ha
  ORDER BY i.priority, i.seq
 """
 
+# Files that an administrator has released: they are here already.
+_RELEASED = f"""
+SELECT q.id FROM queue_items q
+ WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND q.released_file IS NOT NULL
+{_MOST_URGENT}
+"""  # noqa: S608 (made of constants)
+
 _LEAST_WAITING = f"""
 SELECT min(s.bytes)
   FROM queue_items q
   JOIN tickets t ON t.id = q.ticket_id {share("$2", "$3")}
  WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND s.bytes > $1
+   AND q.released_file IS NULL
 """  # noqa: S608 (made of constants)
 
 # More than the whole disk: told once, and looked at again when a larger one may be there.
@@ -111,13 +120,14 @@ UPDATE queue_items q
                 || ' MiB, all of the media root has ' || $1 / 1048576
   FROM tickets t {share("$3", "$4")}
  WHERE t.id = q.ticket_id AND q.stage IN ({in_sql([Stage.READY])})
-   AND q.due_at <= now() AND s.bytes > $1
+   AND q.due_at <= now() AND s.bytes > $1 AND q.released_file IS NULL
 RETURNING q.id
 """  # noqa: S608 (made of constants)
 
 _OUT_OF_SIGHT = f"""
 SELECT 1 FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.stage IN ({in_sql([Stage.READY])}) AND q.due_at <= now() AND NOT t.delivery = ANY($1)
+   AND q.released_file IS NULL
  LIMIT 1
 """  # noqa: S608 (made of constants)
 
@@ -149,10 +159,12 @@ SELECT t.id, CASE t.delivery WHEN 'torrent' THEN t.torrent_path ELSE t.dest_path
  WHERE t.delivery = $1 AND t.id <> $2
    AND t.id IN (
        (SELECT q.ticket_id FROM queue_items q WHERE q.stage IN ({in_sql([Stage.READY])})
+           AND q.released_file IS NULL
          ORDER BY q.priority, q.seq LIMIT 300)
        UNION
        (SELECT q.ticket_id FROM queue_items q
-         WHERE q.lease_until IS NOT NULL AND q.stage IN ({in_sql(WRITING)}) LIMIT 300))
+         WHERE q.lease_until IS NOT NULL AND q.stage IN ({in_sql(WRITING)})
+           AND q.released_file IS NULL LIMIT 300))
  ORDER BY random()
  LIMIT $3
 """  # noqa: S608 (made of constants)
@@ -187,14 +199,6 @@ UPDATE tickets
 _CLEANED = "UPDATE tickets SET collected_at = now() WHERE id = ANY($1) AND collected_at IS NULL"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Competing:
-    """The tracks that a ticket's files may be, and the name of their album, if it is one."""
-
-    tracks: Sequence[CatalogTrack]
-    album: str | None
-
-
 class Store:
     """The fetcher-writer's side of the queue; it claims only what its `deliveries` can collect."""
 
@@ -216,7 +220,7 @@ class Store:
 
         Other ready items of their tickets are claimed with them, for the files of one ticket are
         matched together. Only what fits into `room`, beside what all workers have claimed, is
-        taken; None: files take no space.
+        taken; None: files take no space. Released files come first, by themselves.
 
         Raises:
             DependencyDown: files wait, and none of them fits now.
@@ -224,7 +228,8 @@ class Store:
         """
         async with self.database.transaction() as connection:
             usable_bytes = None if room is None else await _unreserved(connection, room)
-            ids = await self._due(connection, limit, usable_bytes, room)
+            ids = [row["id"] for row in await connection.fetch(_RELEASED, limit)]
+            ids = ids or await self._due(connection, limit, usable_bytes, room)
             rows = await self._take(connection, ids) if ids else []
             if not rows:
                 await self._explain(connection, usable_bytes, room)

@@ -9,6 +9,7 @@ from typing import Literal
 from services.fetcher_writer.delivery.base import DeliveryName
 from shared.db.claims import Claim
 from shared.db.pool import Row
+from shared.tracks import CatalogTrack
 
 # The service's name in histories.
 ACTOR = "fetcher_writer"
@@ -47,6 +48,22 @@ class Other:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Competing:
+    """The tracks that a ticket's files may be, and the name of their album, if it is one."""
+
+    tracks: Sequence[CatalogTrack]
+    album: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Released:
+    """A kept file that an administrator has released for the item."""
+
+    file_id: str
+    by: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Work:
     """An item whose file is ready to be collected."""
 
@@ -58,6 +75,8 @@ class Work:
     chosen_file: str | None = None
     hand_backs: int = 0
     """How often it was handed back in a row although what it needs works."""
+    released: Released | None = None
+    """What is placed instead of a file of the ticket."""
 
 
 def works(rows: Sequence[Row]) -> list[Work]:
@@ -72,9 +91,16 @@ def works(rows: Sequence[Row]) -> list[Work]:
             chosen_file=row["chosen_file"],
             hand_backs=row["hand_backs"],
             ticket=tickets[row["ticket_id"]],
+            released=_released(row),
         )
         for row in rows
     ]
+
+
+def _released(row: Row) -> Released | None:
+    if row["released_file"] is None:
+        return None
+    return Released(file_id=row["released_file"], by=row["released_by"] or "unknown")
 
 
 def _ticket(row: Row) -> Ticket:

@@ -7,12 +7,14 @@ from starlette.applications import Starlette
 from services.ingest.admin_routes import AdminRoutes
 from services.ingest.auth import Keys
 from services.ingest.availability import Availability
+from services.ingest.blocked_sources import BlockedSources
 from services.ingest.consumer import DURABLE, FILTERS, RequestMessages
 from services.ingest.decisions import Decisions
 from services.ingest.http import make_api
 from services.ingest.items import Items
 from services.ingest.limits import Limits
 from services.ingest.presence_problems import PresenceProblems
+from services.ingest.refused_downloads import RefusedDownloads
 from services.ingest.retries import Retries
 from services.ingest.scans import Scans
 from services.ingest.service import Requests
@@ -112,6 +114,8 @@ def _admin_routes(app: App, keys: Keys, items: Items, root: MediaRoot) -> AdminR
         decisions=Decisions(database=app.database, announcer=app.announcer, retries=app.retries),
         scans=Scans(app.database, app.announcer),
         problems=PresenceProblems(app.database),
+        refused=RefusedDownloads(app.database, app.announcer, keep_days=settings.refused_keep_days),
+        blocked=BlockedSources(app.database, app.announcer),
         statistics=Statistics(
             database=app.database,
             root=root,

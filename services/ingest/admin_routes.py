@@ -7,10 +7,12 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from services.ingest.auth import Keys
+from services.ingest.blocked_sources import BlockedSources
 from services.ingest.decisions import Decisions
 from services.ingest.items import Items
 from services.ingest.parameters import PAGING, json_body, paging, route
 from services.ingest.presence_problems import PresenceProblems
+from services.ingest.refused_downloads import RefusedDownloads
 from services.ingest.scans import Scans
 from services.ingest.stats import Statistics
 
@@ -29,6 +31,8 @@ class AdminRoutes:
         scans: Scans,
         statistics: Statistics,
         problems: PresenceProblems,
+        refused: RefusedDownloads,
+        blocked: BlockedSources,
     ) -> None:
         self._keys = keys
         self._items = items
@@ -36,6 +40,8 @@ class AdminRoutes:
         self._scans = scans
         self._statistics = statistics
         self._problems = problems
+        self._refused = refused
+        self._blocked = blocked
 
     def routes(self) -> list[Route]:
         """The routes; `:rest` is registered in `parameters`."""
@@ -48,6 +54,11 @@ class AdminRoutes:
             route(f"{BASE}/failed", self.failed, takes=PAGING),
             route(f"{BASE}/attention", self.attention, takes=PAGING),
             route(f"{BASE}/presence-problems", self.presence_problems, takes=(*PAGING, "kind")),
+            route(f"{BASE}/refused", self.refused, takes=(*PAGING, "track_id")),
+            route(f"{BASE}/refused/{{file_id:rest}}/release", self.release, method="POST"),
+            route(f"{BASE}/refused/{{file_id:rest}}", self.discard, method="DELETE"),
+            route(f"{BASE}/blocked", self.blocked, takes=(*PAGING, "track_id")),
+            route(f"{BASE}/blocked/lift", self.lift, method="POST"),
             route(f"{BASE}/items/{{item_id:rest}}/approve", self.approve, method="POST"),
             route(f"{BASE}/items/{{item_id:rest}}/reject", self.reject, method="POST"),
         ]
@@ -99,6 +110,39 @@ class AdminRoutes:
         kind = request.query_params.get("kind")
         page = await self._problems.page(kind, limit=limit, offset=offset)
         return JSONResponse(page.to_json())
+
+    async def refused(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = paging(request)
+        track_id = request.query_params.get("track_id")
+        page = await self._refused.page(track_id, limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def release(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        file_id = request.path_params["file_id"]
+        return await self._decided(await self._refused.release(file_id, by=principal.name))
+
+    async def discard(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        file_id = request.path_params["file_id"]
+        await self._refused.discard(file_id, by=principal.name)
+        return JSONResponse({"discarded": file_id})
+
+    async def blocked(self, request: Request) -> Response:
+        self._keys.admin(request)
+        limit, offset = paging(request)
+        track_id = request.query_params.get("track_id")
+        page = await self._blocked.page(track_id, limit=limit, offset=offset)
+        return JSONResponse(page.to_json())
+
+    async def lift(self, request: Request) -> Response:
+        principal = self._keys.admin(request)
+        body = await json_body(request)
+        lifted = await self._blocked.lift(
+            body.get("source"), body.get("track_id"), by=principal.name
+        )
+        return JSONResponse({"lifted": lifted.track_ids, "failed": lifted.failed})
 
     async def approve(self, request: Request) -> Response:
         principal = self._keys.admin(request)

@@ -229,7 +229,8 @@ def _entry(row: Row) -> Json:
         "status": row["status"],
         "attempt": row["attempt"],
         "retry_count": row["retry_count"],
-        "reason": row["reason"],
+        # A decision that moved no item has its text in the data.
+        "reason": row["reason"] or row["data"].get("detail"),
         "error_type": row["error_type"],
         **row["data"],
     }

@@ -138,6 +138,7 @@ def _queue(numbers: store.Numbers) -> Json:
             "waiting": outbox["waiting"],
             "oldest_s": None if outbox["oldest_s"] is None else float(outbox["oldest_s"]),
         },
+        "refused_files": dict(numbers.refused),
         "presence_problems": {kind: numbers.presence_problems.get(kind, 0) for kind in KINDS},
     }
 

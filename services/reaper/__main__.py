@@ -1,7 +1,7 @@
 """`python -m services.reaper`."""
 
 from services.reaper.clock_watch import ClockWatch
-from services.reaper.service import Reaper
+from services.reaper.service import Reaper, RefusedBounds
 from services.reaper.store import Store
 from shared.app import App
 from shared.db.media_root import MediaRoot
@@ -25,6 +25,9 @@ def build(app: App) -> list[Duty]:
         retention_s=settings.history_retention_days * _DAY_S,
         clock_watch=ClockWatch(app.clock, lease_s=settings.lease_s),
         lease_s=settings.lease_s,
+        refused=RefusedBounds(
+            keep_s=settings.refused_keep_days * _DAY_S, keep_bytes=settings.refused_keep_bytes
+        ),
     )
     beats = (
         ("leases", reaper.recover_leases, min(settings.sweep_interval_s, settings.lease_s / 2)),

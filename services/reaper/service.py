@@ -7,6 +7,8 @@ run.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -18,7 +20,7 @@ from shared.bus.subjects import Wake
 from shared.crashpoints import reached
 from shared.db.media_root import MediaRoot
 from shared.media.paths import INCOMING
-from shared.media.refused import prune_refused
+from shared.media.refused import kept_ids, prune_refused, sweep_kept
 from shared.media.sweep import sweep_temp
 from shared.states import CLAIMED_FROM, Stage
 from shared.threads import MEDIA
@@ -28,6 +30,15 @@ log = structlog.get_logger()
 # A temporary file in use is written to all the time; one that is untouched for this long, and whose
 # claim is over, is an orphan.
 _TEMP_AGE_S = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RefusedBounds:
+    """How long refused downloads are kept, how many bytes in all, and files without a record."""
+
+    keep_s: float
+    keep_bytes: int
+    unrecorded_s: float = _TEMP_AGE_S
 
 
 class Reaper:
@@ -42,6 +53,7 @@ class Reaper:
         retention_s: float,
         clock_watch: ClockWatch,
         lease_s: float,
+        refused: RefusedBounds,
         temp_age_s: float = _TEMP_AGE_S,
     ) -> None:
         self._store = store
@@ -50,6 +62,7 @@ class Reaper:
         self._root = root
         self._announcer = announcer
         self._retention_s = retention_s
+        self._refused = refused
         self.temp_age_s = temp_age_s
 
     async def recover_leases(self) -> int:
@@ -91,9 +104,26 @@ class Reaper:
         if removed:
             log.info("temporary_files_removed", count=len(removed))
         pruned = await MEDIA.run(prune_refused, self._root.path)
+        pruned += await self._sweep_kept()
         if pruned:
             log.info("refused_files_removed", count=pruned)
         return 0
+
+    async def _sweep_kept(self) -> int:
+        """Forget what is kept for too long or beyond the size, and remove what has no record."""
+        bounds = self._refused
+        expired = await self._store.expire_refused(
+            older_than_s=bounds.keep_s, keep_bytes=bounds.keep_bytes
+        )
+        reached("reaper.expired")
+        if expired:
+            log.info("refused_files_expired", count=expired)
+        ids = await MEDIA.run(kept_ids, self._root.path)
+        unrecorded = set(ids) - await self._store.recorded(ids)
+        # A file is moved there right before it is recorded.
+        return await MEDIA.run(
+            partial(sweep_kept, self._root.path, unrecorded, older_than_s=bounds.unrecorded_s)
+        )
 
     async def prune(self) -> int:
         """Delete finished items beyond their retention, with their history; returns how many."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from shared.crashpoints import reached
-from shared.db import moves
+from shared.db import moves, refused_files
 from shared.db.item_counts import count_items, sum_up
 from shared.db.pool import Database
 from shared.db.releases import LADDER_DAYS
@@ -62,6 +62,7 @@ DELETE FROM tickets
           AND t.closed_at < now() - make_interval(secs => $1)
           AND (t.torrentino_id IS NULL OR t.ticket_deleted_at IS NOT NULL)
           AND NOT EXISTS (SELECT 1 FROM queue_items q WHERE q.ticket_id = t.id)
+          AND NOT EXISTS (SELECT 1 FROM refused_files r WHERE r.ticket_id = t.id)
         LIMIT 500))
 """  # noqa: S608 (made of constants)
 
@@ -196,6 +197,18 @@ class Store:
         async with self._database.connection() as connection:
             rows = await connection.fetch(_IN_USE, list(temp_names))
         return {row["name"] for row in rows}
+
+    async def expire_refused(self, *, older_than_s: float, keep_bytes: int) -> int:
+        """Forget the refused files that are over age or beyond the size; returns how many."""
+        async with self._database.connection() as connection:
+            return await refused_files.expire(
+                connection, older_than_s=older_than_s, keep_bytes=keep_bytes
+            )
+
+    async def recorded(self, file_ids: Collection[str]) -> set[str]:
+        """Those of these refused files that are recorded."""
+        async with self._database.connection() as connection:
+            return await refused_files.known(connection, file_ids)
 
     async def prune(self, *, older_than_s: float) -> int:
         """Delete what finished long ago, a bounded number of rows; returns how many."""

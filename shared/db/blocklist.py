@@ -5,7 +5,7 @@ By hash, and by title and size: the same release comes again from another indexe
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -24,14 +24,15 @@ _FOR_A_TIME = "1 day"
 
 # `wrong` is never replaced by another reason.
 _BLOCK = """
-INSERT INTO blocklist (track_id, release_key, info_hash, why, reason, item_id, told)
-SELECT q.track_id, t.release_key, t.info_hash, $2, $3, q.id, $4
+INSERT INTO blocklist (track_id, release_key, info_hash, why, reason, item_id, told, evidence)
+SELECT q.track_id, t.release_key, t.info_hash, $2, $3, q.id, $4, $5
   FROM queue_items q JOIN tickets t ON t.id = q.ticket_id
  WHERE q.id = ANY($1) AND t.release_key IS NOT NULL
 ON CONFLICT (track_id, release_key) DO UPDATE
    SET info_hash = coalesce(excluded.info_hash, blocklist.info_hash),
        why = CASE WHEN blocklist.why = 'wrong' THEN 'wrong' ELSE excluded.why END,
        reason = excluded.reason, item_id = excluded.item_id, at = now(),
+       evidence = excluded.evidence,
        told = CASE WHEN blocklist.why = 'wrong' THEN blocklist.told ELSE excluded.told END
 """
 
@@ -51,12 +52,14 @@ async def block(
     why: Why,
     reason: str,
     told: str | None = None,
+    evidence: Mapping[str, object] | None = None,
 ) -> None:
     """Block the release of the items' download for their tracks.
 
     Call it in the transaction that moves them on, while they are locked.
     """
-    await connection.execute(_BLOCK, list(item_ids), why, reason[:1000], told)
+    measured = dict(evidence) if evidence else None
+    await connection.execute(_BLOCK, list(item_ids), why, reason[:1000], told, measured)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,6 +30,9 @@ class Placed:
     album_id: str | None = field(default=None, compare=False)
     adopted: bool = field(default=False, compare=False)
     published_at: datetime | None = field(default=None, compare=False)
+    # An administrator released it: it is whole while it has this content, whatever is measured.
+    released_by: str | None = field(default=None, compare=False)
+    sha256: str = field(default="", compare=False)
 
 
 def unreadable(error: OSError, what: str) -> DependencyDown:
@@ -42,7 +45,8 @@ def unreadable(error: OSError, what: str) -> DependencyDown:
 
 
 _FIND = """
-SELECT track_id, audio_uri, size_bytes, verified_at, album_id, adopted, published_at
+SELECT track_id, audio_uri, size_bytes, verified_at, album_id, adopted, published_at, released_by,
+       sha256
   FROM media_files WHERE track_id = ANY($1)
 """
 
@@ -57,13 +61,15 @@ async def placed(connection: Connection, track_ids: Sequence[str]) -> dict[str, 
 # are the row as it was read: with $13 it has to be that one, or to be missing.
 _UPSERT = """
 INSERT INTO media_files AS f (track_id, album_id, audio_uri, adopted, ext, size_bytes, sha256,
-                              duration_ms, codec, bitrate_kbps, item_id)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)
+                              duration_ms, codec, bitrate_kbps, item_id, released_by)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $15)
 ON CONFLICT (track_id) DO UPDATE
    SET album_id = coalesce(excluded.album_id, f.album_id), audio_uri = excluded.audio_uri,
        adopted = excluded.adopted, ext = excluded.ext, size_bytes = excluded.size_bytes,
        sha256 = excluded.sha256, duration_ms = excluded.duration_ms, codec = excluded.codec,
        bitrate_kbps = excluded.bitrate_kbps, verified_at = now(), item_id = excluded.item_id,
+       released_by = coalesce(excluded.released_by,
+                              CASE WHEN f.sha256 = excluded.sha256 THEN f.released_by END),
        published_at = CASE WHEN f.audio_uri = excluded.audio_uri THEN f.published_at END,
        playable_at = CASE WHEN f.audio_uri = excluded.audio_uri THEN f.playable_at END,
        not_playable = CASE WHEN f.audio_uri = excluded.audio_uri THEN f.not_playable END
@@ -93,11 +99,12 @@ async def complete(
     reason: str,
     actor: str,
     uri: str | None = None,
+    released_by: str | None = None,
 ) -> bool:
     """Record the file, complete its item and write `audio.ready`, all or nothing.
 
     Call it in a transaction, when the file is in place: at `uri`, by default at the path of our
-    rule. False: the item has moved meanwhile.
+    rule. `released_by`: the administrator who released it. False: the item has moved meanwhile.
     """
     item = item_id if fence is None else Claim(item_id=item_id, fence=fence)
     rows = await moves.complete(connection, {item: facts.size_bytes}, reason=reason, actor=actor)
@@ -112,7 +119,7 @@ async def complete(
         uri=uri or audio_uri(row["track_id"], facts.ext),
         facts=facts,
     )
-    await _upsert(connection, file, item_id=item_id)
+    await _upsert(connection, file, item_id=item_id, released_by=released_by)
     reached("ledger.recorded")
     await announce_ready(connection, file, item_id=item_id, actor=actor)
     reached("ledger.ready")
@@ -151,6 +158,7 @@ async def _upsert(
     *,
     item_id: str | None,
     guard: tuple[bool, str | None, datetime | None] = (False, None, None),
+    released_by: str | None = None,
 ) -> str:
     facts = file.facts
     return await connection.execute(
@@ -167,6 +175,7 @@ async def _upsert(
         facts.bitrate_kbps,
         item_id,
         *guard,
+        released_by,
     )
 
 

@@ -26,9 +26,11 @@ from shared.db.refusals import last_words, told
 from shared.db.track_columns import track_columns
 from shared.db.turns import NOBODY, places, served
 from shared.errors import AttemptFailed, ErrorType, Stale
+from shared.remedies import explained
 from shared.states import (
     CLAIMED_FROM,
     LEASED,
+    RELEASABLE,
     REMOTE,
     TERMINAL,
     WAITING,
@@ -72,6 +74,16 @@ class Joining:
     item_id: str
     ticket_id: str
     torrentino_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Releasing:
+    """An item that takes a kept file (of `refused_files`), and the download that brought it."""
+
+    item_id: str
+    file_id: str
+    ticket_id: str
+    reason: str
 
 
 async def arrive(
@@ -300,6 +312,21 @@ async def choose(
     return _ids(rows)
 
 
+async def release(connection: Connection, releases: Sequence[Releasing], *, actor: str) -> set[str]:
+    """Let refused files be collected for these items, if no worker has them."""
+    rows = await connection.fetch(
+        SQL["release"],
+        Stage.READY,
+        actor,
+        [each.item_id for each in releases],
+        [each.file_id for each in releases],
+        [each.ticket_id for each in releases],
+        [_reason(each.reason) for each in releases],
+        values(RELEASABLE),
+    )
+    return _ids(rows)
+
+
 async def hand_back(
     connection: Connection,
     claims: Sequence[Claim],
@@ -328,6 +355,7 @@ async def hand_back(
         fences,
         values(LEASED & _from(stage)),
         1 if counted else 0,
+        Stage.READY,
     )
     return _moved(rows, claims, stage)
 
@@ -431,12 +459,19 @@ async def try_next_release(
     locked = await _lock(connection, items, stages, failure.error_type)
     if not locked:
         return {}
-    await block(connection, list(locked), why=why, reason=failure.message, told=told(failure))
+    await block(
+        connection,
+        list(locked),
+        why=why,
+        reason=explained(failure),
+        told=told(failure),
+        evidence=failure.evidence,
+    )
     rows = await connection.fetch(
         SQL["try_next_release"],
         Stage.QUEUED,
         actor,
-        _reason(f"{failure.message}: takes the next release"),
+        _reason(f"takes the next release: {explained(failure)}"),
         list(locked),
         values(frozenset(stages) & _from(Stage.QUEUED)),
         max_grabs,

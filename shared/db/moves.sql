@@ -118,12 +118,24 @@ UPDATE queue_items q
  WHERE q.id = d.item_id AND q.stage = ANY($6)
 RETURNING q.id
 
+-- name: release
+-- An administrator has released a refused file for it, which one download brought: that one is its download again.
+UPDATE queue_items q
+   SET stage = $1, actor = $2, reason = d.reason, released_file = d.file_id, ticket_id = d.ticket_id,
+       due_at = now(), wait_s = 0, chosen_file = NULL, converted_pct = NULL, error_type = NULL, error_message = NULL, error_evidence = NULL,
+       completed_at = NULL, barred = false, fence = new_fence(), hand_backs = 0,
+       started_at = coalesce(q.started_at, extract(epoch FROM now())::bigint), updated_at = now()
+  FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) AS d (item_id, file_id, ticket_id, reason)
+ WHERE q.id = d.item_id AND q.stage = ANY($7)
+RETURNING q.id
+
 -- name: hand_back
 -- Only out of a leased stage: a worker whose last write was committed without its knowledge must not undo it.
--- $9: 1 where it counts, because what the item needs works.
+-- $9: 1 where it counts, because what the item needs works. $10: where a released file is still to be collected.
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, ask_next = coalesce($4, q.ask_next), lease_until = NULL,
        lease_owner = NULL, due_at = now() + make_interval(secs => $5), wait_s = $5, hand_backs = q.hand_backs + $9,
+       released_file = CASE WHEN $1 = $10 THEN q.released_file END,
        turn = CASE WHEN $4 = 'track' THEN next_turn(q.turn_of, q.priority) + c.place - 1 ELSE q.turn END,
        updated_at = now()
   FROM unnest($6::text[], $7::bigint[]) WITH ORDINALITY AS c (item_id, fence, place)
@@ -149,7 +161,7 @@ RETURNING q.id
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, grabs = q.grabs + 1, due_at = now(), wait_s = 0, chosen_file = NULL,
        converted_pct = NULL, lease_until = NULL, lease_owner = NULL, fence = new_fence(), hand_backs = 0,
-       updated_at = now()
+       released_file = NULL, updated_at = now()
  WHERE q.id = ANY($4) AND q.stage = ANY($5) AND q.grabs + 1 < $6
 RETURNING q.id
 
@@ -159,7 +171,7 @@ UPDATE queue_items q
        bytes_downloaded = d.size_bytes,
        processing_duration_ms = (extract(epoch FROM now()) * 1000)::bigint - q.started_at * 1000,
        error_type = NULL, error_message = NULL, error_evidence = NULL, lease_until = NULL,
-       lease_owner = NULL, hand_backs = 0, updated_at = now()
+       lease_owner = NULL, hand_backs = 0, released_file = NULL, updated_at = now()
   FROM unnest($4::text[], $5::bigint[], $6::bigint[]) AS d (item_id, fence, size_bytes)
  WHERE q.id = d.item_id AND (d.fence IS NULL OR q.fence = d.fence) AND q.stage = ANY($7)
 RETURNING q.id, q.track_id, q.album_id
@@ -193,7 +205,7 @@ UPDATE queue_items q
                                ELSE q.ask_next END
                      FROM (SELECT q.ticket_id AS id) i LEFT JOIN tickets t USING (id)),
        chosen_file = NULL, converted_pct = NULL, lease_until = NULL, lease_owner = NULL,
-       fence = new_fence(), hand_backs = 0, updated_at = now()
+       fence = new_fence(), hand_backs = 0, released_file = NULL, updated_at = now()
   FROM unnest($6::text[], $7::text[], $8::int[], $9::float8[], $2::text[]) WITH ORDINALITY
        AS d (item_id, stage, retry_count, delay_s, message, place)
  WHERE q.id = d.item_id AND q.stage = ANY($10)
@@ -204,7 +216,7 @@ RETURNING q.id
 UPDATE queue_items q
    SET stage = $1, actor = $2, reason = $3, error_type = $4, error_message = $3, error_evidence = NULL, barred = $6,
        completed_at = extract(epoch FROM now())::bigint, lease_until = NULL, lease_owner = NULL,
-       fence = new_fence(), updated_at = now()
+       fence = new_fence(), released_file = NULL, updated_at = now()
  WHERE q.id = ANY($5) AND q.stage = ANY($7)
    AND ($6 OR NOT EXISTS (SELECT 1 FROM item_requesters r
                            WHERE r.item_id = q.id AND r.withdrawn_at IS NULL))

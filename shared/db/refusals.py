@@ -12,6 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from shared.db.pool import Connection, Row
 from shared.errors import AttemptFailed, ErrorType
+from shared.remedies import clock, damaged_at_s, explained, tolerance_s
 from shared.states import Stage
 
 LACKS = "lacks the track"
@@ -30,7 +31,9 @@ _OF_WHY = {"lacks": LACKS, "stalled": STALLED, "wrong": BROKEN, "refused": _REFU
 
 # `tried`: it is known which torrent the item's download is; `recorded`: that one is blocked.
 _KNOWN = """
-SELECT q.id AS item_id, coalesce(t.info_hash, t.release_key) IS NOT NULL AS tried,
+SELECT q.id AS item_id,
+       (SELECT count(*) FROM refused_files r WHERE r.track_id = q.track_id) AS kept,
+       coalesce(t.info_hash, t.release_key) IS NOT NULL AS tried,
        EXISTS (SELECT 1 FROM bad_sources b
                 WHERE b.track_id = q.track_id AND b.info_hash = t.info_hash)
        OR EXISTS (SELECT 1 FROM blocklist l
@@ -71,23 +74,22 @@ def told(failure: AttemptFailed) -> str:
 
 def _of_rule(evidence: Mapping[str, object]) -> str:
     """By the rule of verification that the file breaks; a decode stops at the first damage."""
-    heard, expected = _clock(evidence.get("decoded_s")), _clock(evidence.get("expected_s"))
-    long = heard or _clock(evidence.get("container_s"))
+    heard, expected = clock(damaged_at_s(evidence)), clock(evidence.get("expected_s"))
+    long = clock(evidence.get("decoded_s")) or clock(evidence.get("container_s"))
     rule = str(evidence.get("rule"))
     words = {
         "decode_errors": f"damaged at {heard}" if heard else "damaged",
         "truncated": f"ends at {heard}" if heard else "truncated",
-        "wrong_length": f"{long} long instead of {expected}" if long and expected else "too long",
+        "wrong_length": f"{long} long instead of {expected}{_allowed(evidence)}"
+        if long and expected
+        else "too long",
     }
     return words.get(rule, _NO_AUDIO if rule in ("not_audio", "too_small") else BROKEN)
 
 
-def _clock(seconds: object) -> str | None:
-    """As m:ss; None without a number."""
-    if not isinstance(seconds, int | float) or not 0 <= seconds < 1e6:
-        return None
-    minutes, rest = divmod(int(seconds), 60)
-    return f"{minutes}:{rest:02d}"
+def _allowed(evidence: Mapping[str, object]) -> str:
+    tolerance = tolerance_s(evidence)
+    return "" if tolerance is None else f" ({tolerance:g} s allowed)"
 
 
 def summary(refusals: Sequence[str]) -> str:
@@ -135,12 +137,22 @@ async def last_words(
     tried: dict[str, list[str]] = {id_: [] for id_ in ids}
     for row in await connection.fetch(_TRIED, ids, ErrorType.STALLED, ended):
         tried[row["item_id"]].append(row["told"] or _OF_WHY[row["why"]])
-    return {id_: _message(tried[id_], known.get(id_), failure, opening)[:_LONGEST] for id_ in ids}
+    return {id_: _whole_message(tried[id_], known.get(id_), failure, opening) for id_ in ids}
+
+
+def _whole_message(
+    tried: Sequence[str], row: Row | None, failure: AttemptFailed, opening: str | None
+) -> str:
+    """The message, and how many files of earlier refusals can be released."""
+    count = row["kept"] if row is not None else 0
+    are = "file is" if count == 1 else "files are"
+    kept = f"; {count} refused {are} kept, and can be released" if count else ""
+    return _message(tried, row, failure, opening)[: _LONGEST - len(kept)] + kept
 
 
 def _message(
     tried: Sequence[str],
-    row: Row | Mapping[str, bool] | None,
+    row: Row | None,
     failure: AttemptFailed,
     opening: str | None,
 ) -> str:
@@ -149,7 +161,7 @@ def _message(
     every = [*tried, told(failure)] if new else list(tried)
     if opening is not None:
         listed = f": {_listed(every)}; the last one" if len(every) > 1 else ", the last one"
-        return f"{opening}{listed}: {failure.message}"
+        return f"{opening}{listed}: {explained(failure)}"
     if not tried or (refused and len(every) == 1):
-        return failure.message
-    return f"{summary(every)}; {'the last one: ' if refused else ''}{failure.message}"
+        return explained(failure)
+    return f"{summary(every)}; {'the last one: ' if refused else ''}{explained(failure)}"

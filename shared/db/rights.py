@@ -34,6 +34,7 @@ not_found          rw      rawd      -       -               -         rwd     -
 places             -       -         -       raw             -         -       -
 presence_problems  rawd    -         -       rawd            rawd      -       r
 queue_items        raw     rw        rw      rw              raw       rwd     r
+refused_files      rwd     r         r       rad             -         rd      -
 releases           -       rad       -       -               -         -       -
 requests           raw     rw        rw      rw              raw       rd      r
 scans              raw     -         -       -               raw       rwd     -
@@ -56,6 +57,7 @@ _CHANGED: Mapping[tuple[str, Service], tuple[str, ...]] = {
         for service in ("ticketer", "poller", "fetcher_writer")
     },
     ("media_files", "bridge"): ("published_at", "playable_at", "not_playable"),
+    ("refused_files", "ingest"): ("released_by", "released_at"),
     # To lock a row is to be allowed to change it.
     ("albums", "reaper"): ("seen_at",),
 }

@@ -10,7 +10,7 @@ from typing import Any
 from services.fetcher_writer import publish as publisher
 from services.fetcher_writer.collected_files import CollectedFiles
 from services.fetcher_writer.finish import Collected, Finished
-from services.fetcher_writer.match import Found
+from services.fetcher_writer.matched import Found
 from services.fetcher_writer.media import Media
 from services.fetcher_writer.recipe import Recipe
 from services.fetcher_writer.store import hold

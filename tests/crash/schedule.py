@@ -65,7 +65,9 @@ FILE_PATH = [
     if point.startswith(("fetcher", "media", "ledger", "cleaning", "relay"))
     and _ONLY.get(point, "link") == "link"
     # Not on the way of a file that is delivered as it should be to a free name.
-    and point not in ("fetcher.moved_aside", "fetcher.failing", "fetcher.failed")
+    and point not in ("fetcher.moved_aside", "fetcher.failing", "fetcher.failed", "fetcher.kept")
+    # Nor of one that no administrator releases.
+    and point != "fetcher.accepted"
     # Nor where there is one file only.
     and point not in ("fetcher.sampled", "fetcher.assigned", "fetcher.missed", "fetcher.blocked")
 ]

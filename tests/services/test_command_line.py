@@ -160,3 +160,22 @@ async def test_no_key_and_no_answer_are_one_line(tmp_path: Path) -> None:
         assert done.code == 1
         assert done.err.startswith(words), done.err
         assert len(done.err.splitlines()) == 1
+
+
+async def test_refused_files_and_blocks_by_commands(world: World) -> None:
+    """Listed with their reasons; what is not there is told in a line."""
+    [track] = world.add_album(1, 1)
+    await world.execute(
+        "INSERT INTO bad_sources (track_id, info_hash, reason, item_id)"
+        " VALUES ($1, 'abc', 'the audio is damaged', 'before')",
+        track,
+    )
+    api = await serve(world)
+    assert json.loads((await said(api, "refused", "list", "--json")).out)["total"] == 0
+    done = await said(api, "refused", "release", "none")
+    assert (done.code, done.err.startswith("none: There is no such thing")) == (1, True), done
+    shown = await said(api, "blocked", "list", "--track", track)
+    assert shown.lines == [f"abc  wrong, for {track}", "    the audio is damaged"]
+    lifted = await said(api, "blocked", "lift", "abc", "--track", track)
+    assert lifted.lines == ["lifted for 1 track"]
+    assert await world.rows("SELECT 1 FROM bad_sources") == []

@@ -224,7 +224,8 @@ async def test_what_the_torrent_lacks_goes_on_by_itself(still: World, songs: lis
     assert [(each["stage"], each["ask_next"], each["retry_count"]) for each in left] == [
         ("queued", "track", 0)
     ] * 4
-    assert {each["reason"] for each in left} == {"Artist - Tides does not have this track"}
+    begins = "Artist - Tides does not have this track; the file nearest in length, "
+    assert all(each["reason"].startswith(begins) for each in left), left
     rows = await still.rows("SELECT track_id, info_hash, lacks FROM bad_sources ORDER BY track_id")
     assert [tuple(row.values()) for row in rows] == [(t, HASH, True) for t in torrent.tracks[8:]]
     await assert_lawful(still)

@@ -63,7 +63,8 @@ _MOVE = """
 UPDATE queue_items
    SET stage = $2, status = $3, ticket_id = 't',
        completed_at = CASE WHEN $3 IN ('COMPLETED', 'FAILED') THEN 1 END,
-       lease_until = CASE WHEN $2 IN ('ticketing', 'fetching', 'verifying') THEN now() END
+       lease_until = CASE WHEN $2 IN ('ticketing', 'fetching', 'verifying', 'converting')
+                          THEN now() END
  WHERE id = $1
 """
 

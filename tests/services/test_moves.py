@@ -14,12 +14,13 @@ from shared.backoff import RetryPolicy
 from shared.db import download_moves, moves
 from shared.db.claims import Claim
 from shared.db.download_moves import Intent
-from shared.db.moves import Joining, Start
+from shared.db.moves import Joining, Releasing, Start
 from shared.db.pool import Connection, Database
 from shared.errors import AttemptFailed, ErrorType, Stale
 from shared.states import (
     CLAIMED_FROM,
     LEASED,
+    RELEASABLE,
     STATUS_OF,
     TERMINAL,
     TRANSITIONS,
@@ -204,6 +205,13 @@ async def _requeue(connection: Connection, claims: Sequence[Claim]) -> object:
     return await moves.requeue(connection, {TICKET: "again"}, actor="poller", detour=True)
 
 
+async def _release(connection: Connection, claims: Sequence[Claim]) -> object:
+    files = [
+        Releasing(item_id=each, file_id="f", ticket_id=TICKET, reason="r") for each in _ids(claims)
+    ]
+    return await moves.release(connection, files, actor="ingest")
+
+
 def _hand_back(target: Stage) -> Callable[[Connection, Sequence[Claim]], Awaitable[object]]:
     return lambda connection, claims: moves.hand_back(
         connection, claims, target, delay_s=1, reason="r", actor="x"
@@ -277,6 +285,15 @@ MOVES = [
             reasons=dict.fromkeys(_ids(items), "r"),
             actor="ingest",
         ),
+    ),
+    *(
+        Move(
+            name="release",
+            before=stage,
+            after=Stage.READY,
+            call=_release,
+        )
+        for stage in sorted(RELEASABLE)
     ),
     *(
         Move(

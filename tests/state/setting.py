@@ -383,7 +383,8 @@ _COUNTS = ("database_locked", "database_locked_after_effect", "drop_before", "dr
 
 _EMPTY = """
 DELETE FROM events; DELETE FROM item_requesters; DELETE FROM queue_items;
-DELETE FROM tickets; DELETE FROM requests; DELETE FROM media_files; DELETE FROM scans;
+DELETE FROM refused_files; DELETE FROM tickets; DELETE FROM requests; DELETE FROM media_files;
+DELETE FROM scans;
 DELETE FROM conditions; DELETE FROM installation; DELETE FROM searches; DELETE FROM searches_made;
 DELETE FROM not_found; DELETE FROM blocklist; DELETE FROM acquisition
 """

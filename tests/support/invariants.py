@@ -30,7 +30,7 @@ import asyncpg
 
 from services.ingest.store.requests import usage
 from services.reaper.clock_watch import ClockWatch
-from services.reaper.service import Reaper
+from services.reaper.service import Reaper, RefusedBounds
 from services.reaper.store import Store
 from shared.announcer import Announcer
 from shared.bus.nats import Bus
@@ -395,6 +395,7 @@ async def sweep(world: World) -> None:
             retention_s=86_400,
             clock_watch=ClockWatch(SystemClock(), lease_s=60),
             lease_s=60,
+            refused=RefusedBounds(keep_s=14 * 86_400, keep_bytes=10**9, unrecorded_s=0),
             temp_age_s=0,
         )
         await reaper.sweep()

@@ -19,7 +19,15 @@ from services.fetcher_writer.delivery.shared_folder import SharedFolder
 from services.fetcher_writer.work import Ticket
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown
 from shared.media.place import stage
-from shared.media.refused import move_aside, prune_refused
+from shared.media.refused import (
+    keep_refused,
+    kept_file,
+    kept_ids,
+    move_aside,
+    offer_kept,
+    prune_refused,
+    sweep_kept,
+)
 from shared.media.root import write_sentinel
 
 ROOT = "/media/incoming"
@@ -208,6 +216,43 @@ def test_refused_files_are_kept_for_a_while(tmp_path: Path) -> None:
     ]
     assert prune_refused(tmp_path, now_s=time.time() + 31 * 86_400) == 3
     assert list(folder.iterdir()) == []
+
+
+def test_only_kept_downloads_are_removed(tmp_path: Path) -> None:
+    """By their ids, and after a while; links and names of other programs are not touched."""
+    ids = [f"00000000-0000-4000-8000-00000000000{n}" for n in range(3)]
+    foreign = tmp_path / "theirs.flac"
+    foreign.write_bytes(b"theirs")
+    (tmp_path / ".incoming").mkdir()
+    temp = tmp_path / ".incoming" / "i.1.part"
+    temp.write_bytes(bytes(100))
+    assert keep_refused(tmp_path, temp, ids[0], most_bytes=99) is None
+    assert keep_refused(tmp_path, temp, ids[0], most_bytes=100) == 100
+    assert not temp.exists()
+    folder = kept_file(tmp_path, ids[0]).parent
+    (folder / ids[1]).symlink_to(foreign)
+    (folder / "notes.txt").write_text("not ours")
+    assert kept_ids(tmp_path) == [ids[0]]
+    assert sweep_kept(tmp_path, ids, older_than_s=60) == 0
+    later_s = time.time() + 61
+    assert sweep_kept(tmp_path, ids, older_than_s=60, now_s=later_s) == 1
+    assert {path.name for path in folder.iterdir()} == {ids[1], "notes.txt"}
+    assert foreign.read_bytes() == b"theirs"
+
+
+def test_a_kept_download_is_offered_by_a_link(tmp_path: Path) -> None:
+    """The kept one stays until the item is completed; a link to another file is not followed."""
+    file_id = "00000000-0000-4000-8000-000000000001"
+    temp, source = tmp_path / ".incoming" / "i.1.part", tmp_path / ".incoming" / "i.0.part"
+    source.parent.mkdir()
+    source.write_bytes(b"audio")
+    assert not offer_kept(tmp_path, file_id, temp)
+    keep_refused(tmp_path, source, file_id, most_bytes=100)
+    assert offer_kept(tmp_path, file_id, temp)
+    assert temp.samefile(kept_file(tmp_path, file_id))
+    kept_file(tmp_path, file_id).unlink()
+    kept_file(tmp_path, file_id).symlink_to(temp)
+    assert not offer_kept(tmp_path, file_id, tmp_path / ".incoming" / "i.2.part")
 
 
 @pytest.mark.parametrize("call", ["fsync", "replace"])

@@ -18,8 +18,8 @@ from shared.errors import AttemptFailed, CorruptAudio, ErrorType
             "3:11 long instead of 3:00",
         ),
         (
-            {"rule": "wrong_length", "container_s": 3700, "expected_s": 60},
-            "61:40 long instead of 1:00",
+            {"rule": "wrong_length", "container_s": 3700, "expected_s": 60, "tolerance_s": 6.0},
+            "61:40 long instead of 1:00 (6 s allowed)",
         ),
         ({"rule": "not_audio"}, "no audio"),
         ({"rule": "decode_errors", "decoded_s": None}, "damaged"),

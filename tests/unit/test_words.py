@@ -63,6 +63,7 @@ STATS: dict[str, Any] = {
     "searches": {"last_hour": 7, "per_hour": 60},
     "tickets": {"in_flight": 3, "max_in_flight": 50, "need_approval": 1},
     "outbox": {"waiting": 0, "oldest_s": None},
+    "refused_files": {"count": 0, "bytes": 0},
     "presence_problems": {"outside": 0, "broken": 0, "second": 0},
     "paused": [
         {"dependency": "space", "stage": "fetching", "to_do": "free some space", "why": "x"},
@@ -156,6 +157,35 @@ def test_a_scan_says_what_it_found_of_files() -> None:
     adopting = SCAN | {"adopted": 7, "scope": {"scope": "all", "adopt": True}}
     assert words.scan(adopting)[1] == "7 files verified and recorded."
     assert words.scan_progress(adopting).endswith(", 7 files recorded")
+
+
+def test_refusals_are_lines() -> None:
+    """Kept files by their number in the statistics, one by one in their list; and blocks."""
+    stats = words.stats(STATS | {"refused_files": {"count": 2, "bytes": 5_000_000}})
+    assert "2 refused downloads kept, 5.0 MB: see `refused list`." in stats
+    file = {
+        "id": "f1",
+        "track_id": "t1",
+        "track_name": None,
+        "file": "01.flac",
+        "size_bytes": 5_000_000,
+        "state": "released",
+        "kept_until": 0,
+        "reason": "too long",
+    }
+    assert words.refused_file(file) == ["f1  t1: 01.flac (5.0 MB, released)", "    too long"]
+    assert "kept until" in words.refused_file(file | {"state": "kept"})[0]
+    block = {
+        "source": "h",
+        "release": None,
+        "why": "lacks",
+        "track_id": "t1",
+        "track_name": "Song",
+        "reason": "not in it",
+    }
+    assert words.blocked_source(block) == ["h  lacks, for t1 Song", "    not in it"]
+    assert words.lifted({"lifted": ["t1"], "failed": []}) == "lifted for 1 track"
+    assert words.lifted({"lifted": ["t1", "t2"], "failed": ["i"]}).endswith("`retry` them: i")
 
 
 def test_presence_problems_are_lines() -> None:

@@ -61,7 +61,7 @@ SELECT EXISTS (SELECT 1 FROM item_requesters WHERE item_id = $1 AND user_id = $2
 _TIMELINE = """
 SELECT extract(epoch FROM at) AS at, actor, from_stage, stage, status, attempt, retry_count,
        reason, error_type, data
-  FROM events WHERE item_id = $1 AND kind = 'item' ORDER BY seq LIMIT 1000
+  FROM events WHERE item_id = $1 AND kind IN ('item', 'decision.taken') ORDER BY seq LIMIT 1000
 """
 
 _LATEST_OF_TRACKS = f"""
@@ -120,5 +120,5 @@ async def was_requested_by(connection: Connection, item_id: str, user_id: str) -
 
 
 async def timeline(connection: Connection, item_id: str) -> Sequence[Row]:
-    """The moves of an item, oldest first."""
+    """The moves of an item and the decisions about its files, oldest first."""
     return await connection.fetch(_TIMELINE, item_id)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from services.ingest.store.refused import totals as refused_totals
 from shared.db.item_counts import Counts, count_items
 from shared.db.pool import Connection, Row
 from shared.db.server import NOT_DURABLE
@@ -92,6 +93,8 @@ class Numbers:
     outbox: Row
     # How many rows `presence_problems` has, by kind.
     presence_problems: dict[str, int]
+    # How many refused downloads are kept, and their bytes.
+    refused: Row
     # The settings of PostgreSQL with which a crash loses commits.
     not_durable: list[str]
     now: int
@@ -117,6 +120,7 @@ async def numbers(connection: Connection) -> Numbers:
         presence_problems={
             row["kind"]: row["count"] for row in await connection.fetch(_PROBLEM_COUNTS)
         },
+        refused=await refused_totals(connection),
         not_durable=await connection.fetchval(f"SELECT {NOT_DURABLE}"),
         now=await connection.fetchval(_NOW),
     )
