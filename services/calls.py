@@ -13,7 +13,7 @@ import typer
 from services import output
 from services.address import Address, find_address
 from services.client import ApiClient, ApiError, Json, NoAnswer
-from shared.process import errors_in_lines
+from shared.exits import errors_in_lines
 
 T = TypeVar("T")
 Ask: TypeAlias = Callable[[ApiClient], Awaitable[T]]
