@@ -6,7 +6,6 @@ decoded: a tag, stray bytes, or a part of a frame, which shows that the file was
 
 from __future__ import annotations
 
-import mmap
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -14,8 +13,11 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from shared.media.file_bytes import FileBytes, opened
 from shared.media.tails import after_id3, tag_length
 
+# Of AAC; an MP3's has four.
+_HEADER_BYTES = 7
 _VERSION_1, _LAYER_3 = 3, 1
 _KBPS = (
     (0, 8, 16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 144, 160),
@@ -30,6 +32,8 @@ _AAC_HZ = (
 _CHAIN = 3
 # Bytes that may begin a frame but do not: files with more are no music, and searching them is slow.
 _MOST_TRIED = 100_000
+# A day of music. Reading the shortest frames of a large file that has nothing else takes minutes.
+_MOST_FRAMES = 4_000_000
 # Behind the last frame: so many bytes of any kind, and so many zeros, are no lost audio.
 _STRAY_BYTES = 16
 _PADDING_BYTES = 4096
@@ -61,8 +65,7 @@ class Frames:
     broken: bool = False
 
 
-_Data = mmap.mmap
-_Reader = Callable[[_Data, int], Frame | None]
+_Reader = Callable[[bytes], Frame | None]
 
 
 def frames_of(path: Path, container: str, end: int | None) -> Frames | None:
@@ -70,20 +73,21 @@ def frames_of(path: Path, container: str, end: int | None) -> Frames | None:
 
     `container`: "mp3" or "adts".
     """
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return _Walk(data, _mp3 if container == "mp3" else _adts, end or len(data)).run(container)
+    with opened(path) as data:
+        return _Walk(data, _mp3 if container == "mp3" else _adts, end or data.size).run(container)
 
 
 class _Walk:
-    def __init__(self, data: _Data, reader: _Reader, end: int) -> None:
+    def __init__(self, data: FileBytes, reader: _Reader, end: int) -> None:
         self._data, self._reader, self._until = data, reader, end
         self._tried = 0
 
     def run(self, container: str) -> Frames | None:
         found: Counter[tuple[int, int]] = Counter()
         first = at = self._next(after_id3(self._data))
-        end, broken = 0, False
-        while at is not None:
+        end, broken, read = 0, False, 0
+        while at is not None and read <= _MOST_FRAMES:
+            read += 1
             frame = self._whole(at)
             if frame is not None:
                 found[frame.samples, frame.rate_hz] += 1
@@ -92,7 +96,7 @@ class _Walk:
                 at += tag
             elif (at := self._next(at)) is not None:
                 broken = True
-        if first is None or self._tried > _MOST_TRIED:
+        if first is None or self._tried > _MOST_TRIED or read > _MOST_FRAMES:
             return None
         return replace(self._summed(found, first, end, container), broken=broken)
 
@@ -100,10 +104,10 @@ class _Walk:
         self, found: Counter[tuple[int, int]], first: int, end: int, container: str
     ) -> Frames:
         counted_s, counting = None, False
-        head = self._reader(self._data, first)
+        head = self._reader(self._data.read(first, _HEADER_BYTES))
         assert head is not None
         if container == "mp3":
-            counting, count = _counted(self._data[first : first + head.size])
+            counting, count = _counted(self._data.read(first, head.size))
             counted_s = count * head.samples / head.rate_hz if count else None
         seconds = sum(count * samples / rate for (samples, rate), count in found.items())
         return Frames(
@@ -114,7 +118,10 @@ class _Walk:
         )
 
     def _whole(self, at: int) -> Frame | None:
-        frame = self._reader(self._data, at) if at + 7 <= self._until else None
+        head = self._data.read(at, _HEADER_BYTES)
+        if len(head) < _HEADER_BYTES or at + _HEADER_BYTES > self._until:
+            return None
+        frame = self._reader(head)
         return frame if frame is not None and at + frame.size <= self._until else None
 
     def _next(self, at: int) -> int | None:
@@ -138,7 +145,7 @@ class _Walk:
         return True
 
     def _is_cut(self, end: int) -> bool:
-        tail = self._data[end : min(self._until, end + _PADDING_BYTES + 1)]
+        tail = self._data.read(end, min(self._until - end, _PADDING_BYTES + 1))
         if len(tail) <= _STRAY_BYTES:
             return tail.startswith(b"\xff")
         return len(tail) > _PADDING_BYTES or tail.count(0) != len(tail)
@@ -157,8 +164,8 @@ def _counted(frame: bytes) -> tuple[bool, int | None]:
     return False, None
 
 
-def _mp3(data: _Data, at: int) -> Frame | None:
-    return _mp3_frame(data[at + 1], data[at + 2]) if data[at] == 0xFF else None
+def _mp3(head: bytes) -> Frame | None:
+    return _mp3_frame(head[1], head[2]) if head[0] == 0xFF else None
 
 
 @cache
@@ -175,11 +182,11 @@ def _mp3_frame(second: int, third: int) -> Frame | None:
     return Frame(size, samples, rate_hz)
 
 
-def _adts(data: _Data, at: int) -> Frame | None:
-    if data[at] != 0xFF or data[at + 1] & 0xF6 != 0xF0:
+def _adts(head: bytes) -> Frame | None:
+    if head[0] != 0xFF or head[1] & 0xF6 != 0xF0:
         return None
-    rate = data[at + 2] >> 2 & 15
-    size = (data[at + 3] & 3) << 11 | data[at + 4] << 3 | data[at + 5] >> 5
-    if rate >= len(_AAC_HZ) or size < 7:
+    rate = head[2] >> 2 & 15
+    size = (head[3] & 3) << 11 | head[4] << 3 | head[5] >> 5
+    if rate >= len(_AAC_HZ) or size < _HEADER_BYTES:
         return None
-    return Frame(size, 1024 * ((data[at + 6] & 3) + 1), _AAC_HZ[rate])
+    return Frame(size, 1024 * ((head[6] & 3) + 1), _AAC_HZ[rate])

@@ -7,9 +7,11 @@ incomplete download lacks at least the page with that mark, and ends within a pa
 
 from __future__ import annotations
 
-import mmap
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
+
+from shared.media.file_bytes import FileBytes, opened
 
 _CAPTURE = b"OggS"
 _HEADER_BYTES = 27
@@ -36,41 +38,51 @@ class Pages:
     chained: bool
 
 
+class _Page(NamedTuple):
+    """Its flags, where it ends, and whether its last packet does not end on it."""
+
+    flags: int
+    end: int
+    continues: bool
+
+
 def pages_of(path: Path) -> Pages | None:
     """The pages of the file; None where there is none. Blocks."""
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        last: int | None = None
-        end, broken, chained, tried = 0, False, False, 0
-        at = data.find(_CAPTURE)
+    with opened(path) as data:
+        last: _Page | None = None
+        broken, chained, tried = False, False, 0
+        at = data.find(_CAPTURE, 0)
         while at >= 0 and tried < _MOST_TRIED:
-            page_end = _end_of_page(data, at)
-            if page_end is None:
+            page = _page(data, at)
+            if page is None:
                 tried += 1
                 at = data.find(_CAPTURE, at + 1)
                 continue
-            broken |= last is not None and at != end
-            # Streams that are multiplexed begin together.
-            begins = data[at + 5] & _BEGIN_OF_STREAM
-            chained |= last is not None and begins > data[last + 5] & _BEGIN_OF_STREAM
-            last, end = at, page_end
-            at = data.find(_CAPTURE, end)
+            if last is not None:
+                broken |= at != last.end
+                # Streams that are multiplexed begin together.
+                chained |= page.flags & _BEGIN_OF_STREAM > last.flags & _BEGIN_OF_STREAM
+            last = page
+            at = data.find(_CAPTURE, page.end)
         if last is None:
             return None
-        whole = data[last + 26 + data[last + 26]] != _CONTINUES
         return Pages(
-            end=end,
-            marked=bool(data[last + 5] & _END_OF_STREAM),
-            complete=whole and data.find(_CAPTURE, end) < 0,
+            end=last.end,
+            marked=bool(last.flags & _END_OF_STREAM),
+            complete=not last.continues and data.find(_CAPTURE, last.end) < 0,
             broken=broken,
             chained=chained,
         )
 
 
-def _end_of_page(data: mmap.mmap, at: int) -> int | None:
-    """Where the page ends that begins at `at`; None: it is none, or has not all of its body."""
-    header = data[at : at + _HEADER_BYTES]
+def _page(data: FileBytes, at: int) -> _Page | None:
+    """The page that begins there; None: it is none, or has not all of its body."""
+    header = data.read(at, _HEADER_BYTES)
     if len(header) < _HEADER_BYTES or header[4] != 0 or header[5] > 7:
         return None
-    segments = data[at + _HEADER_BYTES : at + _HEADER_BYTES + header[26]]
-    end = at + _HEADER_BYTES + header[26] + sum(segments)
-    return end if len(segments) == header[26] and end <= len(data) else None
+    count = header[26]
+    segments = data.read(at + _HEADER_BYTES, count)
+    end = at + _HEADER_BYTES + count + sum(segments)
+    if len(segments) < count or end > data.size:
+        return None
+    return _Page(header[5], end, continues=segments[-1:] == bytes([_CONTINUES]))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import mmap
 import re
 from pathlib import Path
 from typing import BinaryIO
+
+from shared.media.file_bytes import FileBytes
 
 _ID3V1_BYTES, _ENHANCED_BYTES = 128, 227
 _ID3V2_HEAD_BYTES = 10
@@ -42,23 +43,24 @@ def audio_start(path: Path) -> int:
     return begins[-1] if len(begins) > 1 and (several or _UNEXPECTED.match(head)) else 0
 
 
-def after_id3(data: mmap.mmap) -> int:
+def after_id3(data: FileBytes) -> int:
     """Where the ID3v2 tags at the beginning end."""
     at = 0
-    while length := _id3_length(data[at : at + _ID3V2_HEAD_BYTES]):
-        at += length
+    for _ in range(_MOST_TAGS):
+        at += _id3_length(data.read(at, _ID3V2_HEAD_BYTES))
     return at
 
 
-def tag_length(data: mmap.mmap, at: int) -> int:
+def tag_length(data: FileBytes, at: int) -> int:
     """The length of the tag that begins there, as between joined files; 0 if none does."""
-    if data[at : at + 3] == b"TAG":
-        return _ENHANCED_BYTES if data[at + 3 : at + 4] == b"+" else _ID3V1_BYTES
-    if data[at : at + 8] == b"APETAGEX":
-        is_header = int.from_bytes(data[at + 20 : at + 24], "little") & _APE_IS_HEADER
-        size = int.from_bytes(data[at + 12 : at + 16], "little") if is_header else 0
+    head = data.read(at, _APE_FOOTER_BYTES)
+    if head.startswith(b"TAG"):
+        return _ENHANCED_BYTES if head.startswith(b"TAG+") else _ID3V1_BYTES
+    if head.startswith(b"APETAGEX"):
+        is_header = int.from_bytes(head[20:24], "little") & _APE_IS_HEADER
+        size = int.from_bytes(head[12:16], "little") if is_header else 0
         return _APE_FOOTER_BYTES + size
-    return _id3_length(data[at : at + _ID3V2_HEAD_BYTES])
+    return _id3_length(head[:_ID3V2_HEAD_BYTES])
 
 
 def audio_end(path: Path) -> int | None:

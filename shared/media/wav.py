@@ -44,8 +44,8 @@ def _samples(file: BinaryIO, whole: int) -> Samples | None:
             case b"" | b"ds64":  # the real sizes, beyond 4 GiB
                 return None
             case b"fmt ":
-                form = file.read(size)
-                file.seek(size % 2, 1)
+                form = file.read(min(size, _FORM.size))
+                file.seek(size - len(form) + size % 2, 1)
             case b"data":
                 return _measured(size, file.tell(), whole, form)
             case _:
@@ -55,7 +55,7 @@ def _samples(file: BinaryIO, whole: int) -> Samples | None:
 
 def _measured(size: int, begin: int, whole: int, form: bytes) -> Samples:
     stated = size not in _UNKNOWN and size < _UNKNOWN_FROM
-    kind, rate_hz, block = _FORM.unpack(form[:16]) if len(form) >= 16 else (0, 0, 0)
+    kind, rate_hz, block = _FORM.unpack(form) if len(form) == _FORM.size else (0, 0, 0)
     if kind not in _PLAIN or not rate_hz or not block:
         return Samples(stated=stated)
     there = min(size, whole - begin) if stated else whole - begin
