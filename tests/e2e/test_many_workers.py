@@ -11,11 +11,11 @@ from tests.e2e.test_corruption import Observer
 from tests.support.stages import assert_lawful, queue
 from tests.support.world import World, eventually, make_world
 
-COUNT, LIMIT = 60, 7
+COUNT, LIMIT = 30, 7
 
 
 async def test_no_item_is_ticketed_or_fetched_twice(tmp_path: Path, database_url: str) -> None:
-    """Two ticketers, two pollers, three fetcher-writers, 60 items: one of everything for each."""
+    """Two ticketers, two pollers, three fetcher-writers, 30 items: one of everything for each."""
     config = StandinConfig(acquire_s=0.0, download_s=0.05, convert_s=0.0, place_s=0.01, tick_s=0.01)
     async with make_world(tmp_path, database_url, config) as world:
         tracks = world.add_album(1, COUNT, seconds=2)

@@ -62,7 +62,7 @@ def _taken(port: int) -> Iterator[None]:
         yield
 
 
-async def as_root_in_a_closed_folder() -> Rows:
+async def as_root_in_a_closed_folder(*, short: bool = False) -> Rows:
     """F1: below a folder that only its owner enters, whose path has blanks and 200 characters."""
     with copied("a clone with a long name, 100% (new) " + "x" * 130) as copy:
         first = await copy.make("run", args="--once")
@@ -78,7 +78,7 @@ async def as_root_in_a_closed_folder() -> Rows:
         _arrived(again)
         again.require(again.lines[0][0] < _FIRST_LINE_S, "the second start is slow to speak")
         yield "second start: first line after", f"{again.lines[0][0]:.1f} s"
-        async for row in _with_a_copy(copy):
+        async for row in _with_a_copy(copy, short=short):
             yield row
 
 
@@ -92,7 +92,13 @@ async def tests_in_a_closed_folder() -> Rows:
         yield "tests with PostgreSQL and NATS in the closed folder", said.own()[-1]
 
 
-async def _with_a_copy(copy: Copy) -> Rows:
+async def shortly_as_root() -> Rows:
+    """The same without what the tests of the suite do as well: kills, and Ctrl-C on the way."""
+    async for row in as_root_in_a_closed_folder(short=True):
+        yield row
+
+
+async def _with_a_copy(copy: Copy, *, short: bool) -> Rows:
     """What fails, or is stopped, in a copy that is set up."""
     one: tuple[tuple[str, dict[str, str], tuple[str, ...]], ...] = (
         ("CATALOG_DB=/nope", {"CATALOG_DB": "/nope"}, ("CATALOG_DB", "there is no such file")),
@@ -118,6 +124,8 @@ async def _with_a_copy(copy: Copy) -> Rows:
         told = [line for line in said.own() if line.startswith("port ")]
         said.require(len(told) == 2, "free ports were not told")
         yield "the usual ports, which are taken", "; ".join(told)
+    if short:
+        return
     async for row in _killed_and_twice(copy):
         yield row
     for seconds in (0.2, 2.0, 10.0):

@@ -47,7 +47,9 @@ def playable(world: World) -> dict[str, Path]:
 async def test_the_program_asks_for_an_album_that_plays_then(world: World) -> None:
     """One request over NATS, under its user; each file is named in the catalog; and again."""
     wanted = world.add_album(1, 2)
-    await world.run()
+    running = await world.run()
+    # The streams are there from then on.
+    await running.app.bus.connected.wait()
     assert playable(world) == {}
     code, printed = await run_the_program(world, "request-1", "42", album_id(1))
     assert code == 0, printed

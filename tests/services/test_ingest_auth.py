@@ -64,7 +64,7 @@ async def test_who_acts_for_a_user_is_no_administrator(world: World) -> None:
     """X-User-Id on an administrator's route is 403, and starts nothing."""
     api = await serve(world)
     admin = [(m, p) for m, p in routes(world) if "/admin/" in p and m != "HEAD"]
-    assert len(admin) == 10
+    assert len(admin) == 15
     for method, path in admin:
         answer = await api.request(method, path, headers=as_user("42"))
         assert_problem(answer, 403, "not-allowed")

@@ -60,7 +60,7 @@ async def test_counts_are_those_of_the_rows(world: World, database: Database) ->
     await same()
     await world.execute("DELETE FROM queue_items WHERE id = $1", items[0]["id"])
     await same()
-    await world.execute(_FILL, 1000)
+    await world.execute(_FILL, 20)
     for number in range(300):
         await world.execute("UPDATE queue_items SET priority = $1", 1 + number % 2)
     async with database.connection() as connection:

@@ -22,7 +22,7 @@ _COMMON = settings(
     phases=(Phase.generate, Phase.shrink),
 )
 PROFILES = {
-    "quick": settings(_COMMON, max_examples=12),
+    "quick": settings(_COMMON, max_examples=10),
     "deep": settings(_COMMON, max_examples=500, stateful_step_count=50),
 }
 DIRECT = {"quick": settings(_COMMON, max_examples=6), "deep": PROFILES["deep"]}
