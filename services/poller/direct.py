@@ -165,9 +165,15 @@ class DownloadFollower:
         return _ENDED
 
     async def _lose(self, download: Download, lost: Lost) -> Woken:
-        """Add it again, once; then the next release is tried."""
+        """Add it again, once; then the next release is tried.
+
+        What is in error has to leave the client before, or it would be found there and taken for
+        the new one.
+        """
         if lost.how == "error" and download.ours:
-            await self._remove(download)
+            begun = _begun(download)
+            if not await self.remote.take_out(begun, reason="it is in error"):
+                return ()
         async with self._store.database.transaction() as connection:
             again = not await self._store.ended_so_before(connection, download, how=lost.how)
             failure = AttemptFailed(ErrorType.STALLED, f"{download.title} {lost.reason}")
@@ -180,10 +186,6 @@ class DownloadFollower:
             reached("torrents.lost")
         DOWNLOADS_ENDED.labels(lost.how).inc()
         return _ENDED
-
-    async def _remove(self, download: Download) -> None:
-        """Take what is in error out of the client, unless others need it."""
-        await self.remote.give_up([_begun(download)], reason="it is in error", with_data=True)
 
     async def _next(
         self, connection: Connection, download: Download, failure: AttemptFailed

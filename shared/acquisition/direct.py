@@ -15,7 +15,7 @@ import structlog
 from shared.acquisition.protocol import Begun, Found, Location, ModeName, Phase, Seen, Started
 from shared.acquisition.removal import Case, Ground, Removal, Standing
 from shared.crashpoints import reached
-from shared.errors import Dependency, OutcomeUnknown, Refused
+from shared.errors import Conflict, Dependency, OutcomeUnknown, Refused
 from shared.torrentino.client import TorrentinoClient
 from shared.torrentino.torrent import RemoteTorrent
 
@@ -168,12 +168,23 @@ class Direct:
         for each in begun:
             if each.remote_id is not None and await self._remove(
                 each, each.remote_id, reason, with_data=with_data
-            ):
+            ) in (Standing.FREE, Standing.FOREIGN):
                 ended.add(each.id)
         return frozenset(ended)
 
-    async def _remove(self, begun: Begun, info_hash: str, reason: str, *, with_data: bool) -> bool:
-        """Whether nothing is left to do."""
+    async def take_out(self, begun: Begun, *, reason: str) -> bool:
+        """Take one torrent out with its data, unless a download needs it.
+
+        False: a torrent is being added just now, and may be this one. Ask again.
+        """
+        if begun.remote_id is None:
+            return True
+        return await self._remove(begun, begun.remote_id, reason, with_data=True) is not None
+
+    async def _remove(
+        self, begun: Begun, info_hash: str, reason: str, *, with_data: bool
+    ) -> Standing | None:
+        """What became of it; None: nothing yet."""
         assert self._removal is not None, "what gives up has it"
         case = Case(
             info_hash=info_hash,
@@ -184,12 +195,14 @@ class Direct:
         )
         try:
             standing = await self._removal.torrent(case)
+        except Conflict:
+            return None
         except (OutcomeUnknown, Refused) as error:
             log.info("removal_unsettled", info_hash=info_hash, detail=str(error))
-            return False
+            return Standing.NEEDED
         if standing is Standing.FREE:
             log.info("download_removed", info_hash=info_hash, reason=reason)
-        return standing is not Standing.NEEDED
+        return standing
 
 
 def _phase(torrent: RemoteTorrent | None) -> Phase:

@@ -257,7 +257,8 @@ class DirectWork(Asking):
             for number, tracks in self._albums.items()
             for track in tracks
         }
-        assert grabs == expected, "I12: downloads in vain"
+        others = {id_: n for id_, n in grabs.items() if n != expected.get(id_)}
+        assert grabs == expected, f"I12: downloads in vain: {others}"
 
     async def _blocked(self) -> None:
         rows: list[Row] = await self._rows("SELECT track_id, release_key, info_hash FROM blocklist")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from services.local.torrentino import Song
 from shared.media.paths import audio_uri
@@ -17,7 +18,7 @@ from tests.support.releases import (
     sha256,
 )
 from tests.support.stages import assert_lawful, tickets
-from tests.support.world import World
+from tests.support.world import World, eventually
 
 CREATE = "POST /tickets"
 PROCESS = "POST /pipeline/process/{id}"
@@ -172,7 +173,12 @@ async def test_an_album_is_converted(world: World) -> None:
     ]
     for name, source in torrent.items():
         assert sha256(world.downloads / name) == sha256(source)
-    assert not list((world.media / ".incoming").glob("*.part"))
+
+    # They are removed right after the item is completed.
+    async def parts() -> list[Path]:
+        return list((world.media / ".incoming").glob("*.part"))
+
+    await eventually(parts, lambda found: not found)
     stages_ = await world.rows("SELECT DISTINCT item_id FROM events WHERE stage = 'converting'")
     assert len(stages_) == 4
     await assert_lawful(world)

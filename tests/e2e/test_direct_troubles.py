@@ -16,6 +16,8 @@ from services.local.torrentino.offers import Offer
 from services.local.torrentino.torrent import Torrent
 from services.local.torrentino.torrents import ByHand
 from shared.db.migrate import head, migrate
+from shared.db.pool import Database
+from shared.db.torrents_seen import lock_for_add
 from tests.support.autoindex import Autoindex
 from tests.support.direct import (
     SERVICES,
@@ -283,6 +285,35 @@ async def test_people_find_a_place_while_a_scan_fills_the_others(rqbit: World) -
     await eventually(open_, lambda count: count == 3)
     waiting = [item for item in await rqbit.items() if item["stage"] == "queued"]
     assert {item["priority"] for item in waiting} == {3}
+
+
+async def test_what_is_in_error_leaves_before_it_is_added_again(rqbit: World) -> None:
+    """While another torrent is being added nothing is removed: the item waits for that."""
+    album = make_release(rqbit, 1)
+    spec = list_release(rqbit, album)
+    rqbit.faults.fates[spec.title.casefold()] = "stuck_downloading"
+    api = await serve(rqbit, *SERVICES, STALL_TIMEOUT_S="60")
+    await ask_album(api, album.id, "42")
+    await eventually(lambda: downloads(rqbit), lambda rows: any(r["progress_pct"] for r in rows))
+    listed = rqbit.standin.requests
+
+    async def looks() -> int:
+        return listed["GET /torrents"]
+
+    database = Database(rqbit.database_url)
+    try:
+        async with database.transaction() as adding:
+            assert await lock_for_add(adding)
+            rqbit.standin.break_torrent(spec.info_hash)
+            before = await looks()
+            await eventually(looks, lambda n: n > before + 3)
+            assert [row["state"] for row in await downloads(rqbit)] == ["open"]
+            rqbit.faults.fates.clear()
+    finally:
+        await database.close()
+    [item] = await rqbit.until_ended(1)
+    assert (item["status"], item["grabs"], item["retry_count"]) == ("COMPLETED", 0, 0)
+    assert_originals(rqbit, album)
 
 
 async def test_users_take_turns_at_the_budget_of_searches(rqbit: World) -> None:
