@@ -18,7 +18,7 @@ from tests.crash.schedule import FILE_PATH, SEARCHED, Schedule, at_points, by_se
 from tests.crash.zygote import Zygote
 
 _ROOT = Path(__file__).parents[2]
-_SEEDS = 8
+_SEEDS = 5
 # A message of the stand-in's web server, whose caller was killed in the middle of a request.
 pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 # Where the helper is, which serves all of them.

@@ -22,10 +22,10 @@ _COMMON = settings(
     phases=(Phase.generate, Phase.shrink),
 )
 PROFILES = {
-    "quick": settings(_COMMON, max_examples=10),
+    "quick": settings(_COMMON, max_examples=7),
     "deep": settings(_COMMON, max_examples=500, stateful_step_count=50),
 }
-DIRECT = {"quick": settings(_COMMON, max_examples=6), "deep": PROFILES["deep"]}
+DIRECT = {"quick": settings(_COMMON, max_examples=4), "deep": PROFILES["deep"]}
 
 
 @pytest.mark.timeout(7200)
