@@ -161,7 +161,8 @@ class Settings(BaseModel):
     )
     download_cleanup: Annotated[Literal["keep", "wrong", "all"], Word] = Field(
         "wrong",
-        description="which downloads are removed at Torrentino with their files: none (`keep`),"
+        description="which downloads are removed at Torrentino with their files: none (`keep`) but"
+        " such as are in error, which are added again,"
         " those that proved wrong or that no item needs any more (`wrong`), or also those that were"
         " collected (`all`); a torrent that was there before is never removed (direct)",
     )

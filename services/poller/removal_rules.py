@@ -83,7 +83,8 @@ class RemovalRules:
         Torrentino would choose the damaged one again, and continue with the other.
         """
         if case.mode == "direct":
-            return self._download_policy != "keep"
+            # What is in error brings nothing, and would be found there in place of the new one.
+            return case.ground is Ground.FAILED or self._download_policy != "keep"
         return case.ground is not Ground.COLLECTED or self._ticket_policy == "torrent"
 
     @asynccontextmanager

@@ -173,22 +173,31 @@ class Direct:
         return frozenset(ended)
 
     async def take_out(self, begun: Begun, *, reason: str) -> bool:
-        """Take one torrent out with its data, unless a download needs it.
+        """Take one torrent in error out with its data, unless a download needs it.
 
         False: a torrent is being added just now, and may be this one. Ask again.
         """
         if begun.remote_id is None:
             return True
-        return await self._remove(begun, begun.remote_id, reason, with_data=True) is not None
+        removed = await self._remove(
+            begun, begun.remote_id, reason, with_data=True, ground=Ground.FAILED
+        )
+        return removed is not None
 
     async def _remove(
-        self, begun: Begun, info_hash: str, reason: str, *, with_data: bool
+        self,
+        begun: Begun,
+        info_hash: str,
+        reason: str,
+        *,
+        with_data: bool,
+        ground: Ground = Ground.UNWANTED,
     ) -> Standing | None:
         """What became of it; None: nothing yet."""
         assert self._removal is not None, "what gives up has it"
         case = Case(
             info_hash=info_hash,
-            ground=Ground.UNWANTED,
+            ground=ground,
             mode=self.name,
             download_id=begun.id,
             keeps_files=not with_data,

@@ -31,6 +31,7 @@ class Ground(StrEnum):
     """Why a torrent is to be removed."""
 
     UNWANTED = "unwanted"  # no item waits for its download any more
+    FAILED = "failed"  # it is in error at the client, and its release is added again
     BAD = "bad"  # it is blocked, and Torrentino would choose it again
     COLLECTED = "collected"  # all that was wanted of it is collected
 

@@ -288,11 +288,11 @@ async def test_people_find_a_place_while_a_scan_fills_the_others(rqbit: World) -
 
 
 async def test_what_is_in_error_leaves_before_it_is_added_again(rqbit: World) -> None:
-    """While another torrent is being added nothing is removed: the item waits for that."""
+    """Whatever the policy. While another one is being added, the item waits."""
     album = make_release(rqbit, 1)
     spec = list_release(rqbit, album)
     rqbit.faults.fates[spec.title.casefold()] = "stuck_downloading"
-    api = await serve(rqbit, *SERVICES, STALL_TIMEOUT_S="60")
+    api = await serve(rqbit, *SERVICES, STALL_TIMEOUT_S="60", DOWNLOAD_CLEANUP="keep")
     await ask_album(api, album.id, "42")
     await eventually(lambda: downloads(rqbit), lambda rows: any(r["progress_pct"] for r in rows))
     listed = rqbit.standin.requests
