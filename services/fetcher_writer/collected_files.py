@@ -125,12 +125,7 @@ class CollectedFiles:
         try:
             async with asyncio.timeout(_DECODE_SPARE_S + longest_s / _DECODE_SPEED):
                 decoded = await decode(
-                    path,
-                    self._media.find_tools(),
-                    longest_s=longest_s,
-                    rate_hz=probed.sample_rate_hz,
-                    start=probed.extent.start,
-                    end=probed.extent.end,
+                    path, self._media.find_tools(), longest_s=longest_s, probed=probed
                 )
         except TimeoutError:
             return None

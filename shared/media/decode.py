@@ -12,9 +12,10 @@ import ffmpeg
 
 from shared.errors import DependencyDown
 from shared.media.complaints import damage_lines
+from shared.media.extent import Extent
 from shared.media.ffmpeg_process import KILLED, KILLED_TWICE, STOPPED, child_of, first_bytes
 from shared.media.formats import DEMUXERS
-from shared.media.probe import protocols, source_name
+from shared.media.probe import ProbeResult, protocols, source_name
 from shared.media.tools import AudioTools
 
 STDERR_LIMIT_BYTES = 64 * 1024
@@ -35,16 +36,15 @@ def command(
     tools: AudioTools,
     *,
     longest_s: float,
-    rate_hz: int | None = None,
-    start: int = 0,
-    end: int | None = None,
+    probed: ProbeResult | None = None,
 ) -> list[str]:
-    """The arguments of a decode that counts what comes out, at `rate_hz` where it changes."""
+    """The arguments of a decode that counts what comes out; see `decode`."""
     # Strict for the decoder only (`err_detect:a`): in the demuxer, `explode` would also reject good
     # audio for a damaged cover. `crccheck` finds a single wrong bit in a FLAC. With `explode`,
     # damaged frames are left out and not concealed. Not `-xerror`: it also ends for what only a
     # reader of the container says.
-    name = source_name(path, start=start, end=end)
+    extent = Extent() if probed is None else probed.extent
+    name = source_name(path, start=extent.start, end=extent.end)
     source = ffmpeg.input(
         name,
         **{
@@ -58,7 +58,7 @@ def command(
     # Count samples: timestamps jump over missing audio as if it were there. Without a timestamp
     # (NAN) the encoder counts; a number of the filter's would begin again where channels or rate
     # change, because ffmpeg then makes its filters anew.
-    rate = "" if rate_hz is None else f"aformat=sample_rates={rate_hz},"
+    rate = "" if probed is None else f"aformat=sample_rates={probed.sample_rate_hz},"
     output = source.output(
         "-",
         format="null",
@@ -76,21 +76,19 @@ async def decode(
     tools: AudioTools,
     *,
     longest_s: float,
-    rate_hz: int | None = None,
-    start: int = 0,
-    end: int | None = None,
+    probed: ProbeResult | None = None,
 ) -> Decoded:
     """Decode the first audio stream of `path`, up to `longest_s`, and throw the samples away.
 
-    Bytes before `start` and behind `end` are not read. Where the sample rate changes, the samples
-    are counted at `rate_hz`. The child is killed when the call is cancelled, so a deadline
-    around the call is enough. A decode that the kernel kills is tried once more.
+    With `probed` only its extent is read, and samples of another rate are counted at its rate. The
+    child is killed when the call is cancelled, so a deadline around the call is enough. A decode
+    that the kernel kills is tried once more.
 
     Raises:
         Misconfigured: ffmpeg does not start.
         DependencyDown: ffmpeg was stopped from outside; the file is not at fault.
     """
-    arguments = command(path, tools, longest_s=longest_s, rate_hz=rate_hz, start=start, end=end)
+    arguments = command(path, tools, longest_s=longest_s, probed=probed)
     decoded = await _decoded(arguments, tools)
     if decoded.returncode == KILLED and not decoded.errors:
         decoded = with_reason(await _decoded(arguments, tools))

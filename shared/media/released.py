@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from shared.media.decode import decode
 from shared.media.ffmpeg_write import SPARE_BYTES, command, write_audio
 from shared.media.probe import probe
 from shared.media.tools import AudioTools
-from shared.media.verify import AudioFacts, verify
+from shared.media.verify import LONGEST_S, AudioFacts, facts_of, sha256_of, verify
 from shared.threads import MEDIA
 
 # Rules of verification that a release overrides: of its length, of damage, of its format. What
@@ -21,8 +20,6 @@ _OF_FORMAT = frozenset({"codec_not_allowed", "several_streams"})
 # The last one is of a whole file that browsers do not play, and that is not to be converted.
 RELEASABLE_RULES = _OF_LENGTH | _OF_FORMAT | {"not_playable"}
 
-# More than any track has.
-_LONGEST_S = 24 * 3600.0
 # Uncompressed: eight channels of 192 kHz with 32 bits.
 _MOST_BYTES_PER_S = 8 * 192_000 * 4
 _TIMEOUT_S = 1800.0
@@ -60,7 +57,7 @@ async def accepted(path: Path, spare: Path, tools: AudioTools, *, tolerance_s: f
 
 async def same_file(path: Path, sha256: str) -> bool:
     """Whether the file still has this content. Raises OSError."""
-    return await MEDIA.run(_sha256, path) == sha256
+    return await MEDIA.run(sha256_of, path) == sha256
 
 
 async def measured(path: Path, tools: AudioTools, *, tolerance_s: float) -> AudioFacts:
@@ -78,27 +75,19 @@ async def measured(path: Path, tools: AudioTools, *, tolerance_s: float) -> Audi
 async def _measured(path: Path, tools: AudioTools) -> AudioFacts:
     """What the file says of itself, and how much of it decodes; its damage is left aside."""
     probed = await probe(path, tools, {})
-    decoded = await decode(path, tools, longest_s=_LONGEST_S)
-    # A decode ends at the first damage: players continue behind it.
+    decoded = await decode(path, tools, longest_s=LONGEST_S, probed=probed)
+    # A decode leaves damaged frames out; players keep their time.
     seconds = max(decoded.seconds, probed.duration_s or 0.0)
-    size_bytes = (await MEDIA.run(path.stat)).st_size
-    rate_bps = probed.bitrate_bps or (size_bytes * 8 / seconds if seconds else 0)
-    return AudioFacts(
-        ext=probed.ext,
-        codec=probed.codec,
-        container=probed.container,
-        duration_ms=round(seconds * 1000),
-        bitrate_kbps=round(rate_bps / 1000),
-        sample_rate_hz=probed.sample_rate_hz,
-        channels=probed.channels,
-        size_bytes=size_bytes,
-        sha256=await MEDIA.run(_sha256, path),
-        sample_bits=probed.sample_bits,
+    return facts_of(
+        probed,
+        seconds,
+        size_bytes=(await MEDIA.run(path.stat)).st_size,
+        sha256=await MEDIA.run(sha256_of, path),
     )
 
 
 async def _as_flac(path: Path, spare: Path, tools: AudioTools, *, tolerance_s: float) -> AudioFacts:
-    decoded = await decode(path, tools, longest_s=_LONGEST_S)
+    decoded = await decode(path, tools, longest_s=LONGEST_S)
     arguments = command(path, spare, tools, writing={"c:a": "flac", "f": "flac"})
     await write_audio(
         arguments,
@@ -109,8 +98,3 @@ async def _as_flac(path: Path, spare: Path, tools: AudioTools, *, tolerance_s: f
         timeout_s=_TIMEOUT_S,
     )
     return await verify(spare, expected_ms=None, tolerance_s=tolerance_s, tools=tools)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

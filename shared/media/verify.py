@@ -39,7 +39,7 @@ _END_S = 1.0
 # Beyond the catalog's length and the tolerance, so that most wrong songs are measured whole.
 _BEYOND_S = 60.0
 # Without a length in the catalog: more than any track has, and decodable within the deadline.
-_LONGEST_S = 24 * 3600.0
+LONGEST_S = 24 * 3600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,17 +131,17 @@ async def _verify(
     if most_s is not None:
         probed = _up_to(probed, most_s)
     _require_possible_length(probed, longest_s, evidence)
-    decoded = await _decoded(path, probed, tools, longest_s)
+    decoded = await decode(path, tools, longest_s=longest_s, probed=probed)
     if _may_end_badly(probed, decoded):
         # What a decoder reads ahead is within these seconds.
-        before = await _decoded(path, probed, tools, decoded.seconds - _LAST_S)
+        before = await decode(path, tools, longest_s=decoded.seconds - _LAST_S, probed=probed)
         if not (before.errors or before.returncode):
             decoded = replace(decoded, errors=())
     evidence["decoded_s"] = decoded.seconds
     evidence["decoder_errors"] = list(decoded.errors)
     _require_whole(probed, decoded, expected_ms, tolerance_s, evidence)
-    sha256 = await MEDIA.run(_sha256, path)
-    return _facts(probed, decoded, size_bytes, sha256)
+    sha256 = await MEDIA.run(sha256_of, path)
+    return facts_of(probed, decoded.seconds, size_bytes=size_bytes, sha256=sha256)
 
 
 def _up_to(probed: ProbeResult, most_s: float) -> ProbeResult:
@@ -152,17 +152,6 @@ def _up_to(probed: ProbeResult, most_s: float) -> ProbeResult:
 
     extent = replace(probed.extent, counted_s=least(probed.extent.counted_s))
     return replace(probed, duration_s=least(probed.duration_s), extent=extent)
-
-
-async def _decoded(path: Path, probed: ProbeResult, tools: AudioTools, longest_s: float) -> Decoded:
-    return await decode(
-        path,
-        tools,
-        longest_s=longest_s,
-        rate_hz=probed.sample_rate_hz,
-        start=probed.extent.start,
-        end=probed.extent.end,
-    )
 
 
 def _may_end_badly(probed: ProbeResult, decoded: Decoded) -> bool:
@@ -190,7 +179,7 @@ def _size(path: Path, evidence: dict[str, object]) -> int:
 def _longest_s(expected_ms: int | None, tolerance_s: float) -> float:
     """How much is decoded at most: a few kilobytes may contain days of silence."""
     if expected_ms is None:
-        return _LONGEST_S
+        return LONGEST_S
     return expected_ms / 1000 + tolerance_s + _BEYOND_S
 
 
@@ -291,20 +280,22 @@ def _padding_s(probed: ProbeResult) -> float:
     return _MP3_PADDING_SAMPLES / probed.sample_rate_hz if probed.container == "mp3" else 0.0
 
 
-def _sha256(path: Path) -> str:
+def sha256_of(path: Path) -> str:
+    """The digest of the file's content, in hexadecimal digits. Blocks, and raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _facts(probed: ProbeResult, decoded: Decoded, size_bytes: int, sha256: str) -> AudioFacts:
-    measured_bps = size_bytes * 8 / decoded.seconds
+def facts_of(probed: ProbeResult, seconds: float, *, size_bytes: int, sha256: str) -> AudioFacts:
+    """The facts of a file of which `seconds` can be heard."""
+    measured_bps = size_bytes * 8 / seconds if seconds else 0
     # The stream's bit rate leaves the cover out, but without a length it is that of one frame.
     stated_bps = probed.bitrate_bps if probed.duration_s is not None else None
     return AudioFacts(
         ext=probed.ext,
         codec=probed.codec,
         container=probed.container,
-        duration_ms=round(decoded.seconds * 1000),
+        duration_ms=round(seconds * 1000),
         bitrate_kbps=round((stated_bps or measured_bps) / 1000),
         sample_rate_hz=probed.sample_rate_hz,
         channels=probed.channels,

@@ -21,6 +21,7 @@ from shared.catalog.sqlite import Catalog
 from shared.errors import AttemptFailed, CorruptAudio, DependencyDown, ErrorType, Misconfigured
 from shared.media.complaints import damage_lines, serious_lines
 from shared.media.decode import decode
+from shared.media.probe import probe
 from shared.media.tails import audio_end
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts, verify
@@ -139,7 +140,8 @@ async def test_tags_behind_the_audio_are_not_decoded(
     audio = good[codec].read_bytes()
     path.write_bytes(audio + tags)
     assert audio_end(path) == len(audio)
-    assert (await decode(path, find_tools(), longest_s=100, end=len(audio))).errors == ()
+    probed = await probe(path, find_tools(), {})
+    assert (await decode(path, find_tools(), longest_s=100, probed=probed)).errors == ()
 
 
 @pytest.mark.parametrize(

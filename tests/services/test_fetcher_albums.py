@@ -17,6 +17,7 @@ from services.fetcher_writer.store import Store, share
 from shared.errors import DependencyDown, Misconfigured
 from shared.media.decode import Decoded, decode
 from shared.media.paths import audio_uri, source_uri
+from shared.media.probe import ProbeResult
 from shared.media.tools import AudioTools
 from tests.support.audio import make_audio, overwrite
 from tests.support.conversion import Source, probed, samples, write
@@ -722,12 +723,10 @@ async def test_no_more_is_decoded_than_the_longest_track(
         tools: AudioTools,
         *,
         longest_s: float,
-        rate_hz: int,
-        start: int,
-        end: int | None,
+        probed: ProbeResult,
     ) -> Decoded:
         bounds.append(longest_s)
-        return await decode(path, tools, longest_s=longest_s, rate_hz=rate_hz, start=start, end=end)
+        return await decode(path, tools, longest_s=longest_s, probed=probed)
 
     monkeypatch.setattr(collected_files, "decode", watched)
     async with fetching(still) as by_hand:
