@@ -12,7 +12,7 @@ from pathlib import Path
 
 from shared.media.frames import frames_of
 from shared.media.ogg import pages_of
-from shared.media.tails import audio_end, audio_start
+from shared.media.tails import audio_end
 from shared.media.wav import samples_of
 
 
@@ -45,9 +45,9 @@ class Extent:
     broken: bool = False
 
 
-def extent_of(path: Path, container: str, told_s: float | None) -> Extent:
+def extent_of(path: Path, container: str, start: int, told_s: float | None) -> Extent:
     """The extent of a file whose container ffprobe has told, with this length. Blocks."""
-    plain = Extent(start=audio_start(path), end=audio_end(path), duration_s=told_s)
+    plain = Extent(start=start, end=audio_end(path), duration_s=told_s)
     match container:
         case "mp3" | "adts":
             return _of_frames(path, container, plain)

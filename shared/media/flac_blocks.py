@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import BinaryIO
+
+from shared.media.file_bytes import FileBytes, opened
+from shared.media.tails import after_id3
 
 _CUESHEET, _LAST = 5, 0x80
 # The largest CUESHEET block: 100 tracks with 100 index points each.
@@ -17,34 +19,23 @@ def cue_sheet_block(path: Path) -> bytes | None:
 
     Tags of other formats before the file are skipped.
     """
-    with path.open("rb") as file:
-        return _cue_sheet_block(file)
+    with opened(path) as data:
+        return _cue_sheet_block(data)
 
 
-def _cue_sheet_block(file: BinaryIO) -> bytes | None:
-    if not _after_id3(file):
+def _cue_sheet_block(data: FileBytes) -> bytes | None:
+    at = after_id3(data)
+    if data.read(at, 4) != b"fLaC":
         return None
+    at += 4
     for _ in range(_MOST_BLOCKS):
-        head = file.read(4)
+        head = data.read(at, 4)
         if len(head) < 4:
             return None
-        size = int.from_bytes(head[1:], "big")
+        at, size = at + 4, int.from_bytes(head[1:], "big")
         if head[0] & ~_LAST == _CUESHEET:
-            return file.read(size) if size <= _MOST_BYTES else None
+            return data.read(at, size) if size <= _MOST_BYTES else None
         if head[0] & _LAST:
             return None
-        file.seek(size, 1)
+        at += size
     return None
-
-
-def _after_id3(file: BinaryIO) -> bool:
-    """Whether it is a FLAC file, also behind an ID3v2 tag; its first block is read next."""
-    head = file.read(10)
-    start = 4
-    if head[:3] == b"ID3" and len(head) == 10:
-        size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-        file.seek(10 + size)
-        head = file.read(4)
-        start += 10 + size
-    file.seek(start)
-    return head[:4] == b"fLaC"

@@ -86,7 +86,9 @@ async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> P
         AttemptFailed: ffprobe was stopped from outside, or did not end within its deadline.
         Misconfigured: ffprobe does not start.
     """
-    answer = await _answer(path, tools, evidence)
+    start = await MEDIA.run(audio_start, path)
+    # Not up to the end: the title may be in a tag behind the audio.
+    answer = await _answer(source_name(path, start=start), tools, evidence)
     streams: list[dict[str, Any]] = answer.get("streams", [])
     container = str(answer.get("format", {}).get("format_name", ""))
     audio = [s for s in streams if s.get("codec_type") == "audio"]
@@ -100,7 +102,7 @@ async def probe(path: Path, tools: AudioTools, evidence: dict[str, object]) -> P
     if len(audio) > 1:
         raise refuse(evidence, "several_streams", f"the file holds {len(audio)} audio streams")
     _require_possible(usable[0], evidence)
-    return await MEDIA.run(_result, path, answer, usable[0], evidence)
+    return await MEDIA.run(_result, path, start, answer, usable[0], evidence)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,9 +115,7 @@ class _Run:
     text: str
 
 
-async def _answer(path: Path, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
-    # Not up to the end: the title may be in a tag behind the audio.
-    source = source_name(path, start=await MEDIA.run(audio_start, path))
+async def _answer(source: str, tools: AudioTools, evidence: Mapping[str, object]) -> dict[str, Any]:
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             run = await _ffprobe(source, tools)
@@ -200,7 +200,11 @@ def _rejected(text: str, evidence: Mapping[str, object]) -> CorruptAudio:
 
 
 def _result(
-    path: Path, answer: dict[str, Any], stream: dict[str, Any], evidence: dict[str, object]
+    path: Path,
+    start: int,
+    answer: dict[str, Any],
+    stream: dict[str, Any],
+    evidence: dict[str, object],
 ) -> ProbeResult:
     row, codec = variant_of(path, str(evidence["container"]), str(stream.get("codec_name")))
     ext = None if row is None else row.codecs.get(formats.PCM if codec[:4] == "pcm_" else codec)
@@ -211,7 +215,7 @@ def _result(
     form = answer.get("format", {})
     duration = _number(stream.get("duration")) or _number(form.get("duration"))
     container = row.name
-    extent = extent_of(path, container, duration if row.states_length else None)
+    extent = extent_of(path, container, start, duration if row.states_length else None)
     evidence["container"], evidence["container_s"] = container, extent.duration_s
     return ProbeResult(
         container=container,

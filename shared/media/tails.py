@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import BinaryIO
 
-from shared.media.file_bytes import FileBytes
+from shared.media.file_bytes import FileBytes, opened
 
 _ID3V1_BYTES, _ENHANCED_BYTES = 128, 227
 _ID3V2_HEAD_BYTES = 10
@@ -33,22 +32,27 @@ def audio_start(path: Path) -> int:
 
     The same for a FLAC behind several. Other readers expect such a tag, and take the title from it.
     """
-    with path.open("rb") as file:
-        begins = [0]
-        while len(begins) <= _MOST_TAGS and (length := _id3_at(file, begins[-1])):
-            begins.append(begins[-1] + length)
-        file.seek(begins[-1])
-        head = file.read(12)
-    several = len(begins) > 2 and head.startswith(_BEHIND_ONE)
-    return begins[-1] if len(begins) > 1 and (several or _UNEXPECTED.match(head)) else 0
+    with opened(path) as data:
+        *tags, begin = _after_each_id3(data)
+        head = data.read(begin, 12)
+    several = len(tags) > 1 and head.startswith(_BEHIND_ONE)
+    return begin if tags and (several or _UNEXPECTED.match(head)) else 0
 
 
 def after_id3(data: FileBytes) -> int:
     """Where the ID3v2 tags at the beginning end."""
-    at = 0
-    for _ in range(_MOST_TAGS):
-        at += _id3_length(data.read(at, _ID3V2_HEAD_BYTES))
-    return at
+    return _after_each_id3(data)[-1]
+
+
+def _after_each_id3(data: FileBytes) -> list[int]:
+    """Where each ID3v2 tag at the beginning begins, and what follows them."""
+    begins = [0]
+    while len(begins) <= _MOST_TAGS:
+        length = _id3_length(data.read(begins[-1], _ID3V2_HEAD_BYTES))
+        if not length:
+            break
+        begins.append(begins[-1] + length)
+    return begins
 
 
 def tag_length(data: FileBytes, at: int) -> int:
@@ -69,38 +73,38 @@ def audio_end(path: Path) -> int | None:
     By the tags' own length fields: ID3v1 and its extension, ID3v2 with a footer, APEv2 and Lyrics3,
     in any order.
     """
-    with path.open("rb") as file:
-        size = end = file.seek(0, 2)
+    with opened(path) as data:
+        end = data.size
         for _ in range(_MOST_TAGS):
-            begin = _tag_ending(file, end) or _tag_ending(file, _stray_before(file, end))
+            begin = _tag_ending(data, end) or _tag_ending(data, _stray_before(data, end))
             if not begin:
                 break
             end = begin
-    return end if end < size else None
+        return end if end < data.size else None
 
 
-def _tag_ending(file: BinaryIO, end: int) -> int:
+def _tag_ending(data: FileBytes, end: int) -> int:
     """Where the tag begins that ends there; 0 if none does, or nothing is before it."""
-    length = _tag_before(file, end)
+    length = _tag_before(data, end)
     return end - length if 0 < length < end else 0
 
 
-def _stray_before(file: BinaryIO, end: int) -> int:
+def _stray_before(data: FileBytes, end: int) -> int:
     """Where the few bytes between two tags begin."""
-    found = _STRAY.search(_read(file, end, _ID3V1_BYTES))
+    found = _STRAY.search(_read(data, end, _ID3V1_BYTES))
     return end - len(found[0]) if found else end
 
 
-def _tag_before(file: BinaryIO, end: int) -> int:
+def _tag_before(data: FileBytes, end: int) -> int:
     """The length of the tag that ends there, 0 if none does."""
-    tail = _read(file, end, _ID3V1_BYTES)
+    tail = _read(data, end, _ID3V1_BYTES)
     if len(tail) == _ID3V1_BYTES and tail.startswith(b"TAG"):
-        both = _read(file, end, _ID3V1_BYTES + _ENHANCED_BYTES)
+        both = _read(data, end, _ID3V1_BYTES + _ENHANCED_BYTES)
         return len(both) if both.startswith(b"TAG+") else _ID3V1_BYTES
     if tail.endswith(_LYRICS_END):
-        return _lyrics_before(file, end)
+        return _lyrics_before(data, end)
     if tail.endswith(_OLD_LYRICS_END):
-        text = _read(file, end, _OLD_LYRICS_BYTES)
+        text = _read(data, end, _OLD_LYRICS_BYTES)
         found = text.rfind(_LYRICS_BEGIN)
         return 0 if found < 0 else len(text) - found
     if tail[-_ID3V2_HEAD_BYTES:].startswith(b"3DI"):
@@ -113,19 +117,14 @@ def _tag_before(file: BinaryIO, end: int) -> int:
     return 0
 
 
-def _lyrics_before(file: BinaryIO, end: int) -> int:
+def _lyrics_before(data: FileBytes, end: int) -> int:
     closing = _LYRICS_SIZE_BYTES + len(_LYRICS_END)
-    digits = _read(file, end, closing)[:_LYRICS_SIZE_BYTES]
+    digits = _read(data, end, closing)[:_LYRICS_SIZE_BYTES]
     if not digits.isdigit():
         return 0
-    text = _read(file, end, closing + int(digits) + _LYRICS_ERROR_BYTES)
+    text = _read(data, end, closing + int(digits) + _LYRICS_ERROR_BYTES)
     found = text.find(_LYRICS_BEGIN)
     return 0 if found < 0 else len(text) - found
-
-
-def _id3_at(file: BinaryIO, start: int) -> int:
-    file.seek(start)
-    return _id3_length(file.read(_ID3V2_HEAD_BYTES))
 
 
 def _id3_length(head: bytes) -> int:
@@ -137,8 +136,7 @@ def _id3_length(head: bytes) -> int:
     return _ID3V2_HEAD_BYTES + size + footer
 
 
-def _read(file: BinaryIO, end: int, size: int) -> bytes:
+def _read(data: FileBytes, end: int, size: int) -> bytes:
     """The last `size` bytes before `end`, or as many as there are."""
     start = max(0, end - size)
-    file.seek(start)
-    return file.read(end - start)
+    return data.read(start, end - start)
