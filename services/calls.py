@@ -47,6 +47,28 @@ def call(url: str, key: str, ask: Ask[T]) -> T:
         return asyncio.run(_answer(address, ask))
 
 
+def show_page(
+    url: str,
+    key: str,
+    route: str,
+    show: Callable[[Sequence[Json]], None],
+    *,
+    as_json: bool,
+    **params: str | int | None,
+) -> None:
+    """Print a page of a list as JSON, or by `show`, followed by how to see the rest.
+
+    A parameter that is None is not sent.
+    """
+    given = {name: value for name, value in params.items() if value is not None}
+    page = call(url, key, lambda api: api.get(route, **given))
+    if as_json:
+        output.print_json(page)
+    else:
+        show(page["items"])
+        output.print_rest(page)
+
+
 async def _answer(address: Address, ask: Ask[T]) -> T:
     api = ApiClient(address.url, address.key)
     try:

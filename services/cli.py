@@ -13,7 +13,7 @@ import typer
 from rich.live import Live
 
 from services import output, ownership, refusals, words
-from services.calls import AsJson, Key, Limit, Offset, Url, call, each
+from services.calls import AsJson, Key, Limit, Offset, Url, call, each, show_page
 from services.client import ApiClient, Json
 from services.registry import every_service
 from shared import logs
@@ -172,12 +172,8 @@ def list_(
     key: Key = "",
 ) -> None:
     """Show the items that this key has requested, active first."""
-    page = call(url, key, lambda api: api.get("my-requests", limit=limit, offset=offset))
-    if as_json:
-        output.print_json(page)
-    else:
-        output.print_items(page["items"])
-        output.print_rest(page)
+    paging = {"limit": limit, "offset": offset}
+    show_page(url, key, "my-requests", output.print_items, as_json=as_json, **paging)
 
 
 @app.command()
@@ -229,12 +225,8 @@ def attention(
     key: Key = "",
 ) -> None:
     """Show the items that need a decision, with the candidates."""
-    page = call(url, key, lambda api: api.get("admin/attention", limit=limit, offset=offset))
-    if as_json:
-        output.print_json(page)
-        return
-    output.print_choices(page["items"])
-    output.print_rest(page)
+    paging = {"limit": limit, "offset": offset}
+    show_page(url, key, "admin/attention", output.print_choices, as_json=as_json, **paging)
 
 
 @app.command()
@@ -338,17 +330,16 @@ def problems(
     key: Key = "",
 ) -> None:
     """Show which files that the catalog names need a correction, and why."""
-    only = {} if kind is None else {"kind": kind}
-    page = call(
+    show_page(
         url,
         key,
-        lambda api: api.get("admin/presence-problems", limit=limit, offset=offset, **only),
+        "admin/presence-problems",
+        lambda found: output.print_lines(map(words.presence_problem, found)),
+        as_json=as_json,
+        limit=limit,
+        offset=offset,
+        kind=kind,
     )
-    if as_json:
-        output.print_json(page)
-        return
-    output.print_lines(words.presence_problem(each) for each in page["items"])
-    output.print_rest(page)
 
 
 @app.command()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Annotated
 
 import typer
 
 from services import output, words
-from services.calls import AsJson, Key, Limit, Offset, Url, call, each
+from services.calls import AsJson, Key, Limit, Offset, Url, call, each, show_page
 from services.client import ApiClient, Json
 
 refused = typer.Typer(
@@ -34,13 +35,16 @@ def list_refused(
     key: Key = "",
 ) -> None:
     """Show the refused downloads with their reasons, newest first."""
-    page = call(url, key, lambda api: api.get("admin/refused", **_of(track, limit, offset)))
-    if as_json:
-        output.print_json(page)
-        return
-    for file in page["items"]:
-        output.print_lines(words.refused_file(file))
-    output.print_rest(page)
+    show_page(
+        url,
+        key,
+        "admin/refused",
+        lambda files: output.print_lines(chain.from_iterable(map(words.refused_file, files))),
+        as_json=as_json,
+        limit=limit,
+        offset=offset,
+        track_id=track,
+    )
 
 
 @refused.command()
@@ -73,13 +77,16 @@ def list_blocked(
     key: Key = "",
 ) -> None:
     """Show the blocked sources with their reasons, newest first."""
-    page = call(url, key, lambda api: api.get("admin/blocked", **_of(track, limit, offset)))
-    if as_json:
-        output.print_json(page)
-        return
-    for block in page["items"]:
-        output.print_lines(words.blocked_source(block))
-    output.print_rest(page)
+    show_page(
+        url,
+        key,
+        "admin/blocked",
+        lambda blocks: output.print_lines(chain.from_iterable(map(words.blocked_source, blocks))),
+        as_json=as_json,
+        limit=limit,
+        offset=offset,
+        track_id=track,
+    )
 
 
 @blocked.command()
@@ -93,9 +100,3 @@ def lift(
         output.print_json(given)
     else:
         output.print_line(words.lifted(given))
-
-
-def _of(track: str | None, limit: int, offset: int) -> dict[str, str | int]:
-    """The parameters of a list."""
-    paging: dict[str, str | int] = {"limit": limit, "offset": offset}
-    return paging if track is None else paging | {"track_id": track}

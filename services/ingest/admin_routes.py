@@ -10,7 +10,7 @@ from services.ingest.auth import Keys
 from services.ingest.blocked_sources import BlockedSources
 from services.ingest.decisions import Decisions
 from services.ingest.items import Items
-from services.ingest.parameters import PAGING, json_body, paging, route
+from services.ingest.parameters import PAGING, json_body, paging, route, track_filter
 from services.ingest.presence_problems import PresenceProblems
 from services.ingest.refused_downloads import RefusedDownloads
 from services.ingest.scans import Scans
@@ -113,10 +113,7 @@ class AdminRoutes:
 
     async def refused(self, request: Request) -> Response:
         self._keys.admin(request)
-        limit, offset = paging(request)
-        track_id = request.query_params.get("track_id")
-        page = await self._refused.page(track_id, limit=limit, offset=offset)
-        return JSONResponse(page.to_json())
+        return await _of_track(request, self._refused)
 
     async def release(self, request: Request) -> Response:
         principal = self._keys.admin(request)
@@ -131,10 +128,7 @@ class AdminRoutes:
 
     async def blocked(self, request: Request) -> Response:
         self._keys.admin(request)
-        limit, offset = paging(request)
-        track_id = request.query_params.get("track_id")
-        page = await self._blocked.page(track_id, limit=limit, offset=offset)
-        return JSONResponse(page.to_json())
+        return await _of_track(request, self._blocked)
 
     async def lift(self, request: Request) -> Response:
         principal = self._keys.admin(request)
@@ -160,3 +154,10 @@ class AdminRoutes:
     async def _decided(self, item_id: str) -> Response:
         [item] = await self._items.by_ids([item_id])
         return JSONResponse({"item": item})
+
+
+async def _of_track(request: Request, source: BlockedSources | RefusedDownloads) -> Response:
+    """A page of what there is for one track, or for all."""
+    limit, offset = paging(request)
+    page = await source.page(track_filter(request), limit=limit, offset=offset)
+    return JSONResponse(page.to_json())

@@ -40,13 +40,7 @@ class BlockedSources:
         self._announcer = announcer
 
     async def page(self, track_id: str | None, *, limit: int, offset: int) -> Page:
-        """The blocks of a track, or all, newest first.
-
-        Raises:
-            InvalidRequest: the track id is malformed.
-        """
-        if track_id is not None:
-            content_id(track_id, what="track id")
+        """The blocks of a track, or all, newest first."""
         async with self._database.connection() as connection:
             rows, total = await store.page(connection, track_id, limit=limit, offset=offset)
         items = [dict(row) for row in rows]

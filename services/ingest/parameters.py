@@ -12,7 +12,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from shared.errors import InvalidRequest
-from shared.untrusted import json_object
+from shared.untrusted import content_id, json_object
 
 Json: TypeAlias = dict[str, Any]
 Handler: TypeAlias = Callable[[Request], Awaitable[Response]]
@@ -76,6 +76,16 @@ def paging(request: Request) -> Paging:
         limit=_number(request, "limit", default=_PER_PAGE, least=1, most=_MAX_PER_PAGE),
         offset=_number(request, "offset", default=0, least=0, most=_MAX_OFFSET),
     )
+
+
+def track_filter(request: Request) -> str | None:
+    """The parameter `track_id`, by which a list has the rows of one track; None: of all.
+
+    Raises:
+        InvalidRequest: it is malformed.
+    """
+    track_id = request.query_params.get("track_id")
+    return None if track_id is None else content_id(track_id, what="track id")
 
 
 def _number(request: Request, name: str, *, default: int, least: int, most: int) -> int:
