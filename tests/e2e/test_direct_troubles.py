@@ -83,7 +83,7 @@ async def test_the_client_goes_away_while_it_downloads(direct: World) -> None:
     album = make_release(direct, 3)
     list_release(direct, album)
     direct.faults.fates[album.title.casefold()] = "stuck_downloading"
-    api = await serve(direct, *SERVICES, STALL_TIMEOUT_S="60")
+    api = await serve(direct, *SERVICES)
     await ask_album(api, album.id, "42")
 
     async def stages() -> set[str]:
@@ -174,7 +174,7 @@ async def test_what_is_lost_is_added_again_once(direct: World, loss: str) -> Non
         direct, album, title=f"{ARTIST} - Album 1 [FLAC] [CD]", seeders=5, folder="second"
     )
     direct.faults.fates[first.title.casefold()] = "stuck_downloading"
-    api = await serve(direct, *SERVICES, STALL_TIMEOUT_S="60")
+    api = await serve(direct, *SERVICES)
     await ask_album(api, album.id, "42")
     for turn in (1, 2):
 
@@ -212,7 +212,7 @@ async def test_a_cancelled_download_is_removed_and_others_stay(direct: World) ->
     mine, other = [list_release(direct, album) for album in albums]
     for spec in (mine, other):
         direct.faults.fates[spec.title.casefold()] = "stuck_downloading"
-    api = await serve(direct, *SERVICES, STALL_TIMEOUT_S="60")
+    api = await serve(direct, *SERVICES)
     for album in albums:
         await ask_album(api, album.id, "42")
     await until_at_client(direct, {mine.info_hash, other.info_hash})
@@ -273,7 +273,7 @@ async def test_people_find_a_place_while_a_scan_fills_the_others(rqbit: World) -
     albums = [make_release(rqbit, 1, n) for n in range(1, 6)]
     for album in albums:
         rqbit.faults.fates[list_release(rqbit, album).title.casefold()] = "stuck_downloading"
-    api = await serve(rqbit, *SERVICES, MAX_DOWNLOADS="4", STALL_TIMEOUT_S="60")
+    api = await serve(rqbit, *SERVICES, MAX_DOWNLOADS="4")
     for album in albums[:4]:
         await send(rqbit, album.ids[0], "42", priority=3)
 
@@ -292,7 +292,7 @@ async def test_what_is_in_error_leaves_before_it_is_added_again(rqbit: World) ->
     album = make_release(rqbit, 1)
     spec = list_release(rqbit, album)
     rqbit.faults.fates[spec.title.casefold()] = "stuck_downloading"
-    api = await serve(rqbit, *SERVICES, STALL_TIMEOUT_S="60", DOWNLOAD_CLEANUP="keep")
+    api = await serve(rqbit, *SERVICES, DOWNLOAD_CLEANUP="keep")
     await ask_album(api, album.id, "42")
     await eventually(lambda: downloads(rqbit), lambda rows: any(r["progress_pct"] for r in rows))
     listed = rqbit.standin.requests

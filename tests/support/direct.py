@@ -28,8 +28,9 @@ async def direct_world(
             "TORRENTINO_DOWNLOADS_ROOT": str(world.downloads),
             "SEARCH_GAP_S": "0",
             "DURATION_TOLERANCE_S": str(TOLERANCE_S),
-            # Among the releases that are listed beside a right one is a dead one.
-            "STALL_TIMEOUT_S": "1",
+            # Among the decoys is a dead release. Without them nothing is to count as stalled on a
+            # busy machine.
+            "STALL_TIMEOUT_S": "2" if config.get("decoys", True) else "60",
         }
         yield world
 
