@@ -23,8 +23,6 @@ from tests.support.world import World
 
 BRIDGE = [point for point in POINTS if point.startswith("server.")]
 _WITHIN_S = 90.0
-# A message of the stand-in's web server, whose caller was killed in the middle of a request.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 @pytest.fixture

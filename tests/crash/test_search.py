@@ -19,8 +19,6 @@ from tests.crash.zygote import Zygote
 
 _ROOT = Path(__file__).parents[2]
 _SEEDS = 5
-# A message of the stand-in's web server, whose caller was killed in the middle of a request.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 # Where the helper is, which serves all of them.
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 

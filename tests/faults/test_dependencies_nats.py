@@ -5,17 +5,12 @@ from __future__ import annotations
 import uuid
 
 import nats
-import pytest
 
 from shared.bus.streams import STREAMS
 from shared.bus.subjects import REQUEST_ALBUM
 from tests.support.load import some_events, under_load
 from tests.support.proxy import proxied
 from tests.support.world import World, album_id, eventually
-
-# Servers are ended, cut off and silenced here. A connection that a library was making at that
-# moment may be left to the garbage collector, which warns in a later test.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
 
 
 async def _names_of_streams(world: World) -> set[str]:

@@ -28,10 +28,6 @@ from tests.support.proxy import Moment, Proxy, proxied
 from tests.support.stages import Stages, held_by, queue, stages
 from tests.support.world import ADMIN, World, album_id, eventually, make_world
 
-# Servers are ended, cut off and silenced here. A connection that a library was making at that
-# moment may be left to the garbage collector, which warns in a later test.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 
 @asynccontextmanager
 async def _own_world(
@@ -337,8 +333,8 @@ async def test_a_stop_while_postgres_is_silent(world: World) -> None:
         started = asyncio.get_running_loop().time()
         process.terminate()
         assert await asyncio.wait_for(process.wait(), grace_s + 5) == 0
-        # A busy machine takes a moment to end a process.
-        assert asyncio.get_running_loop().time() - started < grace_s + 1
+        # A busy machine takes moments to deliver the signal and to end a process.
+        assert asyncio.get_running_loop().time() - started < grace_s + 2
         proxy.flow()
         timed.removed()
         await world.run(LEASE_S="2", PORT="0")

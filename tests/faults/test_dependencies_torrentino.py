@@ -14,10 +14,6 @@ from tests.support.proxy import proxied
 from tests.support.stages import queue, stages
 from tests.support.world import Running, World, eventually, make_world
 
-# Servers are ended, cut off and silenced here. A connection that a library was making at that
-# moment may be left to the garbage collector, which warns in a later test.
-pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning")
-
 
 async def _noticed(running: Running) -> None:
     breaker = running.app.health.breaker("torrentino")

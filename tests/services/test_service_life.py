@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import os
 import re
 import shutil
 import socket
 import sys
+import warnings
 from typing import Any, cast
 from urllib.parse import urlsplit
 
@@ -20,6 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from services.local.servers import free_port
 from shared import metrics
 from shared.settings import SERVICES, Service
+from tests.support.ingest_helpers import ask_album, serve
 from tests.support.world import ADMIN, ADMIN_KEY, World, album_id, eventually, free_ops_port
 
 _SECONDS = 2.0
@@ -238,3 +241,17 @@ async def test_logs_are_json_with_item_ids_and_without_secrets(world: World) -> 
     for secret in (ADMIN_KEY, "a-torrentino-key", *hidden):
         assert secret
         assert secret not in text
+
+
+async def test_no_connection_is_left_open_at_the_end(world: World) -> None:
+    """Those to servers and to clients: the collector would name them."""
+    world.add_album(1, 2, seconds=_SECONDS)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", ResourceWarning)
+        api = await serve(world, *SERVICES)
+        await ask_album(api, album_id(1))
+        await world.until_ended(2)
+        await world.close()
+        del api
+        gc.collect()
+    assert [str(each.message) for each in said] == []
