@@ -9,7 +9,8 @@ from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.encoders import flac_rate
 from shared.media.ffmpeg_write import SHORT_S, SPARE_BYTES, command, write_audio
 from shared.media.formats import is_lossless
-from shared.media.place import discard
+from shared.media.place import discard, translated
+from shared.media.tails import audio_start
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
 from shared.threads import MEDIA
@@ -66,11 +67,13 @@ async def cut(
     length_s = until_s - start_s
     exact = is_lossless(facts.codec)
     if exact:
-        arguments = _exactly(source, target, tools, facts, start_s=start_s, length_s=length_s)
+        options = _exactly(facts, start_s=start_s, length_s=length_s)
     else:
-        arguments = _in_frames(source, target, tools, facts, start_s=start_s, end_s=end_s)
+        options = _in_frames(facts, start_s=start_s, end_s=end_s)
+    with translated("reading the file to cut"):
+        start = await MEDIA.run(audio_start, source)
     await write_audio(
-        arguments,
+        command(source, target, tools, writing=options, start=start),
         target,
         tools,
         expected_s=length_s,
@@ -82,15 +85,7 @@ async def cut(
     return await _verified(target, length_s, tools, timeout_s, exact=exact)
 
 
-def _exactly(
-    source: Path,
-    target: Path,
-    tools: AudioTools,
-    facts: AudioFacts,
-    *,
-    start_s: float,
-    length_s: float,
-) -> list[str]:
+def _exactly(facts: AudioFacts, *, start_s: float, length_s: float) -> dict[str, object]:
     # All before the part is decoded and dropped, an hour in four seconds: ffmpeg 8.1 cannot seek in
     # a FLAC of large frames without a seek table, which few files have.
     options: dict[str, object] = {
@@ -104,18 +99,10 @@ def _exactly(
     _, filters = flac_rate(facts)
     if filters is not None:
         options["af"] = filters
-    return command(source, target, tools, writing=options)
+    return options
 
 
-def _in_frames(
-    source: Path,
-    target: Path,
-    tools: AudioTools,
-    facts: AudioFacts,
-    *,
-    start_s: float,
-    end_s: float | None,
-) -> list[str]:
+def _in_frames(facts: AudioFacts, *, start_s: float, end_s: float | None) -> dict[str, object]:
     muxer = _MUXERS.get((facts.container, facts.codec))
     if muxer is None:
         message = f"{facts.codec} in {facts.container} cannot be cut without encoding it again"
@@ -128,7 +115,7 @@ def _in_frames(
     stop_s = _last_s(facts) if end_s is None else end_s
     if stop_s is not None:
         options["to"] = f"{stop_s:.6f}"
-    return command(source, target, tools, writing=options)
+    return options
 
 
 def _earlier_s(facts: AudioFacts) -> float:

@@ -16,8 +16,11 @@ from shared.errors import DependencyDown
 from shared.media.decode import STDERR_LIMIT_BYTES
 from shared.media.ffmpeg_process import STOPPED, child_of, first_bytes
 from shared.media.formats import DEMUXERS
-from shared.media.probe import source_name
+from shared.media.place import translated
+from shared.media.probe import protocols, source_name
+from shared.media.tails import audio_start
 from shared.media.tools import AudioTools
+from shared.threads import MEDIA
 
 # One channel with so few samples keeps voices and most instruments.
 _RATE_HZ = 4000
@@ -33,10 +36,12 @@ async def loudness(
 
     Raises:
         Misconfigured: ffmpeg does not start.
-        DependencyDown: ffmpeg was stopped from outside; the file is not at fault.
+        DependencyDown: the disk is away, or ffmpeg was stopped from outside.
     """
     most_bytes = round(longest_s * _RATE_HZ) * _SAMPLE_BYTES
-    async with child_of(_command(path, tools, longest_s=longest_s)) as child:
+    with translated("reading the file to compare"):
+        name = source_name(path, start=await MEDIA.run(audio_start, path))
+    async with child_of(_command(name, tools, longest_s=longest_s)) as child:
         (samples, _), _ = await asyncio.gather(
             first_bytes(child, child.stdout, most_bytes=most_bytes + _RATE_HZ),
             first_bytes(child, child.stderr, most_bytes=STDERR_LIMIT_BYTES),
@@ -49,9 +54,9 @@ async def loudness(
     return await asyncio.to_thread(_steps, samples, round(step_s * _RATE_HZ))
 
 
-def _command(path: Path, tools: AudioTools, *, longest_s: float) -> list[str]:
+def _command(name: str, tools: AudioTools, *, longest_s: float) -> list[str]:
     source = ffmpeg.input(
-        source_name(path), protocol_whitelist="file", format_whitelist=DEMUXERS, threads=1
+        name, protocol_whitelist=protocols(name), format_whitelist=DEMUXERS, threads=1
     )
     output = source.output(
         "pipe:1", format="s16le", map="0:a:0", ac=1, ar=_RATE_HZ, t=longest_s

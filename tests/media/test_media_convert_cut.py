@@ -10,9 +10,10 @@ import pytest
 
 from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.cut import cut
+from shared.media.loudness import loudness
 from shared.media.tools import AudioTools, find_tools
 from shared.media.verify import AudioFacts
-from tests.support.audio import overwrite
+from tests.support.audio import make_audio, overwrite
 from tests.support.conversion import Source, Sources, check, run, samples
 
 SECONDS = 12.0
@@ -184,3 +185,17 @@ async def test_variable_bit_rate(tmp_path: Path) -> None:
     tools, target = find_tools(), tmp_path / "x"
     found = await cut(path, target, start_s=5, end_s=9, facts=facts, tools=tools, timeout_s=60)
     assert found.duration_ms == pytest.approx(4000, abs=60)
+
+
+async def test_an_mp4_behind_an_id3_tag(tmp_path: Path) -> None:
+    """What `verify` takes is cut and compared, though its index does not count the tag."""
+    plain = make_audio(tmp_path / "plain", seconds=4, codec="alac")
+    tagged, target = tmp_path / "tagged", tmp_path / "x.part"
+    tagged.write_bytes(b"ID3\x03\0\0\0\0\x07\0" + bytes(896) + plain.read_bytes())
+    facts = await check(tagged, seconds=4)
+    tools = find_tools()
+    await cut(tagged, target, start_s=1, end_s=3, facts=facts, tools=tools, timeout_s=60)
+    await check(target, seconds=2)
+    heard = [await loudness(path, tools, step_s=0.1, longest_s=60) for path in (plain, tagged)]
+    assert heard[0] == heard[1]
+    assert heard[0]
