@@ -213,8 +213,11 @@ def _result(
             evidence, "codec_not_allowed", f"{codec} in {evidence['container']} is not allowed"
         )
     form = answer.get("format", {})
-    duration = _number(stream.get("duration")) or _number(form.get("duration"))
     container = row.name
+    duration = _number(stream.get("duration")) or _number(form.get("duration"))
+    if duration and (container, codec) == ("ogg", "opus"):
+        # It is told when the stream ends, and one out of a broadcast begins late.
+        duration -= _number(stream.get("start_time")) or 0
     extent = extent_of(path, container, start, duration if row.states_length else None)
     evidence["container"], evidence["container_s"] = container, extent.duration_s
     return ProbeResult(

@@ -86,7 +86,8 @@ _ODD_CHUNK = b"LIST" + struct.pack("<I", 7) + b"INFOabc"
 _CUT_CHUNK = b"id3 " + struct.pack("<I", 700) + _JUNK[:100]
 
 
-def _ogg_pages(audio: bytes) -> list[bytes]:
+def ogg_pages(audio: bytes) -> list[bytes]:
+    """The pages of an Ogg file."""
     starts = []
     at = 0
     while at < len(audio):
@@ -106,15 +107,19 @@ def ogg_checksum(page: bytes) -> int:
     return value
 
 
+def checked_page(page: bytes) -> bytes:
+    """The page with the checksum of what it holds."""
+    blank = page[:22] + bytes(4) + page[26:]
+    return blank[:22] + struct.pack("<I", ogg_checksum(blank)) + blank[26:]
+
+
 def _without_last_flag(audio: bytes) -> bytes:
-    *pages, last = _ogg_pages(audio)
-    blank = last[:5] + bytes((last[5] & ~4,)) + last[6:22] + bytes(4) + last[26:]
-    checked = blank[:22] + struct.pack("<I", ogg_checksum(blank)) + blank[26:]
-    return b"".join((*pages, checked))
+    *pages, last = ogg_pages(audio)
+    return b"".join((*pages, checked_page(last[:5] + bytes((last[5] & ~4,)) + last[6:])))
 
 
 def _without_pages(audio: bytes, first: int, last: int | None) -> bytes:
-    pages = _ogg_pages(audio)
+    pages = ogg_pages(audio)
     del pages[first:last]
     return b"".join(pages)
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from tests.corpus import sounds, tags
 from tests.corpus.case import Case
+from tests.corpus.damage import checked_page, ogg_pages
 from tests.corpus.sounds import written
 
 _MS = 6000
@@ -63,6 +64,16 @@ def _of_unknown_length(audio: bytes) -> bytes:
     return audio[: at + 13] + bytes((audio[at + 13] & 0xF0,)) + bytes(20) + audio[at + 34 :]
 
 
+def _begun_late(audio: bytes, samples: int) -> bytes:
+    """An Ogg file whose clock is this far ahead, as a part of a broadcast has it."""
+    first, second, *rest = ogg_pages(audio)
+    late = (
+        page[:6] + struct.pack("<q", struct.unpack("<q", page[6:14])[0] + samples) + page[14:]
+        for page in rest
+    )
+    return b"".join((first, second, *map(checked_page, late)))
+
+
 CASES: Sequence[Case] = [
     _case(
         "VBR MP3 whose header counts 0 frames",
@@ -78,6 +89,8 @@ CASES: Sequence[Case] = [
     _case("two MP3s in one for the first", lambda: sounds.mp3() * 2, verdict="wrong_length"),
     _case("two Vorbis files in one", lambda: sounds.vorbis() * 2, ms=12_000),
     _case("two Vorbis files for one", lambda: sounds.vorbis() * 2, verdict="wrong_length"),
+    _case("Vorbis out of a broadcast", lambda: _begun_late(sounds.vorbis(), 4_410_000)),
+    _case("Opus out of a broadcast", lambda: _begun_late(sounds.opus(), 4_800_000)),
     _case("MP3 cut by an editor at its start", lambda: _last(4.5), ms=4700),
     _case("MP3 cut by an editor", lambda: _first(14, header=True), ms=14_000),
     _case(
