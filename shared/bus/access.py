@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import ssl
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +27,20 @@ class StrictClient(Client):
         if server and server.uri.scheme == "tls" and not self._server_info.get("tls_required"):
             raise SecureConnWantedError
         return super()._connect_command()
+
+
+async def to_the_end(closing: Coroutine[None, None, object]) -> None:
+    """Await a `close()` or `drain()` of nats-py.
+
+    It ends its own attempt to reconnect, and if that waits for the end of the socket, nats-py then
+    raises CancelledError in the caller, whom nobody has cancelled.
+    """
+    try:
+        await closing
+    except asyncio.CancelledError:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
 
 
 def inbox_prefix(urls: Sequence[str]) -> str:

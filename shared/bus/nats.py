@@ -411,9 +411,6 @@ def _headers(message: Outgoing) -> dict[str, str]:
 async def _close(client: Client) -> None:
     try:
         async with asyncio.timeout(_CLOSE_TIMEOUT_S):
-            if client.is_connected:
-                await client.drain()
-            else:
-                await client.close()
+            await access.to_the_end(client.drain() if client.is_connected else client.close())
     except _DOWN as error:
         log.debug("nats_close", error=words(error))

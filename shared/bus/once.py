@@ -34,4 +34,4 @@ async def once_connected(urls: str, *, ca_file: Path | None) -> AsyncIterator[Cl
         try:
             yield client
         finally:
-            await client.close()
+            await access.to_the_end(client.close())

@@ -34,6 +34,7 @@ from services.local.servers import Nats, free_port
 from services.local.torrentino import Faults, Song, Standin, StandinConfig, TorrentSpec
 from services.registry import every_service
 from shared.app import App, make_app
+from shared.bus.access import to_the_end
 from shared.bus.streams import ensure_streams
 from shared.bus.subjects import EVENT, EVENTS_STREAM, REQUESTS_STREAM
 from shared.duty import Duty
@@ -295,7 +296,7 @@ class World(Music):
             await ensure_streams(js)
             await js.publish(subject, data, headers=headers)
         finally:
-            await client.close()
+            await to_the_end(client.close())
 
     async def events(self, subject: str = ">", stream: str = EVENTS_STREAM) -> list[Row]:
         """Every message of a stream so far below `event.`; `subject` may hold wildcards.
@@ -325,7 +326,7 @@ class World(Music):
                 for message in messages
             ]
         finally:
-            await client.close()
+            await to_the_end(client.close())
 
     async def has_consumer(self, durable: str) -> bool:
         """Whether the requests stream has this durable consumer."""
@@ -337,7 +338,7 @@ class World(Music):
         else:
             return True
         finally:
-            await client.close()
+            await to_the_end(client.close())
 
     async def close(self) -> None:
         """End what this test started."""
