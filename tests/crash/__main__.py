@@ -130,7 +130,10 @@ async def _main(wanted: argparse.Namespace) -> int:
     async with _servers(folder) as (postgres, zygote):
         search = Search(postgres, zygote, folder / "runs")
         todo = (schedule for _ in range(wanted.times) for schedule in schedules(wanted))
-        await asyncio.gather(*(search.all(todo) for _ in range(wanted.at_once)))
+        # When one fails, the others have to end before what they need does.
+        async with asyncio.TaskGroup() as group:
+            for _ in range(wanted.at_once):
+                group.create_task(search.all(todo))
     shutil.rmtree(folder / "postgres", ignore_errors=True)
     print(_summary(search.results))
     failed = any(result.error for result in search.results)

@@ -82,6 +82,12 @@ async def run(schedule: Schedule, zygote: Zygote, folder: Path, database_url: st
             await _Run(schedule, zygote, world, result).carry_out()
     except Exception as error:  # noqa: BLE001 (it is what the search looks for)
         result.error = error
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if task is None or task.cancelling():
+            raise
+        # Something within was cancelled by nobody who waits for it.
+        result.error = error
     result.took_s = time.monotonic() - started
     return result
 
@@ -122,7 +128,8 @@ def _album_settings(world: World, schedule: Schedule) -> dict[str, str]:
                 "DOWNLOAD_CLEANUP": schedule.cleanup,
                 "DURATION_TOLERANCE_S": str(TOLERANCE_S),
                 "SEARCH_GAP_S": "0",
-                "STALL_TIMEOUT_S": "2",
+                # What is held until something happens to it must not count as stalled.
+                "STALL_TIMEOUT_S": "5",
             }
     return albums
 
@@ -262,7 +269,7 @@ class _Run:
                 reached=str(self._reached),
                 kills=kills,
                 freeze=process.freeze if first else None,
-                refused=_REFUSED in (point for point, _ in kills),
+                refused=first and _REFUSED in (point for point, _ in kills),
                 deaf=self._schedule.deaf,
                 bug=self._schedule.bug,
             )

@@ -196,9 +196,11 @@ class Work(Asking):
         )
 
     def _add_torrent(self, number: int, *, lacks: int) -> list[str]:
-        """An album of four, its last tracks as files of their own, the others in one torrent."""
+        """An album of four, of which the torrent of the album lacks the last tracks.
+
+        Each has a torrent of its own as well, for when the ticket for the album is refused.
+        """
         tracks = self._add_album(number, 4, _OTHER_ARTIST)
-        del self._world.songs[-4:-lacks]
         title = f"{_OTHER_ARTIST} - Album {number} [FLAC]"
         names = [f"{n:02d} - Song {number * 1000 + n}.flac" for n in range(1, 5 - lacks)]
         self._world.add_torrent(title, {f"{title}/{name}": self._song for name in names})
