@@ -392,7 +392,7 @@ async def test_a_server_that_was_restarted_goes_on(setting: Setting) -> None:
         await delivery.collect(TICKET, SONG, setting.temp)
         await delivery.close()
     assert setting.temp.read_bytes() == SONG_BYTES
-    assert [a.status for a in await setting.transfers(2)] == [200, 206]
+    assert sorted(a.status for a in await setting.transfers(2)) == [200, 206]
 
 
 def _same_size(setting: Setting) -> None:
@@ -452,8 +452,9 @@ async def test_a_file_that_changes_before_the_rest_is_refused(
         with refused(setting, says):
             await delivery.collect(TICKET, SONG, setting.temp)
         await delivery.close()
-    asked = [transfer.range is None for transfer in await setting.transfers(2)]
-    assert asked == [True, False]
+    # nginx may log the one that was cut after the other.
+    asked = sorted(transfer.range is None for transfer in await setting.transfers(2))
+    assert asked == [False, True]
 
 
 async def test_a_file_that_is_truncated_while_it_is_sent_is_refused(

@@ -23,6 +23,7 @@ from tests.support.world import World
 
 BRIDGE = [point for point in POINTS if point.startswith("server.")]
 _WITHIN_S = 90.0
+_MOST_MORE = 3
 
 
 @pytest.fixture
@@ -103,11 +104,16 @@ async def test_every_request_ends_wherever_the_bridge_dies(still: World, zygote:
             for remote_id in requests:
                 await bridge.until_state(remote_id, "ended", within_s=_WITHIN_S)
             await eventually(lambda: _failed(bridge, gone[0]), within_s=_WITHIN_S)
-            await eventually(lambda: _none_left(killed), within_s=_WITHIN_S)
+            more = 0
+            while killed.left:
+                # A death elsewhere may have come between what is recorded and the point behind it.
+                more += 1
+                assert more <= _MOST_MORE, f"never reached: {killed.left}"
+                requests.append(await _one_more(bridge, 3 + more))
         finally:
             stop.set()
             await running
-        await _nothing_is_doubled(bridge, requests)
+        await _nothing_is_doubled(bridge, requests, more=more)
         assert set(_lines(still.folder / "reached")) >= set(BRIDGE)
 
 
@@ -116,21 +122,30 @@ async def _failed(bridge: Bridged, track: str) -> bool:
     return [item["error_type"] for item in items] == ["cancelled"]
 
 
-async def _none_left(killed: Killed) -> bool:
-    return killed.left == []
+async def _one_more(bridge: Bridged, number: int) -> str:
+    """An album that is asked for, arrives, and ends."""
+    tracks = bridge.world.add_album(number, 1)
+    remote_id = await bridge.press(number)
+    await bridge.until_state(remote_id, "followed", within_s=_WITHIN_S)
+    await bridge.place(*tracks)
+    await bridge.publish(*tracks)
+    await bridge.until_state(remote_id, "ended", within_s=_WITHIN_S)
+    return remote_id
 
 
-async def _nothing_is_doubled(bridge: Bridged, requests: list[str]) -> None:
+async def _nothing_is_doubled(bridge: Bridged, requests: list[str], *, more: int) -> None:
     items = Counter(item["track_id"] for item in await bridge.world.items())
-    expected = [track_id(number) for number in (1001, 1002, 2001, 3001)]
-    assert items == Counter(expected)
+    numbers = [1001, 1002, 2001, 3001, *(4001 + 1000 * place for place in range(more))]
+    assert items == Counter([track_id(number) for number in numbers])
     ids = [row["id"] for row in await bridge.world.rows("SELECT id FROM requests")]
-    assert len(ids) == len(set(ids)) == 4
+    assert len(ids) == len(set(ids)) == 4 + more
     queue = bridge.server.queue
     bells = Counter(bell["request_id"] for bell in bridge.server.uploads.bells)
     # The albums have their bell; a track has none, and is deleted.
-    assert bells == Counter(requests[:2])
-    assert [queue[each].status for each in requests[:2]] == ["COMPLETED", "COMPLETED"]
-    assert requests[2] not in queue
+    track = requests[2]
+    albums = [each for each in requests if each != track]
+    assert bells == Counter(albums)
+    assert {queue[each].status for each in albums} == {"COMPLETED"}
+    assert track not in queue
     uploads = Counter(job.context_id for job in bridge.server.uploads.jobs.values())
-    assert uploads == Counter(requests[:2])
+    assert uploads == Counter(albums)

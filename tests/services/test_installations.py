@@ -147,12 +147,15 @@ async def test_a_ticket_whose_row_was_lost_is_ended(world: World) -> None:
     # Another process: ended tickets are listed at its start, and then every hour.
     async with stages(world) as by_hand:
         await by_hand.strays()
-        for _ in range(2):
+
+        async def polled() -> set[object]:
             await by_hand.poll()
             await world.execute("UPDATE tickets SET withdrawn_at = now() - interval '1 hour'")
+            return {row["state"] for row in await tickets(world)}
+
+        await eventually(polled, lambda found: found == {"closed"})
         lost = await tickets(world)
         assert {row["dest_path"] for row in lost} == {row["dest_path"] for row in rows}
-        assert {row["state"] for row in lost} == {"closed"}
         assert world.live_tickets() == []
         await by_hand.clean()
         assert world.ticket_folders() == []
