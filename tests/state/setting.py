@@ -195,7 +195,7 @@ class Copy:
         web, consumer = _only(ingest, WebServer), _only(ingest, Consumer)
         self.handle = consumer.handle
         self.api = httpx.AsyncClient(
-            transport=httpx.ASGITransport(app=web.app), base_url="http://ingest"
+            transport=httpx.ASGITransport(app=web.app), base_url="http://ingest", verify=False
         )
         self.scan_once = _watching(watchdog)
         self.relay = Relay(self.app.database, setting.wire)  # type: ignore[arg-type]
