@@ -333,8 +333,8 @@ async def test_a_stop_while_postgres_is_silent(world: World) -> None:
         started = asyncio.get_running_loop().time()
         process.terminate()
         assert await asyncio.wait_for(process.wait(), grace_s + 5) == 0
-        # A busy machine takes moments to deliver the signal and to end a process.
-        assert asyncio.get_running_loop().time() - started < grace_s + 2
+        # A busy machine takes a moment to end a process.
+        assert asyncio.get_running_loop().time() - started < grace_s + 1
         proxy.flow()
         timed.removed()
         await world.run(LEASE_S="2", PORT="0")
