@@ -56,7 +56,7 @@ async def _compared(source: Path, folder: Path, made: Plan, tools: AudioTools) -
         await convert(source, target, made, tools, duration_s=_SECONDS, timeout_s=300)
 
     async def bare(target: Path) -> None:
-        command = arguments(source, target, made, tools)
+        command = await arguments(source, target, made, tools)
         child = await asyncio.create_subprocess_exec(
             *command, stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
         )

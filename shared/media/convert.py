@@ -9,10 +9,7 @@ from pathlib import Path
 
 from shared.media.encoders import Plan
 from shared.media.ffmpeg_write import SPARE_BYTES, command, write_audio
-from shared.media.place import translated
-from shared.media.tails import audio_start
 from shared.media.tools import AudioTools
-from shared.threads import MEDIA
 
 
 class Slots(asyncio.Semaphore):
@@ -54,10 +51,8 @@ async def convert(
         DependencyDown: the disk is full or away, or ffmpeg was stopped from outside.
         Misconfigured: ffmpeg does not start.
     """
-    with translated("reading the file to convert"):
-        start = await MEDIA.run(audio_start, source)
     await write_audio(
-        arguments(source, target, plan, tools, start=start),
+        await arguments(source, target, plan, tools),
         target,
         tools,
         expected_s=duration_s,
@@ -67,15 +62,13 @@ async def convert(
     )
 
 
-def arguments(
-    source: Path, target: Path, plan: Plan, tools: AudioTools, *, start: int = 0
-) -> list[str]:
-    """The command of this conversion. Bytes of the source before `start` are not read."""
+async def arguments(source: Path, target: Path, plan: Plan, tools: AudioTools) -> list[str]:
+    """The command of this conversion."""
     options: dict[str, object] = {"c:a": plan.encoder, **plan.options, "f": plan.muxer}
     if plan.filters is not None:
         options["af"] = plan.filters
     options |= {"map_metadata": plan.tags_from}
-    return command(source, target, tools, writing=options, start=start)
+    return await command(source, target, tools, writing=options)
 
 
 def _most_bytes(plan: Plan, duration_s: float) -> int:

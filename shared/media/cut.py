@@ -9,8 +9,7 @@ from shared.errors import AttemptFailed, CorruptAudio, ErrorType
 from shared.media.encoders import flac_rate
 from shared.media.ffmpeg_write import SHORT_S, SPARE_BYTES, command, write_audio
 from shared.media.formats import is_lossless
-from shared.media.place import discard, translated
-from shared.media.tails import audio_start
+from shared.media.place import discard
 from shared.media.tools import AudioTools
 from shared.media.verify import AudioFacts, verify
 from shared.threads import MEDIA
@@ -70,10 +69,8 @@ async def cut(
         options = _exactly(facts, start_s=start_s, length_s=length_s)
     else:
         options = _in_frames(facts, start_s=start_s, end_s=end_s)
-    with translated("reading the file to cut"):
-        start = await MEDIA.run(audio_start, source)
     await write_audio(
-        command(source, target, tools, writing=options, start=start),
+        await command(source, target, tools, writing=options),
         target,
         tools,
         expected_s=length_s,

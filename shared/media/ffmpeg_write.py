@@ -25,6 +25,7 @@ from shared.media.ffmpeg_process import CPU_S, KILLED, STOPPED, child_of, first_
 from shared.media.formats import DEMUXERS
 from shared.media.place import discard, storage_error, translated
 from shared.media.probe import protocols, refuse, source_name
+from shared.media.tails import audio_start
 from shared.media.tools import AudioTools
 from shared.threads import MEDIA
 
@@ -44,19 +45,18 @@ SHORT_S = 0.06
 _NO_PICTURES = ("metadata_block_picture=", "coverart=", "coverartmime=")
 
 
-def command(
-    source: Path,
-    target: Path,
-    tools: AudioTools,
-    *,
-    writing: Mapping[str, object],
-    start: int = 0,
+async def command(
+    source: Path, target: Path, tools: AudioTools, *, writing: Mapping[str, object]
 ) -> list[str]:
     """The command that writes the first audio stream of `source`, and nothing else, to `target`.
 
-    `writing` are ffmpeg's options for the output. Bytes of `source` before `start` are not read.
+    `writing` are ffmpeg's options for the output. A tag before an MP4 or WAV is not read.
+
+    Raises:
+        DependencyDown: the disk of the source is away.
     """
-    name = source_name(source, start=start)
+    with translated("reading the file to convert"):
+        name = source_name(source, start=await MEDIA.run(audio_start, source))
     opened = ffmpeg.input(
         name,
         **{

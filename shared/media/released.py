@@ -88,7 +88,7 @@ async def _measured(path: Path, tools: AudioTools) -> AudioFacts:
 
 async def _as_flac(path: Path, spare: Path, tools: AudioTools, *, tolerance_s: float) -> AudioFacts:
     decoded = await decode(path, tools, longest_s=LONGEST_S)
-    arguments = command(path, spare, tools, writing={"c:a": "flac", "f": "flac"})
+    arguments = await command(path, spare, tools, writing={"c:a": "flac", "f": "flac"})
     await write_audio(
         arguments,
         spare,
